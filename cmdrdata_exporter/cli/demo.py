@@ -1,0 +1,177 @@
+"""`cmdrdata demo`: a small application's calls, each beside the span and the event it led to."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from contextlib import ExitStack
+from importlib.metadata import entry_points
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+import click
+from rich.console import Console
+
+from cmdrdata_exporter.cli.calls import Outcome, split_output
+from cmdrdata_exporter.cli.demo_report import show_application, show_outcome
+from cmdrdata_exporter.cli.extras import require
+from cmdrdata_exporter.cli.standin import CmdrDataStandIn, OpenAIStandIn
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+APPLICATION = Path(__file__).with_name("chat_app.py")
+API_KEY = "tk-made-up-for-the-demo"
+TIMEOUT_SECONDS = 30
+STDERR_TAIL_LINES = 15
+
+
+@click.command()
+@click.option("--live", is_flag=True, help="Call the real OpenAI; needs OPENAI_API_KEY.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead.")
+def demo(live: bool, as_json: bool) -> None:
+    """
+    See each OpenAI call become a span and a usage event.
+
+    Runs a small chat application under opentelemetry-instrument, against stand-ins for OpenAI and
+    CmdrData on this machine. Needs no account and no network. Ends with status 0 if every call
+    produced exactly one event.
+    """
+    require("demo", "openai", "opentelemetry.distro")
+    if live and not os.environ.get("OPENAI_API_KEY"):
+        raise click.UsageError("--live calls the real OpenAI: set OPENAI_API_KEY and try again.")
+
+    source = APPLICATION.read_text(encoding="utf-8")
+    steps = steps_of(source)
+    if live:
+        click.echo(f"--live: {len(steps)} small calls to OpenAI, paid with your key.", err=True)
+    console = Console(highlight=False)
+    if not as_json:
+        show_application(console, source, live)
+    outcome = run(steps, live)
+    if as_json:
+        click.echo(json.dumps(outcome.to_json(), indent=2))
+    else:
+        show_outcome(console, outcome, live)
+    if outcome.faults:
+        raise click.ClickException(
+            "not every call produced exactly one event.\n"
+            + "".join(f"  {fault}\n" for fault in outcome.faults)
+            + _tail(outcome.stderr)
+        )
+
+
+def steps_of(source: str) -> list[str]:
+    """Return the application's calls, which its source numbers in comments."""
+    return re.findall(r"^\s*# (\d+\. .+)$", source, re.MULTILINE)
+
+
+def run(steps: list[str], live: bool) -> Outcome:
+    """Run the application between stand-ins and gather what it printed and sent."""
+    with ExitStack() as stack:
+        cmdrdata = stack.enter_context(CmdrDataStandIn(API_KEY))
+        openai = None if live else stack.enter_context(OpenAIStandIn())
+        home = stack.enter_context(TemporaryDirectory(prefix="cmdrdata-demo-"))
+        finished = run_application(
+            home, environment(os.environ, cmdrdata.url, None if openai is None else openai.url)
+        )
+    spans, printed = split_output(finished.stdout)
+    return Outcome.of(steps, spans, cmdrdata.events, printed, finished.stderr)
+
+
+def environment(
+    caller: Mapping[str, str], cmdrdata_url: str, openai_url: str | None
+) -> dict[str, str]:
+    """
+    Return the caller's environment with the demo's settings in place of any of their own.
+
+    Args:
+        caller: the environment of this process.
+        cmdrdata_url: where the stand-in backend listens.
+        openai_url: where the stand-in OpenAI listens, None for the OpenAI of the caller.
+    """
+    replaced = r"(OTEL|CMDRDATA)_" if openai_url is None else r"(OTEL|CMDRDATA|OPENAI)_|\w+_PROXY$"
+    kept = {
+        name: value for name, value in caller.items() if not re.match(replaced, name, re.IGNORECASE)
+    }
+    settings = {
+        "CMDRDATA_API_KEY": API_KEY,
+        "CMDRDATA_ENDPOINT": f"{cmdrdata_url}/api/events",
+        "OTEL_TRACES_EXPORTER": "console,cmdrdata",
+        "OTEL_METRICS_EXPORTER": "none",
+        "OTEL_LOGS_EXPORTER": "none",
+        "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": _other_instrumentors(),
+        "PYTHONIOENCODING": "utf-8",
+    }
+    if openai_url is not None:
+        settings |= {"OPENAI_BASE_URL": f"{openai_url}/v1", "OPENAI_API_KEY": "sk-made-up"}
+    return kept | settings
+
+
+def run_application(home: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """
+    Run the application under opentelemetry-instrument and wait for its end.
+
+    It runs from a copy in `home`: a program's own directory comes first on its path, and in this
+    one the commands could be mistaken for packages.
+
+    Raises:
+        click.ClickException: it failed, or took too long.
+    """
+    launcher = _launcher()
+    shutil.copy(APPLICATION, home)
+    try:
+        finished = subprocess.run(
+            [launcher, sys.executable, APPLICATION.name],
+            cwd=home,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=TIMEOUT_SECONDS,
+        )
+    except subprocess.TimeoutExpired as error:
+        # Bytes even in text mode: https://github.com/python/cpython/issues/87597
+        stderr = (error.stderr or b"").decode(errors="replace")
+        raise click.ClickException(
+            f"the application did not end within {TIMEOUT_SECONDS} seconds.\n{_tail(stderr)}"
+        ) from None
+    if finished.returncode:
+        raise click.ClickException(
+            f"the application failed with status {finished.returncode}.\n{_tail(finished.stderr)}"
+        )
+    return finished
+
+
+def _launcher() -> str:
+    """Return the opentelemetry-instrument of this interpreter, or else the one on the PATH."""
+    beside = Path(sys.executable).parent
+    name = "opentelemetry-instrument"
+    launcher = shutil.which(name, path=beside) or shutil.which(name)
+    if launcher is None:
+        raise click.ClickException(f"{name} is neither in {beside} nor on the PATH.")
+    return launcher
+
+
+def _other_instrumentors() -> str:
+    """Name the other instrumentors installed here, whose spans would mix with the calls'."""
+    return ",".join(
+        sorted(
+            point.name
+            for point in entry_points(group="opentelemetry_instrumentor")
+            if point.name != "cmdrdata"
+        )
+    )
+
+
+def _tail(stderr: str) -> str:
+    lines = stderr.rstrip().splitlines()
+    if not lines:
+        return "It wrote nothing to its stderr."
+    return "\n".join(["The end of its stderr:", *lines[-STDERR_TAIL_LINES:]])

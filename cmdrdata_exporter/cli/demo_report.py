@@ -1,0 +1,162 @@
+"""What `cmdrdata demo` shows a reader, at 80 columns and more, in a terminal or a file."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.syntax import Syntax
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from cmdrdata_exporter.cli.calls import Call, Json, Outcome, Span
+
+COMMAND = """\
+CMDRDATA_API_KEY=tk-...  CMDRDATA_ENDPOINT=http://127.0.0.1:.../api/events \\
+OTEL_TRACES_EXPORTER=console,cmdrdata \\
+opentelemetry-instrument python chat_app.py"""
+
+SEEN = """\
+Each call made one span, for your tracing tools, and one usage event, for the bill: the streamed
+one and the failed one too. Every event says who pays, because the application said so with
+customer_context(). None of them carries a prompt or a reply."""
+
+STAND_INS = """\
+OpenAI and CmdrData were stand-ins on this machine; replies and token counts are made up."""
+
+LIVE = """\
+OpenAI was the real one; CmdrData was a stand-in on this machine, so nothing was billed there."""
+
+NEXT_STEPS = """\
+In your code, where it is known who is asking:
+    with customer_context("your-customer"):
+In the shell that starts it:
+    export CMDRDATA_API_KEY=tk-...
+    OTEL_TRACES_EXPORTER=cmdrdata opentelemetry-instrument python your_app.py
+Beside an OTLP pipeline that you already have:
+    OTEL_TRACES_EXPORTER=otlp,cmdrdata"""
+
+TRY_LIVE = """\
+This demo again, with the real OpenAI and your OPENAI_API_KEY:
+    cmdrdata demo --live"""
+
+
+def show_application(console: Console, source: str, live: bool) -> None:
+    """Show what is about to run, and how."""
+    openai = "the real OpenAI" if live else "a stand-in for OpenAI"
+    _heading(console, "The application")
+    console.print(_code(source.rstrip(), "python"))
+    _heading(console, "The command")
+    console.print(
+        f"Nothing in the application starts the metering; opentelemetry-instrument does.\n"
+        f"Here it talks to {openai} and to a stand-in for CmdrData:\n"
+    )
+    console.print(_code(COMMAND, "bash"))
+
+
+def show_outcome(console: Console, outcome: Outcome, live: bool) -> None:
+    """Show what the run printed, the calls, the totals, and where to go from here."""
+    _heading(console, "What the application printed")
+    console.print(Text(outcome.printed.rstrip()))
+    _heading(console, "Each call, its span and its event")
+    console.print(_calls(outcome))
+    if outcome.usage:
+        _heading(console, "Usage per customer")
+        console.print(_usage(outcome.usage))
+    if outcome.faults:
+        return
+    _heading(console, "What you just saw")
+    console.print(" ".join(SEEN.split()))
+    console.print(LIVE if live else STAND_INS)
+    _heading(console, "Next steps")
+    console.print(NEXT_STEPS)
+    if not live:
+        console.print(TRY_LIVE)
+
+
+def _heading(console: Console, title: str) -> None:
+    console.print()
+    console.rule(f"[bold]{title}", align="left", style="dim")
+
+
+def _code(source: str, language: str) -> Syntax:
+    # The terminal's own colours, so that it reads on dark and on light ones.
+    return Syntax(source, language, theme="ansi_dark", background_color="default", word_wrap=True)
+
+
+def _table(*headers: str) -> Table:
+    return Table(*headers, box=box.SIMPLE_HEAD, show_edge=False)
+
+
+def _calls(outcome: Outcome) -> Table:
+    table = _table("The call", "Its span", "The event at CmdrData")
+    table.show_lines = True
+    for call in outcome.calls:
+        table.add_row(Text(call.step), _span(call.span), _events(call))
+    for event in outcome.strays:
+        table.add_row("", _missing("no span"), _event(event))
+    return table
+
+
+def _span(span: Span | None) -> Text:
+    if span is None:
+        return _missing("no span")
+    return Text(f"{span.name}\n{span.span_id}\n{span.duration_ms} ms")
+
+
+def _events(call: Call) -> Text:
+    if not call.events:
+        return _missing("no event")
+    return Text("\n\n").join(map(_event, call.events))
+
+
+def _missing(what: str) -> Text:
+    return Text(what, style="bold red")
+
+
+def _event(event: Json) -> Text:
+    """Say who pays, for which model, how many tokens, and how the call ended."""
+    usage = event["metadata"].get("usage", {})
+    lines = [
+        Text.assemble((_customer(event), "bold"), f", {event['model']}"),
+        _tokens(event["input_tokens"], "in", usage, cached="cache_read_input_tokens"),
+        _tokens(event["output_tokens"], "out", usage, reasoning="reasoning_output_tokens"),
+        Text(f"usage {event['metadata']['usage_status']}"),
+        _ending(event),
+    ]
+    return Text("\n").join(line for line in lines if line)
+
+
+def _customer(event: Json) -> str:
+    """Return the customer's id; `usage` totals have the same field as events."""
+    return event["customer_id"] or "unattributed"
+
+
+def _tokens(total: int, direction: str, usage: Json, **parts: str) -> Text:
+    """Say a total and its parts; nothing of 0, which stands for unknown too: the status tells."""
+    said = [f"{total:,} {direction}"] if total else []
+    for name, field in parts.items():
+        if usage.get(field):
+            said.append(f"{usage[field]:,} of them {name}")
+    return Text(", ".join(said))
+
+
+def _ending(event: Json) -> Text:
+    if event["request"]["success"]:
+        return Text("call succeeded", style="green")
+    error = event["error"]
+    code = f" ({error['code']})" if error["code"] else ""
+    return Text(f"call failed: {error['type']}{code}", style="yellow")
+
+
+def _usage(usage: list[Json]) -> Table:
+    table = _table("Customer")
+    for unit in ("Events", "Input tokens", "Output tokens"):
+        table.add_column(unit, justify="right")
+    for total in usage:
+        counts = (total["events"], total["input_tokens"], total["output_tokens"])
+        table.add_row(Text(_customer(total), style="bold"), *(f"{count:,}" for count in counts))
+    return table

@@ -1,0 +1,152 @@
+"""
+Who pays: the customer of the calls made in a context.
+
+The customer lives in the OpenTelemetry Context, so it follows `await` and tasks, and the thread that set it.
+It is never put into Baggage, which would send it to whomever the application calls.
+
+    from cmdrdata_exporter import customer_context
+
+    with customer_context("acme", plan="pro"):
+        client.chat.completions.create(...)
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import Token
+from dataclasses import dataclass, field
+from typing import Any, TypeVar, Union, cast
+
+from opentelemetry import context as otel_context
+from opentelemetry.context import Context
+from opentelemetry.sdk.trace import Span, SpanProcessor
+
+from cmdrdata_exporter.attributes import CUSTOMER_ID, METADATA_PREFIX
+
+MetadataValue = Union[str, bool, int, float, Sequence[str], Sequence[bool], Sequence[int], Sequence[float]]
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+_KEY = otel_context.create_key("cmdrdata-customer")
+
+LONGEST_ID = 256
+"""The most characters a customer id may have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Customer:
+    """A customer id and what its events carry beside it, as they were when the context was entered."""
+
+    id: str
+    metadata: Mapping[str, MetadataValue] = field(default_factory=dict[str, MetadataValue])
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether the id can be billed: a string of 1 to 256 characters without control characters."""
+        return usable(self.id)
+
+    def attributes(self) -> dict[str, MetadataValue]:
+        """Return the span attributes that say who pays."""
+        attributes: dict[str, MetadataValue] = {CUSTOMER_ID: self.id}
+        for key, value in self.metadata.items():
+            attributes[METADATA_PREFIX + key] = value
+        return attributes
+
+
+def usable(customer_id: object) -> bool:
+    """Say whether `customer_id` can be billed: a string of 1 to 256 characters, none a control character."""
+    return (
+        isinstance(customer_id, str)
+        and 0 < len(customer_id) <= LONGEST_ID
+        # The common case in one C call; otherwise any character but controls, so that spaces and unicode pass.
+        and (customer_id.isprintable() or not any(ord(c) < 32 or 127 <= ord(c) < 160 for c in customer_id))
+    )
+
+
+def current(context: Context | None = None) -> Customer | None:
+    """Return the customer of `context` (default: the current one), None where none was set."""
+    return cast("Customer | None", otel_context.get_value(_KEY, context))
+
+
+class customer_context:  # noqa: N801 - used like a function, as contextlib's own
+    """
+    Attribute every call made inside to a customer.
+
+    A context manager (`with customer_context("acme", plan="pro"):`), and a decorator for functions and coroutine
+    functions. Contexts nest: the innermost counts, with its own metadata alone, and the outer one is back after it.
+    A call belongs to the customer of the moment it starts, wherever a stream of it is read.
+
+    Args:
+        customer_id: who pays, any string of 1 to 256 characters.
+        metadata: goes into the event's `metadata`, beside the reserved keys.
+    """
+
+    def __init__(self, customer_id: str, /, **metadata: MetadataValue) -> None:
+        self._customer = Customer(customer_id, metadata)
+        self._tokens: list[Token[Context]] = []
+
+    def __enter__(self) -> None:
+        self._tokens.append(_attach(self._customer))
+
+    def __exit__(self, *exc_info: object) -> None:
+        otel_context.detach(self._tokens.pop())
+
+    def __call__(self, function: _F) -> _F:
+        """Return `function`, each call of which runs in a context of its own."""
+        customer = self._customer
+        if inspect.iscoroutinefunction(function):
+
+            @functools.wraps(function)
+            async def run_async(*args: Any, **kwargs: Any) -> Any:
+                with customer_context(customer.id, **customer.metadata):
+                    return await function(*args, **kwargs)
+
+            return cast("_F", run_async)
+
+        @functools.wraps(function)
+        def run(*args: Any, **kwargs: Any) -> Any:
+            with customer_context(customer.id, **customer.metadata):
+                return function(*args, **kwargs)
+
+        return cast("_F", run)
+
+
+def set_customer_context(customer_id: str, /, **metadata: MetadataValue) -> None:
+    """Attribute the calls of this thread or task to a customer, until changed or cleared."""
+    _attach(Customer(customer_id, metadata))
+
+
+def get_customer_context() -> str | None:
+    """Return the id of the customer that calls made now would be attributed to, None where there is none."""
+    customer = current()
+    return None if customer is None else customer.id
+
+
+def clear_customer_context() -> None:
+    """Leave the calls of this thread or task unattributed from now on."""
+    _attach(None)
+
+
+def _attach(customer: Customer | None) -> Token[Context]:
+    return otel_context.attach(otel_context.set_value(_KEY, customer))
+
+
+class CmdrDataSpanProcessor(SpanProcessor):
+    """
+    Stamp the customer of the context on every span that starts in it, whoever makes the span.
+
+    With it the spans of other instrumentations (Anthropic's, say) carry `cmdrdata.customer.id`, so that
+    `CmdrDataSpanExporter` bills them to the right customer and any OpenTelemetry backend can group by it:
+
+        tracer_provider.add_span_processor(CmdrDataSpanProcessor())
+
+    The id then leaves with the spans to every exporter of that provider.
+    """
+
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
+        """Set the customer's attributes on `span`."""
+        customer = current(parent_context)
+        if customer is not None and customer.is_usable:
+            span.set_attributes(customer.attributes())

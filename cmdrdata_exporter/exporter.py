@@ -1,0 +1,176 @@
+"""The exporter: spans in, usage events to a delivery."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from typing import Literal
+
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+
+from cmdrdata_exporter import faults
+from cmdrdata_exporter.attributes import OUR_SCOPE
+from cmdrdata_exporter.customer import usable
+from cmdrdata_exporter.delivery import Delivery, Header
+from cmdrdata_exporter.delivery.http import Client
+from cmdrdata_exporter.delivery.memory import MemoryDelivery
+from cmdrdata_exporter.events import UsageEvent, encode, event_from_span
+from cmdrdata_exporter.settings import Settings
+from cmdrdata_exporter.version import USER_AGENT
+
+_logger = logging.getLogger("cmdrdata")
+
+SHUTDOWN_TIMEOUT = 5.0
+"""Seconds that the exit of the process waits for deliveries."""
+_SENDERS = 4
+
+
+class CmdrDataSpanExporter(SpanExporter):
+    """
+    Turn GenAI spans into CmdrData usage events and deliver them.
+
+    Beside a span pipeline it bills the spans of any GenAI instrumentation; for the calls of our own instrumentation,
+    `CmdrDataInstrumentor` hands each finished call to `record`, whatever the pipeline samples or drops, and `export`
+    passes those spans over.
+    Built without arguments it is configured by the environment (`cmdrdata_exporter.settings`), as
+    `OTEL_TRACES_EXPORTER=otlp,cmdrdata` does.
+
+    Args:
+        api_key: the CmdrData key. Without key and endpoint the destination is `local`: events stay in this process.
+        endpoint: the full URL to POST events to.
+        account: a name for the account behind the key.
+        customer_id: who pays for calls that name no customer.
+        unattributed: `hold` keeps events without a customer, `send` posts them with `customer_id: null`.
+
+    Raises:
+        ConfigurationError: an argument or a variable cannot be used.
+    """
+
+    def __init__(
+        self,
+        api_key: str | None = None,
+        endpoint: str | None = None,
+        *,
+        account: str | None = None,
+        customer_id: str | None = None,
+        unattributed: Literal["hold", "send"] | None = None,
+    ) -> None:
+        global _latest
+        self.settings = Settings.read(
+            api_key=api_key,
+            endpoint=endpoint,
+            account=account,
+            customer_id=customer_id,
+            unattributed=unattributed,
+        )
+        self._delivery: Delivery = _delivery(self.settings)
+        self._shut_down = False
+        with _lock:
+            _latest = self
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        """Record the charges among `spans`. Spans of our own instrumentation were recorded when their call ended."""
+        if self._shut_down:
+            _logger.warning("CmdrDataSpanExporter is shut down and ignores %d spans", len(spans))
+            return SpanExportResult.FAILURE
+        for span in spans:
+            scope = span.instrumentation_scope
+            if scope is None or scope.name != OUR_SCOPE:
+                self.record(span)
+        return SpanExportResult.SUCCESS
+
+    @faults.guarded
+    def record(self, span: ReadableSpan) -> None:
+        """Record one finished span at once, if it is a charge and metering is enabled. Never raises."""
+        if not self.settings.enabled:
+            return
+        event = event_from_span(span, customer_id=self.settings.customer_id)
+        if event is None:
+            return
+        for key in event.renamed:
+            faults.report(
+                f"metadata key {key}", "the metadata key %r is reserved; it is sent as %r", key, f"user_{key}"
+            )
+        self._delivery.record(event.id, _header(event), encode(event))
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        """Deliver what was recorded so far; True only if within the time all of it was."""
+        return self._delivery.flush(timeout_millis / 1000)
+
+    def shutdown(self) -> None:
+        """Deliver for at most five seconds. Later `export`s are refused; calls that end later are still metered."""
+        if not self._shut_down:
+            self._shut_down = True
+            self._delivery.flush(SHUTDOWN_TIMEOUT)
+
+
+def current_exporter() -> CmdrDataSpanExporter:
+    """Return the exporter that meters this process: the one built last, else one configured by the environment."""
+    return _latest or CmdrDataSpanExporter()
+
+
+_latest: CmdrDataSpanExporter | None = None
+_deliveries: dict[Settings, MemoryDelivery] = {}
+_lock = threading.RLock()
+
+
+@atexit.register
+def _close_deliveries() -> None:
+    """
+    Deliver what is left when the process exits.
+
+    Registered when this module is imported, so that it runs after whatever ends calls and spans at the exit.
+    """
+    deadline = time.monotonic() + SHUTDOWN_TIMEOUT
+    for delivery in list(_deliveries.values()):
+        delivery.close(max(0.0, deadline - time.monotonic()))
+
+
+def _delivery(settings: Settings) -> MemoryDelivery:
+    """Return the delivery for `settings`, the same one for the same settings, so that two exporters share it."""
+    with _lock:
+        if settings in _deliveries:
+            return _deliveries[settings]
+        hold = settings.unattributed == "hold"
+        if settings.endpoint is None:
+            delivery = MemoryDelivery(None)
+            if settings.enabled:
+                _logger.warning(
+                    "Neither CMDRDATA_API_KEY nor CMDRDATA_ENDPOINT is set: usage events stay in the memory of this "
+                    "process and end with it"
+                )
+        else:
+            client = Client(
+                settings.endpoint, settings.read_key, USER_AGENT, connections=_SENDERS, clock=time.time
+            )
+            delivery = MemoryDelivery(
+                client.post, reset=client.reset, hold_unattributed=hold, senders=_SENDERS
+            )
+        _logger.info(
+            "CmdrData usage metering: destination %s, events without a customer are %s%s",
+            settings.destination,
+            "held" if hold else "sent with customer_id null",
+            "" if settings.enabled else ", disabled by CMDRDATA_ENABLED=false",
+        )
+        _deliveries[settings] = delivery
+        return delivery
+
+
+def _header(event: UsageEvent) -> Header:
+    return Header(
+        customer=event.customer_id if usable(event.customer_id) else None,
+        model=event.model,
+        endpoint=event.endpoint,
+        status=event.usage_status,
+        units={
+            "input_tokens": event.input_tokens,
+            "output_tokens": event.output_tokens,
+            "total_tokens": event.total_tokens,
+            **event.usage,
+        },
+        day=time.strftime("%Y-%m-%d", time.gmtime(event.timestamp)),
+    )

@@ -1,0 +1,234 @@
+"""
+Every setting of this distribution: environment variables in, one frozen `Settings` out.
+
+Nothing else reads the environment.
+Each variable's name is a constant below, with what it means and what it accepts in the string after it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+CMDRDATA_API_KEY = "CMDRDATA_API_KEY"
+"""The CmdrData key: 20 to 500 characters without whitespace or control characters, commonly `tk-…`."""
+
+CMDRDATA_API_KEY_FILE = "CMDRDATA_API_KEY_FILE"
+"""A file that holds the key, read again after the backend refused it. Not together with `CMDRDATA_API_KEY`."""
+
+CMDRDATA_ENDPOINT = "CMDRDATA_ENDPOINT"
+"""The full URL to POST events to. `https://`; `http://` for a loopback host only. Default, with a key: `https://api.cmdrdata.ai/api/events`."""
+
+CMDRDATA_ACCOUNT = "CMDRDATA_ACCOUNT"
+"""A name for the account behind the key, so that a rotated key finds its events again. Default: `default`."""
+
+CMDRDATA_ENABLED = "CMDRDATA_ENABLED"
+"""`true` or `false`. `false` turns metering off: spans are made, no usage event is. Default: `true`."""
+
+CMDRDATA_CUSTOMER_ID = "CMDRDATA_CUSTOMER_ID"
+"""The customer of every call that names none. Default: none, such calls are unattributed."""
+
+CMDRDATA_UNATTRIBUTED = "CMDRDATA_UNATTRIBUTED"
+"""`hold` keeps events without a customer for assignment, `send` posts them with `customer_id: null`. Default: `hold`."""
+
+DEFAULT_ENDPOINT = "https://api.cmdrdata.ai/api/events"
+
+_LONGEST_CUSTOMER_ID = 256
+
+
+class ConfigurationError(ValueError):
+    """
+    A setting that cannot be used.
+
+    The message names the setting, says what is wrong with it, what is expected and how to mend it.
+    It never holds a key.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What one exporter was configured with, checked. Made by `Settings.read`."""
+
+    api_key: str | None = field(default=None, repr=False)
+    api_key_file: Path | None = None
+    endpoint: str | None = None
+    """Where events are posted; None is the destination `local`."""
+    account: str = "default"
+    enabled: bool = True
+    customer_id: str | None = None
+    unattributed: str = "hold"
+
+    @property
+    def destination(self) -> str:
+        """A name of the destination for logs: `local`, or account and endpoint without any query."""
+        if self.endpoint is None:
+            return "local"
+        return f"{self.account} at {urlsplit(self.endpoint)._replace(query='', fragment='').geturl()}"
+
+    def read_key(self) -> str | None:
+        """
+        Return the key to send, read anew where it comes from a file.
+
+        Raises:
+            ConfigurationError: the file cannot be read or holds no usable key.
+        """
+        if self.api_key_file is None:
+            return self.api_key
+        return _read_key_file(CMDRDATA_API_KEY_FILE, str(self.api_key_file))
+
+    @classmethod
+    def read(
+        cls,
+        environ: Mapping[str, str] | None = None,
+        *,
+        api_key: str | None = None,
+        endpoint: str | None = None,
+        account: str | None = None,
+        customer_id: str | None = None,
+        unattributed: str | None = None,
+    ) -> Settings:
+        """
+        Read the settings from `environ` (default: the process's environment); arguments prevail.
+
+        An empty variable counts as unset, as everywhere in OpenTelemetry.
+
+        Raises:
+            ConfigurationError: a setting cannot be used.
+        """
+        variables = os.environ if environ is None else environ
+
+        def given(name: str, argument: str | None) -> tuple[str, str | None]:
+            """The value to use, and the name under which its user knows it."""
+            if argument is not None:
+                return f"{name.removeprefix('CMDRDATA_').lower()}=", argument
+            value = variables.get(name, "")
+            return name, value if value.strip() else None
+
+        key_name, key = given(CMDRDATA_API_KEY, api_key)
+        if api_key is None and key is not None:
+            key = key.strip()  # A secret mounted into the environment often ends in a newline.
+        _, key_file = given(CMDRDATA_API_KEY_FILE, None)
+        if api_key is not None:
+            key_file = None
+        if key is not None and key_file is not None:
+            raise ConfigurationError(
+                f"{CMDRDATA_API_KEY} and {CMDRDATA_API_KEY_FILE} are both set; "
+                "one key is expected: unset one of them"
+            )
+        if key is not None:
+            _check_key(key_name, key)
+        if key_file is not None:
+            _read_key_file(CMDRDATA_API_KEY_FILE, key_file)
+
+        url_name, url = given(CMDRDATA_ENDPOINT, endpoint)
+        if url is not None:
+            _check_endpoint(url_name, url)
+        elif key is not None or key_file is not None:
+            url = DEFAULT_ENDPOINT
+
+        account_name, account = given(CMDRDATA_ACCOUNT, account)
+        if account is not None:
+            _check_text(account_name, account)
+        elif api_key is not None:
+            # A key passed in code without a name: two such keys are two accounts.
+            account = hashlib.sha256(api_key.encode()).hexdigest()[:12]
+
+        # Byte for byte, as every customer id.
+        customer_name, customer = given(CMDRDATA_CUSTOMER_ID, customer_id)
+        if customer is not None:
+            _check_text(customer_name, customer)
+
+        return cls(
+            api_key=key,
+            api_key_file=None if key_file is None else Path(key_file),
+            endpoint=url,
+            account=account or "default",
+            enabled=_choice(given(CMDRDATA_ENABLED, None), ("true", "false")) == "true",
+            customer_id=customer,
+            unattributed=_choice(given(CMDRDATA_UNATTRIBUTED, unattributed), ("hold", "send")),
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Say whether `host` (a name or an address, without brackets) can only be this machine."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _choice(setting: tuple[str, str | None], choices: tuple[str, ...]) -> str:
+    """Return the choice that was made, the first one where none was."""
+    name, value = setting
+    if value is None:
+        return choices[0]
+    if value.lower() not in choices:
+        raise ConfigurationError(f"{name} is {value!r}; expected one of: {', '.join(choices)}")
+    return value.lower()
+
+
+def _check_key(name: str, key: str) -> None:
+    problem = (
+        f"has {len(key)} characters"
+        if not 20 <= len(key) <= 500
+        else "holds whitespace"
+        if any(character.isspace() for character in key)
+        else "holds control or non-ASCII characters"
+        if not (key.isascii() and key.isprintable())
+        else None
+    )
+    if problem:
+        raise ConfigurationError(
+            f"{name} {problem}; expected is a CmdrData key: 20 to 500 printable ASCII characters "
+            "without spaces, commonly tk-…. Copy it again from your CmdrData account"
+        )
+
+
+def _read_key_file(name: str, path: str) -> str:
+    try:
+        key = Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise ConfigurationError(
+            f"{name}: cannot read {path!r}: {reason}; expected is a file that holds only the key "
+            "and that this process may read"
+        ) from None
+    _check_key(f"{name}: the content of {path!r}", key)
+    return key
+
+
+def _check_endpoint(name: str, url: str) -> None:
+    expected = f"expected is the full https:// URL to POST events to, such as {DEFAULT_ENDPOINT}"
+    if any(character.isspace() or not character.isprintable() for character in url):
+        raise ConfigurationError(f"{name} holds whitespace or control characters; {expected}")
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError as error:
+        raise ConfigurationError(f"{name} is not a URL ({error}); {expected}") from None
+    if "@" in parts.netloc:
+        raise ConfigurationError(
+            f"{name} holds a user name or password; {expected}. The key belongs in {CMDRDATA_API_KEY}"
+        )
+    if parts.scheme not in ("http", "https") or not host:
+        raise ConfigurationError(f"{name} is {url!r}; {expected}")
+    if parts.scheme == "http" and not is_loopback(host):
+        raise ConfigurationError(
+            f"{name} is {url!r}: http:// would send the key in the clear to {host}; use https:// "
+            "(http:// is accepted for a loopback host only)"
+        )
+
+
+def _check_text(name: str, value: str) -> None:
+    if not value or len(value) > _LONGEST_CUSTOMER_ID or not value.isprintable():
+        raise ConfigurationError(
+            f"{name} has {len(value)} characters or holds control characters; "
+            f"expected are 1 to {_LONGEST_CUSTOMER_ID} printable characters"
+        )

@@ -1,0 +1,111 @@
+"""
+Meter every call that an application makes through the official OpenAI SDK.
+
+    from opentelemetry_instrumentation_cmdrdata import CmdrDataInstrumentor
+
+    CmdrDataInstrumentor().instrument()
+
+or, without a line of code, `opentelemetry-instrument python app.py`.
+
+Each call makes a span by the GenAI conventions of OpenTelemetry on the application's TracerProvider, and, whatever
+becomes of that span, one usage event through `cmdrdata_exporter.CmdrDataSpanExporter`.
+Where events go is said by `CMDRDATA_API_KEY` and the other variables of `cmdrdata_exporter.settings`; who pays, by
+`cmdrdata_exporter.customer_context`.
+Prompts and completions are neither read nor kept.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+from collections.abc import Collection
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as installed_version
+from typing import Any
+
+from opentelemetry import trace
+from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
+from opentelemetry.sdk.trace import ReadableSpan
+
+from cmdrdata_exporter import CmdrDataSpanExporter, Settings, current_exporter
+from opentelemetry_instrumentation_cmdrdata import package
+from opentelemetry_instrumentation_cmdrdata.calls import SCOPE, Recorder, end_open
+from opentelemetry_instrumentation_cmdrdata.version import __version__
+
+__all__ = ["CmdrDataInstrumentor", "__version__"]
+
+_logger = logging.getLogger("cmdrdata")
+
+
+class CmdrDataInstrumentor(BaseInstrumentor):
+    """
+    Observes the openai SDK: `OpenAI`, `AsyncOpenAI`, their Azure and other subclasses, and what is built on them.
+
+    `instrument(tracer_provider=None, meter_provider=None, exporter=None)` takes
+
+    - `tracer_provider`: where spans go, default the global one;
+    - `meter_provider`: reserved for metrics;
+    - `exporter`: the `CmdrDataSpanExporter` that meters the calls. Default: the one that the application built last,
+      else one configured by the environment.
+
+    and raises `cmdrdata_exporter.ConfigurationError` where a setting of the environment cannot be used.
+    Clients made before and after are observed alike. `uninstrument()` leaves the SDK as it was.
+    """
+
+    def instrumentation_dependencies(self) -> Collection[str]:
+        """Return the versions of the SDK that are instrumented."""
+        return package._instruments  # pyright: ignore[reportPrivateUsage]
+
+    def instrument(self, **kwargs: Any) -> None:
+        """Start observing. See the class for the arguments."""
+        if _openai_version() is None:
+            _logger.error(
+                "openai is not installed in this environment, so there is nothing to instrument; "
+                "install it with: pip install 'openai>=1.0.0'"
+            )
+            return
+        super().instrument(**kwargs)
+
+    def _instrument(self, **kwargs: Any) -> None:
+        from opentelemetry_instrumentation_cmdrdata import patching
+
+        _warn_of_untested(_openai_version())
+        exporter: CmdrDataSpanExporter | None = kwargs.get("exporter")
+        if exporter is None:
+            # Whether the environment is usable shall be known now, not at the end of the first call.
+            Settings.read()
+
+        def record(span: ReadableSpan) -> None:
+            (exporter or current_exporter()).record(span)
+
+        tracer = trace.get_tracer(SCOPE, __version__, kwargs.get("tracer_provider"))
+        patching.patch(Recorder(tracer, __version__, record))
+        # Streams that are open now or later are ended by the exit at the latest, also after `uninstrument`.
+        atexit.unregister(end_open)
+        atexit.register(end_open)
+
+    def _uninstrument(self, **kwargs: Any) -> None:
+        from opentelemetry_instrumentation_cmdrdata import patching
+
+        patching.unpatch()
+
+
+def _openai_version() -> str | None:
+    try:
+        return installed_version("openai")
+    except PackageNotFoundError:
+        return None
+
+
+def _warn_of_untested(version: str | None) -> None:
+    """Say so, once per instrumenting, where the SDK is none that this release was tested with."""
+    numbers = tuple(int(part) for part in (version or "").split(".")[:2] if part.isdecimal())
+    if len(numbers) == 2 and package.OLDEST_TESTED <= numbers and numbers[0] <= package.NEWEST_TESTED[0]:
+        return
+    _logger.warning(
+        "openai %s is not among the versions this release was tested with (%d.%d to %d.%d); metering goes on, "
+        "look for a newer opentelemetry-instrumentation-cmdrdata",
+        version,
+        *package.OLDEST_TESTED,
+        *package.NEWEST_TESTED,
+    )

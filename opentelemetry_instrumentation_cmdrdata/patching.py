@@ -1,0 +1,160 @@
+"""
+The seam: every HTTP call of the SDK passes `OpenAI.request` or `AsyncOpenAI.request`, and there it is observed.
+
+Both are inherited methods, so a patch is an attribute set on the class, and undoing it deletes the attribute again.
+https://github.com/openai/openai-python/blob/v2.54.0/src/openai/_base_client.py
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from openai import AsyncAzureOpenAI, AsyncOpenAI, AsyncStream, AzureOpenAI, OpenAI, Stream
+
+from cmdrdata_exporter import faults
+from opentelemetry_instrumentation_cmdrdata.calls import Call, Recorder, running
+from opentelemetry_instrumentation_cmdrdata.providers import Server, provider_of
+from opentelemetry_instrumentation_cmdrdata.streams import attach, observed_stream_cls, watch
+
+_Method = Callable[..., Any]
+
+_RAW_RESPONSE = "X-Stainless-Raw-Response"
+"""The header by which the SDK marks a request for a raw response: `true`, or `stream` for one with an unread body."""
+
+
+def _request(original: _Method, recorder: Recorder) -> _Method:
+    """Return `request` that observes the call it makes."""
+    if inspect.iscoroutinefunction(original):
+
+        @functools.wraps(original)
+        async def arequest(self: Any, cast_to: Any, options: Any, *args: Any, **kwargs: Any) -> Any:
+            call = _start(recorder, self, options, kwargs)
+            if call is None:
+                return await original(self, cast_to, options, *args, **kwargs)
+            tokens = call.attach()
+            try:
+                result = await original(self, cast_to, options, *args, **kwargs)
+            except BaseException as error:
+                call.detach(tokens)
+                call.end(error)
+                raise
+            call.detach(tokens)
+            _observe(result, call)
+            return result
+
+        return arequest
+
+    @functools.wraps(original)
+    def request(self: Any, cast_to: Any, options: Any, *args: Any, **kwargs: Any) -> Any:
+        call = _start(recorder, self, options, kwargs)
+        if call is None:
+            return original(self, cast_to, options, *args, **kwargs)
+        tokens = call.attach()
+        try:
+            result = original(self, cast_to, options, *args, **kwargs)
+        except BaseException as error:
+            call.detach(tokens)
+            call.end(error)
+            raise
+        call.detach(tokens)
+        _observe(result, call)
+        return result
+
+    return request
+
+
+def _process_response(original: _Method, recorder: Recorder) -> _Method:
+    """Return `_process_response` that tells the call how often the SDK tried: nothing else knows of a success."""
+    if inspect.iscoroutinefunction(original):
+
+        @functools.wraps(original)
+        async def aprocess_response(self: Any, *args: Any, **kwargs: Any) -> Any:
+            _answered(kwargs)
+            return await original(self, *args, **kwargs)
+
+        return aprocess_response
+
+    @functools.wraps(original)
+    def process_response(self: Any, *args: Any, **kwargs: Any) -> Any:
+        _answered(kwargs)
+        return original(self, *args, **kwargs)
+
+    return process_response
+
+
+PATCHES: tuple[tuple[type[Any], str, Callable[[_Method, Recorder], _Method]], ...] = (
+    (OpenAI, "request", _request),
+    (AsyncOpenAI, "request", _request),
+    (OpenAI, "_process_response", _process_response),
+    (AsyncOpenAI, "_process_response", _process_response),
+)
+"""What is patched: the class, its method, and what makes the method that replaces it."""
+
+
+def patch(recorder: Recorder) -> None:
+    """Observe every client of the SDK, whenever it was made."""
+    for owner, name, wrapping in PATCHES:
+        original = getattr(owner, name, None)
+        if original is not None:
+            setattr(owner, name, wrapping(original, recorder))
+
+
+def unpatch() -> None:
+    """Undo `patch`: the classes have their inherited methods again."""
+    for owner, name, _ in PATCHES:
+        if name in vars(owner):
+            delattr(owner, name)
+
+
+@faults.guarded
+def _start(recorder: Recorder, client: Any, options: Any, kwargs: dict[str, Any]) -> Call | None:
+    """Start the call of a request, None where it is not metered; have the SDK's `stream_cls` observed where need be."""
+    streaming = kwargs.get("stream") is True
+    call = recorder.start(options, functools.partial(_server, client), streaming=streaming)
+    if call is not None and streaming and _raw_response(options) is not None and kwargs.get("stream_cls") is not None:
+        kwargs["stream_cls"] = observed_stream_cls(kwargs["stream_cls"], call) or kwargs["stream_cls"]
+    return call
+
+
+def _observe(result: Any, call: Call) -> None:
+    """Read what the SDK returned, or see to it that it is read when it arrives. Never raises."""
+    try:
+        if isinstance(result, (Stream, AsyncStream)):
+            attach(result, call)
+            return
+        response = getattr(result, "http_response", None)
+        if response is None:
+            call.body(result)
+        elif response.is_closed:
+            call.content(response.content)
+        elif watch(response, call):
+            return
+    except Exception:
+        faults.report("result", "CmdrData could not read the result of %s", call.endpoint.name, exc_info=True)
+    call.end()
+
+
+def _answered(exchange: dict[str, Any]) -> None:
+    running_exchange = running.get()
+    if running_exchange is not None:
+        running_exchange.answered(exchange.get("response"), exchange.get("retries_taken"))
+
+
+def _raw_response(options: Any) -> str | None:
+    headers = options.headers
+    return headers.get(_RAW_RESPONSE) if isinstance(headers, dict) else None  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
+
+
+def _server(client: Any) -> Server:
+    """Return where a client's requests go."""
+    url = client.base_url
+    host = url.host
+    azure = isinstance(client, (AzureOpenAI, AsyncAzureOpenAI))
+    return Server(
+        provider="azure.ai.openai" if azure else provider_of(host),
+        address=host,
+        port=url.port or (80 if url.scheme == "http" else 443),
+    )

@@ -1,0 +1,285 @@
+"""
+What makes an answer observed that arrives after the SDK's method returned.
+
+Three kinds of object are met, and each stays what it is:
+
+- a `Stream` of parsed chunks: its iterator is replaced by one that shows each chunk to the call (`attach`);
+- a raw response whose stream is parsed later, if at all: `observed_stream_cls` attaches it in that moment;
+- an HTTP response whose body is read later, by the SDK or the application: `watch` shows the decoded bytes to the call.
+
+None of them refers to itself through us, so that an abandoned stream goes, and its call ends, at once.
+"""
+
+from __future__ import annotations
+
+import json
+import types
+import weakref
+from collections.abc import AsyncIterator, Callable, Iterator
+from functools import lru_cache
+from typing import Any, cast, get_args, get_origin
+
+from openai import AsyncStream, Stream
+
+from cmdrdata_exporter import faults
+from opentelemetry_instrumentation_cmdrdata.calls import Call
+
+LONGEST_BODY = 64 * 1024 * 1024
+"""Bytes of an unparsed JSON answer that are kept for reading its usage."""
+
+
+@faults.guarded
+def attach(stream: Any, call: Call) -> None:
+    """
+    Show every chunk of an SDK stream to `call`, and its end.
+
+    `stream.__stream__()` is a generator that refers to the stream; a stream that held an iterator over it would be a
+    cycle, gone only when the garbage collector passes. So the chunks come from a second stream of the same parts.
+    https://github.com/openai/openai-python/blob/v2.54.0/src/openai/_streaming.py
+    """
+    source = object.__new__(type(stream))
+    source.__dict__.update(stream.__dict__)
+    source.__dict__.pop("_iterator", None)
+    chunks = source.__stream__()
+    call.attached = True
+    # So that a close is seen however it comes: the SDK's stream helpers close the response, not the stream.
+    watch(stream.response, call)
+    stream._iterator = _achunks(chunks, call) if isinstance(stream, AsyncStream) else _chunks(chunks, call)
+
+
+def _chunks(source: Iterator[Any], call: Call) -> Iterator[Any]:
+    call.pulling = True
+    try:
+        for chunk in source:
+            call.chunk(chunk)
+            call.pulling = False
+            yield chunk
+            call.pulling = True
+    except GeneratorExit:
+        # The stream was dropped, perhaps by the garbage collector, in which nothing may be done: the SDK is about to
+        # close the response, which shall not end the call. It ends when it is dropped itself.
+        call.pulling = True
+        raise
+    except BaseException as error:
+        call.end(error)
+        raise
+    call.end()
+
+
+async def _achunks(source: AsyncIterator[Any], call: Call) -> AsyncIterator[Any]:
+    call.pulling = True
+    try:
+        async for chunk in source:
+            call.chunk(chunk)
+            call.pulling = False
+            yield chunk
+            call.pulling = True
+    except GeneratorExit:
+        call.pulling = True
+        raise
+    except BaseException as error:
+        call.end(error)
+        raise
+    call.end()
+
+
+class _Factory:
+    """Makes an SDK stream and attaches it, in place of the stream class that a raw response would call."""
+
+    __slots__ = ("_call", "_stream_cls")
+
+    # From openai 1.26 on the SDK looks here for the type of the chunks, where the class is not its own.
+    __orig_bases__ = (Stream[Any], AsyncStream[Any])
+
+    def __init__(self, stream_cls: Callable[..., Any], call: Call) -> None:
+        self._stream_cls = stream_cls
+        self._call = call
+
+    def __call__(self, **kwargs: Any) -> Any:
+        stream = self._stream_cls(**kwargs)
+        attach(stream, self._call)
+        return stream
+
+
+@faults.guarded
+def observed_stream_cls(stream_cls: Any, call: Call) -> Any:
+    """
+    Return what to give the SDK as `stream_cls`, so that a stream it makes later is attached.
+
+    The SDK takes the chunk's type from the alias' argument, then calls the alias. (`typing`'s own aliases are cached
+    and would keep the call alive.)
+    """
+    if get_origin(stream_cls) not in (Stream, AsyncStream):
+        return stream_cls  # A class of the application's own: the bytes are watched all the same.
+    return types.GenericAlias(cast("type", _Factory(stream_cls, call)), get_args(stream_cls))
+
+
+class _Body:
+    """
+    What is read of a body by whoever reads it, passed on to a call.
+
+    An HTTP response and its stream refer to each other, so only the garbage collector frees them. Hence a body does
+    not keep a call that a stream of chunks keeps.
+    """
+
+    __slots__ = ("_call", "_kept", "_line", "_parts", "_reference", "_sse")
+
+    def __init__(self, call: Call, *, sse: bool) -> None:
+        self._reference = weakref.ref(call)
+        self._call = None if call.attached else call
+        self._sse = sse
+        self._line = b""
+        self._parts: list[bytes] = []
+        self._kept = 0
+
+    def release(self) -> None:
+        """Keep the call no longer: a stream of chunks does."""
+        self._call = None
+
+    def chunks(self, source: Iterator[bytes]) -> Iterator[bytes]:
+        """Return the parts of a body, each observed when it arrives."""
+        call = self._reference()
+        if call is None or call.attached:
+            # Without the call in this frame, which the response is part of.
+            del call
+            yield from source
+            return
+        call.pulling = True
+        try:
+            for part in source:
+                self._observe(call, part)
+                call.pulling = False
+                yield part
+                call.pulling = True
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            call.end(error)
+            raise
+        self._end(call)
+
+    async def achunks(self, source: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """Return the parts of a body, each observed when it arrives."""
+        call = self._reference()
+        if call is None or call.attached:
+            del call
+            async for part in source:
+                yield part
+            return
+        call.pulling = True
+        try:
+            async for part in source:
+                self._observe(call, part)
+                call.pulling = False
+                yield part
+                call.pulling = True
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            call.end(error)
+            raise
+        self._end(call)
+
+    def closed(self, response: Any) -> None:
+        """End the call if the body is closed by the application, not by the one who reads it to its end."""
+        call = self._reference()
+        if call is not None and not call.pulling:
+            call.end(cut=not response.is_stream_consumed)
+
+    @faults.guarded
+    def _observe(self, call: Call, part: bytes) -> None:
+        call.arrived()
+        if self._sse:
+            *lines, self._line = (self._line + part).split(b"\n")
+            for line in lines:
+                self._read_line(call, line)
+        elif self._kept <= LONGEST_BODY:
+            self._kept += len(part)
+            self._parts.append(part)
+
+    def _read_line(self, call: Call, line: bytes) -> None:
+        """Read a line of server-sent events: of most of them nothing but whether it tells usage."""
+        if line.startswith(b"data:") and (b'"usage"' in line or not self._kept):
+            self._kept = 1
+            try:
+                chunk: object = json.loads(line[5:])
+            except ValueError:
+                return
+            call.read_chunk(chunk)
+
+    @faults.guarded
+    def _end(self, call: Call) -> None:
+        if self._sse:
+            self._read_line(call, self._line)
+        elif self._kept <= LONGEST_BODY:
+            call.content(b"".join(self._parts))
+        self._parts = []
+        call.end()
+
+
+@faults.guarded
+def watch(response: Any, call: Call) -> bool:
+    """
+    Show the body of an HTTP response to `call` while it is read, and when it is closed; True once that is so.
+
+    The response becomes an instance of a subclass of its class until it is closed. Whoever reads a body, with
+    whichever method, does it through `iter_bytes`, except for the undecoded bytes of `iter_raw`.
+    https://github.com/encode/httpx/blob/0.28.1/httpx/_models.py
+    """
+    body: _Body | None = response.__dict__.get("_cmdrdata_body")
+    if body is not None:
+        body.release()
+        return True
+    kind = type(response)
+    response.__class__ = _watched(kind)
+    response._cmdrdata_body = _Body(
+        call, sse=str(response.headers.get("content-type", "")).startswith("text/event-stream")
+    )
+    return True
+
+
+@lru_cache(maxsize=32)
+def _watched(kind: type[Any]) -> type[Any]:
+    """Return the subclass of a response class that tells of what is read."""
+
+    def iter_bytes(self: Any, *args: Any, **kwargs: Any) -> Iterator[bytes]:
+        return _body(self).chunks(kind.iter_bytes(self, *args, **kwargs))
+
+    def aiter_bytes(self: Any, *args: Any, **kwargs: Any) -> AsyncIterator[bytes]:
+        return _body(self).achunks(kind.aiter_bytes(self, *args, **kwargs))
+
+    def close(self: Any) -> None:
+        try:
+            kind.close(self)
+        finally:
+            _unwatch(self)
+
+    async def aclose(self: Any) -> None:
+        try:
+            await kind.aclose(self)
+        finally:
+            _unwatch(self)
+
+    namespace = {
+        "__doc__": kind.__doc__,
+        "__module__": kind.__module__,
+        "__qualname__": kind.__qualname__,
+        "_cmdrdata_unwatched": kind,
+        "aclose": aclose,
+        "aiter_bytes": aiter_bytes,
+        "close": close,
+        "iter_bytes": iter_bytes,
+    }
+    return type(kind.__name__, (kind,), namespace)
+
+
+def _body(response: Any) -> _Body:
+    return response.__dict__["_cmdrdata_body"]
+
+
+@faults.guarded
+def _unwatch(response: Any) -> None:
+    body: _Body | None = response.__dict__.pop("_cmdrdata_body", None)
+    if body is not None:
+        response.__class__ = type(response)._cmdrdata_unwatched
+        body.closed(response)
