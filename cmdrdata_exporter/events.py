@@ -68,7 +68,7 @@ _ERRORS = (
     ),
     ("connection_error", ("ConnectionError", "ConnectError", "ReadError", "RemoteProtocolError")),
 )
-"""`error.type` of the event, by how the name of the exception ends."""
+"""`error.type` of the event, by how the code or the name of the exception ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,12 +235,13 @@ def error_type(name: object, code: str | None) -> str:
         name: the span's `error.type`: an exception's name, a provider's code or an HTTP status.
         code: the HTTP status as a string, or the provider's code, or None.
     """
-    for status in (code, name):
-        if isinstance(status, str) and status.isdecimal():
-            return _error_type_of_status(int(status))
-    if isinstance(name, str):
+    said = [word for word in (code, name) if isinstance(word, str)]
+    for word in said:
+        if word.isdecimal():
+            return _error_type_of_status(int(word))
+    for word in said:
         for kind, endings in _ERRORS:
-            if name.endswith(endings):
+            if word.endswith(endings):
                 return kind
     return "unknown_error"
 

@@ -45,6 +45,7 @@ class CmdrDataSpanExporter(SpanExporter):
         account: a name for the account behind the key.
         customer_id: who pays for calls that name no customer.
         unattributed: `hold` keeps events without a customer, `send` posts them with `customer_id: null`.
+        delivery: takes the events, instead of the delivery that the settings ask for.
 
     Raises:
         ConfigurationError: an argument or a variable cannot be used.
@@ -58,6 +59,7 @@ class CmdrDataSpanExporter(SpanExporter):
         account: str | None = None,
         customer_id: str | None = None,
         unattributed: Literal["hold", "send"] | None = None,
+        delivery: Delivery | None = None,
     ) -> None:
         global _latest
         self.settings = Settings.read(
@@ -67,7 +69,7 @@ class CmdrDataSpanExporter(SpanExporter):
             customer_id=customer_id,
             unattributed=unattributed,
         )
-        self._delivery: Delivery = _delivery(self.settings)
+        self._delivery = delivery or _delivery(self.settings)
         self._shut_down = False
         with _lock:
             _latest = self

@@ -44,7 +44,7 @@ _RESOURCE = Resource({})
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 _UNSET = Status()
 _Tokens = tuple[Token["Exchange | None"], "Token[Context] | None"]
-_KEY_LIKE = re.compile(r"\b(sk|tk|pk|rk|gsk|xai|Bearer|key)([-_ ])[\w*.\-]{6,}", re.IGNORECASE)
+_KEY_LIKE = re.compile(r"\b(?:sk|tk|pk|rk|gsk|xai|key)-[\w*\-]{4,}|\bBearer \S+|\b[\w\-]{40,}")
 
 
 class Exchange:
@@ -351,7 +351,7 @@ class Call:
 
 def scrubbed(message: str) -> str:
     """Return an error's message without anything that looks like a key, cut to 500 characters."""
-    return _KEY_LIKE.sub(r"\1\2[scrubbed]", message[: 4 * LONGEST_MESSAGE])[:LONGEST_MESSAGE]
+    return _KEY_LIKE.sub("[scrubbed]", message[: 4 * LONGEST_MESSAGE])[:LONGEST_MESSAGE]
 
 
 @faults.guarded

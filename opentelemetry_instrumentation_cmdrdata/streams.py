@@ -17,12 +17,14 @@ import types
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import lru_cache
-from typing import Any, cast, get_args, get_origin
+from typing import Any, TypeVar, cast, get_args, get_origin
 
 from openai import AsyncStream, Stream
 
 from cmdrdata_exporter import faults
 from opentelemetry_instrumentation_cmdrdata.calls import Call
+
+_T = TypeVar("_T")
 
 LONGEST_BODY = 64 * 1024 * 1024
 """Bytes of an unparsed JSON answer that are kept for reading its usage."""
@@ -88,8 +90,10 @@ class _Factory:
 
     __slots__ = ("_call", "_stream_cls")
 
-    # From openai 1.26 on the SDK looks here for the type of the chunks, where the class is not its own.
-    __orig_bases__ = (Stream[Any], AsyncStream[Any])
+    # From openai 1.26 on the SDK looks here, where the class is not its own: a base whose argument is a variable sends
+    # it on to the argument of the alias.
+    # https://github.com/openai/openai-python/blob/v2.54.0/src/openai/_utils/_typing.py
+    __orig_bases__ = (Stream[_T], AsyncStream[_T])
 
     def __init__(self, stream_cls: Callable[..., Any], call: Call) -> None:
         self._stream_cls = stream_cls
@@ -122,12 +126,13 @@ class _Body:
     not keep a call that a stream of chunks keeps.
     """
 
-    __slots__ = ("_call", "_kept", "_line", "_parts", "_reference", "_sse")
+    __slots__ = ("_call", "_kept", "_line", "_parts", "_reference", "_seen", "_sse")
 
     def __init__(self, call: Call, *, sse: bool) -> None:
         self._reference = weakref.ref(call)
         self._call = None if call.attached else call
         self._sse = sse
+        self._seen = False
         self._line = b""
         self._parts: list[bytes] = []
         self._kept = 0
@@ -184,10 +189,13 @@ class _Body:
         """End the call if the body is closed by the application, not by the one who reads it to its end."""
         call = self._reference()
         if call is not None and not call.pulling:
-            call.end(cut=not response.is_stream_consumed)
+            # Bytes that were read undecoded: perhaps all of them, but none of them was seen.
+            unseen = response.is_stream_consumed and not (self._seen or call.attached)
+            call.end(cut=not unseen)
 
     @faults.guarded
     def _observe(self, call: Call, part: bytes) -> None:
+        self._seen = True
         call.arrived()
         if self._sse:
             *lines, self._line = (self._line + part).split(b"\n")

@@ -19,7 +19,7 @@ with customer_context("acme", plan="pro"):
     # 1. A chat
     print("chat:", ask("Say hello to Acme in five words."))
 
-    # 2. A streamed chat
+    # 2. A stream
     print("stream: ", end="")
     for chunk in client.chat.completions.create(
         model="gpt-5-mini",
@@ -32,16 +32,16 @@ with customer_context("acme", plan="pro"):
     print()
 
 with customer_context("globex"):
-    # 3. Embeddings of two texts
+    # 3. Embeddings
     vectors = client.embeddings.create(
         model="text-embedding-3-small", input=["a red bike", "a blue bike"]
     )
     print("embeddings:", len(vectors.data), "vectors")
 
-    # 4. Another customer's chat
+    # 4. A chat again
     print("chat:", ask("Say hello to Globex in five words."))
 
-    # 5. A chat that fails
+    # 5. A failed chat
     try:
         ask("Is anybody there?", model="gpt-unknown")
     except NotFoundError as error:

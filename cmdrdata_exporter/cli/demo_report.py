@@ -92,7 +92,9 @@ def _table(*headers: str) -> Table:
 
 
 def _calls(outcome: Outcome) -> Table:
-    table = _table("The call", "Its span", "The event at CmdrData")
+    table = _table("The call", "Its span")
+    # The other two wrap instead, where there is little room: they lose nothing by it.
+    table.add_column("The event at CmdrData", no_wrap=True)
     table.show_lines = True
     for call in outcome.calls:
         table.add_row(Text(call.step), _span(call.span), _events(call))
@@ -124,8 +126,7 @@ def _event(event: Json) -> Text:
         Text.assemble((_customer(event), "bold"), f", {event['model']}"),
         _tokens(event["input_tokens"], "in", usage, cached="cache_read_input_tokens"),
         _tokens(event["output_tokens"], "out", usage, reasoning="reasoning_output_tokens"),
-        Text(f"usage {event['metadata']['usage_status']}"),
-        _ending(event),
+        *_ending(event),
     ]
     return Text("\n").join(line for line in lines if line)
 
@@ -144,12 +145,14 @@ def _tokens(total: int, direction: str, usage: Json, **parts: str) -> Text:
     return Text(", ".join(said))
 
 
-def _ending(event: Json) -> Text:
+def _ending(event: Json) -> list[Text]:
+    """Say whether the call succeeded and whether its usage is known."""
+    usage = f"usage {event['metadata']['usage_status']}"
     if event["request"]["success"]:
-        return Text("call succeeded", style="green")
+        return [Text(f"succeeded, {usage}", style="green")]
     error = event["error"]
     code = f" ({error['code']})" if error["code"] else ""
-    return Text(f"call failed: {error['type']}{code}", style="yellow")
+    return [Text(f"failed: {error['type']}{code}", style="yellow"), Text(usage)]
 
 
 def _usage(usage: list[Json]) -> Table:

@@ -125,13 +125,13 @@ class OpenAIStandIn(StandIn):
 
     def answer(self, path: str, headers: Mapping[str, str], body: Json) -> Reply:
         """Route by path; as at OpenAI, an unknown model is a 404 too."""
+        if path not in ("/v1/chat/completions", "/v1/embeddings"):
+            return _refusal(f"Invalid URL (POST {path})", code=None)
         if body["model"] not in SERVED_MODELS:
             message = f"The model `{body['model']}` does not exist or you do not have access to it."
             return _refusal(message, code="model_not_found")
         if path == "/v1/embeddings":
             return _embeddings(body)
-        if path != "/v1/chat/completions":
-            return _refusal(f"Invalid URL (POST {path})", code=None)
         return _streamed_chat(body) if body.get("stream") else _chat(body)
 
 

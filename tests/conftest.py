@@ -1,0 +1,54 @@
+"""What every test stands on: a provider on loopback, an exporter whose events are kept, a clean environment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from cmdrdata_exporter import CmdrDataSpanExporter, exporter, faults
+from opentelemetry_instrumentation_cmdrdata import CmdrDataInstrumentor
+from tests.metering import Meter, RecordedEvents
+from tests.provider import Provider
+
+
+@pytest.fixture(autouse=True)
+def clean_state(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No variable of the caller, no exporter of another test, and none of our faults left unseen."""
+    for name in list(os.environ):
+        if name.startswith(("CMDRDATA_", "OTEL_", "OPENAI_", "AZURE_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setattr(exporter, "_latest", None)
+    monkeypatch.setattr(exporter, "_deliveries", {})
+    faults.counts.clear()
+    yield
+    assert dict(faults.counts) == {}, "a fault of ours was only logged; a test that provokes one clears the counts"
+
+
+@pytest.fixture
+def provider() -> Iterator[Provider]:
+    """A stand-in for OpenAI on loopback."""
+    with Provider() as running:
+        yield running
+
+
+@pytest.fixture
+def events() -> RecordedEvents:
+    """A delivery that keeps what it is given."""
+    return RecordedEvents()
+
+
+@pytest.fixture
+def meter(events: RecordedEvents) -> Iterator[Meter]:
+    """The instrumentor at work: its public spans and its events."""
+    spans = InMemorySpanExporter()
+    tracer_provider = TracerProvider()
+    tracer_provider.add_span_processor(SimpleSpanProcessor(spans))
+    instrumentor = CmdrDataInstrumentor()
+    instrumentor.instrument(tracer_provider=tracer_provider, exporter=CmdrDataSpanExporter(delivery=events))
+    yield Meter(spans, events)
+    instrumentor.uninstrument()

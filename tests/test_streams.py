@@ -1,0 +1,432 @@
+"""Streams end on every path, at once where nobody waits for the rest, and are billed with what the provider reported."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import openai
+import pytest
+from opentelemetry.trace import StatusCode
+
+from opentelemetry_instrumentation_cmdrdata.calls import end_abandoned
+from tests import replies
+from tests.metering import Meter, attributes
+from tests.provider import Provider, Reply
+from tests.sdk import VERSION, async_client, client
+from tests.test_calls import MESSAGES
+
+CHAT = "/v1/chat/completions"
+ARGUMENTS: dict[str, Any] = {"model": "gpt-4o-mini", "messages": MESSAGES}
+
+
+@contextmanager
+def no_garbage_collection() -> Iterator[None]:
+    """Whatever ends inside, ends because nothing refers to it any more."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def the_event(meter: Meter) -> dict[str, Any]:
+    """Return the one event, once the calls that were dropped have ended."""
+    end_abandoned()
+    meter.recorded.wait_for(1)
+    (event,) = meter.events()
+    return event
+
+
+def facts(event: dict[str, Any]) -> dict[str, Any]:
+    """Return what tells one end of a stream from another."""
+    return {
+        "tokens": (event["input_tokens"], event["output_tokens"], event["total_tokens"]),
+        "status": event["metadata"]["usage_status"],
+        "response": event["metadata"]["response_id"],
+        "finish": event["metadata"]["finish_reason"],
+        "error": event["error"]["type"],
+    }
+
+
+REPORTED = {
+    "tokens": (19, 10, 29),
+    "status": "reported",
+    "response": "chatcmpl-1",
+    "finish": "stop",
+    "error": None,
+}
+CUT = {"tokens": (0, 0, 0), "status": "partial", "response": "chatcmpl-1", "finish": "error", "error": None}
+NEVER_READ = {**CUT, "response": None}
+
+
+def test_a_stream_that_is_never_read(provider: Provider, meter: Meter) -> None:
+    """A stream dropped unread ends its call at once."""
+    provider.answer(CHAT, Reply(events=replies.chat_chunks(), hold_after=1))
+    with no_garbage_collection(), client(provider) as sdk:
+        stream = sdk.chat.completions.create(stream=True, **ARGUMENTS)
+        assert meter.events() == []
+        del stream
+        assert facts(the_event(meter)) == NEVER_READ
+
+
+def test_a_stream_left_by_break(provider: Provider, meter: Meter) -> None:
+    """A stream left by `break` ends its call as soon as it is dropped, as partial: its usage never came."""
+    provider.answer(CHAT, Reply(events=replies.chat_chunks(), hold_after=2))
+    with no_garbage_collection(), client(provider) as sdk:
+        for _ in sdk.chat.completions.create(stream=True, **ARGUMENTS):
+            break
+        event = the_event(meter)
+        assert facts(event) == CUT
+        assert event["first_token"]
+    (span,) = meter.spans()
+    assert span.status.status_code is StatusCode.UNSET, "to stop reading is no error"
+
+
+def test_a_stream_left_and_taken_up_again(provider: Provider, meter: Meter) -> None:
+    """A stream that is still held after `break` can be read on, so its call has not ended."""
+    provider.answer(CHAT, Reply(events=replies.chat_chunks()))
+    with client(provider) as sdk:
+        stream = sdk.chat.completions.create(stream=True, **ARGUMENTS)
+        for _ in stream:
+            break
+        end_abandoned()
+        assert meter.events() == []
+        assert len(list(stream)) == len(replies.chat_chunks()) - 1
+    assert facts(the_event(meter)) == REPORTED
+
+
+@pytest.mark.parametrize("pieces", [0, 2])
+def test_a_stream_that_is_closed(pieces: int, provider: Provider, meter: Meter) -> None:
+    """Closing the response of a stream, which is what every close of the SDK does, ends its call at once."""
+    provider.answer(CHAT, Reply(events=replies.chat_chunks(), hold_after=pieces + 1))
+    with no_garbage_collection(), client(provider) as sdk:
+        stream = sdk.chat.completions.create(stream=True, **ARGUMENTS)
+        for _ in range(pieces):
+            next(stream)
+        stream.response.close()
+        assert facts(the_event(meter)) == (CUT if pieces else NEVER_READ)
+        del stream
+
+
+def test_a_stream_closed_after_its_usage_came(provider: Provider, meter: Meter) -> None:
+    """What the provider reported counts, also if the application then leaves."""
+    provider.answer(CHAT, Reply(events=replies.chat_chunks(), hold_after=5))
+    with client(provider) as sdk:
+        stream = sdk.chat.completions.create(stream=True, **ARGUMENTS)
+        for _ in range(5):
+            next(stream)
+        stream.response.close()
+        assert facts(the_event(meter)) == REPORTED
+
+
+def test_a_stream_that_is_cut_by_the_provider(provider: Provider, meter: Meter) -> None:
+    """A connection that breaks is an error of the call, and the application gets the SDK's own exception."""
+    provider.answer(CHAT, Reply(events=replies.chat_chunks(), cut_after=2))
+    with client(provider) as sdk:
+        stream = sdk.chat.completions.create(stream=True, **ARGUMENTS)
+        with pytest.raises(Exception) as raised:  # noqa: PT011 - the SDK's versions differ, as the next line shows
+            list(stream)
+    event = the_event(meter)
+    assert facts(event) == {**CUT, "status": "missing", "error": "connection_error"}
+    (span,) = meter.spans()
+    assert span.status.status_code is StatusCode.ERROR
+    error_type = attributes(span)["error.type"]
+    assert error_type == f"{type(raised.value).__module__}.{type(raised.value).__qualname__}"
+
+
+def test_a_stream_of_garbage(provider: Provider, meter: Meter) -> None:
+    """A chunk that is no JSON raises in the application what it would without us, and ends the call."""
+    provider.answer(CHAT, Reply(events=["{nonsense"]))
+    with client(provider) as sdk, pytest.raises(ValueError, match="Expecting property name"):
+        list(sdk.chat.completions.create(stream=True, **ARGUMENTS))
+    assert facts(the_event(meter)) == {**NEVER_READ, "status": "missing", "error": "unknown_error"}
+
+
+def test_a_stream_that_reports_an_error(provider: Provider, meter: Meter) -> None:
+    """An error event in mid stream is the call's error, with the provider's code."""
+    failure = {"error": {"message": "overloaded", "type": "server_error", "code": "server_error"}}
+    provider.answer(CHAT, Reply(events=[*replies.chat_chunks()[:2], failure]))
+    with client(provider) as sdk, pytest.raises(openai.APIError):
+        list(sdk.chat.completions.create(stream=True, **ARGUMENTS))
+    event = the_event(meter)
+    assert facts(event) == {**CUT, "status": "missing", "error": "server_error"}
+    assert event["error"]["code"] == "server_error"
+
+
+def test_a_stream_in_the_hands_of_a_failing_application(provider: Provider, meter: Meter) -> None:
+    """An exception of the application between two chunks is not the call's."""
+    provider.answer(CHAT, Reply(events=replies.chat_chunks(), hold_after=2))
+
+    def application() -> None:
+        with client(provider) as sdk:
+            for _ in sdk.chat.completions.create(stream=True, **ARGUMENTS):
+                raise RuntimeError("mine")
+
+    with pytest.raises(RuntimeError, match="mine"):
+        application()
+    gc.collect()
+    assert facts(the_event(meter)) == CUT
+
+
+def test_keyboard_interrupt_while_waiting(
+    provider: Provider, meter: Meter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """KeyboardInterrupt while a chunk is waited for goes through unchanged, and the call ends as cancelled."""
+    provider.answer(CHAT, Reply(events=replies.chat_chunks()))
+    interrupt = KeyboardInterrupt()
+
+    with client(provider) as sdk:
+        stream = sdk.chat.completions.create(stream=True, **ARGUMENTS)
+        next(stream)
+
+        def interrupted(**_: object) -> None:
+            raise interrupt
+
+        monkeypatch.setattr(sdk, "_process_response_data", interrupted)
+        with pytest.raises(KeyboardInterrupt) as raised:
+            # The chunks' source looked the method up when it began: a new stream finds the one that raises.
+            next(sdk.chat.completions.create(stream=True, **ARGUMENTS))
+        assert raised.value is interrupt
+        stream.response.close()
+    end_abandoned()
+    meter.recorded.wait_for(2)
+    assert sorted(str(event["error"]["type"]) for event in meter.events()) == ["None", "cancelled"]
+
+
+def test_a_cancelled_task(provider: Provider, meter: Meter) -> None:
+    """Cancelling the task that waits for a chunk ends the call as cancelled."""
+    provider.answer(CHAT, Reply(events=replies.chat_chunks(), hold_after=1))
+
+    async def application() -> None:
+        async with async_client(provider) as sdk:
+            stream = await sdk.chat.completions.create(stream=True, **ARGUMENTS)
+            arrived = asyncio.Event()
+
+            async def read() -> None:
+                async for _ in stream:
+                    arrived.set()
+
+            task = asyncio.create_task(read())
+            await arrived.wait()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            await stream.response.aclose()
+
+    asyncio.run(application())
+    assert facts(the_event(meter)) == {**CUT, "status": "missing", "error": "cancelled"}
+
+
+def test_a_cancelled_request(provider: Provider, meter: Meter) -> None:
+    """Cancelling a request that waits for its answer ends the call as cancelled: the provider may charge it."""
+    provider.answer(CHAT, Reply(events=[], hold_after=0, headers={"content-type": "application/json"}))
+
+    async def application() -> None:
+        async with async_client(provider) as sdk:
+            task = asyncio.create_task(sdk.chat.completions.create(**ARGUMENTS))
+            while not provider.requests:
+                await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+    asyncio.run(application())
+    assert facts(the_event(meter)) == {**NEVER_READ, "status": "missing", "error": "cancelled"}
+
+
+def test_an_async_stream_left_by_break(provider: Provider, meter: Meter) -> None:
+    """An asynchronous stream left by `break` ends its call once it is dropped and the loop has closed it."""
+    provider.answer(CHAT, Reply(events=replies.chat_chunks(), hold_after=2))
+
+    async def application() -> None:
+        async with async_client(provider) as sdk:
+            stream = await sdk.chat.completions.create(stream=True, **ARGUMENTS)
+            async for _ in stream:
+                break
+            await stream.response.aclose()
+            del stream
+            assert facts(the_event(meter)) == CUT
+
+    asyncio.run(application())
+
+
+def test_a_raw_response_whose_stream_is_never_parsed(provider: Provider, meter: Meter) -> None:
+    """A raw response that is closed unread ends its call."""
+    provider.answer(CHAT, Reply(events=replies.chat_chunks(), hold_after=1))
+    with client(provider) as sdk:
+        response = sdk.chat.completions.with_raw_response.create(stream=True, **ARGUMENTS)
+        response.http_response.close()
+        assert facts(the_event(meter)) == NEVER_READ
+
+
+def test_a_parsed_raw_stream_that_is_dropped(provider: Provider, meter: Meter) -> None:
+    """A raw response and its parsed stream, dropped together, end their call at once."""
+    provider.answer(CHAT, Reply(events=replies.chat_chunks(), hold_after=2))
+    with no_garbage_collection(), client(provider) as sdk:
+        stream = sdk.chat.completions.with_raw_response.create(stream=True, **ARGUMENTS).parse()
+        next(iter(stream))
+        del stream
+        assert facts(the_event(meter)) == CUT
+
+
+def test_the_undecoded_bytes_of_a_raw_response(provider: Provider, meter: Meter) -> None:
+    """Bytes read past everything that decodes them leave the usage unknown, and the event says so."""
+    provider.answer(CHAT, Reply(json=replies.CHAT))
+    with client(provider) as sdk:
+        request = sdk.chat.completions.with_raw_response.create(stream=True, **ARGUMENTS)
+        assert b"".join(request.http_response.iter_raw())
+    assert facts(the_event(meter)) == {**NEVER_READ, "status": "missing", "finish": None}
+
+
+def test_a_stream_without_usage(provider: Provider, meter: Meter) -> None:
+    """A stream read to its end that never told its usage is `missing`, not zero."""
+    provider.answer(CHAT, Reply(events=replies.chat_chunks(usage=None)))
+    with client(provider) as sdk:
+        list(sdk.chat.completions.create(stream=True, **ARGUMENTS))
+    assert facts(the_event(meter)) == {**REPORTED, "tokens": (0, 0, 0), "status": "missing"}
+
+
+def test_usage_on_several_chunks(provider: Provider, meter: Meter) -> None:
+    """Some servers report usage so far on every chunk: the last report counts, whole."""
+    chunks = replies.chat_chunks(usage=None)
+    for number, chunk in enumerate(chunks):
+        details = {"completion_tokens_details": {"reasoning_tokens": 1}} if number == 0 else {}
+        chunk["usage"] = {"prompt_tokens": 5, "completion_tokens": number, "total_tokens": 5 + number, **details}
+    provider.answer(CHAT, Reply(events=chunks))
+    with client(provider) as sdk:
+        list(sdk.chat.completions.create(stream=True, **ARGUMENTS))
+    event = the_event(meter)
+    assert facts(event) == {**REPORTED, "tokens": (5, 3, 8)}
+    assert event["metadata"]["usage"] == {}
+
+
+def test_several_choices(provider: Provider, meter: Meter) -> None:
+    """Finish reasons are told for each choice, in the order of the choices, however their chunks interleave."""
+    head = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "m"}
+    chunks = [
+        {**head, "choices": [{"index": index, "delta": {}, "finish_reason": reason}]}
+        for index, reason in ((0, None), (1, None), (2, None), (1, "length"), (0, "stop"))
+    ]
+    provider.answer(CHAT, Reply(events=chunks))
+    with client(provider) as sdk:
+        list(sdk.chat.completions.create(stream=True, n=3, **ARGUMENTS))
+    end_abandoned()
+    (span,) = meter.spans()
+    assert attributes(span)["gen_ai.response.finish_reasons"] == ("stop", "length", "error")
+
+
+def test_the_time_of_the_last_chunk(provider: Provider, meter: Meter) -> None:
+    """A call ends when its last chunk arrives, not when the application comes back for more."""
+    provider.answer(CHAT, Reply(events=replies.chat_chunks(), hold_after=6, done=False))
+    with client(provider) as sdk:
+        stream = sdk.chat.completions.create(stream=True, **ARGUMENTS)
+        for _ in range(5):
+            next(stream)
+        pause = threading.Event()
+        pause.wait(0.3)
+        stream.response.close()
+    end_abandoned()
+    (span,) = meter.spans()
+    assert span.start_time is not None
+    assert span.end_time is not None
+    assert 0 < span.end_time - span.start_time < 0.3e9
+
+
+EXIT = """
+import sys
+import openai
+from cmdrdata_exporter import CmdrDataSpanExporter
+from opentelemetry_instrumentation_cmdrdata import CmdrDataInstrumentor
+from tests.metering import RecordedEvents
+
+class Printed(RecordedEvents):
+    def record(self, event_id, header, body):
+        print(header.status)
+
+CmdrDataInstrumentor().instrument(exporter=CmdrDataSpanExporter(delivery=Printed()))
+client = openai.OpenAI(base_url=sys.argv[1], api_key="sk-test")
+stream = client.chat.completions.create(stream=True, model="m", messages=[])
+next(stream)
+"""
+
+
+def test_the_exit_of_the_process(provider: Provider) -> None:
+    """A stream that is still open when the process exits is billed then."""
+    provider.answer(CHAT, Reply(events=replies.chat_chunks(), hold_after=2))
+    done = subprocess.run(
+        [sys.executable, "-c", EXIT, provider.url], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.stdout, done.returncode) == ("partial\n", 0), done.stderr
+
+
+if VERSION >= (1, 40):
+
+    def test_a_stream_helper_left_in_the_middle(provider: Provider, meter: Meter) -> None:
+        """The SDK's stream helper closes the response alone, and that ends the call at once."""
+        provider.answer(CHAT, Reply(events=replies.chat_chunks(), hold_after=2))
+        chat = client(provider)
+        completions: Any = chat.chat.completions if hasattr(chat.chat.completions, "stream") else chat.beta.chat.completions
+        with no_garbage_collection():
+            with completions.stream(**ARGUMENTS) as stream:
+                for _ in stream:
+                    break
+            assert facts(the_event(meter)) == CUT
+            del stream
+        chat.close()
+
+    def test_a_stream_helper_read_to_its_end(provider: Provider, meter: Meter) -> None:
+        """A call through the stream helper is one call."""
+        provider.answer(CHAT, Reply(events=replies.chat_chunks()))
+        with client(provider) as sdk:
+            completions: Any = sdk.chat.completions if hasattr(sdk.chat.completions, "stream") else sdk.beta.chat.completions
+            with completions.stream(**ARGUMENTS) as stream:
+                final = stream.get_final_completion()
+        assert final.choices[0].message.content == "hello"
+        assert facts(the_event(meter)) == REPORTED
+
+    def test_parse(provider: Provider, meter: Meter) -> None:
+        """`parse` is one call."""
+        provider.answer(CHAT, Reply(json=replies.CHAT))
+        with client(provider) as sdk:
+            completions: Any = sdk.chat.completions if hasattr(sdk.chat.completions, "parse") else sdk.beta.chat.completions
+            completions.parse(**ARGUMENTS)
+        assert facts(the_event(meter)) == REPORTED
+
+
+if VERSION >= (1, 66):
+
+    @pytest.mark.parametrize("last", ["failed", "incomplete"])
+    def test_a_response_that_did_not_complete(last: str, provider: Provider, meter: Meter) -> None:
+        """A response that failed or stopped early is billed with the usage it reports; only a failure is an error."""
+        changes: dict[str, Any] = (
+            {"error": {"code": "server_error", "message": "it broke"}}
+            if last == "failed"
+            else {"incomplete_details": {"reason": "max_output_tokens"}}
+        )
+        provider.answer("/v1/responses", Reply(events=replies.response_events(last, **changes)))
+        with client(provider) as sdk:
+            list(sdk.responses.create(stream=True, model="gpt-5-mini", input="hello"))
+        event = the_event(meter)
+        assert facts(event) == {
+            "tokens": (23, 12, 35),
+            "status": "reported",
+            "response": "resp_1",
+            "finish": "error" if last == "failed" else "length",
+            "error": "server_error" if last == "failed" else None,
+        }
+
+    def test_function_calls_of_a_response(provider: Provider, meter: Meter) -> None:
+        """A response that calls functions finishes for that reason."""
+        call = {"type": "function_call", "id": "fc_1", "call_id": "c", "name": "f", "arguments": "{}"}
+        provider.answer("/v1/responses", Reply(json={**replies.RESPONSE, "output": [call]}))
+        with client(provider) as sdk:
+            sdk.responses.create(model="gpt-5-mini", input="hello")
+        assert facts(the_event(meter))["finish"] == "tool_calls"
