@@ -26,8 +26,13 @@ ENDPOINT = "cmdrdata.endpoint"
 """`metadata.endpoint` of the event, such as `chat.completions`. A span that has it is billed whatever else it is."""
 
 PROVIDER = ("gen_ai.provider.name", "gen_ai.system", "llm.provider", "llm.system")
-REQUEST_MODEL = ("gen_ai.request.model",)
-RESPONSE_MODEL = ("gen_ai.response.model", "llm.model_name", "embedding.model_name")
+REQUEST_MODEL = ("gen_ai.request.model", "llm.request.model_name")
+RESPONSE_MODEL = (
+    "gen_ai.response.model",
+    "llm.response.model_name",
+    "llm.model_name",
+    "embedding.model_name",
+)
 RESPONSE_ID = ("gen_ai.response.id", "llm.response.id")
 FINISH_REASONS = ("gen_ai.response.finish_reasons", "llm.finish_reason")
 SERVICE_TIER = ("openai.response.service_tier", "gen_ai.openai.response.service_tier")

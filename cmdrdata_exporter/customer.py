@@ -51,7 +51,10 @@ class Customer:
         """Return the span attributes that say who pays."""
         attributes: dict[str, MetadataValue] = {CUSTOMER_ID: self.id}
         for key, value in self.metadata.items():
-            attributes[METADATA_PREFIX + key] = value
+            # What is no attribute's value goes as its string: metadata is for people to read.
+            attributes[METADATA_PREFIX + key] = (
+                value if isinstance(value, (str, bool, int, float, list, tuple)) else str(value)
+            )
         return attributes
 
 

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import StatusCode, format_span_id, format_trace_id
@@ -186,7 +187,7 @@ def event_from_span(span: ReadableSpan, *, customer_id: str | None = None) -> Us
     customer = attributes.get(names.CUSTOMER_ID, customer_id)
     known: dict[str, Any] = {
         "response_id": _first(attributes, names.RESPONSE_ID),
-        "finish_reason": _one(_first(attributes, names.FINISH_REASONS)),
+        "finish_reason": _finish_reason(attributes),
         "usage_status": attributes.get(names.USAGE_STATUS, "reported" if reported else "missing"),
         "endpoint": endpoint,
         "request_model": request_model,
@@ -198,13 +199,14 @@ def event_from_span(span: ReadableSpan, *, customer_id: str | None = None) -> Us
     users: dict[str, Any] = {}
     for key, value in attributes.items():
         if key.startswith(names.RESPONSE_PREFIX):
-            known[key[len(names.RESPONSE_PREFIX) :]] = value
+            known[key[len(names.RESPONSE_PREFIX) :]] = _plain(value)
         elif key.startswith(names.METADATA_PREFIX):
             users[key[len(names.METADATA_PREFIX) :]] = value
     return UsageEvent(
         id=attributes.get(names.EVENT_ID) or _foreign_id(span),
         customer_id=customer,
-        provider=str(_first(attributes, names.PROVIDER) or "unknown"),
+        # The older conventions had it capitalised.
+        provider=str(_first(attributes, names.PROVIDER) or "unknown").lower(),
         model=str(_first(attributes, names.RESPONSE_MODEL) or request_model or "unknown"),
         endpoint=endpoint,
         usage_status=known["usage_status"],
@@ -267,7 +269,11 @@ def _endpoint(attributes: Mapping[str, Any]) -> str | None:
         operation = _OPENLLMETRY.get(request_type)
     if operation is None:
         return None
-    if operation == "chat" and attributes.get(names.OPENAI_API_TYPE) == "responses":
+    if operation == "chat" and (
+        attributes.get(names.OPENAI_API_TYPE) == "responses"
+        # Not every instrumentation tells, but the provider's ids do.
+        or str(_first(attributes, names.RESPONSE_ID)).startswith("resp_")
+    ):
         return "responses"
     return _ENDPOINTS.get(operation, operation)
 
@@ -280,7 +286,9 @@ def _usage(attributes: Mapping[str, Any]) -> dict[str, int | float | bool]:
             usage[key] = value
     for name, value in attributes.items():
         if name.startswith(names.USAGE_PREFIX) and name not in names.TOTAL_TOKENS:
-            usage[name[len(names.USAGE_PREFIX) :]] = value
+            # A flag, or a number; what is neither tells no quantity.
+            if isinstance(value, bool) or (isinstance(value, (int, float)) and 0 <= value < math.inf):
+                usage[name[len(names.USAGE_PREFIX) :]] = value
     return usage
 
 
@@ -304,21 +312,30 @@ def _first(attributes: Mapping[str, Any], spellings: tuple[str, ...]) -> Any:
 def _count(attributes: Mapping[str, Any], spellings: tuple[str, ...]) -> int | None:
     """Return a number of units, None where it was not reported."""
     value = _first(attributes, spellings)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
         return None
     return int(value)
 
 
-def _one(value: object) -> object:
-    """Return the first of several values, or the one there is."""
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return value[0] if value else None
-    return value
+def _finish_reason(attributes: Mapping[str, Any]) -> object:
+    """
+    Return why the first choice ended, as the provider said.
+
+    The conventions put `error` where the provider said nothing because the call failed or was cut.
+    """
+    reasons = _first(attributes, names.FINISH_REASONS)
+    if isinstance(reasons, (list, tuple)):
+        reasons = next(iter(cast("Sequence[object]", reasons)), None)
+    return None if reasons == "error" else reasons
 
 
 def _plain(value: object) -> object:
-    """Return an attribute's value as JSON has it."""
-    return list(value) if isinstance(value, tuple) else value
+    """Return an attribute's value as JSON has it; what JSON does not have, as a string."""
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in cast("Sequence[object]", value)]
+    if isinstance(value, (str, bool, int)) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    return str(value)
 
 
 def _foreign_id(span: ReadableSpan) -> str:

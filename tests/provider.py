@@ -46,6 +46,8 @@ class Request:
     path: str
     headers: dict[str, str]
     body: bytes
+    connection: tuple[str, int]
+    """The address the request came from: the same one, the same connection."""
 
     @property
     def json(self) -> Any:
@@ -70,7 +72,9 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("content-length", 0)))
         path, _, _ = self.path.partition("?")
         provider.requests.append(
-            Request(self.command, self.path, {k.lower(): v for k, v in self.headers.items()}, body)
+            Request(
+                self.command, self.path, {k.lower(): v for k, v in self.headers.items()}, body, self.client_address
+            )
         )
         reply = provider.next_reply(path)
         if reply.events is not None:

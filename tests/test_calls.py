@@ -106,7 +106,7 @@ CASES = [
             "service_tier": "default",
         },
         error_attributes={"gen_ai.response.finish_reasons": ("error",)},
-        error_metadata={"response_id": None, "created": None, "finish_reason": "error"},
+        error_metadata={"response_id": None, "created": None, "finish_reason": None},
     ),
     Case(
         name="responses",
@@ -154,7 +154,7 @@ CASES = [
             "service_tier": "default",
         },
         error_attributes={"gen_ai.response.finish_reasons": ("error",)},
-        error_metadata={"response_id": None, "created": None, "finish_reason": "error"},
+        error_metadata={"response_id": None, "created": None, "finish_reason": None},
         since=(1, 66),
     ),
     Case(

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 from contextlib import ExitStack
-from importlib.metadata import entry_points
+from importlib.metadata import entry_points, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 APPLICATION = Path(__file__).with_name("chat_app.py")
 API_KEY = "tk-made-up-for-the-demo"
+OLDEST_OPENAI = (1, 26)
+"""The first to take stream_options. The very oldest ignore OPENAI_BASE_URL, so no stand-in."""
 TIMEOUT_SECONDS = 30
 STDERR_TAIL_LINES = 15
 
@@ -43,6 +45,12 @@ def demo(live: bool, as_json: bool) -> None:
     produced exactly one event.
     """
     require("demo", "openai", "opentelemetry.distro")
+    installed = version("openai")
+    if tuple(map(int, installed.split(".")[:2])) < OLDEST_OPENAI:
+        oldest = ".".join(map(str, OLDEST_OPENAI))
+        raise click.UsageError(
+            f"openai {installed} is too old for the demo; run: pip install 'openai>={oldest}'"
+        )
     if live and not os.environ.get("OPENAI_API_KEY"):
         raise click.UsageError("--live calls the real OpenAI: set OPENAI_API_KEY and try again.")
 

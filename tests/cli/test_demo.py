@@ -1,0 +1,293 @@
+"""`cmdrdata demo`, end to end: real processes, real HTTP on loopback."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from cmdrdata_exporter.cli.commands import cmdrdata
+from cmdrdata_exporter.cli.demo import APPLICATION, environment, steps_of
+from cmdrdata_exporter.cli.standin import OpenAIStandIn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Demo = Callable[..., subprocess.CompletedProcess[str]]
+
+STEPS = [
+    "1. A chat",
+    "2. A stream",
+    "3. Embeddings",
+    "4. A chat again",
+    "5. A failed chat",
+]
+USAGE = [
+    {"customer_id": "acme", "events": 2, "input_tokens": 2060, "output_tokens": 156},
+    {"customer_id": "globex", "events": 3, "input_tokens": 1037, "output_tokens": 79},
+]
+
+REPORT = """\
+
+
+What the application printed ───────────────────────────────────────────────────
+chat: You said 'Say hello to Acme in five words.' and I have nothing to add.
+stream: You said 'Count from one to five.' and I have nothing to add.
+embeddings: 2 vectors
+chat: You said 'Say hello to Globex in five words.' and I have nothing to add.
+failed, as it should: 404 model_not_found
+
+Each call, its span and its event ──────────────────────────────────────────────
+ The call           Its span                     The event at CmdrData
+────────────────────────────────────────────────────────────────────────────────
+ 1. A chat          chat gpt-5-mini              acme, gpt-5-mini-2025-08-07
+                    0123456789abcdef             1,031 in, 1,024 of them cached
+                    N ms                         79 out, 64 of them reasoning
+                                                 succeeded, usage reported
+
+ 2. A stream        chat gpt-5-mini              acme, gpt-5-mini-2025-08-07
+                    0123456789abcdef             1,029 in, 1,024 of them cached
+                    N ms                         77 out, 64 of them reasoning
+                                                 succeeded, usage reported
+
+ 3. Embeddings      embeddings                   globex, text-embedding-3-small
+                    text-embedding-3-small       6 in
+                    0123456789abcdef             succeeded, usage reported
+                    N ms
+
+ 4. A chat again    chat gpt-5-mini              globex, gpt-5-mini-2025-08-07
+                    0123456789abcdef             1,031 in, 1,024 of them cached
+                    N ms                         79 out, 64 of them reasoning
+                                                 succeeded, usage reported
+
+ 5. A failed chat   chat gpt-unknown             globex, gpt-unknown
+                    0123456789abcdef             failed: invalid_request (404)
+                    N ms                         usage not_applicable
+
+Usage per customer ─────────────────────────────────────────────────────────────
+ Customer   Events   Input tokens   Output tokens
+──────────────────────────────────────────────────
+ acme            2          2,060             156
+ globex          3          1,037              79
+
+What you just saw ──────────────────────────────────────────────────────────────
+Each call made one span, for your tracing tools, and one usage event, for the
+bill: the streamed one and the failed one too. Every event says who pays,
+because the application said so with customer_context(). None of them carries a
+prompt or a reply.
+OpenAI and CmdrData were stand-ins on this machine; replies and token counts are
+made up.
+
+Next steps ─────────────────────────────────────────────────────────────────────
+In your code, where it is known who is asking:
+    with customer_context("your-customer"):
+In the shell that starts it:
+    export CMDRDATA_API_KEY=tk-...
+    OTEL_TRACES_EXPORTER=cmdrdata opentelemetry-instrument python your_app.py
+Beside an OTLP pipeline that you already have:
+    OTEL_TRACES_EXPORTER=otlp,cmdrdata
+This demo again, with the real OpenAI and your OPENAI_API_KEY:
+    cmdrdata demo --live
+"""
+
+
+def without_chance(report: str) -> str:
+    """Replace what differs from run to run, and keep the columns."""
+    report = re.sub(r"\b[0-9a-f]{16}\b", "0123456789abcdef", report)
+    return re.sub(r"\b\d+ ms *", lambda cell: "N ms".ljust(len(cell[0])), report)
+
+
+def unpadded(report: str) -> str:
+    """Remove the blanks that fill each line."""
+    return "".join(f"{line.rstrip()}\n" for line in report.splitlines())
+
+
+@pytest.fixture
+def demo(capsys: pytest.CaptureFixture[str]) -> Demo:
+    """Run the command in this process, where it can be patched; its application has its own."""
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        with pytest.raises(SystemExit) as end:
+            cmdrdata(["demo", *arguments])
+        assert isinstance(end.value.code, int)
+        return subprocess.CompletedProcess(arguments, end.value.code, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def application(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Put an application of the test's own in the place of the demo's; only it uses stderr."""
+    monkeypatch.setenv("PYTHONWARNINGS", "ignore")
+    path = tmp_path / "app.py"
+    monkeypatch.setattr("cmdrdata_exporter.cli.demo.APPLICATION", path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def report() -> subprocess.CompletedProcess[str]:
+    """Run the console script once, in a shell set up for something else entirely."""
+    elsewhere = {
+        "OTEL_SDK_DISABLED": "true",
+        "OTEL_TRACES_SAMPLER": "always_off",
+        "CMDRDATA_ENABLED": "false",
+        "CMDRDATA_CUSTOMER_ID": "initech",
+        "OPENAI_BASE_URL": "http://127.0.0.1:9/v1",
+        "HTTP_PROXY": "http://127.0.0.1:9",
+        "https_proxy": "socks5://127.0.0.1:9",
+    }
+    return subprocess.run(
+        [Path(sys.executable).with_name("cmdrdata"), "demo"],
+        env={**os.environ, **elsewhere, "COLUMNS": "80"},
+        capture_output=True,
+        encoding="utf-8",
+    )
+
+
+def test_demo_shows_every_call_with_its_span_and_event(
+    report: subprocess.CompletedProcess[str],
+) -> None:
+    """The whole of what a newcomer sees, whatever the settings of the shell."""
+    assert "" == report.stderr
+    assert 0 == report.returncode
+    _, seen = report.stdout.split("opentelemetry-instrument python chat_app.py", 1)
+    assert REPORT == unpadded(without_chance(seen))
+
+
+def test_demo_shows_the_application_it_runs(report: subprocess.CompletedProcess[str]) -> None:
+    """The source is the file that runs, and needs no more than 80 columns."""
+    assert APPLICATION.read_text() in unpadded(report.stdout)
+
+
+def test_json_is_one_document(demo: Demo) -> None:
+    """A script gets one JSON document: each call with one event that names its span, and totals."""
+    result = demo("--json")
+    assert (0, "") == (result.returncode, result.stderr)
+    assert "five words" not in result.stdout, "a prompt"
+    assert "nothing to add" not in result.stdout, "a reply"
+    document = json.loads(result.stdout)
+    assert ["calls", "usage"] == list(document)
+    assert STEPS == [call["call"] for call in document["calls"]]
+    for call in document["calls"]:
+        [event] = call["events"]
+        named = {key: event["metadata"][key] for key in ("trace_id", "span_id")}
+        assert named == {key: call["span"][key] for key in named}
+    events: list[Any] = [call["events"][0] for call in document["calls"]]
+    assert ["pro", "pro", None, None, None] == [event["metadata"].get("plan") for event in events]
+    assert USAGE == document["usage"]
+
+
+def test_live_calls_the_openai_of_the_caller(demo: Demo, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Live keeps the caller's key and base URL, and says beforehand that the calls are paid."""
+    with OpenAIStandIn() as openai:
+        monkeypatch.setenv("OPENAI_BASE_URL", f"{openai.url}/v1")
+        monkeypatch.setenv("OPENAI_API_KEY", "sk-of-the-caller")
+        result = demo("--live", "--json")
+    assert "--live: 5 small calls to OpenAI, paid with your key.\n" == result.stderr
+    assert 0 == result.returncode
+    assert USAGE == json.loads(result.stdout)["usage"]
+
+
+def test_live_needs_a_key(demo: Demo, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a key nothing is started, and the message says which variable to set."""
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    result = demo("--live")
+    assert (2, "") == (result.returncode, result.stdout)
+    assert "Error: --live calls the real OpenAI: set OPENAI_API_KEY" in result.stderr
+
+
+def test_call_without_an_event_is_a_failure(demo: Demo, application: Path) -> None:
+    """Status 1, the call by name, and what the application wrote to its stderr."""
+    application.write_text(
+        "# 1. A call that is never made\nimport sys\nprint('oh', file=sys.stderr)"
+    )
+    expected = (
+        "Error: not every call produced exactly one event.\n"
+        "  1. A call that is never made: no span\n"
+        "The end of its stderr:\noh\n"
+    )
+    result = demo("--json")
+    assert (1, expected) == (result.returncode, result.stderr)
+    assert {
+        "calls": [{"call": "1. A call that is never made", "span": None, "events": []}],
+        "usage": [],
+    } == json.loads(result.stdout)
+
+
+def test_crash_of_the_application_is_explained(demo: Demo, application: Path) -> None:
+    """The status and the end of its traceback, but no table of half a run."""
+    application.write_text("# 1. A call\nraise SystemExit('no more')")
+    result = demo("--json")
+    expected = "Error: the application failed with status 1.\nThe end of its stderr:\nno more\n"
+    assert (1, "", expected) == (result.returncode, result.stdout, result.stderr)
+
+
+def test_silent_crash_is_explained(demo: Demo, application: Path) -> None:
+    """An application that dies without a word is not given words."""
+    application.write_text("import os\nos._exit(3)")
+    expected = "Error: the application failed with status 3.\nIt wrote nothing to its stderr.\n"
+    assert expected == demo("--json").stderr
+
+
+def test_hanging_application_is_ended(
+    demo: Demo, application: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The demo never hangs: it ends the application after its time and says so."""
+    application.write_text("import threading\nthreading.Event().wait()")
+    monkeypatch.setattr("cmdrdata_exporter.cli.demo.TIMEOUT_SECONDS", 0.1)
+    result = demo("--json")
+    assert (1, "") == (result.returncode, result.stdout)
+    assert result.stderr.startswith("Error: the application did not end within 0.1 seconds.\n")
+
+
+def test_missing_launcher_is_explained(
+    demo: Demo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without opentelemetry-instrument the message says where it was looked for."""
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    expected = f"Error: opentelemetry-instrument is neither in {tmp_path} nor on the PATH.\n"
+    result = demo("--json")
+    assert (1, expected) == (result.returncode, result.stderr)
+
+
+def test_environment_of_the_application() -> None:
+    """Only what the demo sets of OTEL_*, CMDRDATA_* and, with a stand-in, OPENAI_* and proxies."""
+    caller = {
+        "HOME": "/home/me",
+        "OTEL_TRACES_SAMPLER": "always_off",
+        "CMDRDATA_CUSTOMER_ID": "initech",
+        "OPENAI_ORG_ID": "org-1",
+        "ALL_PROXY": "http://proxy",
+    }
+    others = {point.name for point in entry_points(group="opentelemetry_instrumentor")}
+    common = {
+        "HOME": "/home/me",
+        "CMDRDATA_API_KEY": "tk-made-up-for-the-demo",
+        "CMDRDATA_ENDPOINT": "http://127.0.0.1:1/api/events",
+        "OTEL_TRACES_EXPORTER": "console,cmdrdata",
+        "OTEL_METRICS_EXPORTER": "none",
+        "OTEL_LOGS_EXPORTER": "none",
+        "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": ",".join(sorted(others - {"cmdrdata"})),
+        "PYTHONIOENCODING": "utf-8",
+    }
+    backend = "http://127.0.0.1:1"
+    assert common | {
+        "OPENAI_BASE_URL": "http://127.0.0.1:2/v1",
+        "OPENAI_API_KEY": "sk-made-up",
+    } == environment(caller, backend, "http://127.0.0.1:2")
+    assert common | {"OPENAI_ORG_ID": "org-1", "ALL_PROXY": "http://proxy"} == environment(
+        caller, backend, None
+    )
+
+
+def test_steps_are_the_numbered_comments() -> None:
+    """What the table calls a call is written beside it in the source."""
+    assert STEPS == steps_of(APPLICATION.read_text())

@@ -1,0 +1,91 @@
+"""What a user reads who has not installed what a command needs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from cmdrdata_exporter.cli import main
+from cmdrdata_exporter.cli.commands import cmdrdata
+from cmdrdata_exporter.cli.extras import require
+
+PROGRAM = """\
+import sys
+sys.modules.update(dict.fromkeys(sys.argv.pop().split(",")))  # None there means: cannot be imported
+from cmdrdata_exporter.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("missing", "line"),
+    [
+        (
+            "click",
+            "cmdrdata: click not installed; "
+            "run: pip install 'opentelemetry-instrumentation-cmdrdata[cli]'\n",
+        ),
+        (
+            "click,rich",
+            "cmdrdata: click and rich not installed; "
+            "run: pip install 'opentelemetry-instrumentation-cmdrdata[cli]'\n",
+        ),
+        (
+            "openai",
+            "cmdrdata: openai not installed; "
+            "run: pip install 'opentelemetry-instrumentation-cmdrdata[demo]'\n",
+        ),
+        (
+            "openai,opentelemetry.distro",
+            "cmdrdata: openai and opentelemetry.distro not installed; "
+            "run: pip install 'opentelemetry-instrumentation-cmdrdata[demo]'\n",
+        ),
+    ],
+)
+def test_missing_extra_is_one_line(missing: str, line: str) -> None:
+    """Status 2 and the command that helps, never a traceback."""
+    finished = subprocess.run(
+        [sys.executable, "-c", PROGRAM, "demo", missing], capture_output=True, text=True
+    )
+    assert (2, "", line) == (finished.returncode, finished.stdout, finished.stderr)
+
+
+def test_module_of_a_missing_package_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
+    """A module whose very package is absent is named like any other; what is there is not."""
+    with pytest.raises(SystemExit) as end:
+        require("x", "json", "nowhere_to_be_found.inside")
+    line = (
+        "cmdrdata: nowhere_to_be_found.inside not installed; "
+        "run: pip install 'opentelemetry-instrumentation-cmdrdata[x]'\n"
+    )
+    assert (2, ("", line)) == (end.value.code, capsys.readouterr())
+
+
+def test_with_everything_installed_the_group_runs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The console script leads to the group of all commands."""
+    monkeypatch.setattr("sys.argv", ["cmdrdata", "--help"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert 0 == end.value.code
+    assert (
+        "  demo  See each OpenAI call become a span and a usage event.\n" in capsys.readouterr().out
+    )
+
+
+def test_openai_too_old_for_the_demo_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing is run: the oldest would ignore the stand-in's address and call the real OpenAI."""
+    monkeypatch.setattr("cmdrdata_exporter.cli.demo.version", {"openai": "1.25.2"}.get)
+    with pytest.raises(SystemExit) as end:
+        cmdrdata(["demo"], prog_name="cmdrdata")
+    assert 2 == end.value.code
+    output = capsys.readouterr()
+    assert "" == output.out
+    assert output.err.endswith(
+        "Error: openai 1.25.2 is too old for the demo; run: pip install 'openai>=1.26'\n"
+    )

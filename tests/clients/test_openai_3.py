@@ -1,0 +1,62 @@
+"""Programs on the newest openai: the `llm` command line, LangChain and openai-agents."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.clients.billed import CHAT_STREAM_WITHOUT_USAGE, Billed, billed
+
+if TYPE_CHECKING:
+    from tests.clients.billed import Run
+    from tests.standins import CmdrDataStandIn
+
+
+class TestLlm:
+    """The `llm` command line, which streams unless told not to."""
+
+    def test_no_stream(self, run: Run, backend: CmdrDataStandIn) -> None:
+        """A command is billed before it exits, however short its life."""
+        assert "hello\n" == run("llm", "-m", "gpt-4.1-mini", "--no-stream", "hello")
+
+        assert [Billed(endpoint="chat.completions")] == billed(backend)
+
+    def test_stream(self, run: Run, backend: CmdrDataStandIn) -> None:
+        """A stream whose program asks for usage is billed with it."""
+        assert "hello\n" == run("llm", "-m", "gpt-4.1-mini", "hello")
+
+        assert [Billed(endpoint="chat.completions", streaming=True)] == billed(backend)
+
+
+class TestLangChain:
+    """ChatOpenAI of langchain-openai."""
+
+    @pytest.mark.parametrize("way", ["invoke", "ainvoke"])
+    def test_invoke(self, run: Run, backend: CmdrDataStandIn, way: str) -> None:
+        """A call below a framework is billed once, sync and async."""
+        assert "hello\n" == run("langchain_chat.py", way)
+
+        assert [Billed(endpoint="chat.completions")] == billed(backend)
+
+    def test_stream(self, run: Run, backend: CmdrDataStandIn) -> None:
+        """A stream without usage is still one event, which says that usage is missing."""
+        assert "hello\n" == run("langchain_chat.py", "stream")
+
+        assert [CHAT_STREAM_WITHOUT_USAGE] == billed(backend)
+
+    def test_stream_with_usage(self, run: Run, backend: CmdrDataStandIn) -> None:
+        """A stream whose program asks for usage is billed with it."""
+        assert "hello\n" == run("langchain_chat.py", "stream_usage")
+
+        assert [Billed(endpoint="chat.completions", streaming=True)] == billed(backend)
+
+
+class TestAgents:
+    """openai-agents, which calls the Responses API once for each turn."""
+
+    def test_tool(self, run: Run, backend: CmdrDataStandIn) -> None:
+        """Each turn of an agent is one charge; the agent and its tool are none."""
+        assert "hello\n" == run("agent.py")
+
+        assert [Billed(endpoint="responses"), Billed(endpoint="responses")] == billed(backend)

@@ -1,0 +1,145 @@
+"""Who pays: the context, and the processor that stamps it on spans."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+
+import pytest
+from opentelemetry.baggage import get_all
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from cmdrdata_exporter import (
+    CmdrDataSpanProcessor,
+    clear_customer_context,
+    customer_context,
+    get_customer_context,
+    set_customer_context,
+)
+from cmdrdata_exporter.customer import current, usable
+
+
+def test_contexts_nest() -> None:
+    """The innermost context counts, and the outer one is back after it, also after an exception."""
+    seen: list[str | None] = [get_customer_context()]
+    with customer_context("outer", plan="pro"):
+        seen.append(get_customer_context())
+        with pytest.raises(RuntimeError), customer_context("inner"):
+            seen.append(get_customer_context())
+            customer = current()
+            assert customer is not None
+            assert dict(customer.metadata) == {}
+            raise RuntimeError
+        seen.append(get_customer_context())
+    seen.append(get_customer_context())
+    assert seen == [None, "outer", "inner", "outer", None]
+
+
+def test_decorated_functions() -> None:
+    """A decorated function or coroutine function runs in the context, each call in its own."""
+
+    @customer_context("acme")
+    def depth(levels: int) -> list[str | None]:
+        return [get_customer_context(), *(depth(levels - 1) if levels else [])]
+
+    @customer_context("acme")
+    async def waits() -> str | None:
+        await asyncio.sleep(0)
+        return get_customer_context()
+
+    assert depth(1) == ["acme", "acme"]
+    assert asyncio.run(waits()) == "acme"
+    assert get_customer_context() is None
+
+
+def test_set_and_clear() -> None:
+    """What is set stays until it is changed or cleared."""
+
+    def run() -> list[str | None]:
+        seen: list[str | None] = []
+        set_customer_context("one", plan="free")
+        seen.append(get_customer_context())
+        set_customer_context("two")
+        seen.append(get_customer_context())
+        clear_customer_context()
+        return [*seen, get_customer_context()]
+
+    assert contextvars.copy_context().run(run) == ["one", "two", None]
+
+
+def test_tasks_and_threads() -> None:
+    """A context goes into the tasks started in it and stays out of other threads."""
+
+    async def run() -> tuple[str | None, ...]:
+        async def ask() -> str | None:
+            await asyncio.sleep(0)
+            return get_customer_context()
+
+        async def ask_as(customer: str) -> str | None:
+            with customer_context(customer):
+                return await asyncio.create_task(ask())
+
+        return tuple(await asyncio.gather(ask_as("a"), ask_as("b"), ask()))
+
+    with customer_context("outer"):
+        assert asyncio.run(run()) == ("a", "b", "outer")
+        found: list[str | None] = []
+        thread = threading.Thread(target=lambda: found.append(get_customer_context()))
+        thread.start()
+        thread.join()
+        assert found == [None]
+
+
+def test_not_in_baggage() -> None:
+    """A customer is never in Baggage, which would leave with every request."""
+    with customer_context("acme"):
+        assert dict(get_all()) == {}
+
+
+def test_the_processor_stamps_any_span() -> None:
+    """A span of anyone that starts in the context carries the customer; others, and unusable ids, leave no mark."""
+    exported = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(CmdrDataSpanProcessor())
+    provider.add_span_processor(SimpleSpanProcessor(exported))
+    tracer = provider.get_tracer("anyone")
+    with customer_context("acme", plan="pro", seats=3, odd={"a": 1}), tracer.start_as_current_span("in"):
+        tracer.start_span("child").end()
+    tracer.start_span("out").end()
+    with customer_context("\n"):
+        tracer.start_span("unusable").end()
+    stamp = {
+        "cmdrdata.customer.id": "acme",
+        "cmdrdata.metadata.plan": "pro",
+        "cmdrdata.metadata.seats": 3,
+        "cmdrdata.metadata.odd": "{'a': 1}",
+    }
+    assert {span.name: dict(span.attributes or {}) for span in exported.get_finished_spans()} == {
+        "child": stamp,
+        "in": stamp,
+        "out": {},
+        "unusable": {},
+    }
+
+
+@pytest.mark.parametrize(
+    ("customer_id", "expected"),
+    [
+        ("acme", True),
+        ("someone@example.com", True),
+        ("org:1 / ü 漢\u00a0", True),
+        ("x" * 256, True),
+        ("x" * 257, False),
+        ("", False),
+        ("a\r\nb", False),
+        ("a\x7f", False),
+        (7, False),
+        (None, False),
+    ],
+)
+def test_usable_ids(customer_id: object, expected: bool) -> None:
+    """Any string up to 256 characters is a customer, as it is; only control characters are refused."""
+    assert usable(customer_id) is expected

@@ -1,0 +1,188 @@
+"""Settings: what may be given, what comes of it, and how a mistake is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cmdrdata_exporter import ConfigurationError, Settings, settings
+from cmdrdata_exporter.settings import is_loopback
+
+KEY = "tk-0123456789abcdefghij"
+
+
+def test_nothing_given() -> None:
+    """Without key and endpoint the destination is this host."""
+    found = Settings.read({})
+    assert found == Settings(
+        api_key=None,
+        api_key_file=None,
+        endpoint=None,
+        account="default",
+        enabled=True,
+        customer_id=None,
+        unattributed="hold",
+    )
+    assert found.destination == "local"
+
+
+def test_everything_given(tmp_path: Path) -> None:
+    """Each variable lands in its field."""
+    file = tmp_path / "key"
+    file.write_text(f"{KEY}\n")
+    assert Settings.read(
+        {
+            "CMDRDATA_API_KEY_FILE": str(file),
+            "CMDRDATA_ENDPOINT": "https://eu.example/api/events?x=1",
+            "CMDRDATA_ACCOUNT": "production",
+            "CMDRDATA_ENABLED": "False",
+            "CMDRDATA_CUSTOMER_ID": " spaces stay ",
+            "CMDRDATA_UNATTRIBUTED": "SEND",
+        }
+    ) == Settings(
+        api_key=None,
+        api_key_file=file,
+        endpoint="https://eu.example/api/events?x=1",
+        account="production",
+        enabled=False,
+        customer_id=" spaces stay ",
+        unattributed="send",
+    )
+
+
+def test_a_key_alone() -> None:
+    """A key goes to CmdrData; the newline that mounted secrets end in is no part of it."""
+    found = Settings.read({"CMDRDATA_API_KEY": f"{KEY}\n", "CMDRDATA_ENDPOINT": ""})
+    assert (found.read_key(), found.endpoint) == (KEY, "https://api.cmdrdata.ai/api/events")
+    assert found.destination == "default at https://api.cmdrdata.ai/api/events"
+
+
+def test_arguments_prevail() -> None:
+    """An argument prevails over its variable; a key passed in code without a name is an account of its own."""
+    environ = {"CMDRDATA_API_KEY": KEY, "CMDRDATA_API_KEY_FILE": "", "CMDRDATA_ENDPOINT": "https://env.example/"}
+    one = Settings.read(environ, api_key="tk-another-key-of-the-user")
+    two = Settings.read(environ, api_key="tk-a-third-key-of-the-user", endpoint="http://localhost:1/x", account="b")
+    assert (one.api_key, one.endpoint) == ("tk-another-key-of-the-user", "https://env.example/")
+    assert len(one.account) == 12
+    assert "another" not in one.account
+    assert (two.endpoint, two.account) == ("http://localhost:1/x", "b")
+
+
+def test_the_key_file_is_read_anew(tmp_path: Path) -> None:
+    """A rotated key is found without a restart."""
+    file = tmp_path / "key"
+    file.write_text(KEY)
+    found = Settings.read({"CMDRDATA_API_KEY_FILE": str(file)})
+    file.write_text("tk-rotated-rotated-rotated")
+    assert found.read_key() == "tk-rotated-rotated-rotated"
+
+
+MISTAKES = [
+    (
+        {"CMDRDATA_API_KEY": "tk-short"},
+        "CMDRDATA_API_KEY has 8 characters; expected is a CmdrData key: 20 to 500 printable ASCII characters without "
+        "spaces, commonly tk-…. Copy it again from your CmdrData account",
+    ),
+    ({"CMDRDATA_API_KEY": "tk-" + "x" * 498}, "CMDRDATA_API_KEY has 501 characters; "),
+    ({"CMDRDATA_API_KEY": "tk-0123456789 0123456789"}, "CMDRDATA_API_KEY holds whitespace; "),
+    ({"CMDRDATA_API_KEY": "tk-0123456789\x00123456789"}, "CMDRDATA_API_KEY holds control or non-ASCII characters; "),
+    ({"CMDRDATA_API_KEY": "tk-0123456789é123456789"}, "CMDRDATA_API_KEY holds control or non-ASCII characters; "),
+    (
+        {"CMDRDATA_API_KEY": KEY, "CMDRDATA_API_KEY_FILE": "/somewhere"},
+        "CMDRDATA_API_KEY and CMDRDATA_API_KEY_FILE are both set; one key is expected: unset one of them",
+    ),
+    (
+        {"CMDRDATA_API_KEY_FILE": "/no/such/file"},
+        "CMDRDATA_API_KEY_FILE: cannot read '/no/such/file': No such file or directory; expected is a file that holds "
+        "only the key and that this process may read",
+    ),
+    (
+        {"CMDRDATA_ENDPOINT": "http://collector.example/api"},
+        "CMDRDATA_ENDPOINT is 'http://collector.example/api': http:// would send the key in the clear to "
+        "collector.example; use https:// (http:// is accepted for a loopback host only)",
+    ),
+    (
+        {"CMDRDATA_ENDPOINT": "api.cmdrdata.ai"},
+        "CMDRDATA_ENDPOINT is 'api.cmdrdata.ai'; expected is the full https:// URL to POST events to, such as "
+        "https://api.cmdrdata.ai/api/events",
+    ),
+    ({"CMDRDATA_ENDPOINT": "https:///path"}, "CMDRDATA_ENDPOINT is 'https:///path'; expected is the full https://"),
+    ({"CMDRDATA_ENDPOINT": "https://a b/"}, "CMDRDATA_ENDPOINT holds whitespace or control characters; expected"),
+    ({"CMDRDATA_ENDPOINT": "https://host:port/"}, "CMDRDATA_ENDPOINT is not a URL (Port could not be cast"),
+    (
+        {"CMDRDATA_ENDPOINT": f"https://user:{KEY}@host/"},
+        "CMDRDATA_ENDPOINT holds a user name or password; expected is the full https://",
+    ),
+    ({"CMDRDATA_ENABLED": "yes"}, "CMDRDATA_ENABLED is 'yes'; expected one of: true, false"),
+    ({"CMDRDATA_UNATTRIBUTED": "drop"}, "CMDRDATA_UNATTRIBUTED is 'drop'; expected one of: hold, send"),
+    (
+        {"CMDRDATA_CUSTOMER_ID": "a\nb"},
+        "CMDRDATA_CUSTOMER_ID has 3 characters or holds control characters; expected are 1 to 256 printable characters",
+    ),
+    ({"CMDRDATA_ACCOUNT": "x" * 257}, "CMDRDATA_ACCOUNT has 257 characters or holds control characters; "),
+]
+
+
+@pytest.mark.parametrize(("environ", "message"), MISTAKES)
+def test_mistakes(environ: dict[str, str], message: str) -> None:
+    """A setting that cannot be used is refused with its name, what is wrong and what is expected, never with a key."""
+    with pytest.raises(ConfigurationError) as raised:
+        Settings.read(environ)
+    assert str(raised.value).startswith(message)
+    key = environ.get("CMDRDATA_API_KEY", KEY)
+    assert key not in str(raised.value)
+
+
+def test_mistakes_in_arguments() -> None:
+    """A mistake in an argument is told by the argument's name."""
+    with pytest.raises(ConfigurationError, match=r"^api_key= has 3 characters"):
+        Settings.read({}, api_key="abc")
+    with pytest.raises(ConfigurationError, match=r"^endpoint= is 'x'"):
+        Settings.read({}, endpoint="x")
+
+
+def test_an_unusable_key_file(tmp_path: Path) -> None:
+    """A key file that holds no key is refused by its name, without its content."""
+    file = tmp_path / "key"
+    file.write_text("not a key at all")
+    with pytest.raises(ConfigurationError) as raised:
+        Settings.read({"CMDRDATA_API_KEY_FILE": str(file)})
+    assert str(raised.value).startswith(f"CMDRDATA_API_KEY_FILE: the content of '{file}' has 16 characters")
+    assert "not a key at all" not in str(raised.value)
+    file.write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigurationError, match="it is not UTF-8 text"):
+        Settings.read({"CMDRDATA_API_KEY_FILE": str(file)})
+
+
+def test_settings_do_not_show_the_key() -> None:
+    """Settings may be printed."""
+    assert KEY not in repr(Settings.read({"CMDRDATA_API_KEY": KEY}))
+    assert "secret" not in Settings.read({}, endpoint="https://host/?token=secret").destination
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("localhost", True),
+        ("app.localhost", True),
+        ("127.0.0.1", True),
+        ("127.9.9.9", True),
+        ("::1", True),
+        ("10.0.0.1", False),
+        ("localhost.example", False),
+        ("example.com", False),
+    ],
+)
+def test_loopback(host: str, expected: bool) -> None:
+    """Only what cannot leave this machine is loopback."""
+    assert is_loopback(host) is expected
+
+
+def test_every_variable_is_documented() -> None:
+    """The README lists each variable, with its default where it has one."""
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    variables = [name for name in vars(settings) if name.startswith("CMDRDATA_")]
+    assert len(variables) == 7
+    for name in variables:
+        assert f"| `{name}` |" in readme
