@@ -125,7 +125,6 @@ class Call:
     def __init__(
         self, recorder: Recorder, endpoint: Endpoint, parameters: Mapping[str, Any], server: Server, *, streaming: bool
     ) -> None:
-        self._once = threading.Lock()
         self._recorder = recorder
         self._start_time = time.time_ns()
         self._begin = time.perf_counter_ns()
@@ -159,6 +158,8 @@ class Call:
         self._parent = trace.get_current_span().get_span_context()
         self._span = self._start_span()
         self._context = self._ids()
+        # Last: from here on there is a call that must end.
+        self._once = threading.Lock()
         if streaming:
             _keep_open(self)
 
@@ -345,7 +346,8 @@ class Call:
 
     def __del__(self) -> None:
         # Runs inside any allocation, perhaps under a lock that the end of the call needs: leave it to a thread.
-        if not self._once.locked():
+        once = getattr(self, "_once", None)
+        if once is not None and not once.locked():
             _abandoned.put(self)
 
 

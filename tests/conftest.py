@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import ssl
 from collections.abc import Iterator
 
 import pytest
@@ -14,6 +15,14 @@ from cmdrdata_exporter import CmdrDataSpanExporter, exporter, faults
 from opentelemetry_instrumentation_cmdrdata import CmdrDataInstrumentor
 from tests.metering import Meter, RecordedEvents
 from tests.provider import Provider
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_certificates() -> Iterator[None]:
+    """No test speaks TLS, and reading all certificates for each client would be most of what the suite does."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ssl.SSLContext, "load_verify_locations", lambda *_, **__: None)  # pyright: ignore[reportUnknownLambdaType]
+        yield
 
 
 @pytest.fixture(autouse=True)

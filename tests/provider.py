@@ -34,6 +34,8 @@ class Reply:
     """Whether a stream ends with `[DONE]`."""
     cut_after: int | None = None
     """After how many events the connection is closed in the middle of the body."""
+    silent: bool = False
+    """Whether nothing is answered at all until the provider stops."""
     hold_after: int | None = None
     """After how many events the stream waits until the provider stops, or is told to go on by `release`."""
 
@@ -77,6 +79,10 @@ class _Handler(BaseHTTPRequestHandler):
             )
         )
         reply = provider.next_reply(path)
+        if reply.silent:
+            provider.released.wait(30)
+            self.close_connection = True
+            return
         if reply.events is not None:
             self._stream(reply, reply.events)
             return
