@@ -190,22 +190,21 @@ class Call:
         trace_id = self._parent.trace_id or int.from_bytes(os.urandom(16), "big")
         return SpanContext(trace_id, int.from_bytes(os.urandom(8), "big"), False, _SAMPLED)
 
-    @faults.guarded
     def attach(self) -> _Tokens:
         """Make this the call of the context, and its span the parent of spans inside. Undone by `detach`."""
-        exchange = running.set(self.exchange)
-        if self._span is None:
-            return exchange, None
-        return exchange, otel_context.attach(trace.set_span_in_context(self._span))
+        return running.set(self.exchange), self._attach_span()
 
     @faults.guarded
-    def detach(self, tokens: _Tokens | None) -> None:
+    def _attach_span(self) -> Token[Context] | None:
+        return None if self._span is None else otel_context.attach(trace.set_span_in_context(self._span))
+
+    @faults.guarded
+    def detach(self, tokens: _Tokens) -> None:
         """Leave the context as it was before `attach`."""
-        if tokens is not None:
-            exchange, span = tokens
-            if span is not None:
-                otel_context.detach(span)
-            running.reset(exchange)
+        exchange, span = tokens
+        running.reset(exchange)
+        if span is not None:
+            otel_context.detach(span)
 
     def arrived(self) -> None:
         """Note that a part of the answer arrived."""

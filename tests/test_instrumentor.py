@@ -167,10 +167,12 @@ def test_whatever_fails_on_our_way(
         return found
 
     bare = outcomes()
-    CmdrDataInstrumentor().instrument(exporter=CmdrDataSpanExporter(delivery=meter.recorded))
+    CmdrDataSpanExporter(delivery=meter.recorded)  # Built last, so it meters.
+    CmdrDataInstrumentor().instrument(tracer_provider=TracerProvider())
     with monkeypatch.context() as patch:
         patch.setattr(owner, name, Broken() if name in ("os",) else failing)
         assert outcomes() == bare
+    assert faults.counts, "what was made to fail was not on the way"
     faults.counts.clear()
 
 

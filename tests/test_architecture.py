@@ -1,0 +1,147 @@
+"""The layout keeps its promises: who imports whom, and what is public."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.metadata
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("cmdrdata_exporter", "opentelemetry_instrumentation_cmdrdata")
+
+EXPORTER = "cmdrdata_exporter"
+INSTRUMENTOR = "opentelemetry_instrumentation_cmdrdata"
+
+# Each module and the modules of ours that it may import.
+ALLOWED: dict[str, set[str]] = {
+    f"{EXPORTER}.attributes": set(),
+    f"{EXPORTER}.faults": set(),
+    f"{EXPORTER}.settings": set(),
+    f"{EXPORTER}.version": set(),
+    f"{EXPORTER}.customer": {f"{EXPORTER}.attributes"},
+    f"{EXPORTER}.events": {f"{EXPORTER}.attributes"},
+    f"{EXPORTER}.delivery": set(),
+    f"{EXPORTER}.delivery.http": set(),
+    f"{EXPORTER}.delivery.memory": {f"{EXPORTER}.delivery", f"{EXPORTER}.delivery.http"},
+    f"{EXPORTER}.exporter": {
+        f"{EXPORTER}.{name}"
+        for name in (
+            "attributes",
+            "customer",
+            "delivery",
+            "delivery.http",
+            "delivery.memory",
+            "events",
+            "faults",
+            "settings",
+            "version",
+        )
+    },
+    EXPORTER: {f"{EXPORTER}.{name}" for name in ("customer", "events", "exporter", "settings")},
+    f"{INSTRUMENTOR}.version": set(),
+    f"{INSTRUMENTOR}.package": set(),
+    f"{INSTRUMENTOR}.preflight": set(),
+    f"{INSTRUMENTOR}.semconv": set(),
+    f"{INSTRUMENTOR}.providers": set(),
+    f"{INSTRUMENTOR}.usage": {f"{INSTRUMENTOR}.semconv"},
+    f"{INSTRUMENTOR}.endpoints": {f"{INSTRUMENTOR}.usage"},
+    f"{INSTRUMENTOR}.calls": {
+        f"{EXPORTER}.customer",
+        f"{EXPORTER}.faults",
+        *(f"{INSTRUMENTOR}.{name}" for name in ("endpoints", "providers", "semconv", "usage")),
+    },
+    f"{INSTRUMENTOR}.streams": {f"{EXPORTER}.faults", f"{INSTRUMENTOR}.calls"},
+    f"{INSTRUMENTOR}.patching": {
+        f"{EXPORTER}.faults",
+        *(f"{INSTRUMENTOR}.{name}" for name in ("calls", "providers", "streams")),
+    },
+    INSTRUMENTOR: {
+        EXPORTER,
+        *(f"{INSTRUMENTOR}.{name}" for name in ("calls", "package", "patching", "version")),
+    },
+}
+
+MODULES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for package in PACKAGES
+    for path in sorted((ROOT / package).rglob("*.py"))
+}
+
+
+def imports(path: Path) -> set[str]:
+    """Return every module that a file imports, each `from a import b` as what `b` is."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                found.add(inner if inner in MODULES else node.module or "")
+    return found
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_who_imports_whom(module: str) -> None:
+    """Every module imports what the architecture allows it, and nothing imports the command line."""
+    ours = {name for name in imports(MODULES[module]) if name.split(".")[0] in PACKAGES}
+    if not module.startswith(f"{EXPORTER}.cli"):
+        assert ours <= ALLOWED[module]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_no_http_client_of_the_sdk(module: str) -> None:
+    """Neither httpx nor httpx2 is imported: the SDK has the one or the other."""
+    assert not {name.split(".")[0] for name in imports(MODULES[module])} & {"httpx", "httpx2"}
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if "cli" not in name])
+def test_the_core_needs_no_extra(module: str) -> None:
+    """Outside the command line only what the core depends on is imported."""
+    extras = {"click", "rich"}
+    assert not {name.split(".")[0] for name in imports(MODULES[module])} & extras
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_what_is_public(package: str) -> None:
+    """`__all__` is sorted and names what is there."""
+    module = importlib.import_module(package)
+    assert list(module.__all__) == sorted(module.__all__)
+    assert [name for name in module.__all__ if not hasattr(module, name)] == []
+
+
+def test_attribute_names_are_spelled_in_one_place() -> None:
+    """A name of an attribute is spelled in its package's one file, and what both have is the same."""
+    places = {f"{EXPORTER}.attributes", f"{INSTRUMENTOR}.semconv"}
+    for module, path in MODULES.items():
+        if module in places or module.startswith(f"{EXPORTER}.cli"):
+            continue
+        documentation = {
+            id(node.value) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Expr)
+        }
+        tree = ast.parse(path.read_text())
+        strings = [
+            node.value
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in documentation
+        ]
+        spelled = [s for s in strings if s.startswith(("gen_ai.", "cmdrdata.", "openai.re", "server.")) and " " not in s]
+        assert spelled == [], module
+
+
+def test_the_entry_points() -> None:
+    """What OpenTelemetry and the shell look for is there and can be loaded."""
+    distribution = importlib.metadata.distribution("opentelemetry-instrumentation-cmdrdata")
+    found = {(entry.group, entry.name): entry.value for entry in distribution.entry_points}
+    assert found == {
+        ("opentelemetry_instrumentor", "cmdrdata"): f"{INSTRUMENTOR}:CmdrDataInstrumentor",
+        ("opentelemetry_traces_exporter", "cmdrdata"): f"{EXPORTER}:CmdrDataSpanExporter",
+        ("opentelemetry_environment_variables", "cmdrdata"): f"{INSTRUMENTOR}.preflight",
+        ("console_scripts", "cmdrdata"): f"{EXPORTER}.cli:main",
+    }
+    for entry in distribution.entry_points:
+        assert entry.load() is not None
