@@ -28,8 +28,8 @@ from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
 from opentelemetry.sdk.trace import ReadableSpan
 
 from cmdrdata_exporter import CmdrDataSpanExporter, Settings, current_exporter
-from opentelemetry_instrumentation_cmdrdata import package
-from opentelemetry_instrumentation_cmdrdata.calls import SCOPE, Recorder, end_open
+from opentelemetry_instrumentation_cmdrdata import open_calls, package
+from opentelemetry_instrumentation_cmdrdata.calls import SCOPE, Recorder
 from opentelemetry_instrumentation_cmdrdata.version import __version__
 
 __all__ = ["CmdrDataInstrumentor", "__version__"]
@@ -81,8 +81,8 @@ class CmdrDataInstrumentor(BaseInstrumentor):
         tracer = trace.get_tracer(SCOPE, __version__, kwargs.get("tracer_provider"))
         patching.patch(Recorder(tracer, __version__, record))
         # Streams that are open now or later are ended by the exit at the latest, also after `uninstrument`.
-        atexit.unregister(end_open)
-        atexit.register(end_open)
+        atexit.unregister(open_calls.end_all)
+        atexit.register(open_calls.end_all)
 
     def _uninstrument(self, **kwargs: Any) -> None:
         from opentelemetry_instrumentation_cmdrdata import patching

@@ -10,11 +10,8 @@ from __future__ import annotations
 
 import json
 import os
-import queue
-import re
 import threading
 import time
-import weakref
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar, Token
 from typing import Any
@@ -29,7 +26,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
 from cmdrdata_exporter import customer, faults
-from opentelemetry_instrumentation_cmdrdata import semconv
+from opentelemetry_instrumentation_cmdrdata import failures, open_calls, semconv
 from opentelemetry_instrumentation_cmdrdata.endpoints import Endpoint, find
 from opentelemetry_instrumentation_cmdrdata.providers import Server
 from opentelemetry_instrumentation_cmdrdata.usage import BREAKDOWNS, Attributes, Reading, request_attributes
@@ -37,14 +34,10 @@ from opentelemetry_instrumentation_cmdrdata.usage import BREAKDOWNS, Attributes,
 SCOPE = "opentelemetry_instrumentation_cmdrdata"
 """The instrumentation scope of our spans."""
 
-LONGEST_MESSAGE = 500
-"""Characters of an error's message that are kept."""
-
 _RESOURCE = Resource({})
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 _UNSET = Status()
 _Tokens = tuple[Token["Exchange | None"], "Token[Context] | None"]
-_KEY_LIKE = re.compile(r"\b(?:sk|tk|pk|rk|gsk|xai|key)-[\w*\-]{4,}|\bBearer \S+|\b[\w\-]{40,}")
 
 
 class Exchange:
@@ -148,7 +141,7 @@ class Call:
             attributes[semconv.OPENAI_API_TYPE] = endpoint.api_type
         if streaming:
             attributes[semconv.STREAM] = True
-        attributes.update(request_attributes(parameters))
+        attributes.update(_request_attributes(parameters) or {})
         # Who pays is settled now; where a stream of this call is read says nothing.
         payer = customer.current()
         if payer is not None and payer.is_usable:
@@ -160,8 +153,6 @@ class Call:
         self._context = self._ids()
         # Last: from here on there is a call that must end.
         self._once = threading.Lock()
-        if streaming:
-            _keep_open(self)
 
     @property
     def name(self) -> str:
@@ -250,7 +241,6 @@ class Call:
         """
         # A forked child has copies of its parent's calls; who started a call ends it.
         if self._once.acquire(blocking=False) and self._pid == os.getpid():
-            _open.pop(id(self), None)
             self._end(error, cut)
 
     @faults.guarded
@@ -267,14 +257,14 @@ class Call:
         status = _UNSET
         code = None
         if error is not None:
-            attributes[semconv.ERROR_TYPE] = _qualified_name(error)
+            attributes[semconv.ERROR_TYPE] = failures.qualified_name(error)
             status = Status(StatusCode.ERROR, _message(error))
-            code = _code(error)
+            code = failures.code(error)
             self._read_failure(error)
         elif reading.error is not None:
             code, message = reading.error
             attributes[semconv.ERROR_TYPE] = code
-            status = Status(StatusCode.ERROR, scrubbed(message))
+            status = Status(StatusCode.ERROR, failures.scrubbed(message))
         if self.endpoint.has_choices:
             failed = cut or status is not _UNSET
             reasons = reading.finish_reasons or {0: None}
@@ -282,6 +272,7 @@ class Call:
                 attributes[semconv.FINISH_REASONS] = tuple(reasons[index] or "error" for index in sorted(reasons))
         self._bill(attributes, _usage_status(reading, error, cut and self.streaming), code, status, end_time)
         self._end_span(attributes, status, end_time)
+        open_calls.forget(self)
 
     @faults.guarded
     def _read_failure(self, error: BaseException) -> None:
@@ -344,20 +335,17 @@ class Call:
         span.end(end_time)
 
     def __del__(self) -> None:
-        # Runs inside any allocation, perhaps under a lock that the end of the call needs: leave it to a thread.
         once = getattr(self, "_once", None)
         if once is not None and not once.locked():
-            _abandoned.put(self)
+            open_calls.dropped(self)
 
 
-def scrubbed(message: str) -> str:
-    """Return an error's message without anything that looks like a key, cut to 500 characters."""
-    return _KEY_LIKE.sub("[scrubbed]", message[: 4 * LONGEST_MESSAGE])[:LONGEST_MESSAGE]
+_request_attributes = faults.guarded(request_attributes)
 
 
 @faults.guarded
 def _message(error: BaseException) -> str:
-    return scrubbed(str(error))
+    return failures.scrubbed(str(error))
 
 
 def _parameters(options: Any) -> Mapping[str, Any]:
@@ -373,73 +361,3 @@ def _usage_status(reading: Reading, error: BaseException | None, cut: bool) -> s
     if isinstance(getattr(error, "status_code", None), int):
         return "not_applicable"  # The provider answered that it did nothing.
     return "partial" if cut else "missing"
-
-
-def _qualified_name(error: BaseException) -> str:
-    kind = type(error)
-    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-
-
-def _code(error: BaseException) -> str | None:
-    """Return the HTTP status of an error, else the provider's code."""
-    status = getattr(error, "status_code", None)
-    if isinstance(status, int):
-        return str(status)
-    code = getattr(error, "code", None)
-    return code if isinstance(code, str) else None
-
-
-# Streams outlive the call of the SDK's method. Those still open are known, so that the exit of the process ends them;
-# those that were dropped arrive here, and a thread ends them.
-_open: dict[int, weakref.ref[Call]] = {}
-_abandoned: queue.SimpleQueue[Call | None] = queue.SimpleQueue()
-_reaper: tuple[int, threading.Thread] | None = None
-
-
-def _keep_open(call: Call) -> None:
-    global _reaper
-    _open[id(call)] = weakref.ref(call)
-    if _reaper is None or _reaper[0] != os.getpid():
-        thread = threading.Thread(target=_reap, name="cmdrdata-reaper", daemon=True)
-        _reaper = (os.getpid(), thread)
-        thread.start()
-
-
-def _reap() -> None:
-    while True:
-        call = _abandoned.get()
-        if call is None:
-            return
-        call.end(cut=True)
-        del call
-
-
-def _after_fork_in_child() -> None:
-    """Leave the parent's calls to the parent, and its queue, whose lock another thread may have held."""
-    global _abandoned
-    _open.clear()
-    _abandoned = queue.SimpleQueue()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
-
-
-def end_abandoned() -> None:
-    """End the calls that were dropped so far, in this thread."""
-    while True:
-        try:
-            call = _abandoned.get_nowait()
-        except queue.Empty:
-            return
-        if call is not None:
-            call.end(cut=True)
-
-
-def end_open() -> None:
-    """End the calls whose streams are still open: the process exits."""
-    end_abandoned()
-    for reference in list(_open.values()):
-        call = reference()
-        if call is not None:
-            call.end(cut=True)

@@ -22,6 +22,7 @@ from typing import Any, TypeVar, cast, get_args, get_origin
 from openai import AsyncStream, Stream
 
 from cmdrdata_exporter import faults
+from opentelemetry_instrumentation_cmdrdata import open_calls
 from opentelemetry_instrumentation_cmdrdata.calls import Call
 
 _T = TypeVar("_T")
@@ -46,6 +47,7 @@ def attach(stream: Any, call: Call) -> None:
     call.attached = True
     # So that a close is seen however it comes: the SDK's stream helpers close the response, not the stream.
     watch(stream.response, call)
+    open_calls.keep(call)
     stream._iterator = _achunks(chunks, call) if isinstance(stream, AsyncStream) else _chunks(chunks, call)
 
 
@@ -243,6 +245,7 @@ def watch(response: Any, call: Call) -> bool:
     response._cmdrdata_body = _Body(
         call, sse=str(response.headers.get("content-type", "")).startswith("text/event-stream")
     )
+    open_calls.keep(call)
     return True
 
 

@@ -45,22 +45,28 @@ ALLOWED: dict[str, set[str]] = {
     f"{INSTRUMENTOR}.package": set(),
     f"{INSTRUMENTOR}.preflight": set(),
     f"{INSTRUMENTOR}.semconv": set(),
+    f"{INSTRUMENTOR}.failures": set(),
+    f"{INSTRUMENTOR}.open_calls": {f"{EXPORTER}.faults"},
     f"{INSTRUMENTOR}.providers": set(),
     f"{INSTRUMENTOR}.usage": {f"{INSTRUMENTOR}.semconv"},
     f"{INSTRUMENTOR}.endpoints": {f"{INSTRUMENTOR}.usage"},
     f"{INSTRUMENTOR}.calls": {
         f"{EXPORTER}.customer",
         f"{EXPORTER}.faults",
-        *(f"{INSTRUMENTOR}.{name}" for name in ("endpoints", "providers", "semconv", "usage")),
+        *(f"{INSTRUMENTOR}.{name}" for name in ("endpoints", "failures", "open_calls", "providers", "semconv", "usage")),
     },
-    f"{INSTRUMENTOR}.streams": {f"{EXPORTER}.faults", f"{INSTRUMENTOR}.calls"},
+    f"{INSTRUMENTOR}.streams": {
+        f"{EXPORTER}.faults",
+        f"{INSTRUMENTOR}.calls",
+        f"{INSTRUMENTOR}.open_calls",
+    },
     f"{INSTRUMENTOR}.patching": {
         f"{EXPORTER}.faults",
         *(f"{INSTRUMENTOR}.{name}" for name in ("calls", "providers", "streams")),
     },
     INSTRUMENTOR: {
         EXPORTER,
-        *(f"{INSTRUMENTOR}.{name}" for name in ("calls", "package", "patching", "version")),
+        *(f"{INSTRUMENTOR}.{name}" for name in ("calls", "open_calls", "package", "patching", "version")),
     },
 }
 

@@ -19,7 +19,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, Decision, Sampler, Samp
 
 import opentelemetry_instrumentation_cmdrdata
 from cmdrdata_exporter import CmdrDataSpanExporter, ConfigurationError, customer_context, faults
-from opentelemetry_instrumentation_cmdrdata import CmdrDataInstrumentor, calls, patching, usage
+from opentelemetry_instrumentation_cmdrdata import CmdrDataInstrumentor, calls, open_calls, patching, usage
 from opentelemetry_instrumentation_cmdrdata.providers import provider_of
 from tests import replies
 from tests.metering import Meter, RecordedEvents, attributes
@@ -106,15 +106,19 @@ WAYS: list[tuple[object, str]] = [
     (patching, "watch"),
     (patching, "provider_of"),
     (calls, "find"),
-    (calls, "request_attributes"),
+    (calls, "_request_attributes"),
+    (calls, "_parameters"),
     (calls, "os"),
     (calls, "is_instrumentation_enabled"),
     (calls, "ReadableSpan"),
     (calls, "Status"),
-    (calls, "scrubbed"),
-    (calls, "_keep_open"),
+    (calls.failures, "scrubbed"),
+    (calls.failures, "code"),
+    (open_calls, "weakref"),
+    (open_calls, "keep"),
+    (open_calls, "forget"),
     (calls, "_usage_status"),
-    (calls, "_qualified_name"),
+    (calls.failures, "qualified_name"),
     (calls.customer, "current"),
     (calls.time, "perf_counter_ns"),
     (usage, "get"),
@@ -170,7 +174,7 @@ def test_whatever_fails_on_our_way(
     CmdrDataSpanExporter(delivery=meter.recorded)  # Built last, so it meters.
     CmdrDataInstrumentor().instrument(tracer_provider=TracerProvider())
     with monkeypatch.context() as patch:
-        patch.setattr(owner, name, Broken() if name in ("os",) else failing)
+        patch.setattr(owner, name, Broken() if name in ("os", "weakref") else failing)
         assert outcomes() == bare
     assert faults.counts, "what was made to fail was not on the way"
     faults.counts.clear()

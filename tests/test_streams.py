@@ -15,7 +15,7 @@ import openai
 import pytest
 from opentelemetry.trace import StatusCode
 
-from opentelemetry_instrumentation_cmdrdata.calls import end_abandoned
+from opentelemetry_instrumentation_cmdrdata.open_calls import end_dropped
 from tests import replies
 from tests.metering import Meter, attributes
 from tests.provider import Provider, Reply
@@ -39,7 +39,7 @@ def no_garbage_collection() -> Iterator[None]:
 
 def the_event(meter: Meter) -> dict[str, Any]:
     """Return the one event, once the calls that were dropped have ended."""
-    end_abandoned()
+    end_dropped()
     meter.recorded.wait_for(1)
     (event,) = meter.events()
     return event
@@ -97,7 +97,7 @@ def test_a_stream_left_and_taken_up_again(provider: Provider, meter: Meter) -> N
         stream = sdk.chat.completions.create(stream=True, **ARGUMENTS)
         for _ in stream:
             break
-        end_abandoned()
+        end_dropped()
         assert meter.events() == []
         assert len(list(stream)) == len(replies.chat_chunks()) - 1
     assert facts(the_event(meter)) == REPORTED
@@ -196,7 +196,7 @@ def test_keyboard_interrupt_while_waiting(
             next(sdk.chat.completions.create(stream=True, **ARGUMENTS))
         assert raised.value is interrupt
         stream.response.close()
-    end_abandoned()
+    end_dropped()
     meter.recorded.wait_for(2)
     assert sorted(str(event["error"]["type"]) for event in meter.events()) == ["None", "cancelled"]
 
@@ -318,7 +318,7 @@ def test_several_choices(provider: Provider, meter: Meter) -> None:
     provider.answer(CHAT, Reply(events=chunks))
     with client(provider) as sdk:
         list(sdk.chat.completions.create(stream=True, n=3, **ARGUMENTS))
-    end_abandoned()
+    end_dropped()
     (span,) = meter.spans()
     assert attributes(span)["gen_ai.response.finish_reasons"] == ("stop", "length", "error")
 
@@ -333,7 +333,7 @@ def test_the_time_of_the_last_chunk(provider: Provider, meter: Meter) -> None:
         pause = threading.Event()
         pause.wait(0.3)
         stream.response.close()
-    end_abandoned()
+    end_dropped()
     (span,) = meter.spans()
     assert span.start_time is not None
     assert span.end_time is not None

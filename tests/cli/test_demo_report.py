@@ -77,6 +77,7 @@ In your code, where it is known who is asking:
     with customer_context("your-customer"):
 In the shell that starts it:
     export CMDRDATA_API_KEY=tk-...
+    export OTEL_METRICS_EXPORTER=none OTEL_LOGS_EXPORTER=none
     OTEL_TRACES_EXPORTER=cmdrdata opentelemetry-instrument python your_app.py
 Beside an OTLP pipeline that you already have:
     OTEL_TRACES_EXPORTER=otlp,cmdrdata
