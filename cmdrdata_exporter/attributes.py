@@ -86,10 +86,16 @@ BREAKDOWNS = {
     ),
     "text_input_tokens": ("gen_ai.usage.text.input_tokens",),
     "image_input_tokens": ("gen_ai.usage.image.input_tokens",),
-    "audio_input_tokens": ("gen_ai.usage.audio.input_tokens", "llm.token_count.prompt_details.audio"),
+    "audio_input_tokens": (
+        "gen_ai.usage.audio.input_tokens",
+        "llm.token_count.prompt_details.audio",
+    ),
     "text_output_tokens": ("gen_ai.usage.text.output_tokens",),
     "image_output_tokens": ("gen_ai.usage.image.output_tokens",),
-    "audio_output_tokens": ("gen_ai.usage.audio.output_tokens", "llm.token_count.completion_details.audio"),
+    "audio_output_tokens": (
+        "gen_ai.usage.audio.output_tokens",
+        "llm.token_count.completion_details.audio",
+    ),
 }
 USAGE_PREFIX = "cmdrdata.usage."
 """`cmdrdata.usage.<unit>`: every unit that has no name in the conventions, such as `images` or `characters`."""

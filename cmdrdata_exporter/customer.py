@@ -17,7 +17,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import Token
 from dataclasses import dataclass, field
-from typing import Any, TypeVar, Union, cast
+from typing import Any, TypeVar, cast
 
 from opentelemetry import context as otel_context
 from opentelemetry.context import Context
@@ -25,7 +25,9 @@ from opentelemetry.sdk.trace import Span, SpanProcessor
 
 from cmdrdata_exporter.attributes import CUSTOMER_ID, METADATA_PREFIX
 
-MetadataValue = Union[str, bool, int, float, Sequence[str], Sequence[bool], Sequence[int], Sequence[float]]
+MetadataValue = (
+    str | bool | int | float | Sequence[str] | Sequence[bool] | Sequence[int] | Sequence[float]
+)
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -64,7 +66,10 @@ def usable(customer_id: object) -> bool:
         isinstance(customer_id, str)
         and 0 < len(customer_id) <= LONGEST_ID
         # The common case in one C call; otherwise any character but controls, so that spaces and unicode pass.
-        and (customer_id.isprintable() or not any(ord(c) < 32 or 127 <= ord(c) < 160 for c in customer_id))
+        and (
+            customer_id.isprintable()
+            or not any(ord(c) < 32 or 127 <= ord(c) < 160 for c in customer_id)
+        )
     )
 
 

@@ -65,7 +65,13 @@ _ERRORS = (
     ("server_error", ("InternalServerError", "server_error")),
     (
         "invalid_request",
-        ("BadRequestError", "NotFoundError", "ConflictError", "UnprocessableEntityError", "invalid_request_error"),
+        (
+            "BadRequestError",
+            "NotFoundError",
+            "ConflictError",
+            "UnprocessableEntityError",
+            "invalid_request_error",
+        ),
     ),
     ("connection_error", ("ConnectionError", "ConnectError", "ReadError", "RemoteProtocolError")),
 )
@@ -172,7 +178,9 @@ def event_from_span(span: ReadableSpan, *, customer_id: str | None = None) -> Us
     output_tokens = _count(attributes, names.OUTPUT_TOKENS)
     total_tokens = _count(attributes, names.TOTAL_TOKENS)
     usage = _usage(attributes)
-    reported = not (input_tokens is None and output_tokens is None and total_tokens is None and not usage)
+    reported = not (
+        input_tokens is None and output_tokens is None and total_tokens is None and not usage
+    )
     scope = span.instrumentation_scope
     ours = scope is not None and scope.name == OUR_SCOPE
     if not reported and not ours:
@@ -212,14 +220,18 @@ def event_from_span(span: ReadableSpan, *, customer_id: str | None = None) -> Us
         usage_status=known["usage_status"],
         input_tokens=input_tokens or 0,
         output_tokens=output_tokens or 0,
-        total_tokens=(input_tokens or 0) + (output_tokens or 0) if total_tokens is None else total_tokens,
+        total_tokens=(input_tokens or 0) + (output_tokens or 0)
+        if total_tokens is None
+        else total_tokens,
         usage=usage,
         metadata=_metadata(endpoint, known, users),
         timestamp=end // 1_000_000_000,
         start_time=start // 1_000_000_000,
         end_time=end // 1_000_000_000,
         duration_ms=round((end - start) / 1e6),
-        time_to_first_token_ms=round(first_chunk * 1000) if isinstance(first_chunk, (int, float)) else None,
+        time_to_first_token_ms=round(first_chunk * 1000)
+        if isinstance(first_chunk, (int, float))
+        else None,
         streaming=_first(attributes, names.STREAMING) is True,
         retry_count=attributes.get(names.RETRY_COUNT, 0),
         error_type=error_type(_first(attributes, names.ERROR_TYPE), error_code) if failed else None,
@@ -285,16 +297,19 @@ def _usage(attributes: Mapping[str, Any]) -> dict[str, int | float | bool]:
         if (value := _count(attributes, spellings)) is not None:
             usage[key] = value
     for name, value in attributes.items():
-        if name.startswith(names.USAGE_PREFIX) and name not in names.TOTAL_TOKENS:
-            # A flag, or a number; what is neither tells no quantity.
-            if isinstance(value, bool) or (isinstance(value, (int, float)) and 0 <= value < math.inf):
-                usage[name[len(names.USAGE_PREFIX) :]] = value
+        if not name.startswith(names.USAGE_PREFIX) or name in names.TOTAL_TOKENS:
+            continue
+        # A flag, or a number; what is neither tells no quantity.
+        if isinstance(value, (bool, int, float)) and 0 <= value < math.inf:
+            usage[name[len(names.USAGE_PREFIX) :]] = value
     return usage
 
 
 def _metadata(endpoint: str, known: Mapping[str, Any], users: Mapping[str, Any]) -> dict[str, Any]:
     """Return the user's keys beside the reserved ones; a user's key that is reserved becomes `user_<key>`."""
-    metadata = {f"user_{key}" if key in _TAKEN else key: _plain(value) for key, value in users.items()}
+    metadata = {
+        f"user_{key}" if key in _TAKEN else key: _plain(value) for key, value in users.items()
+    }
     always = (*RESERVED.get(endpoint, ("response_id",)), *COMMON[:-2])
     metadata.update({key: known.get(key) for key in always})
     metadata.update({key: value for key, value in known.items() if value is not None})

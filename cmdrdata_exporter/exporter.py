@@ -17,6 +17,7 @@ from cmdrdata_exporter.attributes import OUR_SCOPE
 from cmdrdata_exporter.customer import usable
 from cmdrdata_exporter.delivery import Delivery, Header
 from cmdrdata_exporter.delivery.http import Client
+from cmdrdata_exporter.delivery.local import LocalDelivery
 from cmdrdata_exporter.delivery.memory import MemoryDelivery
 from cmdrdata_exporter.events import UsageEvent, encode, event_from_span
 from cmdrdata_exporter.settings import Settings
@@ -95,7 +96,10 @@ class CmdrDataSpanExporter(SpanExporter):
             return
         for key in event.renamed:
             faults.report(
-                f"metadata key {key}", "the metadata key %r is reserved; it is sent as %r", key, f"user_{key}"
+                f"metadata key {key}",
+                "the metadata key %r is reserved; it is sent as %r",
+                key,
+                f"user_{key}",
             )
         self._delivery.record(event.id, _header(event), encode(event))
 
@@ -116,7 +120,7 @@ def current_exporter() -> CmdrDataSpanExporter:
 
 
 _latest: CmdrDataSpanExporter | None = None
-_deliveries: dict[Settings, MemoryDelivery] = {}
+_deliveries: dict[Settings, LocalDelivery | MemoryDelivery] = {}
 _lock = threading.RLock()
 
 
@@ -132,14 +136,14 @@ def _close_deliveries() -> None:
         delivery.close(max(0.0, deadline - time.monotonic()))
 
 
-def _delivery(settings: Settings) -> MemoryDelivery:
+def _delivery(settings: Settings) -> LocalDelivery | MemoryDelivery:
     """Return the delivery for `settings`, the same one for the same settings, so that two exporters share it."""
     with _lock:
         if settings in _deliveries:
             return _deliveries[settings]
         hold = settings.unattributed == "hold"
         if settings.endpoint is None:
-            delivery = MemoryDelivery(None)
+            delivery = LocalDelivery()
             if settings.enabled:
                 _logger.warning(
                     "Neither CMDRDATA_API_KEY nor CMDRDATA_ENDPOINT is set: usage events stay in the memory of this "
@@ -147,7 +151,11 @@ def _delivery(settings: Settings) -> MemoryDelivery:
                 )
         else:
             client = Client(
-                settings.endpoint, settings.read_key, USER_AGENT, connections=_SENDERS, clock=time.time
+                settings.endpoint,
+                settings.read_key,
+                USER_AGENT,
+                connections=_SENDERS,
+                clock=time.time,
             )
             delivery = MemoryDelivery(
                 client.post, reset=client.reset, hold_unattributed=hold, senders=_SENDERS

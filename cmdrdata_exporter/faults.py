@@ -25,7 +25,8 @@ def report(kind: str, message: str, *args: object, exc_info: bool = False) -> No
     """Count a fault of this `kind`, and log `message` for the first of them."""
     counts[kind] += 1
     if counts[kind] == 1:
-        _logger.warning(message + " (further ones of this kind are only counted)", *args, exc_info=exc_info)
+        message = f"{message} (further ones of this kind are only counted)"
+        _logger.warning(message, *args, exc_info=exc_info)
 
 
 def guarded(function: Callable[_P, _R]) -> Callable[_P, _R | None]:
@@ -40,7 +41,7 @@ def guarded(function: Callable[_P, _R]) -> Callable[_P, _R | None]:
     def harmless(*args: _P.args, **kwargs: _P.kwargs) -> _R | None:
         try:
             return function(*args, **kwargs)
-        except Exception:
+        except Exception:  # noqa: BLE001 - whatever it is, it is ours and not the application's
             report(kind, "CmdrData failed in %s; the application goes on", kind, exc_info=True)
             return None
 

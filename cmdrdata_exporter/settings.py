@@ -22,7 +22,7 @@ CMDRDATA_API_KEY_FILE = "CMDRDATA_API_KEY_FILE"
 """A file that holds the key, read again after the backend refused it. Not together with `CMDRDATA_API_KEY`."""
 
 CMDRDATA_ENDPOINT = "CMDRDATA_ENDPOINT"
-"""The full URL to POST events to. `https://`; `http://` for a loopback host only. Default, with a key: `https://api.cmdrdata.ai/api/events`."""
+"""The full URL to POST events to, `http://` for a loopback host only. Default, with a key: CmdrData's own."""
 
 CMDRDATA_ACCOUNT = "CMDRDATA_ACCOUNT"
 """A name for the account behind the key, so that a rotated key finds its events again. Default: `default`."""
@@ -34,7 +34,7 @@ CMDRDATA_CUSTOMER_ID = "CMDRDATA_CUSTOMER_ID"
 """The customer of every call that names none. Default: none, such calls are unattributed."""
 
 CMDRDATA_UNATTRIBUTED = "CMDRDATA_UNATTRIBUTED"
-"""`hold` keeps events without a customer for assignment, `send` posts them with `customer_id: null`. Default: `hold`."""
+"""`hold` keeps events without a customer, `send` posts them with `customer_id: null`. Default: `hold`."""
 
 DEFAULT_ENDPOINT = "https://api.cmdrdata.ai/api/events"
 
@@ -68,7 +68,9 @@ class Settings:
         """A name of the destination for logs: `local`, or account and endpoint without any query."""
         if self.endpoint is None:
             return "local"
-        return f"{self.account} at {urlsplit(self.endpoint)._replace(query='', fragment='').geturl()}"
+        return (
+            f"{self.account} at {urlsplit(self.endpoint)._replace(query='', fragment='').geturl()}"
+        )
 
     def read_key(self) -> str | None:
         """

@@ -2,4 +2,6 @@
 
 from importlib.metadata import version
 
-USER_AGENT = f"opentelemetry-instrumentation-cmdrdata/{version('opentelemetry-instrumentation-cmdrdata')}"
+USER_AGENT = (
+    f"opentelemetry-instrumentation-cmdrdata/{version('opentelemetry-instrumentation-cmdrdata')}"
+)

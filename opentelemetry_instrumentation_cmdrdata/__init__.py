@@ -54,7 +54,7 @@ class CmdrDataInstrumentor(BaseInstrumentor):
 
     def instrumentation_dependencies(self) -> Collection[str]:
         """Return the versions of the SDK that are instrumented."""
-        return package._instruments  # pyright: ignore[reportPrivateUsage]
+        return package._instruments  # pyright: ignore[reportPrivateUsage] # noqa: SLF001 - contrib's name
 
     def instrument(self, **kwargs: Any) -> None:
         """Start observing. See the class for the arguments."""
@@ -84,7 +84,7 @@ class CmdrDataInstrumentor(BaseInstrumentor):
         atexit.unregister(open_calls.end_all)
         atexit.register(open_calls.end_all)
 
-    def _uninstrument(self, **kwargs: Any) -> None:
+    def _uninstrument(self, **kwargs: Any) -> None:  # noqa: ARG002 - the base passes them
         from opentelemetry_instrumentation_cmdrdata import patching
 
         patching.unpatch()
@@ -100,7 +100,8 @@ def _openai_version() -> str | None:
 def _warn_of_untested(version: str | None) -> None:
     """Say so, once per instrumenting, where the SDK is none that this release was tested with."""
     numbers = tuple(int(part) for part in (version or "").split(".")[:2] if part.isdecimal())
-    if len(numbers) == 2 and package.OLDEST_TESTED <= numbers and numbers[0] <= package.NEWEST_TESTED[0]:
+    newest_major = package.NEWEST_TESTED[0]
+    if len(numbers) == 2 and numbers >= package.OLDEST_TESTED and numbers[0] <= newest_major:
         return
     _logger.warning(
         "openai %s is not among the versions this release was tested with (%d.%d to %d.%d); metering goes on, "

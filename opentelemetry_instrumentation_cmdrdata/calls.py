@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar, Token
-from typing import Any
+from typing import Any, cast
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
@@ -29,7 +29,12 @@ from cmdrdata_exporter import customer, faults
 from opentelemetry_instrumentation_cmdrdata import failures, open_calls, semconv
 from opentelemetry_instrumentation_cmdrdata.endpoints import Endpoint, find
 from opentelemetry_instrumentation_cmdrdata.providers import Server
-from opentelemetry_instrumentation_cmdrdata.usage import BREAKDOWNS, Attributes, Reading, request_attributes
+from opentelemetry_instrumentation_cmdrdata.usage import (
+    BREAKDOWNS,
+    Attributes,
+    Reading,
+    request_attributes,
+)
 
 SCOPE = "opentelemetry_instrumentation_cmdrdata"
 """The instrumentation scope of our spans."""
@@ -77,7 +82,9 @@ class Recorder:
         record: bills a finished call; looked up at its end, when the application has had time to build an exporter.
     """
 
-    def __init__(self, tracer: trace.Tracer, version: str, record: Callable[[ReadableSpan], None]) -> None:
+    def __init__(
+        self, tracer: trace.Tracer, version: str, record: Callable[[ReadableSpan], None]
+    ) -> None:
         self.tracer = tracer
         self.scope = InstrumentationScope(SCOPE, version)
         self.record = record
@@ -116,7 +123,13 @@ class Call:
     )
 
     def __init__(
-        self, recorder: Recorder, endpoint: Endpoint, parameters: Mapping[str, Any], server: Server, *, streaming: bool
+        self,
+        recorder: Recorder,
+        endpoint: Endpoint,
+        parameters: Mapping[str, Any],
+        server: Server,
+        *,
+        streaming: bool,
     ) -> None:
         self._recorder = recorder
         self._start_time = time.time_ns()
@@ -166,7 +179,10 @@ class Call:
         if not is_instrumentation_enabled():
             return None
         span = self._recorder.tracer.start_span(
-            self.name, kind=SpanKind.CLIENT, attributes=self._attributes, start_time=self._start_time
+            self.name,
+            kind=SpanKind.CLIENT,
+            attributes=self._attributes,
+            start_time=self._start_time,
         )
         context = span.get_span_context()
         # Without an SDK a tracer returns the parent again, or the invalid span.
@@ -187,7 +203,11 @@ class Call:
 
     @faults.guarded
     def _attach_span(self) -> Token[Context] | None:
-        return None if self._span is None else otel_context.attach(trace.set_span_in_context(self._span))
+        return (
+            None
+            if self._span is None
+            else otel_context.attach(trace.set_span_in_context(self._span))
+        )
 
     @faults.guarded
     def detach(self, tokens: _Tokens) -> None:
@@ -204,24 +224,20 @@ class Call:
             self._first_chunk = now
 
     def chunk(self, chunk: object) -> None:
-        """Observe a chunk of a stream that just arrived. On the path of every chunk: reads fields, keeps nothing of it."""
+        """Observe a chunk of a stream that just arrived. It is read, and nothing of it is kept."""
         self.arrived()
         self.read_chunk(chunk)
 
+    @faults.guarded
     def read_chunk(self, chunk: object) -> None:
         """Read a chunk of a stream."""
         if self.endpoint.read_chunk is not None:
-            try:
-                self.endpoint.read_chunk(self._reading, chunk)
-            except Exception:
-                faults.report("chunk", "CmdrData could not read a chunk of %s", self.endpoint.name, exc_info=True)
+            self.endpoint.read_chunk(self._reading, chunk)
 
+    @faults.guarded
     def body(self, body: object) -> None:
         """Observe a whole answer."""
-        try:
-            self.endpoint.read(self._reading, body)
-        except Exception:
-            faults.report("body", "CmdrData could not read an answer of %s", self.endpoint.name, exc_info=True)
+        self.endpoint.read(self._reading, body)
 
     def content(self, content: bytes) -> None:
         """Observe a whole answer that nobody has parsed."""
@@ -269,8 +285,16 @@ class Call:
             failed = cut or status is not _UNSET
             reasons = reading.finish_reasons or {0: None}
             if failed or any(reasons.values()):
-                attributes[semconv.FINISH_REASONS] = tuple(reasons[index] or "error" for index in sorted(reasons))
-        self._bill(attributes, _usage_status(reading, error, cut and self.streaming), code, status, end_time)
+                attributes[semconv.FINISH_REASONS] = tuple(
+                    reasons[index] or "error" for index in sorted(reasons)
+                )
+        self._bill(
+            attributes,
+            _usage_status(reading, error, cut and self.streaming),
+            code,
+            status,
+            end_time,
+        )
         self._end_span(attributes, status, end_time)
         open_calls.forget(self)
 
@@ -283,13 +307,20 @@ class Call:
             self.exchange.retry_count = int(retries)
         response = getattr(error, "response", None)
         if response is not None:
-            self.exchange.request_id = response.headers.get("x-request-id") or self.exchange.request_id
+            self.exchange.request_id = (
+                response.headers.get("x-request-id") or self.exchange.request_id
+            )
 
     @faults.guarded
     def _bill(
-        self, attributes: Attributes, usage_status: str, code: str | None, status: Status, end_time: int
+        self,
+        attributes: Attributes,
+        usage_status: str,
+        code: str | None,
+        status: Status,
+        end_time: int,
     ) -> None:
-        """Hand the call to the exporter, as a span that no sampler, limit or provider of the application has touched."""
+        """Hand the call to the exporter, as a span that no sampler or limit has touched."""
         billed = {
             **self._attributes,
             **attributes,
@@ -327,7 +358,8 @@ class Call:
                 {
                     name: value
                     for name, value in attributes.items()
-                    if not name.startswith(semconv.BILLING_PREFIX) and not (value == 0 and name in BREAKDOWNS)
+                    if not name.startswith(semconv.BILLING_PREFIX)
+                    and not (value == 0 and name in BREAKDOWNS)
                 }
             )
             if status is not _UNSET:
@@ -350,9 +382,10 @@ def _message(error: BaseException) -> str:
 
 def _parameters(options: Any) -> Mapping[str, Any]:
     """Return the parameters of a request; those of `extra_body` prevail, as in the SDK."""
-    body: dict[str, Any] = options.json_data if isinstance(options.json_data, dict) else {}
-    extra = options.extra_json
-    return {**body, **extra} if extra else body
+    body: Any = options.json_data
+    extra: Any = options.extra_json
+    parameters = cast("dict[str, Any]", body if isinstance(body, dict) else {})
+    return {**parameters, **extra} if extra else parameters
 
 
 def _usage_status(reading: Reading, error: BaseException | None, cut: bool) -> str:

@@ -19,7 +19,11 @@ def scrubbed(message: str) -> str:
 def qualified_name(error: BaseException) -> str:
     """Return the name of the exception's class with its module, as `error.type` has it."""
     kind = type(error)
-    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    return (
+        kind.__qualname__
+        if kind.__module__ == "builtins"
+        else f"{kind.__module__}.{kind.__qualname__}"
+    )
 
 
 def code(error: BaseException) -> str | None:

@@ -42,7 +42,8 @@ def _request(original: _Method, recorder: Recorder) -> _Method:
                 call.end(error)
                 raise
             call.detach(tokens)
-            _observe(result, call)
+            if not _observe(result, call):
+                call.end()
             return result
 
         return arequest
@@ -60,14 +61,15 @@ def _request(original: _Method, recorder: Recorder) -> _Method:
             call.end(error)
             raise
         call.detach(tokens)
-        _observe(result, call)
+        if not _observe(result, call):
+            call.end()
         return result
 
     return request
 
 
-def _process_response(original: _Method, recorder: Recorder) -> _Method:
-    """Return `_process_response` that tells the call how often the SDK tried: nothing else knows of a success."""
+def _process_response(original: _Method, _: Recorder) -> _Method:
+    """Return `_process_response` that tells how often the SDK tried: a success itself does not."""
     if inspect.iscoroutinefunction(original):
 
         @functools.wraps(original)
@@ -114,27 +116,32 @@ def _start(recorder: Recorder, client: Any, options: Any, kwargs: dict[str, Any]
     """Start the call of a request, None where it is not metered; have the SDK's `stream_cls` observed where need be."""
     streaming = kwargs.get("stream") is True
     call = recorder.start(options, functools.partial(_server, client), streaming=streaming)
-    if call is not None and streaming and _raw_response(options) is not None and kwargs.get("stream_cls") is not None:
-        kwargs["stream_cls"] = observed_stream_cls(kwargs["stream_cls"], call) or kwargs["stream_cls"]
+    if (
+        call is not None
+        and streaming
+        and _raw_response(options) is not None
+        and kwargs.get("stream_cls") is not None
+    ):
+        kwargs["stream_cls"] = (
+            observed_stream_cls(kwargs["stream_cls"], call) or kwargs["stream_cls"]
+        )
     return call
 
 
-def _observe(result: Any, call: Call) -> None:
-    """Read what the SDK returned, or see to it that it is read when it arrives. Never raises."""
-    try:
-        if isinstance(result, (Stream, AsyncStream)):
-            attach(result, call)
-            return
-        response = getattr(result, "http_response", None)
-        if response is None:
-            call.body(result)
-        elif response.is_closed:
-            call.content(response.content)
-        elif watch(response, call):
-            return
-    except Exception:
-        faults.report("result", "CmdrData could not read the result of %s", call.endpoint.name, exc_info=True)
-    call.end()
+@faults.guarded
+def _observe(result: Any, call: Call) -> bool:
+    """Read what the SDK returned, or see to it that it is read when it arrives; True if the call ends only then."""
+    if isinstance(result, (Stream, AsyncStream)):
+        attach(result, call)
+        return True
+    response = getattr(result, "http_response", None)
+    if response is None:
+        call.body(result)
+        return False
+    if response.is_closed:
+        call.content(response.content)
+        return False
+    return watch(response, call) is True
 
 
 def _answered(exchange: dict[str, Any]) -> None:

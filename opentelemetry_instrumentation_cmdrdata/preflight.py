@@ -15,6 +15,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import entry_points
+from pathlib import Path
 
 _SIGNALS = ("traces", "metrics", "logs")
 _OTLP = {"grpc": "otlp_proto_grpc", "http/protobuf": "otlp_proto_http"}
@@ -44,14 +45,28 @@ def missing_exporters(
         chosen = options.get(f"{signal}_exporter", environ.get(variable))
         for name in (chosen if chosen is not None else "otlp").split(","):
             exporter = _entry_point(name.strip(), signal, environ, options)
-            if exporter not in ("", "none") and exporter not in installed(f"opentelemetry_{signal}_exporter"):
-                origin = f"{variable}={chosen}" if chosen is not None else f"the default, as {variable} is not set"
-                install = f"pip install {_PACKAGES[exporter]}" if exporter in _PACKAGES else "install what provides it"
-                messages.append(f"the {signal} exporter {exporter} ({origin}): {install}, or set {variable}=none")
+            if exporter not in ("", "none") and exporter not in installed(
+                f"opentelemetry_{signal}_exporter"
+            ):
+                origin = (
+                    f"{variable}={chosen}"
+                    if chosen is not None
+                    else f"the default, as {variable} is not set"
+                )
+                install = (
+                    f"pip install {_PACKAGES[exporter]}"
+                    if exporter in _PACKAGES
+                    else "install what provides it"
+                )
+                messages.append(
+                    f"the {signal} exporter {exporter} ({origin}): {install}, or set {variable}=none"
+                )
     return messages
 
 
-def _entry_point(name: str, signal: str, environ: Mapping[str, str], options: Mapping[str, str]) -> str:
+def _entry_point(
+    name: str, signal: str, environ: Mapping[str, str], options: Mapping[str, str]
+) -> str:
     """Return the entry point that the SDK loads for the name of an exporter."""
     if name != "otlp":
         return name
@@ -80,7 +95,7 @@ def _warn() -> None:
 
     messages = missing_exporters(os.environ, sys.argv[1:], installed)
     if messages:
-        print(
+        print(  # noqa: T201 - no logging is set up yet
             "CmdrData: NOTHING WILL BE METERED. OpenTelemetry's auto-initialisation is about to fail, because an "
             "exporter is not installed:",
             *messages,
@@ -90,5 +105,5 @@ def _warn() -> None:
         )
 
 
-if os.path.basename(sys.argv[0] if sys.argv else "").startswith("opentelemetry-instrument"):
+if sys.argv and Path(sys.argv[0]).name.startswith("opentelemetry-instrument"):
     _warn()

@@ -27,6 +27,9 @@ from opentelemetry_instrumentation_cmdrdata.calls import Call
 
 _T = TypeVar("_T")
 
+_BODY = "_cmdrdata_body"
+"""The attribute of a watched response that holds its `_Body`."""
+
 LONGEST_BODY = 64 * 1024 * 1024
 """Bytes of an unparsed JSON answer that are kept for reading its usage."""
 
@@ -40,15 +43,17 @@ def attach(stream: Any, call: Call) -> None:
     cycle, gone only when the garbage collector passes. So the chunks come from a second stream of the same parts.
     https://github.com/openai/openai-python/blob/v2.54.0/src/openai/_streaming.py
     """
-    source = object.__new__(type(stream))
+    kind = cast("type[Any]", type(stream))
+    source: Any = object.__new__(kind)
     source.__dict__.update(stream.__dict__)
     source.__dict__.pop("_iterator", None)
-    chunks = source.__stream__()
+    chunks: Any = source.__stream__()
     call.attached = True
     # So that a close is seen however it comes: the SDK's stream helpers close the response, not the stream.
     watch(stream.response, call)
     open_calls.keep(call)
-    stream._iterator = _achunks(chunks, call) if isinstance(stream, AsyncStream) else _chunks(chunks, call)
+    asynchronous = issubclass(kind, AsyncStream)
+    stream._iterator = _achunks(chunks, call) if asynchronous else _chunks(chunks, call)  # noqa: SLF001 - see above
 
 
 def _chunks(source: Iterator[Any], call: Call) -> Iterator[Any]:
@@ -87,6 +92,9 @@ async def _achunks(source: AsyncIterator[Any], call: Call) -> AsyncIterator[Any]
     call.end()
 
 
+_BASES = (Stream[_T], AsyncStream[_T])  # pyright: ignore[reportGeneralTypeIssues]
+
+
 class _Factory:
     """Makes an SDK stream and attaches it, in place of the stream class that a raw response would call."""
 
@@ -95,7 +103,7 @@ class _Factory:
     # From openai 1.26 on the SDK looks here, where the class is not its own: a base whose argument is a variable sends
     # it on to the argument of the alias.
     # https://github.com/openai/openai-python/blob/v2.54.0/src/openai/_utils/_typing.py
-    __orig_bases__ = (Stream[_T], AsyncStream[_T])
+    __orig_bases__ = _BASES
 
     def __init__(self, stream_cls: Callable[..., Any], call: Call) -> None:
         self._stream_cls = stream_cls
@@ -236,15 +244,14 @@ def watch(response: Any, call: Call) -> bool:
     whichever method, does it through `iter_bytes`, except for the undecoded bytes of `iter_raw`.
     https://github.com/encode/httpx/blob/0.28.1/httpx/_models.py
     """
-    body: _Body | None = response.__dict__.get("_cmdrdata_body")
+    body: _Body | None = response.__dict__.get(_BODY)
     if body is not None:
         body.release()
         return True
-    kind = type(response)
+    kind = cast("type[Any]", type(response))
     response.__class__ = _watched(kind)
-    response._cmdrdata_body = _Body(
-        call, sse=str(response.headers.get("content-type", "")).startswith("text/event-stream")
-    )
+    content_type = str(response.headers.get("content-type", ""))
+    response.__dict__[_BODY] = _Body(call, sse=content_type.startswith("text/event-stream"))
     open_calls.keep(call)
     return True
 
@@ -275,7 +282,6 @@ def _watched(kind: type[Any]) -> type[Any]:
         "__doc__": kind.__doc__,
         "__module__": kind.__module__,
         "__qualname__": kind.__qualname__,
-        "_cmdrdata_unwatched": kind,
         "aclose": aclose,
         "aiter_bytes": aiter_bytes,
         "close": close,
@@ -285,12 +291,12 @@ def _watched(kind: type[Any]) -> type[Any]:
 
 
 def _body(response: Any) -> _Body:
-    return response.__dict__["_cmdrdata_body"]
+    return response.__dict__[_BODY]
 
 
 @faults.guarded
 def _unwatch(response: Any) -> None:
-    body: _Body | None = response.__dict__.pop("_cmdrdata_body", None)
+    body: _Body | None = response.__dict__.pop(_BODY, None)
     if body is not None:
-        response.__class__ = type(response)._cmdrdata_unwatched
+        response.__class__ = type(response).__base__
         body.closed(response)

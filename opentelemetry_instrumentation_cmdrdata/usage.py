@@ -8,11 +8,11 @@ What is not there is left out; nothing is estimated.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Union, cast
+from typing import Any, cast
 
 from opentelemetry_instrumentation_cmdrdata import semconv
 
-Value = Union[str, bool, int, float, tuple[str, ...]]
+Value = str | bool | int | float | tuple[str, ...]
 Attributes = dict[str, Any]
 
 
@@ -46,10 +46,13 @@ def read_chat(reading: Reading, body: object) -> None:
 def read_chat_chunk(reading: Reading, chunk: object) -> None:
     """Read a chunk of a chat stream; most carry one more piece of text and nothing else, so they cost little."""
     if reading.attributes and get(chunk, "usage") is None:
-        choices = get(chunk, "choices")
-        if type(choices) is list and len(choices) == 1 and get(choices[0], "finish_reason") is None:  # pyright: ignore[reportUnknownArgumentType]
-            index = get(choices[0], "index")
-            if index in reading.finish_reasons:
+        choices = cast("list[object]", get(chunk, "choices"))
+        if type(choices) is list and len(choices) == 1:
+            (choice,) = choices
+            if (
+                get(choice, "finish_reason") is None
+                and get(choice, "index") in reading.finish_reasons
+            ):
                 return
     read_chat(reading, chunk)
 
@@ -62,12 +65,17 @@ def read_response(reading: Reading, body: object) -> None:
         reading.finish_reasons = {0: "error"}
     elif status == "incomplete":
         reason = get(get(body, "incomplete_details"), "reason")
-        reading.finish_reasons = {0: "length" if reason == "max_output_tokens" else str(reason or status)}
+        reading.finish_reasons = {
+            0: "length" if reason == "max_output_tokens" else str(reason or status)
+        }
     elif status == "completed":
         kinds = [get(item, "type") for item in _items(get(body, "output"))]
         reasons = [
             reason
-            for reason, types in (("tool_calls", ("function_call", "custom_tool_call")), ("stop", ("message",)))
+            for reason, types in (
+                ("tool_calls", ("function_call", "custom_tool_call")),
+                ("stop", ("message",)),
+            )
             if any(kind in types for kind in kinds)
         ]
         reading.finish_reasons = dict(enumerate(reasons or ["stop"]))
@@ -75,7 +83,10 @@ def read_response(reading: Reading, body: object) -> None:
     _put(reading.attributes, semconv.CONVERSATION_ID, conversation, string)
     error = get(body, "error")
     if status == "failed":
-        reading.error = (str(get(error, "code") or "_OTHER"), str(get(error, "message") or "the response failed"))
+        reading.error = (
+            str(get(error, "code") or "_OTHER"),
+            str(get(error, "message") or "the response failed"),
+        )
 
 
 def read_response_event(reading: Reading, event: object) -> None:
@@ -84,11 +95,15 @@ def read_response_event(reading: Reading, event: object) -> None:
     if type(kind) is str and kind in _RESPONSE_EVENTS:
         read_response(reading, get(event, "response"))
     elif kind == "error":
-        reading.error = (str(get(event, "code") or "_OTHER"), str(get(event, "message") or "the stream failed"))
+        reading.error = (
+            str(get(event, "code") or "_OTHER"),
+            str(get(event, "message") or "the stream failed"),
+        )
 
 
 _RESPONSE_EVENTS = frozenset(
-    f"response.{state}" for state in ("created", "queued", "in_progress", "completed", "incomplete", "failed")
+    f"response.{state}"
+    for state in ("created", "queued", "in_progress", "completed", "incomplete", "failed")
 )
 
 
@@ -188,16 +203,17 @@ def get(thing: object, name: str) -> Any:
 
 def count(value: object) -> int | None:
     """Return a number of units: also one that a compatible server sent as a string. None where it is no such number."""
-    if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) < 19:
-        value = int(value)
-    elif isinstance(value, float) and value.is_integer():
-        value = int(value)
+    written = isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) < 19
+    if written or (isinstance(value, float) and value.is_integer()):
+        value = int(cast("str | float", value))
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63:
         return value
     return None
 
 
-def _put(attributes: Attributes, name: str, value: object, convert: Callable[[Any], Value | None]) -> None:
+def _put(
+    attributes: Attributes, name: str, value: object, convert: Callable[[Any], Value | None]
+) -> None:
     if value is not None and (converted := convert(value)) is not None:
         attributes[name] = converted
 
@@ -212,7 +228,11 @@ def string(value: object) -> str | None:
 
 
 def _integer(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63 else None
+    return (
+        value
+        if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
+        else None
+    )
 
 
 def _number(value: object) -> float | None:

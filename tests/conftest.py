@@ -17,11 +17,15 @@ from tests.metering import Meter, RecordedEvents
 from tests.provider import Provider
 
 
+def nothing(*_: object, **__: object) -> None:
+    """Do nothing, whatever is asked."""
+
+
 @pytest.fixture(scope="session", autouse=True)
 def no_certificates() -> Iterator[None]:
     """No test speaks TLS, and reading all certificates for each client would be most of what the suite does."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ssl.SSLContext, "load_verify_locations", lambda *_, **__: None)  # pyright: ignore[reportUnknownLambdaType]
+        patch.setattr(ssl.SSLContext, "load_verify_locations", nothing)
         yield
 
 
@@ -35,7 +39,9 @@ def clean_state(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(exporter, "_deliveries", {})
     faults.counts.clear()
     yield
-    assert dict(faults.counts) == {}, "a fault of ours was only logged; a test that provokes one clears the counts"
+    assert dict(faults.counts) == {}, (
+        "a fault of ours was only logged; a test that provokes one clears the counts"
+    )
 
 
 @pytest.fixture
@@ -58,6 +64,8 @@ def meter(events: RecordedEvents) -> Iterator[Meter]:
     tracer_provider = TracerProvider()
     tracer_provider.add_span_processor(SimpleSpanProcessor(spans))
     instrumentor = CmdrDataInstrumentor()
-    instrumentor.instrument(tracer_provider=tracer_provider, exporter=CmdrDataSpanExporter(delivery=events))
+    instrumentor.instrument(
+        tracer_provider=tracer_provider, exporter=CmdrDataSpanExporter(delivery=events)
+    )
     yield Meter(spans, events)
     instrumentor.uninstrument()

@@ -1,4 +1,4 @@
-"""What the tests see of metering: spans and events as plain values, with what differs from run to run checked and cut."""
+"""What the tests see of metering: plain values, with what differs from run to run checked and cut."""
 
 from __future__ import annotations
 

@@ -68,14 +68,18 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class names it
         """Stay silent."""
 
-    def do_POST(self) -> None:  # noqa: N802 - the base class names it
+    def do_POST(self) -> None:
         """Answer a POST."""
         provider = self.server.provider
         body = self.rfile.read(int(self.headers.get("content-length", 0)))
         path, _, _ = self.path.partition("?")
         provider.requests.append(
             Request(
-                self.command, self.path, {k.lower(): v for k, v in self.headers.items()}, body, self.client_address
+                self.command,
+                self.path,
+                {k.lower(): v for k, v in self.headers.items()},
+                body,
+                self.client_address,
             )
         )
         reply = provider.next_reply(path)
@@ -94,7 +98,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(content)
 
-    do_GET = do_POST
+    def do_GET(self) -> None:
+        """Answer a GET."""
+        self.do_POST()
 
     def _stream(self, reply: Reply, events: Sequence[Any]) -> None:
         self.send_response(reply.status)
@@ -109,7 +115,11 @@ class _Handler(BaseHTTPRequestHandler):
                     return
                 if number == reply.hold_after:
                     self.server.provider.released.wait(30)
-                name = f"event: {event['type']}\n" if isinstance(event, dict) and "type" in event else ""
+                name = (
+                    f"event: {event['type']}\n"
+                    if isinstance(event, dict) and "type" in event
+                    else ""
+                )
                 data = event if isinstance(event, str) else json.dumps(event)
                 self._chunk(f"{name}data: {data}\n\n".encode())
             self._chunk(b"")
@@ -138,7 +148,10 @@ class Provider:
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.provider = self
         self._thread = threading.Thread(
-            target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, name="provider", daemon=True
+            target=self._server.serve_forever,
+            kwargs={"poll_interval": 0.01},
+            name="provider",
+            daemon=True,
         )
 
     @property
@@ -159,7 +172,10 @@ class Provider:
         """Return the reply to a request."""
         replies = self._replies.get(path)
         if not replies:
-            return Reply(status=404, json={"error": {"message": f"no such path: {path}", "code": "not_found"}})
+            return Reply(
+                status=404,
+                json={"error": {"message": f"no such path: {path}", "code": "not_found"}},
+            )
         return replies.pop(0) if len(replies) > 1 else replies[0]
 
     def release(self) -> None:

@@ -1,4 +1,4 @@
-"""Answers of the provider, with numbers that cannot be mistaken for one another, and the events that they must become."""
+"""Answers of the provider, whole and streamed, with numbers that cannot be mistaken for one another."""
 
 from __future__ import annotations
 
@@ -24,24 +24,37 @@ CHAT: dict[str, Any] = {
     "model": "gpt-4o-mini-2024-07-18",
     "service_tier": "default",
     "system_fingerprint": "fp_1",
-    "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "hello"}}],
+    "choices": [
+        {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "hello"}}
+    ],
     "usage": CHAT_USAGE,
 }
 
 
 def chat_chunks(*, usage: Any = CHAT_USAGE) -> list[dict[str, Any]]:
     """Return the chunks of a streamed chat completion; without `usage` as where the caller did not ask for it."""
-    head = {k: CHAT[k] for k in ("id", "created", "model", "service_tier", "system_fingerprint")}
+    head: dict[str, Any] = {
+        k: CHAT[k] for k in ("id", "created", "model", "service_tier", "system_fingerprint")
+    }
     head["object"] = "chat.completion.chunk"
-    chunks = [
-        {**head, "choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}]},
+    chunks: list[dict[str, Any]] = [
+        {
+            **head,
+            "choices": [
+                {"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}
+            ],
+        },
         *(
             {**head, "choices": [{"index": 0, "delta": {"content": piece}, "finish_reason": None}]}
             for piece in ("hel", "lo")
         ),
         {**head, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]},
     ]
-    return chunks if usage is None else [*({**c, "usage": None} for c in chunks), {**head, "choices": [], "usage": usage}]
+    return (
+        chunks
+        if usage is None
+        else [*({**c, "usage": None} for c in chunks), {**head, "choices": [], "usage": usage}]
+    )
 
 
 RESPONSE: dict[str, Any] = {
@@ -77,23 +90,46 @@ RESPONSE: dict[str, Any] = {
 
 def response_events(last: str = "completed", **changes: Any) -> list[dict[str, Any]]:
     """Return the events of a streamed response that ends in the state `last`."""
-    begun = {**RESPONSE, "status": "in_progress", "output": [], "usage": None}
+    begun: dict[str, Any] = {**RESPONSE, "status": "in_progress", "output": [], "usage": None}
     item = {"item_id": "msg_1", "output_index": 0, "content_index": 0}
     return [
         {"type": "response.created", "sequence_number": 0, "response": begun},
         {"type": "response.in_progress", "sequence_number": 1, "response": begun},
-        {"type": "response.output_text.delta", "sequence_number": 2, **item, "delta": "hel", "logprobs": []},
-        {"type": "response.output_text.delta", "sequence_number": 3, **item, "delta": "lo", "logprobs": []},
-        {"type": f"response.{last}", "sequence_number": 4, "response": {**RESPONSE, "status": last, **changes}},
+        {
+            "type": "response.output_text.delta",
+            "sequence_number": 2,
+            **item,
+            "delta": "hel",
+            "logprobs": [],
+        },
+        {
+            "type": "response.output_text.delta",
+            "sequence_number": 3,
+            **item,
+            "delta": "lo",
+            "logprobs": [],
+        },
+        {
+            "type": f"response.{last}",
+            "sequence_number": 4,
+            "response": {**RESPONSE, "status": last, **changes},
+        },
     ]
 
 
 EMBEDDINGS: dict[str, Any] = {
     "object": "list",
     "model": "text-embedding-3-small-v2",
-    "data": [{"object": "embedding", "index": index, "embedding": [0.5, 0.25]} for index in range(2)],
+    "data": [
+        {"object": "embedding", "index": index, "embedding": [0.5, 0.25]} for index in range(2)
+    ],
     "usage": {"prompt_tokens": 9, "total_tokens": 9},
 }
 
-REFUSAL = {"error": {"message": "Incorrect API key provided: sk-proj-abcdefgh1234.", "code": "invalid_api_key"}}
+REFUSAL = {
+    "error": {
+        "message": "Incorrect API key provided: sk-proj-abcdefgh1234.",
+        "code": "invalid_api_key",
+    }
+}
 """The body of a 401, which quotes the key it was given."""

@@ -122,10 +122,22 @@ FORMS = tuple(
         Form("raw", _raw, _araw),
         Form("raw-unparsed", _unparsed, _aunparsed, parsed=False),
         Form("streaming-raw", _streaming_raw, _astreaming_raw, since=(1, 6)),
-        Form("streaming-raw-bytes", _streaming_raw_bytes, _astreaming_raw_bytes, parsed=False, since=(1, 6)),
+        Form(
+            "streaming-raw-bytes",
+            _streaming_raw_bytes,
+            _astreaming_raw_bytes,
+            parsed=False,
+            since=(1, 6),
+        ),
         Form("stream", _stream, _astream, streaming=True),
         Form("raw-stream", _raw_stream, _araw_stream, streaming=True),
-        Form("streaming-raw-stream", _streaming_raw_stream, _astreaming_raw_stream, streaming=True, since=(1, 6)),
+        Form(
+            "streaming-raw-stream",
+            _streaming_raw_stream,
+            _astreaming_raw_stream,
+            streaming=True,
+            since=(1, 6),
+        ),
         Form(
             "streaming-raw-lines",
             _streaming_raw_lines,
@@ -142,12 +154,14 @@ FORMS = tuple(
 
 def client(provider: Provider, **options: Any) -> openai.OpenAI:
     """Return a client of the stand-in provider."""
-    return openai.OpenAI(base_url=provider.url, api_key="sk-test", **{"max_retries": 0, **options})
+    given: dict[str, Any] = {"max_retries": 0, **options}
+    return openai.OpenAI(base_url=provider.url, api_key="sk-test", **given)
 
 
 def async_client(provider: Provider, **options: Any) -> openai.AsyncOpenAI:
     """Return an asynchronous client of the stand-in provider."""
-    return openai.AsyncOpenAI(base_url=provider.url, api_key="sk-test", **{"max_retries": 0, **options})
+    given: dict[str, Any] = {"max_retries": 0, **options}
+    return openai.AsyncOpenAI(base_url=provider.url, api_key="sk-test", **given)
 
 
 def resource_of(client: Any, path: str) -> Any:
@@ -157,7 +171,9 @@ def resource_of(client: Any, path: str) -> Any:
     return client
 
 
-def make(world: str, provider: Provider, path: str, form: Form, arguments: dict[str, Any], **options: Any) -> Any:
+def make(
+    world: str, provider: Provider, path: str, form: Form, arguments: dict[str, Any], **options: Any
+) -> Any:
     """Make a call in one of the worlds `sync` and `async`, and return what the application got."""
     if world == "sync":
         with client(provider, **options) as sync:

@@ -87,6 +87,7 @@ class Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
 
     def do_POST(self) -> None:
+        """Answer a POST."""
         content = self.rfile.read(int(self.headers["Content-Length"]))
         headers = {name.lower(): value for name, value in self.headers.items()}
         path = self.path.partition("?")[0]
@@ -117,6 +118,7 @@ class StandIn(ThreadingHTTPServer):
 
     @property
     def origin(self) -> str:
+        """Where it listens."""
         return f"http://127.0.0.1:{self.server_port}"
 
     def take(self, path: str, headers: dict[str, str], body: Json) -> Answer:
@@ -168,6 +170,7 @@ class OpenAIStandIn(StandIn):
 
     @property
     def url(self) -> str:
+        """What clients take as `base_url`."""
         return f"{self.origin}/v1"
 
 
@@ -347,7 +350,11 @@ OPENAI_ENDPOINTS: dict[str, Callable[[Request], Answer]] = {
 
 
 class AnthropicStandIn(StandIn):
-    """Answer messages, plain and streamed. The key `sk-refused` is refused with 401."""
+    """
+    Answer messages, plain and streamed.
+
+    The key `sk-refused` is refused with 401.
+    """
 
     def __init__(self) -> None:
         super().__init__(answer_as_anthropic)
@@ -394,6 +401,7 @@ class CmdrDataStandIn(StandIn):
 
     @property
     def url(self) -> str:
+        """Where events are posted."""
         return f"{self.origin}/api/events"
 
     @property

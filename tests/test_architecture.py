@@ -25,6 +25,7 @@ ALLOWED: dict[str, set[str]] = {
     f"{EXPORTER}.events": {f"{EXPORTER}.attributes"},
     f"{EXPORTER}.delivery": set(),
     f"{EXPORTER}.delivery.http": set(),
+    f"{EXPORTER}.delivery.local": {f"{EXPORTER}.delivery"},
     f"{EXPORTER}.delivery.memory": {f"{EXPORTER}.delivery", f"{EXPORTER}.delivery.http"},
     f"{EXPORTER}.exporter": {
         f"{EXPORTER}.{name}"
@@ -33,6 +34,7 @@ ALLOWED: dict[str, set[str]] = {
             "customer",
             "delivery",
             "delivery.http",
+            "delivery.local",
             "delivery.memory",
             "events",
             "faults",
@@ -53,7 +55,10 @@ ALLOWED: dict[str, set[str]] = {
     f"{INSTRUMENTOR}.calls": {
         f"{EXPORTER}.customer",
         f"{EXPORTER}.faults",
-        *(f"{INSTRUMENTOR}.{name}" for name in ("endpoints", "failures", "open_calls", "providers", "semconv", "usage")),
+        *(
+            f"{INSTRUMENTOR}.{name}"
+            for name in ("endpoints", "failures", "open_calls", "providers", "semconv", "usage")
+        ),
     },
     f"{INSTRUMENTOR}.streams": {
         f"{EXPORTER}.faults",
@@ -66,7 +71,10 @@ ALLOWED: dict[str, set[str]] = {
     },
     INSTRUMENTOR: {
         EXPORTER,
-        *(f"{INSTRUMENTOR}.{name}" for name in ("calls", "open_calls", "package", "patching", "version")),
+        *(
+            f"{INSTRUMENTOR}.{name}"
+            for name in ("calls", "open_calls", "package", "patching", "version")
+        ),
     },
 }
 
@@ -127,15 +135,23 @@ def test_attribute_names_are_spelled_in_one_place() -> None:
         if module in places or module.startswith(f"{EXPORTER}.cli"):
             continue
         documentation = {
-            id(node.value) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Expr)
+            id(node.value)
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.Expr)
         }
         tree = ast.parse(path.read_text())
         strings = [
             node.value
             for node in ast.walk(tree)
-            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in documentation
+            if isinstance(node, ast.Constant)
+            and isinstance(node.value, str)
+            and id(node) not in documentation
         ]
-        spelled = [s for s in strings if s.startswith(("gen_ai.", "cmdrdata.", "openai.re", "server.")) and " " not in s]
+        spelled = [
+            s
+            for s in strings
+            if s.startswith(("gen_ai.", "cmdrdata.", "openai.re", "server.")) and " " not in s
+        ]
         assert spelled == [], module
 
 

@@ -146,7 +146,11 @@ CASES = [
             "gen_ai.usage.reasoning.output_tokens": 5,
         },
         tokens=(23, 12, 35),
-        usage={"cache_read_input_tokens": 8, "cache_write_input_tokens": 0, "reasoning_output_tokens": 5},
+        usage={
+            "cache_read_input_tokens": 8,
+            "cache_write_input_tokens": 0,
+            "reasoning_output_tokens": 5,
+        },
         metadata={
             "response_id": "resp_1",
             "created": 1_700_000_002,
@@ -208,7 +212,9 @@ def expected_request(case: Case, form: Form, provider: Provider) -> dict[str, An
 
 @pytest.mark.parametrize("world", ["sync", "async"])
 @pytest.mark.parametrize(("case", "form"), ROWS)
-def test_a_call_that_succeeds(case: Case, form: Form, world: str, provider: Provider, meter: Meter) -> None:
+def test_a_call_that_succeeds(
+    case: Case, form: Form, world: str, provider: Provider, meter: Meter
+) -> None:
     """A call is one span by the conventions and one event with the provider's numbers, whatever its form."""
     reply = (
         Reply(events=case.chunks, headers={"x-request-id": "req_1"})
@@ -220,10 +226,17 @@ def test_a_call_that_succeeds(case: Case, form: Form, world: str, provider: Prov
     make(world, provider, case.resource, form, case.arguments)
 
     (span,) = meter.spans()
-    assert (span.name, span.kind) == (f"{case.request['gen_ai.operation.name']} {case.model}", SpanKind.CLIENT)
+    assert (span.name, span.kind) == (
+        f"{case.request['gen_ai.operation.name']} {case.model}",
+        SpanKind.CLIENT,
+    )
     assert (span.status.status_code, span.status.description) == (StatusCode.UNSET, None)
     first_chunk = {"first_chunk": True} if form.streaming else {}
-    assert attributes(span) == {**expected_request(case, form, provider), **case.response, **first_chunk}
+    assert attributes(span) == {
+        **expected_request(case, form, provider),
+        **case.response,
+        **first_chunk,
+    }
     (event,) = meter.events()
     input_tokens, output_tokens, total_tokens = case.tokens
     assert event == {
@@ -251,14 +264,20 @@ def test_a_call_that_succeeds(case: Case, form: Form, world: str, provider: Prov
 
 @pytest.mark.parametrize("world", ["sync", "async"])
 @pytest.mark.parametrize(("case", "form"), ROWS)
-def test_a_call_that_fails(case: Case, form: Form, world: str, provider: Provider, meter: Meter) -> None:
+def test_a_call_that_fails(
+    case: Case, form: Form, world: str, provider: Provider, meter: Meter
+) -> None:
     """A call that the provider refuses is an error span and an event that says so, without any key."""
-    provider.answer(case.path, Reply(status=401, json=replies.REFUSAL, headers={"x-request-id": "req_2"}))
+    provider.answer(
+        case.path, Reply(status=401, json=replies.REFUSAL, headers={"x-request-id": "req_2"})
+    )
 
     with pytest.raises(openai.AuthenticationError) as raised:
         make(world, provider, case.resource, form, case.arguments)
 
-    assert "sk-proj-abcdefgh1234" in str(raised.value), "the application gets the SDK's error as it is"
+    assert "sk-proj-abcdefgh1234" in str(raised.value), (
+        "the application gets the SDK's error as it is"
+    )
     message = str(raised.value).replace("sk-proj-abcdefgh1234", "[scrubbed]")
     (span,) = meter.spans()
     assert (span.status.status_code, span.status.description) == (StatusCode.ERROR, message)
@@ -293,11 +312,15 @@ def test_a_call_that_fails(case: Case, form: Form, world: str, provider: Provide
 
 @pytest.mark.parametrize("world", ["sync", "async"])
 @pytest.mark.parametrize(("case", "form"), ROWS)
-def test_what_the_application_gets(case: Case, form: Form, world: str, provider: Provider, meter: Meter) -> None:
+def test_what_the_application_gets(
+    case: Case, form: Form, world: str, provider: Provider, meter: Meter
+) -> None:
     """With the instrumentor on, the SDK returns equal objects of the same types, and sends the same request."""
     from opentelemetry_instrumentation_cmdrdata import CmdrDataInstrumentor
 
-    provider.answer(case.path, Reply(events=case.chunks) if form.streaming else Reply(json=case.reply))
+    provider.answer(
+        case.path, Reply(events=case.chunks) if form.streaming else Reply(json=case.reply)
+    )
     observed = make(world, provider, case.resource, form, copy.deepcopy(case.arguments))
     CmdrDataInstrumentor().uninstrument()
     bare = make(world, provider, case.resource, form, copy.deepcopy(case.arguments))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import threading
+from typing import Any
 
 import pytest
 from opentelemetry.baggage import get_all
@@ -25,14 +26,18 @@ from cmdrdata_exporter.customer import current, usable
 def test_contexts_nest() -> None:
     """The innermost context counts, and the outer one is back after it, also after an exception."""
     seen: list[str | None] = [get_customer_context()]
+
+    def fail_inside() -> None:
+        seen.append(get_customer_context())
+        customer = current()
+        assert customer is not None
+        assert dict(customer.metadata) == {}
+        raise RuntimeError
+
     with customer_context("outer", plan="pro"):
         seen.append(get_customer_context())
         with pytest.raises(RuntimeError), customer_context("inner"):
-            seen.append(get_customer_context())
-            customer = current()
-            assert customer is not None
-            assert dict(customer.metadata) == {}
-            raise RuntimeError
+            fail_inside()
         seen.append(get_customer_context())
     seen.append(get_customer_context())
     assert seen == [None, "outer", "inner", "outer", None]
@@ -106,7 +111,11 @@ def test_the_processor_stamps_any_span() -> None:
     provider.add_span_processor(CmdrDataSpanProcessor())
     provider.add_span_processor(SimpleSpanProcessor(exported))
     tracer = provider.get_tracer("anyone")
-    with customer_context("acme", plan="pro", seats=3, odd={"a": 1}), tracer.start_as_current_span("in"):
+    odd: Any = {"a": 1}
+    with (
+        customer_context("acme", plan="pro", seats=3, odd=odd),
+        tracer.start_as_current_span("in"),
+    ):
         tracer.start_span("child").end()
     tracer.start_span("out").end()
     with customer_context("\n"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from opentelemetry.sdk.resources import Resource
@@ -43,15 +43,21 @@ def span(
 
 def recorded(name: str) -> list[ReadableSpan]:
     """Return the spans that an instrumentation made, see `recorded/record.py`."""
+    documents: list[dict[str, Any]] = json.loads((RECORDED / f"{name}.json").read_text())
     return [
         span(
-            {key: tuple(value) if isinstance(value, list) else value for key, value in document["attributes"].items()},
+            {
+                key: tuple(cast("list[Any]", value)) if isinstance(value, list) else value
+                for key, value in document["attributes"].items()
+            },
             scope=document["scope"]["name"],
-            status=Status(StatusCode[document["status"]["code"]], document["status"]["description"]),
+            status=Status(
+                StatusCode[document["status"]["code"]], document["status"]["description"]
+            ),
             context=(int(document["trace_id"], 16), int(document["span_id"], 16)),
             times=(document["start_time"], document["end_time"]),
         )
-        for document in json.loads((RECORDED / f"{name}.json").read_text())
+        for document in documents
     ]
 
 
@@ -187,7 +193,10 @@ BILLED: dict[str, list[tuple[tuple[Any, ...], dict[str, int]]]] = {
         ((*ANTHROPIC, 8, 26), READ_AND_WRITE),
     ],
     # Chains, agents, workflows, tools and prompts among them are none.
-    "openinference_langchain": [(CHAT, {k: v for k, v in AUDIO.items() if k != "cache_write_input_tokens"})] * 3,
+    "openinference_langchain": [
+        (CHAT, {k: v for k, v in AUDIO.items() if k != "cache_write_input_tokens"})
+    ]
+    * 3,
     "openllmetry_langchain": [(CHAT, READ_AND_WRITE)] * 3,
 }
 
@@ -220,7 +229,9 @@ def test_spans_of_other_instrumentations(name: str) -> None:
 def test_a_foreign_span_seen_again() -> None:
     """The event of a foreign span has the same id wherever the span is seen, and another one for another span."""
     first, again, other = (
-        event_from_span(span({"gen_ai.operation.name": "chat", "gen_ai.usage.input_tokens": 1}, context=context))
+        event_from_span(
+            span({"gen_ai.operation.name": "chat", "gen_ai.usage.input_tokens": 1}, context=context)
+        )
         for context in ((1, 2), (1, 2), (1, 3))
     )
     assert first is not None
@@ -239,7 +250,11 @@ def test_a_foreign_span_seen_again() -> None:
         {"gen_ai.operation.name": "execute_tool", "gen_ai.usage.input_tokens": 5},
         {"gen_ai.operation.name": "fetch_response", "gen_ai.usage.input_tokens": 5},
         {"openinference.span.kind": "AGENT", "llm.token_count.prompt": 5},
-        {"openinference.span.kind": "CHAIN", "gen_ai.operation.name": "chat", "llm.token_count.prompt": 5},
+        {
+            "openinference.span.kind": "CHAIN",
+            "gen_ai.operation.name": "chat",
+            "llm.token_count.prompt": 5,
+        },
         {"llm.request.type": "rerank", "gen_ai.usage.input_tokens": 5},
         {"gen_ai.operation.name": "chat", "gen_ai.usage.input_tokens": True},
         {"gen_ai.operation.name": "chat", "gen_ai.usage.input_tokens": float("nan")},
@@ -255,7 +270,13 @@ def test_spans_that_are_no_charge(attributes: dict[str, Any]) -> None:
 def test_a_span_of_ones_own_making() -> None:
     """Any span with our attributes is billed accordingly."""
     event = event_from_span(
-        span({"cmdrdata.endpoint": "render", "cmdrdata.usage.images": 3, "cmdrdata.customer.id": "acme"})
+        span(
+            {
+                "cmdrdata.endpoint": "render",
+                "cmdrdata.usage.images": 3,
+                "cmdrdata.customer.id": "acme",
+            }
+        )
     )
     assert event is not None
     assert (event.endpoint, event.usage, event.customer_id, event.model) == (
@@ -274,7 +295,9 @@ def test_a_span_without_a_customer() -> None:
         for event in (
             event_from_span(span(attributes)),
             event_from_span(span(attributes), customer_id="fallback"),
-            event_from_span(span({**attributes, "cmdrdata.customer.id": "acme"}), customer_id="fallback"),
+            event_from_span(
+                span({**attributes, "cmdrdata.customer.id": "acme"}), customer_id="fallback"
+            ),
         )
     ] == [None, "fallback", "acme"]
 
@@ -329,12 +352,24 @@ def test_error_types(name: str | None, code: str | None, expected: str) -> None:
 
 def test_an_error_span_of_our_own() -> None:
     """A failed call without usage is an event only where our own instrumentation observed it."""
-    failed = {"gen_ai.operation.name": "chat", "error.type": "openai.RateLimitError", "cmdrdata.error.code": "429"}
+    failed = {
+        "gen_ai.operation.name": "chat",
+        "error.type": "openai.RateLimitError",
+        "cmdrdata.error.code": "429",
+    }
     status = Status(StatusCode.ERROR, "slow down")
     assert event_from_span(span(failed, status=status)) is None
-    event = event_from_span(span(failed, status=status, scope="opentelemetry_instrumentation_cmdrdata"))
+    event = event_from_span(
+        span(failed, status=status, scope="opentelemetry_instrumentation_cmdrdata")
+    )
     assert event is not None
-    assert (event.success, event.error_type, event.error_code, event.error_message, event.usage_status) == (
+    assert (
+        event.success,
+        event.error_type,
+        event.error_code,
+        event.error_message,
+        event.usage_status,
+    ) == (
         False,
         "rate_limit",
         "429",

@@ -14,7 +14,13 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExportResult
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
-from cmdrdata_exporter import CmdrDataSpanExporter, ConfigurationError, current_exporter, exporter, faults
+from cmdrdata_exporter import (
+    CmdrDataSpanExporter,
+    ConfigurationError,
+    current_exporter,
+    exporter,
+    faults,
+)
 from tests.metering import RecordedEvents
 from tests.test_events import span
 
@@ -32,10 +38,20 @@ def test_foreign_spans_are_billed_and_others_ignored(events: RecordedEvents) -> 
     """`export` takes the charges among the spans, and never a span of our own instrumentation a second time."""
     taking = CmdrDataSpanExporter(delivery=events)
     ours = span(CHAT, scope="opentelemetry_instrumentation_cmdrdata")
-    assert taking.export([span(CHAT), span({"http.request.method": "GET"}), ours]) is SpanExportResult.SUCCESS
+    assert (
+        taking.export([span(CHAT), span({"http.request.method": "GET"}), ours])
+        is SpanExportResult.SUCCESS
+    )
     assert [event["total_tokens"] for event in events.wire] == [7]
     header = events.headers[0]
-    assert (header.customer, header.model, header.endpoint, header.status, header.units, header.day) == (
+    assert (
+        header.customer,
+        header.model,
+        header.endpoint,
+        header.status,
+        header.units,
+        header.day,
+    ) == (
         None,
         "m",
         "chat.completions",
@@ -48,7 +64,9 @@ def test_foreign_spans_are_billed_and_others_ignored(events: RecordedEvents) -> 
 def test_in_a_span_pipeline(events: RecordedEvents) -> None:
     """Registered with a provider, the exporter bills what any instrumentation reports there."""
     provider = TracerProvider()
-    provider.add_span_processor(SimpleSpanProcessor(CmdrDataSpanExporter(customer_id="acme", delivery=events)))
+    provider.add_span_processor(
+        SimpleSpanProcessor(CmdrDataSpanExporter(customer_id="acme", delivery=events))
+    )
     provider.get_tracer("anyone").start_span("chat m", attributes=CHAT).end()
     provider.shutdown()
     assert [(event["customer_id"], event["total_tokens"]) for event in events.wire] == [("acme", 7)]
@@ -61,7 +79,9 @@ def test_after_shutdown(events: RecordedEvents, caplog: pytest.LogCaptureFixture
     stopped.shutdown()
     with caplog.at_level(logging.WARNING, "cmdrdata"):
         assert stopped.export([span(CHAT)]) is SpanExportResult.FAILURE
-    assert [record.getMessage() for record in caplog.records] == ["CmdrDataSpanExporter is shut down and ignores 1 spans"]
+    assert [record.getMessage() for record in caplog.records] == [
+        "CmdrDataSpanExporter is shut down and ignores 1 spans"
+    ]
     assert events.wire == []
     stopped.record(span(CHAT, scope="opentelemetry_instrumentation_cmdrdata"))
     assert len(events.wire) == 1
@@ -78,7 +98,12 @@ def test_reserved_metadata(events: RecordedEvents, caplog: pytest.LogCaptureFixt
     """A key of the user that is reserved is sent under another name, and the log says so once."""
     taking = CmdrDataSpanExporter(delivery=events)
     with caplog.at_level(logging.WARNING, "cmdrdata"):
-        taking.export([span({**CHAT, "cmdrdata.metadata.usage": "mine"}, context=(1, number)) for number in (1, 2)])
+        taking.export(
+            [
+                span({**CHAT, "cmdrdata.metadata.usage": "mine"}, context=(1, number))
+                for number in (1, 2)
+            ]
+        )
     assert [event["metadata"]["user_usage"] for event in events.wire] == ["mine", "mine"]
     assert [event["metadata"]["usage"] for event in events.wire] == [{}, {}]
     assert [record.getMessage() for record in caplog.records] == [
@@ -98,14 +123,16 @@ def test_which_exporter_meters(events: RecordedEvents) -> None:
 def test_one_delivery_per_destination(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two exporters of one account share what delivers; two accounts do not."""
     monkeypatch.setenv("CMDRDATA_API_KEY", KEY)
-    delivery = exporter._delivery  # pyright: ignore[reportPrivateUsage]
+    delivery = exporter._delivery
     one, same = CmdrDataSpanExporter(), CmdrDataSpanExporter()
     other = CmdrDataSpanExporter(api_key="tk-another-another-another")
     assert delivery(one.settings) is delivery(same.settings)
     assert delivery(one.settings) is not delivery(other.settings)
 
 
-def test_the_start_is_logged(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_start_is_logged(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """One line says where events go and what happens to those without a customer, and never the key."""
     with caplog.at_level(logging.INFO, "cmdrdata"):
         CmdrDataSpanExporter()
@@ -122,7 +149,7 @@ def test_the_start_is_logged(monkeypatch: pytest.MonkeyPatch, caplog: pytest.Log
 
 
 def test_delivery_over_http(httpserver: HTTPServer) -> None:
-    """An event arrives at the backend as it was encoded, with its id as the idempotency key, however often it is tried."""
+    """An event arrives as it was encoded, with its id as the idempotency key, however often it is tried."""
     attempts: list[tuple[str, bytes]] = []
 
     def answer(request: Request) -> Response:
@@ -139,12 +166,16 @@ def test_delivery_over_http(httpserver: HTTPServer) -> None:
     event = json.loads(attempts[0][1])
     assert event["request"]["id"] == attempts[0][0]
     assert (event["customer_id"], event["total_tokens"]) == ("acme", 7)
-    assert httpserver.log[0][0].headers["user-agent"].startswith("opentelemetry-instrumentation-cmdrdata/")
+    assert (
+        httpserver.log[0][0]
+        .headers["user-agent"]
+        .startswith("opentelemetry-instrumentation-cmdrdata/")
+    )
 
 
 def test_a_wrong_argument() -> None:
     """An argument that cannot be used is refused when the exporter is built."""
-    with pytest.raises(ConfigurationError, match="^api_key= has 5 characters"):
+    with pytest.raises(ConfigurationError, match=r"^api_key= has 5 characters"):
         CmdrDataSpanExporter(api_key="short")
 
 

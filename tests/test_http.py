@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from pytest_httpserver import HTTPServer
@@ -23,6 +24,8 @@ from tests.provider import Provider, Reply
 
 KEY = "tk-0123456789abcdefghij"
 NOW = 1_700_000_000.0
+NO_POOL: Any = None
+"""What urllib3 is told of the pool where a test makes its errors."""
 
 DELIVERED, DUPLICATE, REFUSED = Verdict.DELIVERED, Verdict.DUPLICATE, Verdict.REFUSED
 MISCONFIGURED, RETRY = Verdict.MISCONFIGURED, Verdict.RETRY
@@ -91,12 +94,12 @@ def test_retry_after(value: str, seconds: float | None) -> None:
 @pytest.mark.parametrize(
     ("error", "ambiguous"),
     [
-        (NewConnectionError(None, "refused"), False),  # pyright: ignore[reportArgumentType]
-        (NameResolutionError("host", None, socket.gaierror("no such host")), False),  # pyright: ignore[reportArgumentType]
+        (NewConnectionError(NO_POOL, "refused"), False),
+        (NameResolutionError("host", NO_POOL, socket.gaierror("no such host")), False),
         (ConnectTimeoutError("slow"), False),
         (SSLError("CERTIFICATE_VERIFY_FAILED"), False),
         (SSLError("UNEXPECTED_EOF_WHILE_READING"), True),
-        (ReadTimeoutError(None, "/", "slow"), True),  # pyright: ignore[reportArgumentType]
+        (ReadTimeoutError(NO_POOL, "/", "slow"), True),
         (ProtocolError("Connection aborted."), True),
         (OSError("reset"), True),
     ],
@@ -139,7 +142,13 @@ def test_the_connection_is_kept(provider: Provider) -> None:
     assert {poster.post(str(number), b"{}", 5).verdict for number in range(5)} == {DELIVERED}
     first, last = provider.requests[0].connection, provider.requests[4].connection
     assert first != last
-    assert [request.connection for request in provider.requests] == [first, first, first, first, last]
+    assert [request.connection for request in provider.requests] == [
+        first,
+        first,
+        first,
+        first,
+        last,
+    ]
 
 
 def test_redirects_are_not_followed(httpserver: HTTPServer) -> None:
@@ -159,7 +168,11 @@ def test_a_refused_key_is_read_anew(httpserver: HTTPServer) -> None:
 
     httpserver.expect_request("/").respond_with_handler(answer)
     poster = client(httpserver.url_for("/"), lambda: next(keys))
-    assert [poster.post("1", b"{}", 5).verdict for _ in range(3)] == [MISCONFIGURED, DELIVERED, DELIVERED]
+    assert [poster.post("1", b"{}", 5).verdict for _ in range(3)] == [
+        MISCONFIGURED,
+        DELIVERED,
+        DELIVERED,
+    ]
 
 
 def test_an_unusable_key_file(httpserver: HTTPServer) -> None:
@@ -233,8 +246,10 @@ def test_a_refused_connection() -> None:
     assert (outcome.verdict, outcome.ambiguous) == (RETRY, False)
 
 
-def test_a_proxy_of_the_environment(httpserver: HTTPServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """https goes through the proxy of the environment; a loopback http endpoint never does."""
+def test_a_proxy_of_the_environment(
+    httpserver: HTTPServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An https endpoint is reached through the environment's proxy; a loopback http one never is."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         dead = f"http://127.0.0.1:{listening.getsockname()[1]}"
     monkeypatch.setenv("https_proxy", dead)
@@ -244,4 +259,8 @@ def test_a_proxy_of_the_environment(httpserver: HTTPServer, monkeypatch: pytest.
     httpserver.expect_request("/").respond_with_data(status=200)
     assert client(httpserver.url_for("/")).post("1", b"{}", 5).verdict is DELIVERED
     through_proxy = client("https://events.example/").post("1", b"{}", 5)
-    assert (through_proxy.verdict, through_proxy.reason, through_proxy.ambiguous) == (RETRY, "ProxyError", False)
+    assert (through_proxy.verdict, through_proxy.reason, through_proxy.ambiguous) == (
+        RETRY,
+        "ProxyError",
+        False,
+    )

@@ -12,14 +12,20 @@ import pytest
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.instrumentation.utils import suppress_instrumentation
-from opentelemetry.sdk.trace import SpanLimits, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, Decision, Sampler, SamplingResult
 
 import opentelemetry_instrumentation_cmdrdata
 from cmdrdata_exporter import CmdrDataSpanExporter, ConfigurationError, customer_context, faults
-from opentelemetry_instrumentation_cmdrdata import CmdrDataInstrumentor, calls, open_calls, patching, usage
+from opentelemetry_instrumentation_cmdrdata import (
+    CmdrDataInstrumentor,
+    calls,
+    open_calls,
+    patching,
+    usage,
+)
 from opentelemetry_instrumentation_cmdrdata.providers import provider_of
 from tests import replies
 from tests.metering import Meter, RecordedEvents, attributes
@@ -36,9 +42,17 @@ def the_classes() -> list[dict[str, Any]]:
     return [dict(vars(owner)) for owner in (openai.OpenAI, openai.AsyncOpenAI, openai.AzureOpenAI)]
 
 
+def span_id(span: ReadableSpan) -> int:
+    """Return the id of a span that has ended."""
+    context = span.get_span_context()
+    assert context is not None
+    return context.span_id
+
+
 def chat(sdk: openai.OpenAI) -> Any:
     """Make a call."""
-    return sdk.chat.completions.create(**ARGUMENTS)
+    completions: Any = sdk.chat.completions
+    return completions.create(**ARGUMENTS)
 
 
 def test_instrument_uninstrument_instrument(provider: Provider, events: RecordedEvents) -> None:
@@ -57,7 +71,9 @@ def test_instrument_uninstrument_instrument(provider: Provider, events: Recorded
             assert the_classes() == before
 
 
-def test_instrument_twice(provider: Provider, meter: Meter, caplog: pytest.LogCaptureFixture) -> None:
+def test_instrument_twice(
+    provider: Provider, meter: Meter, caplog: pytest.LogCaptureFixture
+) -> None:
     """A second `instrument` changes nothing and says so."""
     patched = the_classes()
     with caplog.at_level(logging.WARNING):
@@ -145,11 +161,14 @@ class Broken:
         raise RuntimeError("a fault of ours")
 
     def __call__(self, *_: object, **__: object) -> Any:
+        """Fail."""
         raise RuntimeError("a fault of ours")
 
 
 @pytest.mark.parametrize(
-    ("owner", "name"), WAYS, ids=[f"{getattr(owner, '__name__', owner)}.{name}" for owner, name in WAYS]
+    ("owner", "name"),
+    WAYS,
+    ids=[f"{getattr(owner, '__name__', owner)}.{name}" for owner, name in WAYS],
 )
 def test_whatever_fails_on_our_way(
     owner: object, name: str, provider: Provider, meter: Meter, monkeypatch: pytest.MonkeyPatch
@@ -160,7 +179,9 @@ def test_whatever_fails_on_our_way(
     def outcomes() -> list[Any]:
         found: list[Any] = []
         for form in FORMS:
-            reply = Reply(events=replies.chat_chunks()) if form.streaming else Reply(json=replies.CHAT)
+            reply = (
+                Reply(events=replies.chat_chunks()) if form.streaming else Reply(json=replies.CHAT)
+            )
             for world in ("sync", "async"):
                 provider.answer(CHAT, reply)
                 found.append(make(world, provider, "chat.completions", form, dict(ARGUMENTS)))
@@ -199,7 +220,10 @@ def test_a_span_processor_that_fails(provider: Provider, events: RecordedEvents)
 
 
 def test_a_fault_is_logged_once(
-    provider: Provider, meter: Meter, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    provider: Provider,
+    meter: Meter,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """A fault of ours is counted each time and logged once per kind."""
     monkeypatch.setattr(RecordedEvents, "record", failing)
@@ -249,7 +273,10 @@ def limited() -> TracerProvider:
 @pytest.mark.parametrize("make_provider", [no_provider, sampled_out, recorded_only, limited])
 @pytest.mark.parametrize("suppressed", [False, True])
 def test_no_telemetry_setting_changes_the_bill(
-    make_provider: Callable[[], TracerProvider | None], suppressed: bool, provider: Provider, events: RecordedEvents
+    make_provider: Callable[[], TracerProvider | None],
+    suppressed: bool,
+    provider: Provider,
+    events: RecordedEvents,
 ) -> None:
     """Samplers, limits, suppression and the lack of an SDK change spans, never events."""
     CmdrDataInstrumentor().instrument(
@@ -288,7 +315,7 @@ def test_the_ids_of_span_and_event(provider: Provider, meter: Meter) -> None:
     assert [span.parent and span.parent.span_id for span in spans] == [0x123456] * 2
     wire = meter.recorded.wire
     assert [(event["metadata"]["trace_id"], event["metadata"]["span_id"]) for event in wire] == [
-        (f"{0xABCDEF:032x}", f"{span.get_span_context().span_id:016x}") for span in spans
+        (f"{0xABCDEF:032x}", f"{span_id(span):016x}") for span in spans
     ]
     assert len({event["request"]["id"] for event in wire}) == 2
 
@@ -319,12 +346,14 @@ def test_sampling_sees_what_it_needs(provider: Provider, events: RecordedEvents)
 
     class Watching(Half):
         def should_sample(self, *args: Any, **kwargs: Any) -> SamplingResult:
-            found = kwargs.get("attributes") or (args[4] if len(args) > 4 else {})
+            """Keep the attributes it is shown."""
+            found: dict[str, Any] = kwargs.get("attributes") or (args[4] if len(args) > 4 else {})
             seen.update(found)
             return super().should_sample()
 
     CmdrDataInstrumentor().instrument(
-        tracer_provider=TracerProvider(sampler=Watching()), exporter=CmdrDataSpanExporter(delivery=events)
+        tracer_provider=TracerProvider(sampler=Watching()),
+        exporter=CmdrDataSpanExporter(delivery=events),
     )
     provider.answer(CHAT, Reply(json=replies.CHAT))
     with client(provider) as sdk:
@@ -360,13 +389,15 @@ def test_the_request_runs_inside_the_span(provider: Provider, events: RecordedEv
     CmdrDataInstrumentor().uninstrument()
     http, call = exported.get_finished_spans()
     assert http.parent is not None
-    assert http.parent.span_id == call.get_span_context().span_id
+    assert http.parent.span_id == span_id(call)
     assert otel_context.get_current() == before
     assert calls.running.get() is None
 
 
 @pytest.mark.parametrize("world", ["sync", "async"])
-def test_the_customer_is_settled_when_the_call_starts(world: str, provider: Provider, meter: Meter) -> None:
+def test_the_customer_is_settled_when_the_call_starts(
+    world: str, provider: Provider, meter: Meter
+) -> None:
     """A stream belongs to the customer of the moment it was asked for, wherever it is read."""
     provider.answer(CHAT, Reply(events=replies.chat_chunks()))
     if world == "sync":
@@ -469,13 +500,20 @@ def test_providers(host: str, expected: str) -> None:
 TELLS_RETRIES = VERSION >= (1, 50)
 
 
+def at_once(*_: object, **__: object) -> float:
+    """Wait next to nothing before the next attempt."""
+    return 0.001
+
+
 @pytest.mark.parametrize("world", ["sync", "async"])
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: form.name)
-def test_retries(world: str, form: Any, provider: Provider, meter: Meter, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_retries(
+    world: str, form: Any, provider: Provider, meter: Meter, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A call that the SDK retried is one call, which tells how often it was tried again."""
-    for owner in (openai._base_client.SyncAPIClient, openai._base_client.AsyncAPIClient):  # pyright: ignore[reportPrivateUsage]
+    for owner in (openai._base_client.SyncAPIClient, openai._base_client.AsyncAPIClient):
         name = "_calculate_retry_timeout"
-        monkeypatch.setattr(owner, name, lambda *_, **__: 0.001)  # pyright: ignore[reportUnknownLambdaType]
+        monkeypatch.setattr(owner, name, at_once)
     overloaded = Reply(status=503, json={"error": {"message": "overloaded"}})
     good = Reply(events=replies.chat_chunks()) if form.streaming else Reply(json=replies.CHAT)
     provider.answer(CHAT, overloaded, good)
@@ -484,18 +522,26 @@ def test_retries(world: str, form: Any, provider: Provider, meter: Meter, monkey
     with pytest.raises(openai.InternalServerError):
         make(world, provider, "chat.completions", form, ARGUMENTS, max_retries=2)
     assert len(provider.requests) == 5
-    assert [event["request"]["retry_count"] for event in meter.events()] == ([1, 2] if TELLS_RETRIES else [0, 0])
+    assert [event["request"]["retry_count"] for event in meter.events()] == (
+        [1, 2] if TELLS_RETRIES else [0, 0]
+    )
     assert [event["error"]["type"] for event in meter.events()] == [None, "server_error"]
 
 
 @pytest.mark.parametrize(
-    ("failure", "kind"), [("refused", "connection_error"), ("slow", "timeout")], ids=["refused", "slow"]
+    ("failure", "kind"),
+    [("refused", "connection_error"), ("slow", "timeout")],
+    ids=["refused", "slow"],
 )
-def test_failures_without_an_answer(failure: str, kind: str, provider: Provider, meter: Meter) -> None:
+def test_failures_without_an_answer(
+    failure: str, kind: str, provider: Provider, meter: Meter
+) -> None:
     """A request that never got an answer may have been charged: its usage is missing, not zero."""
     provider.answer(CHAT, Reply(silent=True))
     port = 1 if failure == "refused" else provider.port
-    sdk = openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="sk-test", max_retries=0, timeout=0.5)
+    sdk = openai.OpenAI(
+        base_url=f"http://127.0.0.1:{port}/v1", api_key="sk-test", max_retries=0, timeout=0.5
+    )
     with sdk, pytest.raises(openai.APIConnectionError):
         chat(sdk)
     (event,) = meter.events()
@@ -526,7 +572,14 @@ def test_without_openai(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptu
 
 @pytest.mark.parametrize(
     ("version", "warned"),
-    [("1.0.0", False), ("2.54.0", False), ("3.99.1", False), ("4.0.0", True), ("0.28.1", True), ("odd", True)],
+    [
+        ("1.0.0", False),
+        ("2.54.0", False),
+        ("3.99.1", False),
+        ("4.0.0", True),
+        ("0.28.1", True),
+        ("odd", True),
+    ],
 )
 def test_untested_versions(
     version: str, warned: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -535,7 +588,11 @@ def test_untested_versions(
     monkeypatch.setattr(opentelemetry_instrumentation_cmdrdata, "_openai_version", lambda: version)
     CmdrDataInstrumentor().instrument(skip_dep_check=True)
     CmdrDataInstrumentor().uninstrument()
-    warnings = [record.getMessage() for record in caplog.records if "is not among the versions" in record.getMessage()]
+    warnings = [
+        record.getMessage()
+        for record in caplog.records
+        if "is not among the versions" in record.getMessage()
+    ]
     assert len(warnings) == warned
 
 

@@ -1,4 +1,4 @@
-"""The delivery in memory: every event is somewhere, retries are patient, and the end of the process tells what is left."""
+"""The delivery in memory: every event is somewhere, retries are patient, and the exit tells what is left."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import logging
 import os
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from cmdrdata_exporter.delivery import Header
 from cmdrdata_exporter.delivery.http import Outcome, Verdict
+from cmdrdata_exporter.delivery.local import LocalDelivery
 from cmdrdata_exporter.delivery.memory import PROBE_INTERVAL, MemoryDelivery
 
 ACME = Header("acme", "m", "chat.completions", "reported", {"input_tokens": 1}, "2026-11-21")
@@ -49,15 +51,15 @@ class Backend:
         return self.outcomes.pop(0) if len(self.outcomes) > 1 else self.outcomes[0]
 
 
-def delivery(backend: Callable[[str, bytes, float], Outcome] | None, **options: object) -> MemoryDelivery:
+def delivery(backend: Callable[[str, bytes, float], Outcome], **options: Any) -> MemoryDelivery:
     """Return a delivery without threads: it sends when it is flushed."""
-    return MemoryDelivery(backend, senders=0, **options)  # pyright: ignore[reportArgumentType]
+    return MemoryDelivery(backend, senders=0, **options)
 
 
 def counts(delivery: MemoryDelivery) -> dict[str, int]:
     """Return what is not zero, having checked that every event is somewhere."""
     found = delivery.counts
-    states = ("delivered", "local", "pending", "in_flight", "held", "dead", "overflowed")
+    states = ("delivered", "pending", "in_flight", "held", "dead", "overflowed")
     assert found["recorded"] == sum(found[state] for state in states)
     return {state: number for state, number in found.items() if number}
 
@@ -196,12 +198,13 @@ def test_events_without_a_customer() -> None:
 
 def test_local() -> None:
     """Without a backend this process is the destination."""
-    local = delivery(None)
+    local = LocalDelivery()
     local.record("1", ACME, b"{}")
     local.record("2", NOBODY, b"{}")
     assert local.flush(1)
-    assert counts(local) == {"recorded": 2, "local": 2}
-    assert [event.id for event in local.local] == ["1", "2"]
+    local.close(1)
+    assert local.counts == {"recorded": 2, "local": 2}
+    assert [event.id for event in local.events] == ["1", "2"]
 
 
 def test_a_full_memory(caplog: pytest.LogCaptureFixture) -> None:
@@ -225,8 +228,14 @@ def test_the_end_of_the_process(caplog: pytest.LogCaptureFixture) -> None:
         ending.record(event_id, header, b'{"of":"%s"}' % event_id.encode())
     with caplog.at_level(logging.ERROR, "cmdrdata"):
         ending.close(0.1)
-    lines = [record.getMessage() for record in caplog.records if record.getMessage().startswith("{")]
-    assert [json.loads(line)["event"] for line in lines] == [{"of": "pending"}, {"of": "held"}, {"of": "dead"}]
+    lines = [
+        record.getMessage() for record in caplog.records if record.getMessage().startswith("{")
+    ]
+    assert [json.loads(line)["event"] for line in lines] == [
+        {"of": "pending"},
+        {"of": "held"},
+        {"of": "dead"},
+    ]
 
 
 def test_a_post_that_raises() -> None:
@@ -253,12 +262,20 @@ def test_a_forked_child() -> None:
     if child == 0:  # pragma: no cover - measured in the parent only
         waiting.record("child's", ACME, b"{}")
         waiting.flush(5)
-        os.write(writer, json.dumps([len(resets), [i for i, _ in backend.received], waiting.counts]).encode())
+        os.write(
+            writer,
+            json.dumps([len(resets), [i for i, _ in backend.received], waiting.counts]).encode(),
+        )
         os._exit(0)
     os.waitpid(child, 0)
     os.close(writer)
     with os.fdopen(reader) as pipe:
         reset, received, childs_counts = json.load(pipe)
-    assert (reset, received, childs_counts["recorded"], childs_counts["delivered"]) == (1, ["child's"], 1, 1)
+    assert (reset, received, childs_counts["recorded"], childs_counts["delivered"]) == (
+        1,
+        ["child's"],
+        1,
+        1,
+    )
     assert waiting.flush(5)
     assert [event_id for event_id, _ in backend.received] == ["parent's"]

@@ -43,7 +43,14 @@ NO_METRICS_NO_LOGS = {"OTEL_METRICS_EXPORTER": "none", "OTEL_LOGS_EXPORTER": "no
         ({}, ["--exporter_otlp_protocol=http/protobuf", "app", "--traces_exporter", "zipkin"], []),
         (
             {"OTEL_TRACES_EXPORTER": "none"},
-            ["--metrics_exporter", "none", "--logs_exporter=prometheus", "--service_name", "x", "app"],
+            [
+                "--metrics_exporter",
+                "none",
+                "--logs_exporter=prometheus",
+                "--service_name",
+                "x",
+                "app",
+            ],
             [
                 "the logs exporter prometheus (OTEL_LOGS_EXPORTER=prometheus): "
                 "install what provides it, or set OTEL_LOGS_EXPORTER=none"
@@ -51,9 +58,13 @@ NO_METRICS_NO_LOGS = {"OTEL_METRICS_EXPORTER": "none", "OTEL_LOGS_EXPORTER": "no
         ),
     ],
 )
-def test_missing_exporters(environ: dict[str, str], arguments: list[str], expected: list[str]) -> None:
+def test_missing_exporters(
+    environ: dict[str, str], arguments: list[str], expected: list[str]
+) -> None:
     """Each exporter that OpenTelemetry will look for in vain is named, with its origin and two ways out."""
-    assert missing_exporters(environ, arguments, lambda group: HTTP_ONLY.get(group, set())) == expected
+    assert (
+        missing_exporters(environ, arguments, lambda group: HTTP_ONLY.get(group, set())) == expected
+    )
 
 
 def test_without_a_distribution() -> None:

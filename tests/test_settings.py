@@ -60,9 +60,15 @@ def test_a_key_alone() -> None:
 
 def test_arguments_prevail() -> None:
     """An argument prevails over its variable; a key passed in code without a name is an account of its own."""
-    environ = {"CMDRDATA_API_KEY": KEY, "CMDRDATA_API_KEY_FILE": "", "CMDRDATA_ENDPOINT": "https://env.example/"}
+    environ = {
+        "CMDRDATA_API_KEY": KEY,
+        "CMDRDATA_API_KEY_FILE": "",
+        "CMDRDATA_ENDPOINT": "https://env.example/",
+    }
     one = Settings.read(environ, api_key="tk-another-key-of-the-user")
-    two = Settings.read(environ, api_key="tk-a-third-key-of-the-user", endpoint="http://localhost:1/x", account="b")
+    two = Settings.read(
+        environ, api_key="tk-a-third-key-of-the-user", endpoint="http://localhost:1/x", account="b"
+    )
     assert (one.api_key, one.endpoint) == ("tk-another-key-of-the-user", "https://env.example/")
     assert len(one.account) == 12
     assert "another" not in one.account
@@ -86,8 +92,14 @@ MISTAKES = [
     ),
     ({"CMDRDATA_API_KEY": "tk-" + "x" * 498}, "CMDRDATA_API_KEY has 501 characters; "),
     ({"CMDRDATA_API_KEY": "tk-0123456789 0123456789"}, "CMDRDATA_API_KEY holds whitespace; "),
-    ({"CMDRDATA_API_KEY": "tk-0123456789\x00123456789"}, "CMDRDATA_API_KEY holds control or non-ASCII characters; "),
-    ({"CMDRDATA_API_KEY": "tk-0123456789é123456789"}, "CMDRDATA_API_KEY holds control or non-ASCII characters; "),
+    (
+        {"CMDRDATA_API_KEY": "tk-0123456789\x00123456789"},
+        "CMDRDATA_API_KEY holds control or non-ASCII characters; ",
+    ),
+    (
+        {"CMDRDATA_API_KEY": "tk-0123456789é123456789"},
+        "CMDRDATA_API_KEY holds control or non-ASCII characters; ",
+    ),
     (
         {"CMDRDATA_API_KEY": KEY, "CMDRDATA_API_KEY_FILE": "/somewhere"},
         "CMDRDATA_API_KEY and CMDRDATA_API_KEY_FILE are both set; one key is expected: unset one of them",
@@ -107,20 +119,35 @@ MISTAKES = [
         "CMDRDATA_ENDPOINT is 'api.cmdrdata.ai'; expected is the full https:// URL to POST events to, such as "
         "https://api.cmdrdata.ai/api/events",
     ),
-    ({"CMDRDATA_ENDPOINT": "https:///path"}, "CMDRDATA_ENDPOINT is 'https:///path'; expected is the full https://"),
-    ({"CMDRDATA_ENDPOINT": "https://a b/"}, "CMDRDATA_ENDPOINT holds whitespace or control characters; expected"),
-    ({"CMDRDATA_ENDPOINT": "https://host:port/"}, "CMDRDATA_ENDPOINT is not a URL (Port could not be cast"),
+    (
+        {"CMDRDATA_ENDPOINT": "https:///path"},
+        "CMDRDATA_ENDPOINT is 'https:///path'; expected is the full https://",
+    ),
+    (
+        {"CMDRDATA_ENDPOINT": "https://a b/"},
+        "CMDRDATA_ENDPOINT holds whitespace or control characters; expected",
+    ),
+    (
+        {"CMDRDATA_ENDPOINT": "https://host:port/"},
+        "CMDRDATA_ENDPOINT is not a URL (Port could not be cast",
+    ),
     (
         {"CMDRDATA_ENDPOINT": f"https://user:{KEY}@host/"},
         "CMDRDATA_ENDPOINT holds a user name or password; expected is the full https://",
     ),
     ({"CMDRDATA_ENABLED": "yes"}, "CMDRDATA_ENABLED is 'yes'; expected one of: true, false"),
-    ({"CMDRDATA_UNATTRIBUTED": "drop"}, "CMDRDATA_UNATTRIBUTED is 'drop'; expected one of: hold, send"),
+    (
+        {"CMDRDATA_UNATTRIBUTED": "drop"},
+        "CMDRDATA_UNATTRIBUTED is 'drop'; expected one of: hold, send",
+    ),
     (
         {"CMDRDATA_CUSTOMER_ID": "a\nb"},
         "CMDRDATA_CUSTOMER_ID has 3 characters or holds control characters; expected are 1 to 256 printable characters",
     ),
-    ({"CMDRDATA_ACCOUNT": "x" * 257}, "CMDRDATA_ACCOUNT has 257 characters or holds control characters; "),
+    (
+        {"CMDRDATA_ACCOUNT": "x" * 257},
+        "CMDRDATA_ACCOUNT has 257 characters or holds control characters; ",
+    ),
 ]
 
 
@@ -148,7 +175,9 @@ def test_an_unusable_key_file(tmp_path: Path) -> None:
     file.write_text("not a key at all")
     with pytest.raises(ConfigurationError) as raised:
         Settings.read({"CMDRDATA_API_KEY_FILE": str(file)})
-    assert str(raised.value).startswith(f"CMDRDATA_API_KEY_FILE: the content of '{file}' has 16 characters")
+    assert str(raised.value).startswith(
+        f"CMDRDATA_API_KEY_FILE: the content of '{file}' has 16 characters"
+    )
     assert "not a key at all" not in str(raised.value)
     file.write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigurationError, match="it is not UTF-8 text"):

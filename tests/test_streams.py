@@ -1,4 +1,4 @@
-"""Streams end on every path, at once where nobody waits for the rest, and are billed with what the provider reported."""
+"""Streams end on every path, at once where nobody waits for more, and are billed with what was reported."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import gc
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -27,7 +27,7 @@ ARGUMENTS: dict[str, Any] = {"model": "gpt-4o-mini", "messages": MESSAGES}
 
 
 @contextmanager
-def no_garbage_collection() -> Iterator[None]:
+def no_garbage_collection() -> Generator[None]:
     """Whatever ends inside, ends because nothing refers to it any more."""
     gc.collect()
     gc.disable()
@@ -63,7 +63,13 @@ REPORTED = {
     "finish": "stop",
     "error": None,
 }
-CUT = {"tokens": (0, 0, 0), "status": "partial", "response": "chatcmpl-1", "finish": None, "error": None}
+CUT = {
+    "tokens": (0, 0, 0),
+    "status": "partial",
+    "response": "chatcmpl-1",
+    "finish": None,
+    "error": None,
+}
 NEVER_READ = {**CUT, "response": None}
 
 
@@ -227,12 +233,15 @@ def test_a_cancelled_task(provider: Provider, meter: Meter) -> None:
 
 def test_a_cancelled_request(provider: Provider, meter: Meter) -> None:
     """Cancelling a request that waits for its answer ends the call as cancelled: the provider may charge it."""
-    provider.answer(CHAT, Reply(events=[], hold_after=0, headers={"content-type": "application/json"}))
+    provider.answer(
+        CHAT, Reply(events=[], hold_after=0, headers={"content-type": "application/json"})
+    )
 
     async def application() -> None:
         async with async_client(provider) as sdk:
-            task = asyncio.create_task(sdk.chat.completions.create(**ARGUMENTS))
-            while not provider.requests:
+            call: Any = sdk.chat.completions.create(**ARGUMENTS)
+            task = asyncio.create_task(call)
+            while not provider.requests:  # noqa: ASYNC110 - another thread fills the list
                 await asyncio.sleep(0)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
@@ -299,7 +308,12 @@ def test_usage_on_several_chunks(provider: Provider, meter: Meter) -> None:
     chunks = replies.chat_chunks(usage=None)
     for number, chunk in enumerate(chunks):
         details = {"completion_tokens_details": {"reasoning_tokens": 1}} if number == 0 else {}
-        chunk["usage"] = {"prompt_tokens": 5, "completion_tokens": number, "total_tokens": 5 + number, **details}
+        chunk["usage"] = {
+            "prompt_tokens": 5,
+            "completion_tokens": number,
+            "total_tokens": 5 + number,
+            **details,
+        }
     provider.answer(CHAT, Reply(events=chunks))
     with client(provider) as sdk:
         list(sdk.chat.completions.create(stream=True, **ARGUMENTS))
@@ -310,8 +324,13 @@ def test_usage_on_several_chunks(provider: Provider, meter: Meter) -> None:
 
 def test_several_choices(provider: Provider, meter: Meter) -> None:
     """Finish reasons are told for each choice, in the order of the choices, however their chunks interleave."""
-    head = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "m"}
-    chunks = [
+    head: dict[str, Any] = {
+        "id": "chatcmpl-1",
+        "object": "chat.completion.chunk",
+        "created": 1,
+        "model": "m",
+    }
+    chunks: list[dict[str, Any]] = [
         {**head, "choices": [{"index": index, "delta": {}, "finish_reason": reason}]}
         for index, reason in ((0, None), (1, None), (2, None), (1, "length"), (0, "stop"))
     ]
@@ -362,7 +381,11 @@ def test_the_exit_of_the_process(provider: Provider) -> None:
     """A stream that is still open when the process exits is billed then."""
     provider.answer(CHAT, Reply(events=replies.chat_chunks(), hold_after=2))
     done = subprocess.run(
-        [sys.executable, "-c", EXIT, provider.url], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", EXIT, provider.url],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert (done.stdout, done.returncode) == ("partial\n", 0), done.stderr
 
@@ -373,7 +396,11 @@ if VERSION >= (1, 40):
         """The SDK's stream helper closes the response alone, and that ends the call at once."""
         provider.answer(CHAT, Reply(events=replies.chat_chunks(), hold_after=2))
         chat = client(provider)
-        completions: Any = chat.chat.completions if hasattr(chat.chat.completions, "stream") else chat.beta.chat.completions
+        completions: Any = (
+            chat.chat.completions
+            if hasattr(chat.chat.completions, "stream")
+            else chat.beta.chat.completions
+        )
         with no_garbage_collection():
             with completions.stream(**ARGUMENTS) as stream:
                 for _ in stream:
@@ -386,7 +413,11 @@ if VERSION >= (1, 40):
         """A call through the stream helper is one call."""
         provider.answer(CHAT, Reply(events=replies.chat_chunks()))
         with client(provider) as sdk:
-            completions: Any = sdk.chat.completions if hasattr(sdk.chat.completions, "stream") else sdk.beta.chat.completions
+            completions: Any = (
+                sdk.chat.completions
+                if hasattr(sdk.chat.completions, "stream")
+                else sdk.beta.chat.completions
+            )
             with completions.stream(**ARGUMENTS) as stream:
                 final = stream.get_final_completion()
         assert final.choices[0].message.content == "hello"
@@ -396,7 +427,11 @@ if VERSION >= (1, 40):
         """`parse` is one call."""
         provider.answer(CHAT, Reply(json=replies.CHAT))
         with client(provider) as sdk:
-            completions: Any = sdk.chat.completions if hasattr(sdk.chat.completions, "parse") else sdk.beta.chat.completions
+            completions: Any = (
+                sdk.chat.completions
+                if hasattr(sdk.chat.completions, "parse")
+                else sdk.beta.chat.completions
+            )
             completions.parse(**ARGUMENTS)
         assert facts(the_event(meter)) == REPORTED
 
@@ -425,7 +460,13 @@ if VERSION >= (1, 66):
 
     def test_function_calls_of_a_response(provider: Provider, meter: Meter) -> None:
         """A response that calls functions finishes for that reason."""
-        call = {"type": "function_call", "id": "fc_1", "call_id": "c", "name": "f", "arguments": "{}"}
+        call = {
+            "type": "function_call",
+            "id": "fc_1",
+            "call_id": "c",
+            "name": "f",
+            "arguments": "{}",
+        }
         provider.answer("/v1/responses", Reply(json={**replies.RESPONSE, "output": [call]}))
         with client(provider) as sdk:
             sdk.responses.create(model="gpt-5-mini", input="hello")

@@ -31,11 +31,22 @@ READERS = [read_chat, read_chat_chunk, read_response, read_response_event, read_
         [],
         {},
         {"choices": None, "usage": None, "output": None, "data": None},
-        {"choices": [None, 5, {"index": "0", "finish_reason": 7}], "usage": "none", "model": 5, "id": None},
+        {
+            "choices": [None, 5, {"index": "0", "finish_reason": 7}],
+            "usage": "none",
+            "model": 5,
+            "id": None,
+        },
         {"usage": {"prompt_tokens": None, "completion_tokens": {}, "prompt_tokens_details": 5}},
         {"type": "response.completed", "response": None},
         {"type": ["response.completed"]},
-        {"status": 5, "output": [None], "conversation": "c", "incomplete_details": [], "error": "x"},
+        {
+            "status": 5,
+            "output": [None],
+            "conversation": "c",
+            "incomplete_details": [],
+            "error": "x",
+        },
     ],
 )
 def test_anything(reader: Any, body: object) -> None:
@@ -107,7 +118,15 @@ def test_counts(value: object, expected: int | None) -> None:
             {"prompt": {"id": "pmpt_1", "version": "2", "variables": {"secret": "x"}}},
             {"gen_ai.prompt.name": "pmpt_1", "gen_ai.prompt.version": "2"},
         ),
-        ({"prompt": "a text", "messages": [{"content": "a text"}], "input": "a text", "user": "x"}, {}),
+        (
+            {
+                "prompt": "a text",
+                "messages": [{"content": "a text"}],
+                "input": "a text",
+                "user": "x",
+            },
+            {},
+        ),
     ],
 )
 def test_requests(parameters: dict[str, Any], expected: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -32,7 +33,9 @@ print("done")
 
 def run(provider: Provider, tmp_path: Path, **environ: str) -> subprocess.CompletedProcess[str]:
     """Run the program in a process of its own."""
-    provider.answer("/v1/chat/completions", Reply(json=replies.CHAT), Reply(events=replies.chat_chunks()))
+    provider.answer(
+        "/v1/chat/completions", Reply(json=replies.CHAT), Reply(events=replies.chat_chunks())
+    )
     provider.answer("/v1/embeddings", Reply(json=replies.EMBEDDINGS))
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
@@ -40,7 +43,11 @@ def run(provider: Provider, tmp_path: Path, **environ: str) -> subprocess.Comple
     done = subprocess.run(
         [bin_directory / "opentelemetry-instrument", sys.executable, program, provider.url],
         env={
-            **{name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "CMDRDATA_"))},
+            **{
+                name: value
+                for name, value in os.environ.items()
+                if not name.startswith(("OTEL_", "CMDRDATA_"))
+            },
             "PATH": f"{bin_directory}{os.pathsep}{os.environ['PATH']}",
             "OTEL_METRICS_EXPORTER": "none",
             "OTEL_LOGS_EXPORTER": "none",
@@ -56,19 +63,29 @@ def run(provider: Provider, tmp_path: Path, **environ: str) -> subprocess.Comple
     return done
 
 
-def events(backend: HTTPServer) -> list[dict[str, object]]:
+def events(backend: HTTPServer) -> list[dict[str, Any]]:
     """Return the events that arrived, in the order in which their calls ended."""
-    found = [json.loads(request.get_data()) for request, _ in backend.log if request.path == "/api/events"]
-    return sorted(found, key=lambda event: event["metadata"]["endpoint"] + str(event["request"]["streaming"]))
+    found: list[dict[str, Any]] = [
+        json.loads(request.get_data())
+        for request, _ in backend.log
+        if request.path == "/api/events"
+    ]
+    return sorted(
+        found, key=lambda event: event["metadata"]["endpoint"] + str(event["request"]["streaming"])
+    )
 
 
-FACTS = [("acme", "chat.completions", 29), ("acme", "chat.completions", 29), ("acme", "embeddings", 9)]
+FACTS = [
+    ("acme", "chat.completions", 29),
+    ("acme", "chat.completions", 29),
+    ("acme", "embeddings", 9),
+]
 
 
 def facts(backend: HTTPServer) -> list[tuple[object, object, object]]:
     """Return what was billed."""
     return [
-        (event["customer_id"], event["metadata"]["endpoint"], event["total_tokens"])  # pyright: ignore
+        (event["customer_id"], event["metadata"]["endpoint"], event["total_tokens"])
         for event in events(backend)
     ]
 
@@ -108,7 +125,9 @@ def test_beside_otlp(provider: Provider, backend: HTTPServer, tmp_path: Path) ->
                 for span in scope.spans
                 if scope.scope.name == "opentelemetry_instrumentation_cmdrdata"
             )
-    found = {(event["metadata"]["trace_id"], event["metadata"]["span_id"]) for event in events(backend)}  # pyright: ignore
+    found = {
+        (event["metadata"]["trace_id"], event["metadata"]["span_id"]) for event in events(backend)
+    }
     assert len(spans) == 3
     assert found == spans
     assert facts(backend) == FACTS
@@ -141,7 +160,9 @@ def test_metering_is_direct(
     assert "Traceback" not in done.stderr
 
 
-def test_a_missing_exporter_is_told_loudly(provider: Provider, backend: HTTPServer, tmp_path: Path) -> None:
+def test_a_missing_exporter_is_told_loudly(
+    provider: Provider, backend: HTTPServer, tmp_path: Path
+) -> None:
     """Where OpenTelemetry fails to start, before it loads us, the first thing on stderr says what that means."""
     done = run(
         provider,

@@ -143,6 +143,7 @@ def run_application(home: str, env: dict[str, str]) -> subprocess.CompletedProce
             encoding="utf-8",
             errors="replace",
             timeout=TIMEOUT_SECONDS,
+            check=False,
         )
     except subprocess.TimeoutExpired as error:
         # Bytes even in text mode: https://github.com/python/cpython/issues/87597

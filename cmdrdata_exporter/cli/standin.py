@@ -86,7 +86,7 @@ class _Connection(BaseHTTPRequestHandler):
     # Head and body are two writes: with Nagle's algorithm the second waits 40 ms for an ACK.
     disable_nagle_algorithm = True
 
-    def do_POST(self) -> None:  # noqa: N802, the name http.server calls
+    def do_POST(self) -> None:
         """Read a JSON request, write the stand-in's reply."""
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         reply = cast("StandIn", self.server).answer(self.path, dict(self.headers.items()), body)
@@ -98,7 +98,7 @@ class _Connection(BaseHTTPRequestHandler):
         for piece in pieces:
             self.wfile.write(piece)
 
-    def log_message(self, format: str, *args: object) -> None:
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name there
         """Keep the terminal for the demo."""
 
 
@@ -123,7 +123,7 @@ class CmdrDataStandIn(StandIn):
 class OpenAIStandIn(StandIn):
     """An OpenAI that answers chats and embeddings with made-up content and token counts."""
 
-    def answer(self, path: str, headers: Mapping[str, str], body: Json) -> Reply:
+    def answer(self, path: str, headers: Mapping[str, str], body: Json) -> Reply:  # noqa: ARG002
         """Route by path; as at OpenAI, an unknown model is a 404 too."""
         if path not in ("/v1/chat/completions", "/v1/embeddings"):
             return _refusal(f"Invalid URL (POST {path})", code=None)

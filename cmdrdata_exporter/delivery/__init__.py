@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,14 @@ class Header:
     """What was used: `input_tokens`, `output_tokens` and the other units of the event."""
     day: str
     """The UTC day of the event, `2026-11-21`."""
+
+
+class Event(NamedTuple):
+    """An event as a delivery keeps it."""
+
+    id: str
+    header: Header
+    body: bytes
 
 
 class Delivery(Protocol):

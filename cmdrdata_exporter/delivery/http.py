@@ -69,7 +69,9 @@ def classify(status: int, headers: Mapping[str, str], body: str, now: float) -> 
     reason = f"HTTP {status}"
     if 200 <= status < 300:
         return Outcome(Verdict.DELIVERED, reason)
-    if status == 409 or (status == 422 and any(phrase in body.lower() for phrase in _ALREADY_EXISTS)):
+    if status == 409 or (
+        status == 422 and any(phrase in body.lower() for phrase in _ALREADY_EXISTS)
+    ):
         return Outcome(Verdict.DUPLICATE, reason)
     if status in (400, 413, 422):
         return Outcome(Verdict.REFUSED, reason)
@@ -180,7 +182,10 @@ class Client:
         finally:
             response.release_conn()
         outcome = classify(
-            response.status, {k.lower(): v for k, v in response.headers.items()}, text, self._clock()
+            response.status,
+            {k.lower(): v for k, v in response.headers.items()},
+            text,
+            self._clock(),
         )
         if outcome.verdict is Verdict.MISCONFIGURED:
             self._key = None

@@ -16,9 +16,8 @@ import time
 import weakref
 from collections import Counter, deque
 from collections.abc import Callable
-from typing import NamedTuple
 
-from cmdrdata_exporter.delivery import Header
+from cmdrdata_exporter.delivery import Event, Header
 from cmdrdata_exporter.delivery.http import Outcome, Verdict
 
 _logger = logging.getLogger("cmdrdata")
@@ -36,22 +35,14 @@ FIRST_BACKOFF = 0.5
 LONGEST_BACKOFF = 60.0
 
 
-class Event(NamedTuple):
-    """An event as the exporter recorded it."""
-
-    id: str
-    header: Header
-    body: bytes
-
-
 class MemoryDelivery:
     """
     Hands events to a few sender threads, which retry each until the backend took or refused it.
 
-    `counts` says where every event is: recorded = delivered + local + pending + in_flight + held + dead + overflowed.
+    `counts` says where every event is: recorded = delivered + pending + in_flight + held + dead + overflowed.
 
     Args:
-        post: sends one event; None where this process is the destination (`local`).
+        post: sends one event.
         reset: what a forked child does before it sends its own events.
         hold_unattributed: keep events without a customer instead of sending them.
         capacity: how many events are kept at most; further ones go to the log.
@@ -61,7 +52,7 @@ class MemoryDelivery:
 
     def __init__(
         self,
-        post: Post | None,
+        post: Post,
         *,
         reset: Callable[[], None] = lambda: None,
         hold_unattributed: bool = True,
@@ -79,11 +70,9 @@ class MemoryDelivery:
         _deliveries.add(self)
 
     def _clear(self) -> None:
-        """Start empty: at first, and in a forked child, whose parent sends what it had recorded."""
         self._changed = threading.Condition()
         self._pending: deque[Event] = deque()
         self.held: deque[Event] = deque()
-        self.local: deque[Event] = deque(maxlen=self._capacity)
         self.dead: list[tuple[Event, str]] = []
         self._counts: Counter[str] = Counter()
         self._in_flight = 0
@@ -99,7 +88,6 @@ class MemoryDelivery:
             return {
                 "recorded": self._counts["recorded"],
                 "delivered": self._counts["delivered"],
-                "local": self._counts["local"],
                 "pending": len(self._pending),
                 "in_flight": self._in_flight,
                 "held": len(self.held),
@@ -113,10 +101,6 @@ class MemoryDelivery:
         event = Event(event_id, header, body)
         with self._changed:
             self._counts["recorded"] += 1
-            if self._post is None:
-                self._counts["local"] += 1
-                self.local.append(event)
-                return
             kept = len(self._pending) + len(self.held) + len(self.dead)
             if kept >= self._capacity:
                 self._counts["overflowed"] += 1
@@ -165,7 +149,10 @@ class MemoryDelivery:
 
     def _start_senders(self) -> None:
         """Start one more sender while all are busy. Called under the lock."""
-        if len(self._threads) < self._senders and len(self._pending) > len(self._threads) - self._in_flight:
+        if (
+            len(self._threads) < self._senders
+            and len(self._pending) > len(self._threads) - self._in_flight
+        ):
             thread = threading.Thread(target=self._run, name="cmdrdata-sender", daemon=True)
             try:
                 thread.start()
@@ -199,7 +186,6 @@ class MemoryDelivery:
         return self._pending.popleft()
 
     def _send(self, event: Event, timeout: float) -> None:
-        assert self._post is not None
         outcome = Outcome(Verdict.RETRY, "interrupted", ambiguous=True)
         try:
             outcome = self._post(event.id, event.body, min(timeout, ATTEMPT_TIMEOUT))
@@ -240,21 +226,28 @@ class MemoryDelivery:
             longest = min(FIRST_BACKOFF * 2**self._failures, LONGEST_BACKOFF)
             self._failures = min(self._failures + 1, 16)
             # Full jitter, so that the clients of a backend that was down do not return in step.
-            self._close_gate(random.uniform(0, longest))
+            self._close_gate(random.uniform(0, longest))  # noqa: S311 - no secret
 
     def _close_gate(self, seconds: float) -> None:
         self._closed_until = max(self._closed_until, self._clock() + seconds)
 
-    def _after_fork_in_child(self) -> None:
+    def forked(self) -> None:
+        """Start anew in a forked child: what its parent recorded, the parent sends."""
         self._clear()
         self._reset()
 
 
 def _log_lost(events: list[Event], reason: str) -> None:
     """Write events to the log, from which they can be recovered: `"event"` is exactly what would have been sent."""
-    _logger.error("%d usage events were not delivered (%s). One line each follows:", len(events), reason)
+    _logger.error(
+        "%d usage events were not delivered (%s). One line each follows:", len(events), reason
+    )
     for event in events:
-        _logger.error('{"cmdrdata": "undelivered", "id": %s, "event": %s}', json.dumps(event.id), event.body.decode())
+        _logger.error(
+            '{"cmdrdata": "undelivered", "id": %s, "event": %s}',
+            json.dumps(event.id),
+            event.body.decode(),
+        )
 
 
 _deliveries: weakref.WeakSet[MemoryDelivery] = weakref.WeakSet()
@@ -262,8 +255,7 @@ _deliveries: weakref.WeakSet[MemoryDelivery] = weakref.WeakSet()
 
 def _after_fork_in_child() -> None:
     for delivery in list(_deliveries):
-        delivery._after_fork_in_child()  # pyright: ignore[reportPrivateUsage]
+        delivery.forked()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -149,6 +149,7 @@ def report() -> subprocess.CompletedProcess[str]:
         env={**os.environ, **elsewhere, "COLUMNS": "80"},
         capture_output=True,
         encoding="utf-8",
+        check=False,
     )
 
 

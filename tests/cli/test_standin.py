@@ -33,13 +33,13 @@ def client() -> Iterator[OpenAI]:
 
 def post(url: str, key: str) -> int:
     """Post an event and return the status."""
-    request = urllib.request.Request(
+    request = urllib.request.Request(  # noqa: S310 - the stand-in is on loopback
         url,
         data=json.dumps({"customer_id": "acme"}).encode(),
         headers={"Authorization": f"Bearer {key}", "Content-Type": "application/json"},
     )
     try:
-        with urllib.request.urlopen(request) as response:
+        with urllib.request.urlopen(request) as response:  # noqa: S310 - the stand-in is on loopback
             return response.status
     except urllib.error.HTTPError as error:
         with error:

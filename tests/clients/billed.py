@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 class Run(Protocol):
     """Run a command, or one of `programs/`, to its end; return what it printed."""
 
-    def __call__(self, command: str, *arguments: str) -> str: ...
+    def __call__(self, command: str, *arguments: str) -> str:
+        """Run it, and return its standard output."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)

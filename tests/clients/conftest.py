@@ -80,7 +80,7 @@ def run(
 
     def run(command: str, *arguments: str) -> str:
         program = ["python", str(PROGRAMS / command)] if command.endswith(".py") else [command]
-        finished = subprocess.run(  # noqa: S603  (the commands are the tests' own)
+        finished = subprocess.run(
             [SCRIPTS / "opentelemetry-instrument", SCRIPTS / program[0], *program[1:], *arguments],
             env=environment,
             cwd=tmp_path,

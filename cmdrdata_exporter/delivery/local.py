@@ -1,0 +1,38 @@
+"""A delivery that goes nowhere: this process is the destination, and its events are final."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+
+from cmdrdata_exporter.delivery import Event, Header
+
+CAPACITY = 10_000
+"""How many events are kept; of older ones only the count."""
+
+
+class LocalDelivery:
+    """Keeps the latest events in memory, for whoever asks this process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._recorded = 0
+        self.events: deque[Event] = deque(maxlen=CAPACITY)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many events are in each state."""
+        return {"recorded": self._recorded, "local": self._recorded}
+
+    def record(self, event_id: str, header: Header, body: bytes) -> None:
+        """See `Delivery.record`."""
+        with self._lock:
+            self._recorded += 1
+            self.events.append(Event(event_id, header, body))
+
+    def flush(self, timeout: float) -> bool:  # noqa: ARG002 - nothing waits here
+        """See `Delivery.flush`."""
+        return True
+
+    def close(self, timeout: float) -> None:
+        """End with the process, as announced."""
