@@ -239,8 +239,8 @@ def test_a_cancelled_request(provider: Provider, meter: Meter) -> None:
 
     async def application() -> None:
         async with async_client(provider) as sdk:
-            call: Any = sdk.chat.completions.create(**ARGUMENTS)
-            task = asyncio.create_task(call)
+            completions: Any = sdk.chat.completions
+            task = asyncio.create_task(completions.create(**ARGUMENTS))
             while not provider.requests:  # noqa: ASYNC110 - another thread fills the list
                 await asyncio.sleep(0)
             task.cancel()
