@@ -33,11 +33,29 @@ _OPENLLMETRY = {"chat": "chat", "completion": "text_completion", "embedding": "e
 _ENDPOINTS = {"chat": "chat.completions", "text_completion": "completions"}
 """`metadata.endpoint` by operation, for spans that do not tell; an operation that is not here is its own endpoint."""
 
+_IMAGES = ("created", "image_count", "size", "quality", "style", "operation")
+_AUDIO = ("operation", "language", "response_format", "text_length")
+
 RESERVED: Mapping[str, tuple[str, ...]] = {
     "chat.completions": ("response_id", "created", "finish_reason"),
     "responses": ("response_id", "created", "finish_reason"),
+    "responses.compact": ("response_id", "created"),
     "completions": ("response_id", "created"),
     "embeddings": ("response_id", "created", "embedding_count"),
+    "decisions": (),
+    "moderations": ("response_id", "flagged"),
+    "images.generate": _IMAGES,
+    "images.edit": _IMAGES,
+    "images.create_variation": _IMAGES,
+    "audio.transcriptions": _AUDIO,
+    "audio.translations": _AUDIO,
+    "audio.speech": ("operation", "voice", "response_format"),
+    "fine_tuning.jobs": ("job_id", "status", "model", "training_file", "validation_file"),
+    "fine_tuning.alpha.graders": (),
+    "beta.threads.runs": ("run_id", "thread_id", "assistant_id", "status"),
+    "batches": ("job_id", "status", "created"),
+    "videos": ("job_id", "status", "created", "size"),
+    "evals.runs": ("run_id", "eval_id", "status"),
 }
 """The metadata keys that an event of each endpoint always has, null where nothing is known."""
 
@@ -53,8 +71,6 @@ COMMON = (
     "usage",
 )
 """The metadata keys that belong to events of every endpoint."""
-
-_TAKEN = frozenset(COMMON).union(*RESERVED.values())
 
 _ERRORS = (
     ("timeout", ("TimeoutError", "Timeout")),
@@ -206,10 +222,12 @@ def event_from_span(span: ReadableSpan, *, customer_id: str | None = None) -> Us
     }
     users: dict[str, Any] = {}
     for key, value in attributes.items():
-        if key.startswith(names.RESPONSE_PREFIX):
-            known[key[len(names.RESPONSE_PREFIX) :]] = _plain(value)
+        if key.startswith(names.DETAIL_PREFIX):
+            known[key[len(names.DETAIL_PREFIX) :]] = _plain(value)
         elif key.startswith(names.METADATA_PREFIX):
             users[key[len(names.METADATA_PREFIX) :]] = value
+    reserved = _metadata(endpoint, known)
+    taken = {*reserved, *COMMON}
     return UsageEvent(
         id=attributes.get(names.EVENT_ID) or _foreign_id(span),
         customer_id=customer,
@@ -224,7 +242,10 @@ def event_from_span(span: ReadableSpan, *, customer_id: str | None = None) -> Us
         if total_tokens is None
         else total_tokens,
         usage=usage,
-        metadata=_metadata(endpoint, known, users),
+        metadata={
+            **{f"user_{k}" if k in taken else k: _plain(v) for k, v in users.items()},
+            **reserved,
+        },
         timestamp=end // 1_000_000_000,
         start_time=start // 1_000_000_000,
         end_time=end // 1_000_000_000,
@@ -237,7 +258,7 @@ def event_from_span(span: ReadableSpan, *, customer_id: str | None = None) -> Us
         error_type=error_type(_first(attributes, names.ERROR_TYPE), error_code) if failed else None,
         error_code=error_code,
         error_message=span.status.description if failed else None,
-        renamed=tuple(key for key in users if key in _TAKEN),
+        renamed=tuple(key for key in users if key in taken),
     )
 
 
@@ -305,15 +326,12 @@ def _usage(attributes: Mapping[str, Any]) -> dict[str, int | float | bool]:
     return usage
 
 
-def _metadata(endpoint: str, known: Mapping[str, Any], users: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the user's keys beside the reserved ones; a user's key that is reserved becomes `user_<key>`."""
-    metadata = {
-        f"user_{key}" if key in _TAKEN else key: _plain(value) for key, value in users.items()
-    }
+def _metadata(endpoint: str, known: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the reserved keys of an event: those that it always has, and what else is known."""
     always = (*RESERVED.get(endpoint, ("response_id",)), *COMMON[:-2])
-    metadata.update({key: known.get(key) for key in always})
-    metadata.update({key: value for key, value in known.items() if value is not None})
-    return metadata
+    reserved = {key: known.get(key) for key in always}
+    reserved.update({key: value for key, value in known.items() if value is not None})
+    return reserved
 
 
 def _first(attributes: Mapping[str, Any], spellings: tuple[str, ...]) -> Any:

@@ -36,6 +36,12 @@ CMDRDATA_CUSTOMER_ID = "CMDRDATA_CUSTOMER_ID"
 CMDRDATA_UNATTRIBUTED = "CMDRDATA_UNATTRIBUTED"
 """`hold` keeps events without a customer, `send` posts them with `customer_id: null`. Default: `hold`."""
 
+CMDRDATA_STREAM_USAGE = "CMDRDATA_STREAM_USAGE"
+"""
+Whether streamed chats and completions are asked to tell their usage (`stream_options.include_usage`), where the
+application does not say: `auto` where the host is known to understand it, `always`, or `never`. Default: `auto`.
+"""
+
 DEFAULT_ENDPOINT = "https://api.cmdrdata.ai/api/events"
 
 _LONGEST_CUSTOMER_ID = 256
@@ -62,6 +68,7 @@ class Settings:
     enabled: bool = True
     customer_id: str | None = None
     unattributed: str = "hold"
+    stream_usage: str = "auto"
 
     @property
     def destination(self) -> str:
@@ -153,6 +160,7 @@ class Settings:
             enabled=_choice(given(CMDRDATA_ENABLED, None), ("true", "false")) == "true",
             customer_id=customer,
             unattributed=_choice(given(CMDRDATA_UNATTRIBUTED, unattributed), ("hold", "send")),
+            stream_usage=_choice(given(CMDRDATA_STREAM_USAGE, None), ("auto", "always", "never")),
         )
 
 

@@ -71,15 +71,14 @@ class CmdrDataInstrumentor(BaseInstrumentor):
 
         _warn_of_untested(_openai_version())
         exporter: CmdrDataSpanExporter | None = kwargs.get("exporter")
-        if exporter is None:
-            # Whether the environment is usable shall be known now, not at the end of the first call.
-            Settings.read()
+        # Whether the environment is usable shall be known now, not at the end of the first call.
+        settings = Settings.read() if exporter is None else exporter.settings
 
         def record(span: ReadableSpan) -> None:
             (exporter or current_exporter()).record(span)
 
         tracer = trace.get_tracer(SCOPE, __version__, kwargs.get("tracer_provider"))
-        patching.patch(Recorder(tracer, __version__, record))
+        patching.patch(Recorder(tracer, __version__, record, settings.stream_usage))
         # Streams that are open now or later are ended by the exit at the latest, also after `uninstrument`.
         atexit.unregister(open_calls.end_all)
         atexit.register(open_calls.end_all)

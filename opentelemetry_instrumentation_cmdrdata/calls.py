@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar, Token
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
@@ -26,15 +26,16 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
 from cmdrdata_exporter import customer, faults
-from opentelemetry_instrumentation_cmdrdata import failures, open_calls, semconv
+from opentelemetry_instrumentation_cmdrdata import failures, jobs, open_calls, semconv
 from opentelemetry_instrumentation_cmdrdata.endpoints import Endpoint, find
-from opentelemetry_instrumentation_cmdrdata.providers import Server
-from opentelemetry_instrumentation_cmdrdata.usage import (
-    BREAKDOWNS,
-    Attributes,
-    Reading,
+from opentelemetry_instrumentation_cmdrdata.parameters import (
+    CONVENTIONAL,
     request_attributes,
+    request_details,
 )
+from opentelemetry_instrumentation_cmdrdata.providers import Server
+from opentelemetry_instrumentation_cmdrdata.unbilled import is_unbilled
+from opentelemetry_instrumentation_cmdrdata.usage import BREAKDOWNS, Attributes, Reading
 
 SCOPE = "opentelemetry_instrumentation_cmdrdata"
 """The instrumentation scope of our spans."""
@@ -80,22 +81,37 @@ class Recorder:
         tracer: makes the public spans.
         version: of our instrumentation scope.
         record: bills a finished call; looked up at its end, when the application has had time to build an exporter.
+        stream_usage: of which hosts streams are asked to tell their usage: `auto`, `always`, `never`.
     """
 
     def __init__(
-        self, tracer: trace.Tracer, version: str, record: Callable[[ReadableSpan], None]
+        self,
+        tracer: trace.Tracer,
+        version: str,
+        record: Callable[[ReadableSpan], None],
+        stream_usage: str = "auto",
     ) -> None:
         self.tracer = tracer
         self.scope = InstrumentationScope(SCOPE, version)
         self.record = record
+        self.stream_usage = stream_usage
 
     @faults.guarded
     def start(self, options: Any, server: Callable[[], Server], *, streaming: bool) -> Call | None:
         """Start the call of a request, None where it is not metered."""
-        endpoint = find(options.method, options.url)
-        if endpoint is None:
+        found = find(options.method, options.url)
+        if found is None:
+            if options.method.lower() == "post" and not is_unbilled(options.url):
+                faults.report(
+                    "unknown request path",
+                    "POST %r is no endpoint of OpenAI that this release knows; if it costs something, it is not "
+                    "metered. Look for a newer opentelemetry-instrumentation-cmdrdata",
+                    options.url,
+                )
             return None
-        return Call(self, endpoint, _parameters(options), server(), streaming=streaming)
+        endpoint, asked_for = found
+        job = asked_for if endpoint.polls else None
+        return Call(self, endpoint, _parameters(options), server(), job, streaming=streaming)
 
 
 class Call:
@@ -106,6 +122,7 @@ class Call:
         "_attributes",
         "_begin",
         "_context",
+        "_details",
         "_first_chunk",
         "_last_chunk",
         "_once",
@@ -115,6 +132,7 @@ class Call:
         "_recorder",
         "_span",
         "_start_time",
+        "asked_for_usage",
         "attached",
         "endpoint",
         "exchange",
@@ -128,6 +146,7 @@ class Call:
         endpoint: Endpoint,
         parameters: Mapping[str, Any],
         server: Server,
+        job: str | None,
         *,
         streaming: bool,
     ) -> None:
@@ -137,6 +156,7 @@ class Call:
         self._first_chunk: int | None = None
         self._last_chunk: int | None = None
         self._reading = Reading()
+        self._reading.job = job
         self.endpoint = endpoint
         self.streaming = streaming
         self.exchange = Exchange()
@@ -144,17 +164,22 @@ class Call:
         """Whether the SDK's parsed chunks are observed, so that the bytes they come from need not be."""
         self.pulling = False
         """Whether the next chunk is being waited for: a close in that time is the SDK's own, at the end."""
+        self.asked_for_usage = False
+        """Whether a stream's usage was asked for by us, so that the chunk it comes in is ours too."""
         attributes: Attributes = {
-            semconv.OPERATION: endpoint.operation,
+            semconv.OPERATION: endpoint.span_operation,
             semconv.PROVIDER: server.provider,
             semconv.SERVER_ADDRESS: server.address,
             semconv.SERVER_PORT: server.port,
         }
         if endpoint.api_type is not None:
             attributes[semconv.OPENAI_API_TYPE] = endpoint.api_type
+            if job is not None:
+                attributes[semconv.RESPONSE_ID] = job
         if streaming:
             attributes[semconv.STREAM] = True
-        attributes.update(_request_attributes(parameters) or {})
+        attributes.update(_request_attributes(endpoint, parameters) or {})
+        self._details = (_request_details(endpoint, parameters) or {}) if endpoint.details else {}
         # Who pays is settled now; where a stream of this call is read says nothing.
         payer = customer.current()
         if payer is not None and payer.is_usable:
@@ -171,7 +196,8 @@ class Call:
     def name(self) -> str:
         """The span's name."""
         model = self._attributes.get(semconv.REQUEST_MODEL)
-        return self.endpoint.operation if model is None else f"{self.endpoint.operation} {model}"
+        operation = self.endpoint.span_operation
+        return operation if model is None else f"{operation} {model}"
 
     @faults.guarded
     def _start_span(self) -> trace.Span | None:
@@ -239,13 +265,28 @@ class Call:
         """Observe a whole answer."""
         self.endpoint.read(self._reading, body)
 
-    def content(self, content: bytes) -> None:
-        """Observe a whole answer that nobody has parsed."""
-        try:
-            parsed: object = json.loads(content)
-        except ValueError:
-            return  # Not what the endpoint answers, so it reports no usage.
-        self.body(parsed)
+    def content(self, content: bytes, *, events: bool) -> None:
+        """Observe a whole answer that nobody has parsed: JSON, a text, sound, or a stream of `events`."""
+        if events:
+            for line in content.split(b"\n"):
+                self.line(line)
+        elif self.endpoint.binary:
+            self.body(None)
+        else:
+            try:
+                self.body(json.loads(content))
+            except ValueError:
+                self.body(content.decode("utf-8", "replace"))
+
+    def line(self, line: bytes) -> None:
+        """Observe a line of server-sent events: of most of them nothing but whether it tells usage."""
+        begins = self.endpoint.has_choices and not self._reading.attributes
+        if line.startswith(b"data:") and (begins or b'"usage"' in line):
+            try:
+                chunk: object = json.loads(line[5:])
+            except ValueError:
+                return
+            self.read_chunk(chunk)
 
     def end(self, error: BaseException | None = None, *, cut: bool = False) -> None:
         """
@@ -267,7 +308,7 @@ class Call:
         last = self._last_chunk if error is None and self._last_chunk is not None else now
         end_time = self._start_time + last - self._begin
         reading = self._reading
-        attributes = reading.attributes
+        attributes = {**self._details, **reading.attributes}
         if self._first_chunk is not None and self.streaming:
             attributes[semconv.TIME_TO_FIRST_CHUNK] = (self._first_chunk - self._begin) / 1e9
         status = _UNSET
@@ -277,24 +318,27 @@ class Call:
             status = Status(StatusCode.ERROR, _message(error))
             code = failures.code(error)
             self._read_failure(error)
+            if not reading.reported:
+                attributes.pop(semconv.CHARACTERS, None)  # They were offered, not spoken.
         elif reading.error is not None:
             code, message = reading.error
             attributes[semconv.ERROR_TYPE] = code
             status = Status(StatusCode.ERROR, failures.scrubbed(message))
-        if self.endpoint.has_choices:
-            failed = cut or status is not _UNSET
-            reasons = reading.finish_reasons or {0: None}
-            if failed or any(reasons.values()):
-                attributes[semconv.FINISH_REASONS] = tuple(
-                    reasons[index] or "error" for index in sorted(reasons)
-                )
+        reasons = reading.finish_reasons or ({0: None} if self.endpoint.has_choices else {})
+        if reasons and (cut or status is not _UNSET or any(reasons.values())):
+            attributes[semconv.FINISH_REASONS] = tuple(
+                reasons[index] or "error" for index in sorted(reasons)
+            )
+        outcome = _Outcome(status, code, end_time)
         self._bill(
             attributes,
-            _usage_status(reading, error, cut and self.streaming),
-            code,
-            status,
-            end_time,
+            outcome,
+            _usage_status(self.endpoint, reading, error, cut and self.streaming),
         )
+        if error is None and self.endpoint.polls:
+            # That the job failed is not a failure of asking for it.
+            attributes.pop(semconv.ERROR_TYPE, None)
+            status = _UNSET
         self._end_span(attributes, status, end_time)
         open_calls.forget(self)
 
@@ -312,38 +356,48 @@ class Call:
             )
 
     @faults.guarded
-    def _bill(
-        self,
-        attributes: Attributes,
-        usage_status: str,
-        code: str | None,
-        status: Status,
-        end_time: int,
-    ) -> None:
-        """Hand the call to the exporter, as a span that no sampler or limit has touched."""
-        billed = {
-            **self._attributes,
-            **attributes,
-            semconv.ENDPOINT: self.endpoint.name,
-            semconv.EVENT_ID: os.urandom(16).hex(),
-            semconv.USAGE_STATUS: usage_status,
-            semconv.RETRY_COUNT: self.exchange.retry_count,
-        }
+    def _bill(self, attributes: Attributes, outcome: _Outcome, usage_status: str) -> None:
+        """Bill the call, or of the job it is about what is due and was not billed before."""
+        reading = self._reading
+        if reading.job is None:
+            event = {semconv.EVENT_ID: os.urandom(16).hex(), semconv.USAGE_STATUS: usage_status}
+            self._record({**self._attributes, **attributes, **event}, outcome)
+            return
+        key = jobs.Key(self._attributes[semconv.SERVER_ADDRESS], reading.job)
+        if not self.endpoint.polls:
+            jobs.known.start(key, _kept_of_job({**self._attributes, **attributes}))
+        for part, of_part in reading.charges.items():
+            job = jobs.known.settle(key, part)
+            if job is None:
+                continue
+            billed: Attributes = {**self._attributes, **attributes, **of_part}
+            if job.started is not None:
+                # Who started the job pays for it, whoever asks.
+                billed = {**job.started, **_without(billed, semconv.ATTRIBUTION_PREFIXES)}
+            told = reading.reported or any(name.startswith(semconv.UNIT_PREFIX) for name in billed)
+            billed.setdefault(semconv.USAGE_STATUS, "reported" if told else "missing")
+            billed[semconv.EVENT_ID] = key.event_id(part)
+            self._record(billed, outcome)
+
+    def _record(self, attributes: Attributes, outcome: _Outcome) -> None:
+        """Hand a charge to the exporter, as a span that no sampler or limit has touched."""
+        attributes[semconv.ENDPOINT] = self.endpoint.name
+        attributes[semconv.RETRY_COUNT] = self.exchange.retry_count
         if self.exchange.request_id is not None:
-            billed[semconv.REQUEST_ID] = self.exchange.request_id
-        if code is not None:
-            billed[semconv.ERROR_CODE] = code
+            attributes[semconv.REQUEST_ID] = self.exchange.request_id
+        if outcome.code is not None:
+            attributes[semconv.ERROR_CODE] = outcome.code
         self._recorder.record(
             ReadableSpan(
                 name=self.name,
                 context=self._context,
                 parent=self._parent if self._parent.is_valid else None,
                 resource=_RESOURCE,
-                attributes=billed,
+                attributes=attributes,
                 kind=SpanKind.CLIENT,
-                status=status,
+                status=outcome.status,
                 start_time=self._start_time,
-                end_time=end_time,
+                end_time=outcome.end_time,
                 instrumentation_scope=self._recorder.scope,
             )
         )
@@ -354,14 +408,7 @@ class Call:
         if span is None:
             return
         if span.is_recording():
-            span.set_attributes(
-                {
-                    name: value
-                    for name, value in attributes.items()
-                    if not name.startswith(semconv.BILLING_PREFIX)
-                    and not (value == 0 and name in BREAKDOWNS)
-                }
-            )
+            span.set_attributes(_public(self.endpoint, attributes))
             if status is not _UNSET:
                 span.set_status(status)
         span.end(end_time)
@@ -372,7 +419,50 @@ class Call:
             open_calls.dropped(self)
 
 
+class _Outcome(NamedTuple):
+    """How a call ended."""
+
+    status: Status
+    code: str | None
+    """The HTTP status or the provider's code of an error."""
+    end_time: int
+
+
 _request_attributes = faults.guarded(request_attributes)
+_request_details = faults.guarded(request_details)
+
+
+def _without(attributes: Attributes, prefixes: tuple[str, ...]) -> Attributes:
+    """Return the attributes whose names begin with none of `prefixes`."""
+    return {name: value for name, value in attributes.items() if not name.startswith(prefixes)}
+
+
+def _public(endpoint: Endpoint, attributes: Attributes) -> Attributes:
+    """Return what the public span gets of what was read."""
+    hidden = [semconv.BILLING_PREFIX]
+    units: Attributes = {}
+    if endpoint.span_operation not in CONVENTIONAL:
+        units = {
+            name: value
+            for name, value in attributes.items()
+            if name.startswith(semconv.UNIT_PREFIX) and name != semconv.TOTAL_TOKENS
+        }
+    if endpoint.polls:
+        # Whoever adds up spans shall not count a job as often as it was asked for.
+        hidden.append(semconv.USAGE_PREFIX)
+        units = {}
+    public = _without(attributes, tuple(hidden))
+    return {n: v for n, v in public.items() if not (v == 0 and n in BREAKDOWNS)} | units
+
+
+def _kept_of_job(attributes: Attributes) -> Attributes:
+    """Return what the end of a job is billed with, besides what that end says itself."""
+    kept = (semconv.REQUEST_MODEL, semconv.RESPONSE_MODEL)
+    return {
+        name: value
+        for name, value in attributes.items()
+        if name in kept or name.startswith(semconv.BILLING_PREFIX)
+    }
 
 
 @faults.guarded
@@ -382,13 +472,17 @@ def _message(error: BaseException) -> str:
 
 def _parameters(options: Any) -> Mapping[str, Any]:
     """Return the parameters of a request; those of `extra_body` prevail, as in the SDK."""
-    body: Any = options.json_data
+    body: Any = options.params if options.json_data is None else options.json_data
     extra: Any = options.extra_json
     parameters = cast("dict[str, Any]", body if isinstance(body, dict) else {})
-    return {**parameters, **extra} if extra else parameters
+    return {**parameters, **extra} if isinstance(extra, dict) else parameters
 
 
-def _usage_status(reading: Reading, error: BaseException | None, cut: bool) -> str:
+def _usage_status(
+    endpoint: Endpoint, reading: Reading, error: BaseException | None, cut: bool
+) -> str:
+    if endpoint.is_free:
+        return "not_applicable"
     if reading.reported:
         return "reported"
     if isinstance(getattr(error, "status_code", None), int):

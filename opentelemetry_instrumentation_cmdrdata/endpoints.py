@@ -1,15 +1,17 @@
 """
 The calls that are metered: one row per endpoint.
 
-To meter another one, add its row, and a function to `usage` if its answers have a shape of their own.
+To meter another one, add its row, and a function to `answers` if its answers have a shape of their own.
+What is not metered is listed in `unbilled`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from opentelemetry_instrumentation_cmdrdata import usage
+from opentelemetry_instrumentation_cmdrdata import answers
 from opentelemetry_instrumentation_cmdrdata.usage import Reading
 
 Read = Callable[[Reading, object], None]
@@ -20,54 +22,249 @@ class Endpoint(NamedTuple):
 
     name: str
     """`metadata.endpoint` of its events."""
-    method: str
     path: str
-    """As the SDK has it in `options.url`, without a query."""
-    operation: str
-    """`gen_ai.operation.name` of its spans."""
+    """As the SDK has it in `options.url`, without a query; `{}` is one segment."""
     read: Read
     """Reads an answer."""
     read_chunk: Read | None = None
     """Reads a chunk of a streamed answer, where the endpoint streams."""
+    method: str = "post"
+    operation: str = ""
+    """`gen_ai.operation.name` of its spans, where the conventions have one. Default: the endpoint's own name."""
     api_type: str | None = None
     """`openai.api.type` of its spans."""
     has_choices: bool = False
     """Whether its answers end for a reason, one per choice."""
+    tells_usage_if_asked: bool = False
+    """Whether its streams report usage only with `stream_options.include_usage`."""
+    polls: bool = False
+    """Whether it asks for a job that exists: a charge only if that has ended, and was not billed before."""
+    binary: bool = False
+    """Whether its answers are sound or film, which nothing can be read from unless they are events."""
+    is_free: bool = False
+    details: Mapping[str, str | int] = {}
+    """Metadata of its events as it is while nothing else is known."""
+    echoes: tuple[str, ...] = ()
+    """Request parameters that its events carry as metadata."""
+    characters: str | None = None
+    """The parameter that is charged by its characters."""
+    default_model: str | None = None
+    """The model that answers a request without one."""
 
+    @property
+    def span_operation(self) -> str:
+        """`gen_ai.operation.name` of its spans."""
+        return self.operation or (f"{self.name}.retrieve" if self.polls else self.name)
+
+
+_IMAGE_ECHOES = ("size", "quality", "style")
+_AUDIO_ECHOES = ("language", "response_format")
+_AUDIO_DETAILS = {"language": "auto", "response_format": "json"}
 
 ENDPOINTS = (
     Endpoint(
         name="chat.completions",
-        method="post",
         path="/chat/completions",
         operation="chat",
-        read=usage.read_chat,
-        read_chunk=usage.read_chat_chunk,
+        read=answers.read_chat,
+        read_chunk=answers.read_chat_chunk,
         api_type="chat_completions",
         has_choices=True,
+        tells_usage_if_asked=True,
+    ),
+    Endpoint(
+        name="completions",
+        path="/completions",
+        operation="text_completion",
+        read=answers.read_chat,
+        read_chunk=answers.read_chat_chunk,
+        has_choices=True,
+        tells_usage_if_asked=True,
     ),
     Endpoint(
         name="responses",
-        method="post",
         path="/responses",
         operation="chat",
-        read=usage.read_response,
-        read_chunk=usage.read_response_event,
+        read=answers.read_response,
+        read_chunk=answers.read_response_event,
         api_type="responses",
         has_choices=True,
     ),
     Endpoint(
+        name="responses",
+        method="get",
+        path="/responses/{}",
+        operation="fetch_response",
+        read=answers.read_fetched_response,
+        read_chunk=answers.read_fetched_response_event,
+        api_type="responses",
+        polls=True,
+    ),
+    Endpoint(
+        name="responses",
+        path="/responses/{}/cancel",
+        operation="responses.cancel",
+        read=answers.read_fetched_response,
+        api_type="responses",
+        polls=True,
+    ),
+    Endpoint(
+        name="responses.compact",
+        path="/responses/compact",
+        operation="chat",
+        read=answers.read_answer,
+        api_type="responses",
+    ),
+    Endpoint(
         name="embeddings",
-        method="post",
         path="/embeddings",
         operation="embeddings",
-        read=usage.read_embeddings,
+        read=answers.read_embeddings,
+    ),
+    Endpoint(name="decisions", path="/decisions", read=answers.read_answer),
+    Endpoint(name="moderations", path="/moderations", read=answers.read_moderation, is_free=True),
+    Endpoint(
+        name="images.generate",
+        path="/images/generations",
+        read=answers.read_images,
+        read_chunk=answers.read_images_event,
+        details={"operation": "generate", "image_count": 0},
+        echoes=_IMAGE_ECHOES,
+    ),
+    Endpoint(
+        name="images.edit",
+        path="/images/edits",
+        read=answers.read_images,
+        read_chunk=answers.read_images_event,
+        details={"operation": "edit", "image_count": 0},
+        echoes=_IMAGE_ECHOES,
+    ),
+    Endpoint(
+        name="images.create_variation",
+        path="/images/variations",
+        read=answers.read_images,
+        details={"operation": "create_variation", "image_count": 0},
+        echoes=_IMAGE_ECHOES,
+        default_model="dall-e-2",
+    ),
+    Endpoint(
+        name="audio.transcriptions",
+        path="/audio/transcriptions",
+        read=answers.read_transcription,
+        read_chunk=answers.read_transcription_event,
+        details={"operation": "transcription", **_AUDIO_DETAILS},
+        echoes=_AUDIO_ECHOES,
+    ),
+    Endpoint(
+        name="audio.translations",
+        path="/audio/translations",
+        read=answers.read_transcription,
+        details={"operation": "translation", **_AUDIO_DETAILS},
+        echoes=_AUDIO_ECHOES,
+    ),
+    Endpoint(
+        name="audio.speech",
+        path="/audio/speech",
+        read=answers.read_speech,
+        read_chunk=answers.read_speech_event,
+        binary=True,
+        details={"operation": "speech"},
+        echoes=("voice", "response_format"),
+        characters="input",
+    ),
+    Endpoint(
+        name="fine_tuning.alpha.graders",
+        path="/fine_tuning/alpha/graders/run",
+        read=answers.read_grader_run,
+    ),
+    # Jobs: what starts one is no charge yet, what shows its end is.
+    Endpoint(name="batches", path="/batches", read=answers.read_batch),
+    Endpoint(name="batches", method="get", path="/batches/{}", read=answers.read_batch, polls=True),
+    Endpoint(
+        name="fine_tuning.jobs", path="/fine_tuning/jobs", read=answers.read_fine_tuning_created
+    ),
+    Endpoint(
+        name="fine_tuning.jobs",
+        method="get",
+        path="/fine_tuning/jobs/{}",
+        read=answers.read_fine_tuning,
+        polls=True,
+    ),
+    *(
+        Endpoint(
+            name="beta.threads.runs",
+            path=path,
+            operation=f"beta.threads.{operation}",
+            read=answers.read_run,
+            read_chunk=answers.read_run_event,
+            polls=polls,
+        )
+        for path, operation, polls in (
+            ("/threads/runs", "create_and_run", False),
+            ("/threads/{}/runs", "runs", False),
+            ("/threads/{}/runs/{}/submit_tool_outputs", "runs.submit_tool_outputs", True),
+        )
+    ),
+    Endpoint(
+        name="beta.threads.runs",
+        method="get",
+        path="/threads/{}/runs/{}",
+        read=answers.read_run,
+        polls=True,
+    ),
+    *(
+        Endpoint(name="videos", path=path, operation=operation, read=answers.read_video)
+        for path, operation in (
+            ("/videos", "videos"),
+            ("/videos/{}/remix", "videos.remix"),
+            ("/videos/edits", "videos.edit"),
+            ("/videos/extensions", "videos.extend"),
+        )
+    ),
+    Endpoint(name="videos", method="get", path="/videos/{}", read=answers.read_video, polls=True),
+    Endpoint(
+        name="videos",
+        method="get",
+        path="/videos/{}/content",
+        operation="videos.download_content",
+        read=answers.read_video_download,
+        polls=True,
+        binary=True,
+    ),
+    Endpoint(name="evals.runs", path="/evals/{}/runs", read=answers.read_eval_run),
+    Endpoint(
+        name="evals.runs",
+        method="get",
+        path="/evals/{}/runs/{}",
+        read=answers.read_eval_run,
+        polls=True,
     ),
 )
 
-_BY_REQUEST = {(endpoint.method, endpoint.path): endpoint for endpoint in ENDPOINTS}
+_BY_REQUEST = {
+    (endpoint.method, endpoint.path): endpoint
+    for endpoint in ENDPOINTS
+    if "{}" not in endpoint.path
+}
+_TEMPLATES = tuple(
+    (endpoint.method, re.compile(endpoint.path.replace("{}", "([^/]+)")), endpoint)
+    for endpoint in ENDPOINTS
+    if "{}" in endpoint.path
+)
 
 
-def find(method: str, url: str) -> Endpoint | None:
-    """Return the row of a request, None where it is not metered. A query (`?beta=true`) is no part of the path."""
-    return _BY_REQUEST.get((method.lower(), url.partition("?")[0]))
+def find(method: str, url: str) -> tuple[Endpoint, str | None] | None:
+    """
+    Return the row of a request, and the id in its path that comes last; None where it is not metered.
+
+    A query (`?beta=true`) is no part of the path.
+    """
+    method = method.lower()
+    path = url.partition("?")[0]
+    endpoint = _BY_REQUEST.get((method, path))
+    if endpoint is not None:
+        return endpoint, None
+    for of_method, template, candidate in _TEMPLATES:
+        if of_method == method and (match := template.fullmatch(path)):
+            return candidate, match.groups()[-1]
+    return None

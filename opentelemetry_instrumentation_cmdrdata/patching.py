@@ -7,17 +7,35 @@ https://github.com/openai/openai-python/blob/v2.54.0/src/openai/_base_client.py
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
-from openai import AsyncAzureOpenAI, AsyncOpenAI, AsyncStream, AzureOpenAI, OpenAI, Stream
+from openai import (
+    AsyncAzureOpenAI,
+    AsyncOpenAI,
+    AsyncStream,
+    AzureOpenAI,
+    BaseModel,
+    OpenAI,
+    Stream,
+)
 
 from cmdrdata_exporter import faults
 from opentelemetry_instrumentation_cmdrdata.calls import Call, Recorder, running
-from opentelemetry_instrumentation_cmdrdata.providers import Server, provider_of
-from opentelemetry_instrumentation_cmdrdata.streams import attach, observed_stream_cls, watch
+from opentelemetry_instrumentation_cmdrdata.providers import (
+    Server,
+    provider_of,
+    tells_stream_usage,
+)
+from opentelemetry_instrumentation_cmdrdata.streams import (
+    attach,
+    is_event_stream,
+    observed_stream_cls,
+    watch,
+)
 
 _Method = Callable[..., Any]
 
@@ -34,6 +52,7 @@ def _request(original: _Method, recorder: Recorder) -> _Method:
             call = _start(recorder, self, options, kwargs)
             if call is None:
                 return await original(self, cast_to, options, *args, **kwargs)
+            options = _asking(recorder, self, options, call) or options
             tokens = call.attach()
             try:
                 result = await original(self, cast_to, options, *args, **kwargs)
@@ -53,6 +72,7 @@ def _request(original: _Method, recorder: Recorder) -> _Method:
         call = _start(recorder, self, options, kwargs)
         if call is None:
             return original(self, cast_to, options, *args, **kwargs)
+        options = _asking(recorder, self, options, call) or options
         tokens = call.attach()
         try:
             result = original(self, cast_to, options, *args, **kwargs)
@@ -129,19 +149,66 @@ def _start(recorder: Recorder, client: Any, options: Any, kwargs: dict[str, Any]
 
 
 @faults.guarded
+def _asking(recorder: Recorder, client: Any, options: Any, call: Call) -> Any:
+    """
+    Return the options of a stream that is to tell its usage, None where that is not asked for.
+
+    What the application asked for, even not to be told, stays as it is; so does a stream whose bytes it reads itself.
+    """
+    if (
+        not (call.streaming and call.endpoint.tells_usage_if_asked)
+        or recorder.stream_usage == "never"
+        or _raw_response(options) == "stream"
+    ):
+        return None
+    body, extra = options.json_data, options.extra_json
+    if not isinstance(body, dict) or (isinstance(extra, dict) and "stream_options" in extra):
+        return None
+    parameters = cast("dict[str, Any]", body)
+    asked: Any = parameters.get("stream_options") or {}
+    if not isinstance(asked, dict) or "include_usage" in asked:
+        return None
+    if recorder.stream_usage == "auto" and not _tells_stream_usage(client):
+        return None
+    # A copy: options and body may be the application's own.
+    options = copy.copy(options)
+    options.json_data = {**parameters, "stream_options": {**asked, "include_usage": True}}
+    call.asked_for_usage = True
+    return options
+
+
+def _tells_stream_usage(client: Any) -> bool:
+    url = client.base_url
+    api_version = getattr(client, "_api_version", None) or client.default_query.get("api-version")
+    return tells_stream_usage(url.host, url.path, api_version)
+
+
+@faults.guarded
 def _observe(result: Any, call: Call) -> bool:
     """Read what the SDK returned, or see to it that it is read when it arrives; True if the call ends only then."""
     if isinstance(result, (Stream, AsyncStream)):
         attach(result, call)
         return True
-    response = getattr(result, "http_response", None)
+    response = None if isinstance(result, BaseModel) else _http_response(result)
     if response is None:
         call.body(result)
         return False
     if response.is_closed:
-        call.content(response.content)
+        call.content(response.content, events=is_event_stream(response))
         return False
     return watch(response, call) is True
+
+
+def _http_response(result: Any) -> Any:
+    """Return the HTTP response that a result is, or has: of a raw response, or of sound and film."""
+    for response in (
+        getattr(result, "http_response", None),
+        getattr(result, "response", None),
+        result,
+    ):
+        if hasattr(response, "is_closed") and hasattr(response, "iter_bytes"):
+            return response
+    return None
 
 
 def _answered(exchange: dict[str, Any]) -> None:

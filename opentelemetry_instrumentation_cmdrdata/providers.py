@@ -28,6 +28,25 @@ def provider_of(host: str) -> str:
     return "openai"
 
 
+def tells_stream_usage(host: str, path: str, api_version: str | None) -> bool:
+    """
+    Say whether a server is known to understand `stream_options.include_usage`.
+
+    Azure does since the version of 2024-09-01; its `/openai/v1` has no dated versions and always did.
+
+    Args:
+        host: the server's name.
+        path: of the client's base URL.
+        api_version: the `api-version` that the client sends.
+    """
+    if host == "api.openai.com" or host.endswith(".api.openai.com"):
+        return True
+    if host.endswith(".openai.azure.com"):
+        undated = path.rstrip("/").endswith("/openai/v1")
+        return undated or (api_version or "")[:10] >= "2024-09-01"
+    return False
+
+
 _PROVIDERS = tuple(
     (provider, re.compile(hosts))
     for provider, hosts in (

@@ -12,7 +12,6 @@ None of them refers to itself through us, so that an abandoned stream goes, and 
 
 from __future__ import annotations
 
-import json
 import types
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -24,6 +23,7 @@ from openai import AsyncStream, Stream
 from cmdrdata_exporter import faults
 from opentelemetry_instrumentation_cmdrdata import open_calls
 from opentelemetry_instrumentation_cmdrdata.calls import Call
+from opentelemetry_instrumentation_cmdrdata.usage import get
 
 _T = TypeVar("_T")
 
@@ -61,6 +61,8 @@ def _chunks(source: Iterator[Any], call: Call) -> Iterator[Any]:
     try:
         for chunk in source:
             call.chunk(chunk)
+            if call.asked_for_usage and _is_usage_alone(chunk):
+                continue
             call.pulling = False
             yield chunk
             call.pulling = True
@@ -80,6 +82,8 @@ async def _achunks(source: AsyncIterator[Any], call: Call) -> AsyncIterator[Any]
     try:
         async for chunk in source:
             call.chunk(chunk)
+            if call.asked_for_usage and _is_usage_alone(chunk):
+                continue
             call.pulling = False
             yield chunk
             call.pulling = True
@@ -90,6 +94,11 @@ async def _achunks(source: AsyncIterator[Any], call: Call) -> AsyncIterator[Any]
         call.end(error)
         raise
     call.end()
+
+
+def _is_usage_alone(chunk: Any) -> bool:
+    """Say whether a chunk has come only because usage was asked for."""
+    return get(chunk, "usage") is not None and get(chunk, "choices") == []
 
 
 _BASES = (Stream[_T], AsyncStream[_T])  # pyright: ignore[reportGeneralTypeIssues]
@@ -136,14 +145,14 @@ class _Body:
     not keep a call that a stream of chunks keeps.
     """
 
-    __slots__ = ("_call", "_kept", "_line", "_parts", "_reference", "_seen", "_sse")
+    __slots__ = ("_call", "_events", "_kept", "_line", "_parts", "_reference", "_seen")
 
-    def __init__(self, call: Call, *, sse: bool) -> None:
+    def __init__(self, call: Call, *, events: bool) -> None:
         self._reference = weakref.ref(call)
         self._call = None if call.attached else call
-        self._sse = sse
+        self._events = events
         self._seen = False
-        self._line = b""
+        self._line = bytearray()
         self._parts: list[bytes] = []
         self._kept = 0
 
@@ -207,32 +216,32 @@ class _Body:
     def _observe(self, call: Call, part: bytes) -> None:
         self._seen = True
         call.arrived()
-        if self._sse:
-            *lines, self._line = (self._line + part).split(b"\n")
+        if self._events:
+            if b"\n" not in part:
+                self._line += part
+                return
+            first, *lines = part.split(b"\n")
+            call.line(bytes(self._line + first))
+            self._line = bytearray(lines.pop())
             for line in lines:
-                self._read_line(call, line)
-        elif self._kept <= LONGEST_BODY:
+                call.line(line)
+        elif not call.endpoint.binary and self._kept <= LONGEST_BODY:
             self._kept += len(part)
             self._parts.append(part)
 
-    def _read_line(self, call: Call, line: bytes) -> None:
-        """Read a line of server-sent events: of most of them nothing but whether it tells usage."""
-        if line.startswith(b"data:") and (b'"usage"' in line or not self._kept):
-            self._kept = 1
-            try:
-                chunk: object = json.loads(line[5:])
-            except ValueError:
-                return
-            call.read_chunk(chunk)
-
     @faults.guarded
     def _end(self, call: Call) -> None:
-        if self._sse:
-            self._read_line(call, self._line)
+        if self._events:
+            call.line(bytes(self._line))
         elif self._kept <= LONGEST_BODY:
-            call.content(b"".join(self._parts))
+            call.content(b"".join(self._parts), events=False)
         self._parts = []
         call.end()
+
+
+def is_event_stream(response: Any) -> bool:
+    """Say whether the body of an HTTP response is server-sent events."""
+    return str(response.headers.get("content-type", "")).startswith("text/event-stream")
 
 
 @faults.guarded
@@ -250,8 +259,10 @@ def watch(response: Any, call: Call) -> bool:
         return True
     kind = cast("type[Any]", type(response))
     response.__class__ = _watched(kind)
-    content_type = str(response.headers.get("content-type", ""))
-    response.__dict__[_BODY] = _Body(call, sse=content_type.startswith("text/event-stream"))
+    events = is_event_stream(response)
+    response.__dict__[_BODY] = _Body(call, events=events)
+    if call.endpoint.binary and not events:
+        call.body(None)  # That it is answered is all that will be known.
     open_calls.keep(call)
     return True
 

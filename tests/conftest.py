@@ -12,7 +12,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from cmdrdata_exporter import CmdrDataSpanExporter, exporter, faults
-from opentelemetry_instrumentation_cmdrdata import CmdrDataInstrumentor
+from opentelemetry_instrumentation_cmdrdata import CmdrDataInstrumentor, jobs
 from tests.metering import Meter, RecordedEvents
 from tests.provider import Provider
 
@@ -37,6 +37,7 @@ def clean_state(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
             monkeypatch.delenv(name)
     monkeypatch.setattr(exporter, "_latest", None)
     monkeypatch.setattr(exporter, "_deliveries", {})
+    monkeypatch.setattr(jobs, "known", jobs.Jobs())
     faults.counts.clear()
     yield
     assert dict(faults.counts) == {}, (

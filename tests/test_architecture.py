@@ -50,20 +50,35 @@ ALLOWED: dict[str, set[str]] = {
     f"{INSTRUMENTOR}.failures": set(),
     f"{INSTRUMENTOR}.open_calls": {f"{EXPORTER}.faults"},
     f"{INSTRUMENTOR}.providers": set(),
+    f"{INSTRUMENTOR}.unbilled": set(),
     f"{INSTRUMENTOR}.usage": {f"{INSTRUMENTOR}.semconv"},
-    f"{INSTRUMENTOR}.endpoints": {f"{INSTRUMENTOR}.usage"},
+    f"{INSTRUMENTOR}.answers": {f"{INSTRUMENTOR}.semconv", f"{INSTRUMENTOR}.usage"},
+    f"{INSTRUMENTOR}.endpoints": {f"{INSTRUMENTOR}.answers", f"{INSTRUMENTOR}.usage"},
+    f"{INSTRUMENTOR}.parameters": {
+        f"{INSTRUMENTOR}.{name}" for name in ("endpoints", "semconv", "usage")
+    },
+    f"{INSTRUMENTOR}.jobs": {f"{EXPORTER}.faults", f"{INSTRUMENTOR}.usage"},
     f"{INSTRUMENTOR}.calls": {
         f"{EXPORTER}.customer",
         f"{EXPORTER}.faults",
         *(
             f"{INSTRUMENTOR}.{name}"
-            for name in ("endpoints", "failures", "open_calls", "providers", "semconv", "usage")
+            for name in (
+                "endpoints",
+                "failures",
+                "jobs",
+                "open_calls",
+                "parameters",
+                "providers",
+                "semconv",
+                "unbilled",
+                "usage",
+            )
         ),
     },
     f"{INSTRUMENTOR}.streams": {
         f"{EXPORTER}.faults",
-        f"{INSTRUMENTOR}.calls",
-        f"{INSTRUMENTOR}.open_calls",
+        *(f"{INSTRUMENTOR}.{name}" for name in ("calls", "open_calls", "usage")),
     },
     f"{INSTRUMENTOR}.patching": {
         f"{EXPORTER}.faults",

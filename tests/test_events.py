@@ -85,7 +85,7 @@ def test_a_whole_event() -> None:
                 "cmdrdata.metadata.tags": ("a", "b"),
                 "cmdrdata.metadata.created": "yesterday",
                 "cmdrdata.usage.images": 2,
-                "cmdrdata.response.created": 1_700_000_000,
+                "cmdrdata.detail.created": 1_700_000_000,
                 "cmdrdata.request.retry_count": 1,
                 "cmdrdata.event.id": "0123456789abcdef0123456789abcdef",
             }

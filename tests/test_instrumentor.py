@@ -21,8 +21,10 @@ import opentelemetry_instrumentation_cmdrdata
 from cmdrdata_exporter import CmdrDataSpanExporter, ConfigurationError, customer_context, faults
 from opentelemetry_instrumentation_cmdrdata import (
     CmdrDataInstrumentor,
+    answers,
     calls,
     open_calls,
+    parameters,
     patching,
     usage,
 )
@@ -137,9 +139,13 @@ WAYS: list[tuple[object, str]] = [
     (calls.failures, "qualified_name"),
     (calls.customer, "current"),
     (calls.time, "perf_counter_ns"),
+    (calls, "find"),
     (usage, "get"),
     (usage, "count"),
-    (usage, "read_usage"),
+    (answers, "get"),
+    (answers, "put"),
+    (answers, "read_usage"),
+    (parameters, "put"),
     (trace, "set_span_in_context"),
     (trace, "get_current_span"),
     (trace.NonRecordingSpan, "get_span_context"),

@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 
-from opentelemetry_instrumentation_cmdrdata.usage import (
-    Reading,
-    count,
+from opentelemetry_instrumentation_cmdrdata.answers import (
     read_chat,
     read_chat_chunk,
     read_embeddings,
     read_response,
     read_response_event,
-    request_attributes,
 )
+from opentelemetry_instrumentation_cmdrdata.endpoints import ENDPOINTS
+from opentelemetry_instrumentation_cmdrdata.parameters import request_attributes
+from opentelemetry_instrumentation_cmdrdata.usage import Reading, count
 
 READERS = [read_chat, read_chat_chunk, read_response, read_response_event, read_embeddings]
 
@@ -131,4 +131,4 @@ def test_counts(value: object, expected: int | None) -> None:
 )
 def test_requests(parameters: dict[str, Any], expected: dict[str, Any]) -> None:
     """Parameters become the attributes of the conventions; what the user wrote to the model never does."""
-    assert request_attributes(parameters) == expected
+    assert request_attributes(ENDPOINTS[0], parameters) == expected

@@ -1,0 +1,391 @@
+"""
+What each endpoint answers, read into a `Reading`: one function per shape of an answer.
+
+Pure and tolerant, see `usage`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import cast
+
+from opentelemetry_instrumentation_cmdrdata import semconv
+from opentelemetry_instrumentation_cmdrdata.usage import (
+    Attributes,
+    Reading,
+    count,
+    get,
+    items,
+    put,
+    quantity,
+    read_usage,
+    string,
+)
+
+
+def read_answer(reading: Reading, body: object) -> None:
+    """Read what answers have in common: id, model, service tier, time and usage."""
+    attributes = reading.attributes
+    put(attributes, semconv.RESPONSE_ID, get(body, "id"), string)
+    put(attributes, semconv.RESPONSE_MODEL, get(body, "model"), string)
+    put(attributes, semconv.RESPONSE_SERVICE_TIER, get(body, "service_tier"), string)
+    # One or the other; the Responses API and the jobs say `created_at`.
+    created = get(body, "created")
+    put(attributes, semconv.CREATED, get(body, "created_at") if created is None else created, count)
+    read_usage(reading, get(body, "usage"))
+
+
+# --- Chat and completions ---------------------------------------------------------------------
+
+
+def read_chat(reading: Reading, body: object) -> None:
+    """Read a chat completion or a chunk of one; also a legacy completion, which has the same shape."""
+    read_answer(reading, body)
+    for index, choice in enumerate(items(get(body, "choices"))):
+        number = get(choice, "index")
+        reason = get(choice, "finish_reason")
+        key = number if isinstance(number, int) else index
+        if reason is not None or key not in reading.finish_reasons:
+            reading.finish_reasons[key] = reason if isinstance(reason, str) else None
+    put(reading.attributes, semconv.SYSTEM_FINGERPRINT, get(body, "system_fingerprint"), string)
+
+
+def read_chat_chunk(reading: Reading, chunk: object) -> None:
+    """Read a chunk of a chat stream; most carry one more piece of text and nothing else, so they cost little."""
+    if reading.attributes and get(chunk, "usage") is None:
+        choices = cast("list[object]", get(chunk, "choices"))
+        if type(choices) is list and len(choices) == 1:
+            (choice,) = choices
+            if (
+                get(choice, "finish_reason") is None
+                and get(choice, "index") in reading.finish_reasons
+            ):
+                return
+    read_chat(reading, chunk)
+
+
+# --- Responses --------------------------------------------------------------------------------
+
+
+def read_response(reading: Reading, body: object) -> None:
+    """Read an object of the Responses API."""
+    read_answer(reading, body)
+    attributes = reading.attributes
+    status = get(body, "status")
+    output = list(items(get(body, "output")))
+    if status in ("failed", "cancelled"):
+        reading.finish_reasons = {0: "error"}
+    elif status == "incomplete":
+        reason = get(get(body, "incomplete_details"), "reason")
+        reading.finish_reasons = {
+            0: "length" if reason == "max_output_tokens" else str(reason or status)
+        }
+    elif status == "completed":
+        kinds = {kind for item in output if isinstance(kind := get(item, "type"), str)}
+        reasons = [
+            reason
+            for reason, types in (
+                ("tool_calls", {"function_call", "custom_tool_call"}),
+                ("stop", {"message"}),
+            )
+            if kinds & types
+        ]
+        reading.finish_reasons = dict(enumerate(reasons or ["stop"]))
+    put(attributes, semconv.CONVERSATION_ID, get(get(body, "conversation"), "id"), string)
+    if status == "failed":
+        error = get(body, "error")
+        reading.error = (
+            str(get(error, "code") or "_OTHER"),
+            str(get(error, "message") or "the response failed"),
+        )
+    _read_server_tools(reading, get(body, "tool_usage"), output)
+    if get(body, "background") is True:
+        reading.job = string(get(body, "id")) or reading.job
+        if reading.reported and status in _RESPONSE_ENDED:
+            reading.charges[""] = {}
+
+
+def read_response_event(
+    reading: Reading, event: object, read: Callable[[Reading, object], None] = read_response
+) -> None:
+    """Read an event of a Responses stream: those that carry the response itself."""
+    kind = get(event, "type")
+    if type(kind) is str and kind in _RESPONSE_EVENTS:
+        read(reading, get(event, "response"))
+    elif kind == "error":
+        reading.error = (
+            str(get(event, "code") or "_OTHER"),
+            str(get(event, "message") or "the stream failed"),
+        )
+
+
+def read_fetched_response(reading: Reading, body: object) -> None:
+    """Read a response that was asked for again."""
+    read_response(reading, body)
+    put(reading.attributes, semconv.RESPONSE_STATUS, get(body, "status"), string)
+
+
+def read_fetched_response_event(reading: Reading, event: object) -> None:
+    """Read an event of a response whose stream was asked for again."""
+    read_response_event(reading, event, read_fetched_response)
+
+
+_RESPONSE_EVENTS = frozenset(
+    f"response.{state}"
+    for state in ("created", "queued", "in_progress", "completed", "incomplete", "failed")
+)
+_RESPONSE_ENDED = ("completed", "incomplete", "failed", "cancelled")
+
+
+def _read_server_tools(reading: Reading, tool_usage: object, output: Sequence[object]) -> None:
+    """Read what the tools of the provider's own cost: as it tells, else by counting their calls in the output."""
+    attributes = reading.attributes
+    searches = count(get(get(tool_usage, "web_search"), "num_requests"))
+    if searches is not None:
+        attributes[semconv.WEB_SEARCH_CALLS] = searches
+    image_generation = get(tool_usage, "image_gen")
+    for field, name in (
+        ("input_tokens", semconv.IMAGE_GENERATION_INPUT_TOKENS),
+        ("output_tokens", semconv.IMAGE_GENERATION_OUTPUT_TOKENS),
+    ):
+        put(attributes, name, get(image_generation, field), count)
+    calls: dict[str, int] = {}
+    drawings: list[object] = []
+    for item in output:
+        name = _SERVER_TOOLS.get(str(get(item, "type")))
+        if name is not None:
+            calls[name] = calls.get(name, 0) + 1
+            drawings.append(get(item, "svg_usage"))
+    for name, number in calls.items():
+        if name != semconv.WEB_SEARCH_CALLS or searches is None:
+            attributes[name] = number
+            attributes[semconv.COUNTED] = True
+    _read_drawings(attributes, drawings)
+
+
+_SERVER_TOOLS = {
+    "web_search_call": semconv.WEB_SEARCH_CALLS,
+    "file_search_call": semconv.FILE_SEARCH_CALLS,
+    "code_interpreter_call": semconv.CODE_INTERPRETER_CALLS,
+    "image_generation_call": semconv.IMAGE_GENERATION_CALLS,
+}
+
+
+def _read_drawings(attributes: Attributes, usages: Sequence[object]) -> None:
+    """Read the tokens of drawings, which a model of its own makes and which are in no total."""
+    for field, name in (
+        ("input_tokens", semconv.SVG_INPUT_TOKENS),
+        ("output_tokens", semconv.SVG_OUTPUT_TOKENS),
+    ):
+        tokens = [number for usage in usages if (number := count(get(usage, field))) is not None]
+        if tokens:
+            attributes[name] = sum(tokens)
+    for usage in usages:
+        put(attributes, semconv.SVG_MODEL, get(usage, "model"), string)
+
+
+# --- Embeddings and moderations ---------------------------------------------------------------
+
+
+def read_embeddings(reading: Reading, body: object) -> None:
+    """Read the answer to an embeddings request. The conventions give its span no response id and no output."""
+    attributes = reading.attributes
+    put(attributes, semconv.RESPONSE_MODEL, get(body, "model"), string)
+    data = get(body, "data")
+    if isinstance(data, list):
+        attributes[semconv.EMBEDDING_COUNT] = len(data)  # pyright: ignore[reportUnknownArgumentType]
+    read_usage(reading, get(body, "usage"))
+
+
+def read_moderation(reading: Reading, body: object) -> None:
+    """Read the answer to a moderation, which is free."""
+    read_answer(reading, body)
+    results = list(items(get(body, "results")))
+    if results:
+        reading.attributes[semconv.FLAGGED] = any(get(item, "flagged") is True for item in results)
+
+
+# --- Images -----------------------------------------------------------------------------------
+
+
+def read_images(reading: Reading, body: object) -> None:
+    """Read images: how many, and the tokens of those models that count them."""
+    read_answer(reading, body)
+    attributes = reading.attributes
+    _read_look(attributes, body)
+    data = get(body, "data")
+    if isinstance(data, list):
+        _count_images(reading, len(data))  # pyright: ignore[reportUnknownArgumentType]
+    _read_drawings(attributes, [get(body, "svg_usage")])
+
+
+def read_images_event(reading: Reading, event: object) -> None:
+    """Read an event of an image stream: the one that brings an image that is finished."""
+    if get(event, "type") in ("image_generation.completed", "image_edit.completed"):
+        put(reading.attributes, semconv.CREATED, get(event, "created_at"), count)
+        _read_look(reading.attributes, event)
+        read_usage(reading, get(event, "usage"))
+        _count_images(reading, reading.attributes.get(semconv.IMAGES, 0) + 1)
+
+
+def _read_look(attributes: Attributes, body: object) -> None:
+    for field, name in (("size", semconv.SIZE), ("quality", semconv.QUALITY)):
+        put(attributes, name, get(body, field), string)
+
+
+def _count_images(reading: Reading, number: int) -> None:
+    reading.attributes[semconv.IMAGES] = number
+    reading.attributes[semconv.IMAGE_COUNT] = number
+    reading.reported = True
+
+
+# --- Audio ------------------------------------------------------------------------------------
+
+
+def read_transcription(reading: Reading, body: object) -> None:
+    """Read a transcription or translation. Of its text only the length; of a plain text there is nothing else."""
+    attributes = reading.attributes
+    text = body if isinstance(body, str) else get(body, "text")
+    if isinstance(text, str):
+        attributes[semconv.TEXT_LENGTH] = len(text)
+    put(attributes, semconv.LANGUAGE, get(body, "language"), string)
+    read_usage(reading, get(body, "usage"))
+    if not reading.reported and (seconds := quantity(get(body, "duration"))) is not None:
+        attributes[semconv.AUDIO_SECONDS] = seconds
+        reading.reported = True
+
+
+def read_transcription_event(reading: Reading, event: object) -> None:
+    """Read an event of a transcription stream: the one that has all of the text."""
+    if get(event, "type") == "transcript.text.done":
+        read_transcription(reading, event)
+
+
+def read_speech(reading: Reading, body: object) -> None:
+    """Read nothing: a recording says nothing about itself."""
+
+
+def read_speech_event(reading: Reading, event: object) -> None:
+    """Read an event of a streamed recording: the last one."""
+    if get(event, "type") == "speech.audio.done":
+        read_usage(reading, get(event, "usage"))
+
+
+# --- Jobs -------------------------------------------------------------------------------------
+
+
+def read_batch(reading: Reading, body: object) -> None:
+    """Read a batch, which costs what it says once it has ended."""
+    _read_job(reading, body, ("id", semconv.JOB_ID), ("status", semconv.STATUS))
+    if get(body, "status") in ("completed", "expired", "cancelled", "failed") and reading.reported:
+        completed = get(get(body, "request_counts"), "completed")
+        put(reading.attributes, semconv.BATCH_REQUESTS, completed, count)
+        reading.charges[""] = {}
+
+
+def read_fine_tuning_created(reading: Reading, body: object) -> None:
+    """Read a fine-tuning job that was just created: an event of its own, which costs nothing yet."""
+    read_fine_tuning(reading, body)
+    if reading.job is not None:
+        reading.charges["created"] = {semconv.USAGE_STATUS: "not_applicable"}
+
+
+def read_fine_tuning(reading: Reading, body: object) -> None:
+    """Read a fine-tuning job, which costs the tokens it trained with once it has succeeded."""
+    _read_job(
+        reading,
+        body,
+        ("id", semconv.JOB_ID),
+        ("status", semconv.STATUS),
+        ("model", semconv.MODEL),
+        ("training_file", semconv.TRAINING_FILE),
+        ("validation_file", semconv.VALIDATION_FILE),
+    )
+    trained = count(get(body, "trained_tokens"))
+    if get(body, "status") == "succeeded" and trained is not None:
+        reading.charges["succeeded"] = {semconv.TRAINED_TOKENS: trained}
+        reading.reported = True
+
+
+def read_run(reading: Reading, body: object) -> None:
+    """Read a run of an assistant, which has usage once it has ended."""
+    _read_job(
+        reading,
+        body,
+        ("id", semconv.RUN_ID),
+        ("thread_id", semconv.THREAD_ID),
+        ("assistant_id", semconv.ASSISTANT_ID),
+        ("status", semconv.STATUS),
+    )
+    ended = get(body, "status") in ("completed", "failed", "cancelled", "expired", "incomplete")
+    if ended and reading.reported:
+        reading.charges[""] = {}
+
+
+def read_run_event(reading: Reading, event: object) -> None:
+    """Read an event of a run's stream, as the SDK has it or as its bare data: those that are the run."""
+    run = get(event, "data") or event
+    if get(run, "object") == "thread.run":
+        read_run(reading, run)
+
+
+def read_video(reading: Reading, body: object) -> None:
+    """Read a video, which costs its seconds once it is completed."""
+    _read_job(
+        reading,
+        body,
+        ("id", semconv.JOB_ID),
+        ("status", semconv.STATUS),
+        ("size", semconv.SIZE),
+    )
+    seconds = quantity(get(body, "seconds"))
+    if seconds is not None:
+        reading.attributes[semconv.VIDEO_SECONDS] = seconds
+        reading.reported = True
+    if get(body, "status") == "completed":
+        reading.charges[""] = {}
+
+
+def read_video_download(reading: Reading, body: object) -> None:  # noqa: ARG001 - it is the film
+    """Read nothing: what can be downloaded is completed."""
+    reading.charges[""] = {}
+
+
+def read_eval_run(reading: Reading, body: object) -> None:
+    """Read a run of an evaluation, which costs what each of its models used once it has ended."""
+    _read_job(
+        reading,
+        body,
+        ("id", semconv.RUN_ID),
+        ("eval_id", semconv.EVAL_ID),
+        ("status", semconv.STATUS),
+    )
+    if get(body, "status") not in ("completed", "failed", "canceled", "cancelled"):
+        return
+    for usage in items(get(body, "per_model_usage")):
+        # In the SDK's object the field has another name than in JSON.
+        model = string(get(usage, "model_name")) or string(get(usage, "run_model_name"))
+        part = Reading()
+        read_usage(part, usage)
+        put(part.attributes, semconv.CACHE_READ_TOKENS, get(usage, "cached_tokens"), count)
+        if model is not None and part.reported:
+            reading.charges[model] = {**part.attributes, semconv.RESPONSE_MODEL: model}
+            reading.reported = True
+
+
+def read_grader_run(reading: Reading, body: object) -> None:
+    """Read a trial of a grader, which tells the tokens of its model as one number."""
+    metadata = get(body, "metadata")
+    put(reading.attributes, semconv.RESPONSE_MODEL, get(metadata, "sampled_model_name"), string)
+    if (tokens := count(get(metadata, "token_usage"))) is not None:
+        reading.attributes[semconv.TOTAL_TOKENS] = tokens
+        reading.reported = True
+
+
+def _read_job(reading: Reading, body: object, *details: tuple[str, str]) -> None:
+    read_answer(reading, body)
+    # What the job is known by is in its own details; a response it is not.
+    reading.attributes.pop(semconv.RESPONSE_ID, None)
+    reading.job = string(get(body, "id")) or reading.job
+    for field, name in details:
+        put(reading.attributes, name, get(body, field), string)

@@ -1,0 +1,119 @@
+"""
+Jobs of the provider that end after the call that started them: background responses, batches, runs, and their like.
+
+A job is billed once, when its end is first seen, whoever asks, and to the customer of the call that started it.
+What is remembered here serves the process that started or billed it. Between processes the id of the event serves,
+which is made of the host and the job's own id: whoever bills the same job bills the same event.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from cmdrdata_exporter import faults
+from opentelemetry_instrumentation_cmdrdata.usage import Attributes
+
+CAPACITY = 10_000
+"""Jobs that are remembered."""
+LONGEST_AGE = 7 * 24 * 3600.0
+"""Seconds that a job is remembered. Batches take up to a day, fine-tuning may take several."""
+
+
+class Key(NamedTuple):
+    """What a job is known by, in every process."""
+
+    host: str
+    job_id: str
+
+    def event_id(self, part: str) -> str:
+        """Return the id of the event for a part of the job."""
+        return hashlib.sha256("\0".join((*self, part)).encode("utf-8", "replace")).hexdigest()[:32]
+
+
+@dataclass(slots=True)
+class Job:
+    """What the call that started a job said of it."""
+
+    since: float
+    started: Attributes | None = None
+    """Its customer, and the facts that its end may not repeat; None where another process started it."""
+    billed: set[str] = field(default_factory=set[str])
+    """Its parts that were billed."""
+
+
+class Jobs:
+    """
+    The jobs that were started or billed here lately. Safe to use from several threads.
+
+    Args:
+        capacity: how many are remembered at most.
+        clock: returns monotonic seconds.
+    """
+
+    def __init__(
+        self, capacity: int = CAPACITY, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._capacity = capacity
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._jobs: OrderedDict[Key, Job] = OrderedDict()
+
+    def start(self, key: Key, started: Attributes) -> None:
+        """Remember a job that a call of this process started."""
+        with self._lock:
+            job, forgotten = self._remember(key)
+            if job.started is None:
+                job.started = started
+        _report(forgotten)
+
+    def settle(self, key: Key, part: str) -> Job | None:
+        """Take the one right to bill a part of a job: the job, or None where that part was billed before."""
+        with self._lock:
+            job, forgotten = self._remember(key)
+            billed_before = part in job.billed
+            job.billed.add(part)
+        _report(forgotten)
+        return None if billed_before else job
+
+    def _remember(self, key: Key) -> tuple[Job, list[Job]]:
+        """Return the job of `key`, and those forgotten for it: too old or too many, the oldest first."""
+        job = self._jobs.get(key)
+        if job is not None:
+            return job, []
+        now = self._clock()
+        job = self._jobs[key] = Job(since=now)
+        forgotten: list[Job] = []
+        oldest = next(iter(self._jobs.values()))
+        while len(self._jobs) > self._capacity or now - oldest.since > LONGEST_AGE:
+            forgotten.append(self._jobs.popitem(last=False)[1])
+            oldest = next(iter(self._jobs.values()))
+        return job, forgotten
+
+    def forked(self) -> None:
+        """Go on in a forked child with what its parent knew; another thread may have held the lock."""
+        self._lock = threading.Lock()
+
+
+def _report(forgotten: list[Job]) -> None:
+    for job in forgotten:
+        if not job.billed:
+            faults.report(
+                "jobs out of sight",
+                "a job of the provider was not seen to end within %.0f days or %d other jobs; "
+                "if it is polled later, it is billed to the customer of that call",
+                LONGEST_AGE / 86400,
+                CAPACITY,
+            )
+
+
+known = Jobs()
+"""The jobs of this process."""
+
+os.register_at_fork(after_in_child=known.forked)
