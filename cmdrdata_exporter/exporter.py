@@ -6,6 +6,7 @@ import atexit
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
 from typing import Literal
 
@@ -20,6 +21,7 @@ from cmdrdata_exporter.delivery.http import Client
 from cmdrdata_exporter.delivery.local import LocalDelivery
 from cmdrdata_exporter.delivery.memory import MemoryDelivery
 from cmdrdata_exporter.events import UsageEvent, encode, event_from_span
+from cmdrdata_exporter.identity import Calls, seam
 from cmdrdata_exporter.settings import Settings
 from cmdrdata_exporter.version import USER_AGENT
 
@@ -72,6 +74,9 @@ class CmdrDataSpanExporter(SpanExporter):
         )
         self._delivery = delivery or _delivery(self.settings)
         self._shut_down = False
+        self._calls = Calls()
+        self.passed_over: Counter[str] = Counter()
+        """How many spans of each scope reported a call that was metered already."""
         with _lock:
             _latest = self
 
@@ -81,19 +86,44 @@ class CmdrDataSpanExporter(SpanExporter):
             _logger.warning("CmdrDataSpanExporter is shut down and ignores %d spans", len(spans))
             return SpanExportResult.FAILURE
         for span in spans:
-            scope = span.instrumentation_scope
-            if scope is None or scope.name != OUR_SCOPE:
-                self.record(span)
+            self._export(span)
         return SpanExportResult.SUCCESS
+
+    @faults.guarded
+    def _export(self, span: ReadableSpan) -> None:
+        """Record a span of the pipeline, if it is a charge that nothing else has reported."""
+        scope = span.instrumentation_scope.name if span.instrumentation_scope else ""
+        if scope == OUR_SCOPE:
+            # Metered when its call ended; what contains it is the same call.
+            self._calls.cover(span)
+            return
+        event = self._event(span)
+        contains = self._calls.contains(span)
+        if event is None:
+            return
+        if (
+            seam.covers(scope, event.provider)
+            or contains
+            or self._calls.repeats(span, event.metadata.get("response_id"))
+        ):
+            self._pass_over(scope)
+            return
+        self._calls.cover(span)
+        self._record(event)
 
     @faults.guarded
     def record(self, span: ReadableSpan) -> None:
         """Record one finished span at once, if it is a charge and metering is enabled. Never raises."""
+        event = self._event(span)
+        if event is not None:
+            self._record(event)
+
+    def _event(self, span: ReadableSpan) -> UsageEvent | None:
         if not self.settings.enabled:
-            return
-        event = event_from_span(span, customer_id=self.settings.customer_id)
-        if event is None:
-            return
+            return None
+        return event_from_span(span, customer_id=self.settings.customer_id)
+
+    def _record(self, event: UsageEvent) -> None:
         for key in event.renamed:
             faults.report(
                 f"metadata key {key}",
@@ -102,6 +132,14 @@ class CmdrDataSpanExporter(SpanExporter):
                 f"user_{key}",
             )
         self._delivery.record(event.id, _header(event), encode(event))
+
+    def _pass_over(self, scope: str) -> None:
+        self.passed_over[scope] += 1
+        if self.passed_over[scope] == 1:
+            _logger.info(
+                "spans of %s report calls that are metered already; they make no events of their own",
+                scope or "an unnamed scope",
+            )
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         """Deliver what was recorded so far; True only if within the time all of it was."""

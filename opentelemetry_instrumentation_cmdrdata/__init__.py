@@ -28,6 +28,7 @@ from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
 from opentelemetry.sdk.trace import ReadableSpan
 
 from cmdrdata_exporter import CmdrDataSpanExporter, Settings, current_exporter
+from cmdrdata_exporter.identity import seam
 from opentelemetry_instrumentation_cmdrdata import open_calls, package
 from opentelemetry_instrumentation_cmdrdata.calls import SCOPE, Recorder
 from opentelemetry_instrumentation_cmdrdata.version import __version__
@@ -79,6 +80,7 @@ class CmdrDataInstrumentor(BaseInstrumentor):
 
         tracer = trace.get_tracer(SCOPE, __version__, kwargs.get("tracer_provider"))
         patching.patch(Recorder(tracer, __version__, record, settings.stream_usage))
+        seam.active = True
         # Streams that are open now or later are ended by the exit at the latest, also after `uninstrument`.
         atexit.unregister(open_calls.end_all)
         atexit.register(open_calls.end_all)
@@ -87,6 +89,7 @@ class CmdrDataInstrumentor(BaseInstrumentor):
         from opentelemetry_instrumentation_cmdrdata import patching
 
         patching.unpatch()
+        seam.active = False
 
 
 def _openai_version() -> str | None:

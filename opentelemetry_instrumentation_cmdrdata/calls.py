@@ -26,6 +26,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
 from cmdrdata_exporter import customer, faults
+from cmdrdata_exporter.identity import seam
 from opentelemetry_instrumentation_cmdrdata import failures, jobs, open_calls, semconv
 from opentelemetry_instrumentation_cmdrdata.endpoints import Endpoint, find
 from opentelemetry_instrumentation_cmdrdata.parameters import (
@@ -180,6 +181,7 @@ class Call:
             attributes[semconv.STREAM] = True
         attributes.update(_request_attributes(endpoint, parameters) or {})
         self._details = (_request_details(endpoint, parameters) or {}) if endpoint.details else {}
+        seam.metered(server.provider)
         # Who pays is settled now; where a stream of this call is read says nothing.
         payer = customer.current()
         if payer is not None and payer.is_usable:

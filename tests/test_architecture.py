@@ -19,6 +19,7 @@ INSTRUMENTOR = "opentelemetry_instrumentation_cmdrdata"
 ALLOWED: dict[str, set[str]] = {
     f"{EXPORTER}.attributes": set(),
     f"{EXPORTER}.faults": set(),
+    f"{EXPORTER}.identity": set(),
     f"{EXPORTER}.settings": set(),
     f"{EXPORTER}.version": set(),
     f"{EXPORTER}.customer": {f"{EXPORTER}.attributes"},
@@ -38,6 +39,7 @@ ALLOWED: dict[str, set[str]] = {
             "delivery.memory",
             "events",
             "faults",
+            "identity",
             "settings",
             "version",
         )
@@ -61,6 +63,7 @@ ALLOWED: dict[str, set[str]] = {
     f"{INSTRUMENTOR}.calls": {
         f"{EXPORTER}.customer",
         f"{EXPORTER}.faults",
+        f"{EXPORTER}.identity",
         *(
             f"{INSTRUMENTOR}.{name}"
             for name in (
@@ -86,6 +89,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     INSTRUMENTOR: {
         EXPORTER,
+        f"{EXPORTER}.identity",
         *(
             f"{INSTRUMENTOR}.{name}"
             for name in ("calls", "open_calls", "package", "patching", "version")

@@ -25,12 +25,14 @@ def span(
     scope: str = "somebody's instrumentation",
     status: Status | None = None,
     context: tuple[int, int] = (0xABC, 0xDEF),
+    parent: int | None = None,
     times: tuple[int, int] = (1_700_000_000 * SECOND, 1_700_000_001 * SECOND + 250_000_000),
 ) -> ReadableSpan:
     """Return a finished span."""
     return ReadableSpan(
         name="chat m",
         context=SpanContext(*context, is_remote=False, trace_flags=TraceFlags(1)),
+        parent=None if parent is None else SpanContext(context[0], parent, is_remote=False),
         resource=Resource({}),
         attributes=attributes,
         kind=SpanKind.CLIENT,
@@ -55,6 +57,7 @@ def recorded(name: str) -> list[ReadableSpan]:
                 StatusCode[document["status"]["code"]], document["status"]["description"]
             ),
             context=(int(document["trace_id"], 16), int(document["span_id"], 16)),
+            parent=int(document["parent_span_id"] or "0", 16) or None,
             times=(document["start_time"], document["end_time"]),
         )
         for document in documents

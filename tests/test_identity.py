@@ -1,0 +1,190 @@
+"""One call is one event, however many instrumentations saw it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from opentelemetry.sdk.trace import ReadableSpan
+
+from cmdrdata_exporter import CmdrDataSpanExporter
+from cmdrdata_exporter.identity import Calls, Seam, seam
+from tests.metering import RecordedEvents
+from tests.test_events import recorded, span
+
+OURS = "opentelemetry_instrumentation_cmdrdata"
+OPENAI = "opentelemetry.instrumentation.openai.v1"
+LANGCHAIN = "opentelemetry.instrumentation.langchain"
+
+
+@pytest.fixture
+def active() -> Iterator[Seam]:
+    """The seam with our instrumentor at work, as it was afterwards."""
+    before = dict(vars(seam))
+    vars(seam).update(vars(Seam()), active=True)
+    yield seam
+    vars(seam).update(before)
+
+
+def chat(response_id: str | None = None, **changes: Any) -> dict[str, Any]:
+    """Return the attributes of a chat of 7 tokens."""
+    said = {} if response_id is None else {"gen_ai.response.id": response_id}
+    return {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.provider.name": "openai",
+        "gen_ai.usage.input_tokens": 3,
+        "gen_ai.usage.output_tokens": 4,
+        **said,
+        **changes,
+    }
+
+
+def billed(events: RecordedEvents, *batches: list[ReadableSpan]) -> int:
+    """Export spans in several batches and return how many events they made."""
+    exporter = CmdrDataSpanExporter(delivery=events)
+    for batch in batches:
+        exporter.export(batch)
+    assert sum(exporter.passed_over.values()) + len(events.wire) == sum(
+        "gen_ai.usage.input_tokens" in (one.attributes or {})
+        and one.instrumentation_scope is not None
+        and one.instrumentation_scope.name != OURS
+        for batch in batches
+        for one in batch
+    ), "a span that is passed over is counted"
+    return len(events.wire)
+
+
+@pytest.mark.parametrize(
+    ("scope", "provider", "covered"),
+    [
+        ("opentelemetry.instrumentation.genai.openai", "openai", True),
+        ("opentelemetry.instrumentation.openai.v1", "openai", True),
+        ("opentelemetry.instrumentation.openai_v2", "openai", True),
+        ("openinference.instrumentation.openai", "anthropic", True),
+        ("openinference.instrumentation.openai_agents", "openai", True),
+        ("openinference.instrumentation.langchain", "openai", True),
+        ("openinference.instrumentation.langchain", "groq", True),
+        ("openinference.instrumentation.langchain", "mistralai", True),
+        ("openinference.instrumentation.langchain", "anthropic", False),
+        ("openinference.instrumentation.groq", "groq", False),
+        ("opentelemetry.instrumentation.mistralai", "mistral_ai", False),
+        ("opentelemetry.instrumentation.anthropic", "anthropic", False),
+        ("", "anthropic", False),
+    ],
+)
+def test_what_the_seam_covers(scope: str, provider: str, covered: bool) -> None:
+    """Ours is the authority for the openai SDK and for the providers that it was seen to call, not for other SDKs."""
+    told = Seam()
+    told.metered("groq")
+    told.metered("mistral_ai")
+    assert told.covers(scope, provider) is False, (
+        "an instrumentor that is not active covers nothing"
+    )
+    told.active = True
+    assert told.covers(scope, provider) is covered
+
+
+def test_before_anything_was_metered() -> None:
+    """A framework that calls a provider in its own way is billed until the seam has seen that provider."""
+    told = Seam()
+    told.active = True
+    assert told.covers(OPENAI, "openai") is True
+    assert told.covers(LANGCHAIN, "openai") is False
+
+
+@pytest.mark.parametrize(
+    "name", ["genai_openai", "openai_v2", "openinference_openai", "openllmetry_openai"]
+)
+def test_beside_ours(name: str, active: Seam, events: RecordedEvents) -> None:
+    """With our instrumentor at work, no instrumentation of the openai SDK makes events."""
+    assert active.active
+    exporter = CmdrDataSpanExporter(delivery=events)
+    exporter.export(recorded(name))
+    assert events.wire == []
+    assert sum(exporter.passed_over.values()) > 0
+
+
+@pytest.mark.parametrize("name", ["openinference_anthropic", "openllmetry_anthropic"])
+def test_other_providers_beside_ours(name: str, active: Seam, events: RecordedEvents) -> None:
+    """What our seam does not see is billed as ever."""
+    active.metered("openai")
+    exporter = CmdrDataSpanExporter(delivery=events)
+    exporter.export(recorded(name))
+    assert {event["provider"] for event in events.wire} == {"anthropic"}
+
+
+@pytest.mark.parametrize("name", ["openinference_langchain", "openllmetry_langchain"])
+def test_frameworks_beside_ours(name: str, active: Seam, events: RecordedEvents) -> None:
+    """A framework's spans of calls that passed the seam are passed over, in whichever trace they are."""
+    active.metered("openai")
+    CmdrDataSpanExporter(delivery=events).export(recorded(name))
+    assert events.wire == []
+
+
+def test_the_innermost_is_the_charge(events: RecordedEvents) -> None:
+    """A span that contains a billed one is the same call, also through spans that are no calls."""
+    inner = span(chat(), scope=OPENAI, context=(1, 4), parent=3)
+    step = span({}, scope=LANGCHAIN, context=(1, 3), parent=2)
+    outer = span(chat(), scope=LANGCHAIN, context=(1, 2), parent=1)
+    agent = span({"gen_ai.operation.name": "invoke_agent"}, scope=LANGCHAIN, context=(1, 1))
+    assert billed(events, [inner, step], [outer], [agent]) == 1
+
+
+def test_siblings_are_calls_of_their_own(events: RecordedEvents) -> None:
+    """Two calls in one workflow are two charges, and so is a third beside the workflow."""
+    workflow = span({"gen_ai.operation.name": "invoke_workflow"}, context=(1, 1))
+    calls = [span(chat(), scope=OPENAI, context=(1, number), parent=1) for number in (2, 3)]
+    other = span(chat(), scope=OPENAI, context=(2, 1))
+    assert billed(events, [*calls, workflow, other]) == 3
+
+
+def test_ours_inside_a_framework(events: RecordedEvents) -> None:
+    """Our own span in the pipeline shows which spans contain what was metered directly."""
+    ours = span(chat(), scope=OURS, context=(1, 2), parent=1)
+    outer = span(chat(**{"gen_ai.provider.name": "langchain"}), scope=LANGCHAIN, context=(1, 1))
+    assert billed(events, [ours, outer]) == 0
+
+
+def test_the_same_span_twice(events: RecordedEvents) -> None:
+    """A span that two processors hand over is one charge."""
+    once = span(chat("chatcmpl-1"), scope=OPENAI)
+    assert billed(events, [once], [once]) == 1
+
+
+def test_a_stream_that_outlives_what_contains_it(events: RecordedEvents) -> None:
+    """Of two instrumentations that report one response at one time, the later span is the same call."""
+    outer = span(chat("chatcmpl-1"), scope=LANGCHAIN, context=(1, 1), times=(100, 200))
+    inner = span(chat("chatcmpl-1"), scope=OPENAI, context=(1, 2), parent=1, times=(150, 300))
+    assert billed(events, [outer, inner]) == 1
+
+
+@pytest.mark.parametrize(
+    ("context", "scope", "times"),
+    [
+        ((2, 2), LANGCHAIN, (150, 300)),
+        ((1, 2), LANGCHAIN, (201, 300)),
+        ((1, 2), OPENAI, (150, 300)),
+    ],
+    ids=["another-trace", "later", "the-same-instrumentation"],
+)
+def test_servers_that_reuse_ids(
+    context: tuple[int, int], scope: str, times: tuple[int, int], events: RecordedEvents
+) -> None:
+    """A response id alone proves nothing."""
+    first = span(chat("chatcmpl-1"), scope=OPENAI, context=(1, 1), times=(100, 200))
+    second = span(chat("chatcmpl-1"), scope=scope, context=context, times=times)
+    assert billed(events, [first, second]) == 2
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    """The oldest is forgotten first."""
+    calls = Calls(capacity=4)
+    spans = [span({}, context=(1, number)) for number in range(1, 6)]
+    for one in spans:
+        calls.cover(one)
+    assert [calls.contains(one) for one in spans] == [False, True, True, True, True]
+    for number in range(6):
+        assert calls.repeats(span({}, context=(1, 1)), f"chatcmpl-{number}") is False
+    assert calls.repeats(span({}, scope="another", context=(1, 2)), "chatcmpl-0") is False
+    assert calls.repeats(span({}, scope="another", context=(1, 2)), "chatcmpl-5") is True
