@@ -12,8 +12,12 @@ from __future__ import annotations
 OUR_SCOPE = "opentelemetry_instrumentation_cmdrdata"
 """The instrumentation scope of our own spans, which are metered when their call ends and never again."""
 
+OWN_PREFIX = "cmdrdata."
+
 # Who pays
 CUSTOMER_ID = "cmdrdata.customer.id"
+CUSTOMER_REFUSED = "cmdrdata.customer.refused"
+"""Why the customer that was named cannot be billed. Such a call has no customer, whatever the default is."""
 METADATA_PREFIX = "cmdrdata.metadata."
 """`cmdrdata.metadata.<key>`: the user's own keys of the event's metadata."""
 
@@ -106,3 +110,20 @@ USAGE_STATUS = "cmdrdata.usage_status"
 RETRY_COUNT = "cmdrdata.request.retry_count"
 DETAIL_PREFIX = "cmdrdata.detail."
 """`cmdrdata.detail.<key>`: a reserved key of the event's metadata, such as `created` or `voice`."""
+
+FIELDS: dict[str, tuple[str, ...]] = {
+    "provider": PROVIDER,
+    "request_model": REQUEST_MODEL,
+    "response_model": RESPONSE_MODEL,
+    "response_id": RESPONSE_ID,
+    "finish_reasons": FINISH_REASONS,
+    "service_tier": SERVICE_TIER,
+    "server_address": SERVER_ADDRESS,
+    "streaming": STREAMING,
+    "first_chunk": TIME_TO_FIRST_CHUNK,
+    "error_type": ERROR_TYPE,
+    "input_tokens": INPUT_TOKENS,
+    "output_tokens": OUTPUT_TOKENS,
+    "total_tokens": TOTAL_TOKENS,
+}
+"""The facts of a call that have one value each, by what they are, with the attributes they are read from."""

@@ -9,18 +9,20 @@ Pure: no clock, no environment, no network.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import StatusCode, format_span_id, format_trace_id
 
 from cmdrdata_exporter import attributes as names
 from cmdrdata_exporter.attributes import OUR_SCOPE
+from cmdrdata_exporter.customer import usable
+from cmdrdata_exporter.scrubbing import scrubbed
 
 FORMAT_VERSION = "0.1.0"
 """The version of the event's format, sent as `version`."""
@@ -74,7 +76,10 @@ COMMON = (
 
 _ERRORS = (
     ("timeout", ("TimeoutError", "Timeout")),
-    ("cancelled", ("CancelledError", "KeyboardInterrupt", "GeneratorExit", "SystemExit")),
+    (
+        "cancelled",
+        ("CancelledError", "Cancelled", "KeyboardInterrupt", "GeneratorExit", "SystemExit"),
+    ),
     ("rate_limit", ("RateLimitError", "rate_limit_exceeded")),
     ("authentication", ("AuthenticationError",)),
     ("authorization", ("PermissionDeniedError",)),
@@ -94,8 +99,7 @@ _ERRORS = (
 """`error.type` of the event, by how the code or the name of the exception ends."""
 
 
-@dataclass(frozen=True, slots=True)
-class UsageEvent:
+class UsageEvent(NamedTuple):
     """
     One charge: who pays, for what, how much.
 
@@ -126,7 +130,7 @@ class UsageEvent:
     error_type: str | None = None
     error_code: str | None = None
     error_message: str | None = None
-    renamed: tuple[str, ...] = field(default=(), compare=False)
+    renamed: tuple[str, ...] = ()
     """The user's keys that collided with reserved ones and are sent as `user_<key>`."""
 
     @property
@@ -169,9 +173,13 @@ class UsageEvent:
         }
 
 
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
+
+
 def encode(event: UsageEvent) -> bytes:
     """Return the body of the POST for `event`; the same event always gives the same bytes."""
-    return json.dumps(event.to_wire(), separators=(",", ":"), allow_nan=False).encode()
+    # Half of a surrogate pair is no character; it becomes a question mark.
+    return _encode(event.to_wire()).encode("utf-8", "replace")
 
 
 def event_from_span(span: ReadableSpan, *, customer_id: str | None = None) -> UsageEvent | None:
@@ -190,50 +198,44 @@ def event_from_span(span: ReadableSpan, *, customer_id: str | None = None) -> Us
     endpoint = _endpoint(attributes)
     if endpoint is None:
         return None
-    input_tokens = _count(attributes, names.INPUT_TOKENS)
-    output_tokens = _count(attributes, names.OUTPUT_TOKENS)
-    total_tokens = _count(attributes, names.TOTAL_TOKENS)
-    usage = _usage(attributes)
+    read = _Read(attributes)
+    told, usage = read.told, read.usage
+    input_tokens = _count(told.get("input_tokens"))
+    output_tokens = _count(told.get("output_tokens"))
+    total_tokens = _count(told.get("total_tokens"))
     reported = not (
         input_tokens is None and output_tokens is None and total_tokens is None and not usage
     )
     scope = span.instrumentation_scope
-    ours = scope is not None and scope.name == OUR_SCOPE
-    if not reported and not ours:
+    if not reported and (scope is None or scope.name != OUR_SCOPE):
         return None
 
     context = span.get_span_context()
     start, end = span.start_time or 0, span.end_time or span.start_time or 0
     failed = span.status.status_code is StatusCode.ERROR
-    error_code = attributes.get(names.ERROR_CODE) if failed else None
-    request_model = _first(attributes, names.REQUEST_MODEL)
-    first_chunk = _first(attributes, names.TIME_TO_FIRST_CHUNK)
-    customer = attributes.get(names.CUSTOMER_ID, customer_id)
-    known: dict[str, Any] = {
-        "response_id": _first(attributes, names.RESPONSE_ID),
-        "finish_reason": _finish_reason(attributes),
-        "usage_status": attributes.get(names.USAGE_STATUS, "reported" if reported else "missing"),
-        "endpoint": endpoint,
-        "request_model": request_model,
-        "service_tier": _first(attributes, names.SERVICE_TIER),
-        "server_address": _first(attributes, names.SERVER_ADDRESS),
-        "trace_id": format_trace_id(context.trace_id) if context else None,
-        "span_id": format_span_id(context.span_id) if context else None,
-    }
-    users: dict[str, Any] = {}
-    for key, value in attributes.items():
-        if key.startswith(names.DETAIL_PREFIX):
-            known[key[len(names.DETAIL_PREFIX) :]] = _plain(value)
-        elif key.startswith(names.METADATA_PREFIX):
-            users[key[len(names.METADATA_PREFIX) :]] = value
-    reserved = _metadata(endpoint, known)
-    taken = {*reserved, *COMMON}
+    error_code = _text(attributes.get(names.ERROR_CODE)) if failed else None
+    request_model = _text(told.get("request_model"))
+    first_chunk = told.get("first_chunk")
+    known = read.details
+    known["response_id"] = _text(told.get("response_id"))
+    known["finish_reason"] = _finish_reason(told.get("finish_reasons"))
+    known["usage_status"] = _text(attributes.get(names.USAGE_STATUS)) or (
+        "reported" if reported else "missing"
+    )
+    known["endpoint"] = endpoint
+    known["request_model"] = request_model
+    known["service_tier"] = _text(told.get("service_tier"))
+    known["server_address"] = _text(told.get("server_address"))
+    if context is not None:
+        known["trace_id"] = format_trace_id(context.trace_id)
+        known["span_id"] = format_span_id(context.span_id)
+    metadata, renamed = _metadata(endpoint, known, read.users)
     return UsageEvent(
-        id=attributes.get(names.EVENT_ID) or _foreign_id(span),
-        customer_id=customer,
+        id=_event_id(attributes) or _foreign_id(span),
+        customer_id=_customer(attributes, customer_id),
         # The older conventions had it capitalised.
-        provider=str(_first(attributes, names.PROVIDER) or "unknown").lower(),
-        model=str(_first(attributes, names.RESPONSE_MODEL) or request_model or "unknown"),
+        provider=(_text(told.get("provider")) or "unknown").lower(),
+        model=_text(told.get("response_model")) or request_model or "unknown",
         endpoint=endpoint,
         usage_status=known["usage_status"],
         input_tokens=input_tokens or 0,
@@ -242,24 +244,82 @@ def event_from_span(span: ReadableSpan, *, customer_id: str | None = None) -> Us
         if total_tokens is None
         else total_tokens,
         usage=usage,
-        metadata={
-            **{f"user_{k}" if k in taken else k: _plain(v) for k, v in users.items()},
-            **reserved,
-        },
+        metadata=metadata,
         timestamp=end // 1_000_000_000,
         start_time=start // 1_000_000_000,
         end_time=end // 1_000_000_000,
-        duration_ms=round((end - start) / 1e6),
+        duration_ms=max(0, (end - start + 500_000) // 1_000_000),
         time_to_first_token_ms=round(first_chunk * 1000)
-        if isinstance(first_chunk, (int, float))
+        if isinstance(first_chunk, (int, float)) and 0 <= first_chunk < _LONGEST_WAIT
         else None,
-        streaming=_first(attributes, names.STREAMING) is True,
-        retry_count=attributes.get(names.RETRY_COUNT, 0),
-        error_type=error_type(_first(attributes, names.ERROR_TYPE), error_code) if failed else None,
+        streaming=told.get("streaming") is True,
+        retry_count=_count(attributes.get(names.RETRY_COUNT)) or 0,
+        error_type=error_type(told.get("error_type"), error_code) if failed else None,
         error_code=error_code,
-        error_message=span.status.description if failed else None,
-        renamed=tuple(key for key in users if key in taken),
+        error_message=scrubbed(span.status.description or "") or None if failed else None,
+        renamed=renamed,
     )
+
+
+_LONGEST_WAIT = 10 * 365 * 86400
+"""Seconds; no answer took longer to begin."""
+
+
+def _places() -> dict[str, tuple[str, int, bool]]:
+    """Return where each attribute belongs: the fact, its rank among the spellings, whether it is a breakdown."""
+    return {
+        name: (key, rank, group is names.BREAKDOWNS)
+        for group in (names.FIELDS, names.BREAKDOWNS)
+        for key, spellings in group.items()
+        for rank, name in enumerate(spellings)
+    }
+
+
+_PLACES = _places()
+
+
+class _Read:
+    """The attributes of a span, sorted in one pass."""
+
+    __slots__ = ("details", "told", "usage", "users")
+
+    def __init__(self, attributes: Mapping[str, Any]) -> None:
+        self.told: dict[str, Any] = {}
+        """Facts of one value, by the keys of `attributes.FIELDS`."""
+        self.usage: dict[str, int | float | bool] = {}
+        """Breakdowns, and units that are not tokens: those only that were reported."""
+        self.details: dict[str, Any] = {}
+        """Reserved keys of the event's metadata."""
+        self.users: dict[str, Any] = {}
+        """The user's keys of the event's metadata."""
+        ranks: dict[str, int] = {}
+        for name, value in attributes.items():
+            if value is None:
+                continue
+            place = _PLACES.get(name)
+            if place is None:
+                if name.startswith(names.OWN_PREFIX):
+                    self._read_own(name, value)
+                continue
+            key, rank, is_breakdown = place
+            if rank > ranks.get(key, rank):
+                continue  # A spelling that is preferred was there before.
+            ranks[key] = rank
+            if not is_breakdown:
+                self.told[key] = value
+            elif (number := _count(value)) is not None:
+                self.usage[key] = number
+
+    def _read_own(self, name: str, value: Any) -> None:
+        """Read one of the names that belong to this package."""
+        if name.startswith(names.USAGE_PREFIX):
+            # A flag, or a number; what is neither tells no quantity.
+            if isinstance(value, (bool, int, float)) and 0 <= value < math.inf:
+                self.usage[name[len(names.USAGE_PREFIX) :]] = value
+        elif name.startswith(names.DETAIL_PREFIX):
+            self.details[name[len(names.DETAIL_PREFIX) :]] = _plain(value)
+        elif name.startswith(names.METADATA_PREFIX):
+            self.users[name[len(names.METADATA_PREFIX) :]] = _plain(value)
 
 
 def error_type(name: object, code: str | None) -> str:
@@ -311,27 +371,49 @@ def _endpoint(attributes: Mapping[str, Any]) -> str | None:
     return _ENDPOINTS.get(operation, operation)
 
 
-def _usage(attributes: Mapping[str, Any]) -> dict[str, int | float | bool]:
-    """Return the breakdowns and the units that are not tokens, those only that were reported."""
-    usage: dict[str, int | float | bool] = {}
-    for key, spellings in names.BREAKDOWNS.items():
-        if (value := _count(attributes, spellings)) is not None:
-            usage[key] = value
-    for name, value in attributes.items():
-        if not name.startswith(names.USAGE_PREFIX) or name in names.TOTAL_TOKENS:
-            continue
-        # A flag, or a number; what is neither tells no quantity.
-        if isinstance(value, (bool, int, float)) and 0 <= value < math.inf:
-            usage[name[len(names.USAGE_PREFIX) :]] = value
-    return usage
+def _metadata(
+    endpoint: str, known: Mapping[str, Any], users: Mapping[str, Any]
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """
+    Return the keys of an event's metadata, and which of the user's were taken.
+
+    The reserved ones that the endpoint always has, what else is known, and the user's own.
+    """
+    metadata: dict[str, Any] = dict.fromkeys(_always(endpoint))
+    metadata |= {key: value for key, value in known.items() if value is not None}
+    if not users:
+        return metadata, ()
+    taken = tuple(key for key in users if key in metadata or key in COMMON)
+    for key, value in users.items():
+        metadata[f"user_{key}" if key in taken else key] = value
+    return metadata, taken
 
 
-def _metadata(endpoint: str, known: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the reserved keys of an event: those that it always has, and what else is known."""
-    always = (*RESERVED.get(endpoint, ("response_id",)), *COMMON[:-2])
-    reserved = {key: known.get(key) for key in always}
-    reserved.update({key: value for key, value in known.items() if value is not None})
-    return reserved
+@functools.cache
+def _always(endpoint: str) -> tuple[str, ...]:
+    """Return the reserved keys that each event of an endpoint has, be it with null."""
+    return (*RESERVED.get(endpoint, ("response_id",)), *COMMON[:-2])
+
+
+def _customer(attributes: Mapping[str, Any], default: str | None) -> str | None:
+    """Return who pays: whom the span names, if that can be; the default only where it names nobody."""
+    if names.CUSTOMER_REFUSED in attributes:
+        return None
+    customer = attributes.get(names.CUSTOMER_ID, default)
+    return customer if usable(customer) else None
+
+
+def _event_id(attributes: Mapping[str, Any]) -> str | None:
+    """Return the id that a span brings, if a header can carry it."""
+    value = attributes.get(names.EVENT_ID)
+    fits = (
+        isinstance(value, str) and 0 < len(value) <= 64 and value.isascii() and value.isprintable()
+    )
+    return value if fits else None
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None
 
 
 def _first(attributes: Mapping[str, Any], spellings: tuple[str, ...]) -> Any:
@@ -342,24 +424,22 @@ def _first(attributes: Mapping[str, Any], spellings: tuple[str, ...]) -> Any:
     return None
 
 
-def _count(attributes: Mapping[str, Any], spellings: tuple[str, ...]) -> int | None:
-    """Return a number of units, None where it was not reported."""
-    value = _first(attributes, spellings)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
-        return None
-    return int(value)
+def _count(value: object) -> int | None:
+    """Return a number of units, None where it is no such number."""
+    if type(value) is int:
+        return value if 0 <= value < 2**63 else None
+    return int(value) if isinstance(value, float) and 0 <= value < 2**63 else None
 
 
-def _finish_reason(attributes: Mapping[str, Any]) -> object:
+def _finish_reason(reasons: object) -> str | None:
     """
     Return why the first choice ended, as the provider said.
 
     The conventions put `error` where the provider said nothing because the call failed or was cut.
     """
-    reasons = _first(attributes, names.FINISH_REASONS)
     if isinstance(reasons, (list, tuple)):
         reasons = next(iter(cast("Sequence[object]", reasons)), None)
-    return None if reasons == "error" else reasons
+    return None if reasons == "error" else _text(reasons)
 
 
 def _plain(value: object) -> object:

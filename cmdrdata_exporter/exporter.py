@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import functools
 import logging
 import threading
 import time
@@ -15,7 +16,6 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from cmdrdata_exporter import faults
 from cmdrdata_exporter.attributes import OUR_SCOPE
-from cmdrdata_exporter.customer import usable
 from cmdrdata_exporter.delivery import Delivery, Header
 from cmdrdata_exporter.delivery.http import Client
 from cmdrdata_exporter.delivery.local import LocalDelivery
@@ -210,7 +210,7 @@ def _delivery(settings: Settings) -> LocalDelivery | MemoryDelivery:
 
 def _header(event: UsageEvent) -> Header:
     return Header(
-        customer=event.customer_id if usable(event.customer_id) else None,
+        customer=event.customer_id,
         model=event.model,
         endpoint=event.endpoint,
         status=event.usage_status,
@@ -220,5 +220,11 @@ def _header(event: UsageEvent) -> Header:
             "total_tokens": event.total_tokens,
             **event.usage,
         },
-        day=time.strftime("%Y-%m-%d", time.gmtime(event.timestamp)),
+        day=_day(event.timestamp // 86400),
     )
+
+
+@functools.lru_cache(maxsize=8)
+def _day(number: int) -> str:
+    """Return the name of a day since 1970."""
+    return time.strftime("%Y-%m-%d", time.gmtime(number * 86400))

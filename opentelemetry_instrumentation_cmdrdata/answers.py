@@ -6,14 +6,15 @@ Pure and tolerant, see `usage`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
 
 from opentelemetry_instrumentation_cmdrdata import semconv
 from opentelemetry_instrumentation_cmdrdata.usage import (
     Attributes,
     Reading,
     count,
+    fields,
     get,
     items,
     put,
@@ -23,16 +24,29 @@ from opentelemetry_instrumentation_cmdrdata.usage import (
 )
 
 
-def read_answer(reading: Reading, body: object) -> None:
-    """Read what answers have in common: id, model, service tier, time and usage."""
-    attributes = reading.attributes
-    put(attributes, semconv.RESPONSE_ID, get(body, "id"), string)
-    put(attributes, semconv.RESPONSE_MODEL, get(body, "model"), string)
-    put(attributes, semconv.RESPONSE_SERVICE_TIER, get(body, "service_tier"), string)
+def read_answer(reading: Reading, body: object) -> Mapping[str, Any]:
+    """Read what answers have in common: id, model, service tier, time and usage. Return the answer's fields."""
+    attributes, told = reading.attributes, fields(body)
+    for field, name in _COMMON:
+        value = told.get(field)
+        if isinstance(value, str) and value:
+            attributes[name] = value
     # One or the other; the Responses API and the jobs say `created_at`.
-    created = get(body, "created")
-    put(attributes, semconv.CREATED, get(body, "created_at") if created is None else created, count)
-    read_usage(reading, get(body, "usage"))
+    created = count(told.get("created"))
+    if created is None:
+        created = count(told.get("created_at"))
+    if created is not None:
+        attributes[semconv.CREATED] = created
+    read_usage(reading, told.get("usage"))
+    return told
+
+
+_COMMON = (
+    ("id", semconv.RESPONSE_ID),
+    ("model", semconv.RESPONSE_MODEL),
+    ("service_tier", semconv.RESPONSE_SERVICE_TIER),
+    ("system_fingerprint", semconv.SYSTEM_FINGERPRINT),
+)
 
 
 # --- Chat and completions ---------------------------------------------------------------------
@@ -40,25 +54,25 @@ def read_answer(reading: Reading, body: object) -> None:
 
 def read_chat(reading: Reading, body: object) -> None:
     """Read a chat completion or a chunk of one; also a legacy completion, which has the same shape."""
-    read_answer(reading, body)
-    for index, choice in enumerate(items(get(body, "choices"))):
-        number = get(choice, "index")
-        reason = get(choice, "finish_reason")
+    told = read_answer(reading, body)
+    for index, choice in enumerate(items(told.get("choices"))):
+        of_choice = fields(choice)
+        number, reason = of_choice.get("index"), of_choice.get("finish_reason")
         key = number if isinstance(number, int) else index
         if reason is not None or key not in reading.finish_reasons:
             reading.finish_reasons[key] = reason if isinstance(reason, str) else None
-    put(reading.attributes, semconv.SYSTEM_FINGERPRINT, get(body, "system_fingerprint"), string)
 
 
 def read_chat_chunk(reading: Reading, chunk: object) -> None:
     """Read a chunk of a chat stream; most carry one more piece of text and nothing else, so they cost little."""
-    if reading.attributes and get(chunk, "usage") is None:
-        choices = cast("list[object]", get(chunk, "choices"))
-        if type(choices) is list and len(choices) == 1:
-            (choice,) = choices
+    if reading.attributes:
+        told = fields(chunk)
+        choices = cast("list[object]", told.get("choices"))
+        if told.get("usage") is None and type(choices) is list and len(choices) == 1:
+            choice = fields(choices[0])
             if (
-                get(choice, "finish_reason") is None
-                and get(choice, "index") in reading.finish_reasons
+                choice.get("finish_reason") is None
+                and choice.get("index") in reading.finish_reasons
             ):
                 return
     read_chat(reading, chunk)

@@ -27,6 +27,7 @@ from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, Trace
 
 from cmdrdata_exporter import customer, faults
 from cmdrdata_exporter.identity import seam
+from cmdrdata_exporter.scrubbing import scrubbed
 from opentelemetry_instrumentation_cmdrdata import failures, jobs, open_calls, semconv
 from opentelemetry_instrumentation_cmdrdata.endpoints import Endpoint, find
 from opentelemetry_instrumentation_cmdrdata.parameters import (
@@ -44,6 +45,7 @@ SCOPE = "opentelemetry_instrumentation_cmdrdata"
 _RESOURCE = Resource({})
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 _UNSET = Status()
+_NO_REASON: dict[int, str | None] = {0: None}
 _Tokens = tuple[Token["Exchange | None"], "Token[Context] | None"]
 
 
@@ -55,15 +57,18 @@ class Exchange:
     for instance: what lies in a context lives on, and a call must go when its stream goes.
     """
 
-    __slots__ = ("request_id", "retry_count")
+    __slots__ = ("request_id", "response", "retry_count")
 
     def __init__(self) -> None:
         self.request_id: str | None = None
         self.retry_count = 0
+        self.response: Any = None
+        """The answer, until the SDK's method returns: what it reports counts also where the SDK cannot parse it."""
 
     @faults.guarded
     def answered(self, response: Any, retries_taken: Any) -> None:
-        """Note the head of an answer, and how many attempts failed before it (None where the SDK does not tell)."""
+        """Note an answer, and how many attempts failed before it (None where the SDK does not tell)."""
+        self.response = response
         request_id = response.headers.get("x-request-id")
         self.request_id = request_id if isinstance(request_id, str) else None
         if isinstance(retries_taken, int):
@@ -98,16 +103,18 @@ class Recorder:
         self.stream_usage = stream_usage
 
     @faults.guarded
-    def start(self, options: Any, server: Callable[[], Server], *, streaming: bool) -> Call | None:
-        """Start the call of a request, None where it is not metered."""
-        found = find(options.method, options.url)
+    def start(
+        self, options: Any, path: str, server: Callable[[], Server], *, streaming: bool
+    ) -> Call | None:
+        """Start the call of a request for `path`, None where it is not metered."""
+        found = find(options.method, path)
         if found is None:
-            if options.method.lower() == "post" and not is_unbilled(options.url):
+            if options.method.lower() == "post" and not is_unbilled(path):
                 faults.report(
                     "unknown request path",
                     "POST %r is no endpoint of OpenAI that this release knows; if it costs something, it is not "
                     "metered. Look for a newer opentelemetry-instrumentation-cmdrdata",
-                    options.url,
+                    path,
                 )
             return None
         endpoint, asked_for = found
@@ -241,7 +248,10 @@ class Call:
     def detach(self, tokens: _Tokens) -> None:
         """Leave the context as it was before `attach`."""
         exchange, span = tokens
-        running.reset(exchange)
+        try:
+            running.reset(exchange)
+        except ValueError:
+            return  # A coroutine that was never finished is thrown away in another context than its own.
         if span is not None:
             otel_context.detach(span)
 
@@ -251,12 +261,12 @@ class Call:
         if self._first_chunk is None:
             self._first_chunk = now
 
+    @faults.guarded
     def chunk(self, chunk: object) -> None:
         """Observe a chunk of a stream that just arrived. It is read, and nothing of it is kept."""
         self.arrived()
         self.read_chunk(chunk)
 
-    @faults.guarded
     def read_chunk(self, chunk: object) -> None:
         """Read a chunk of a stream."""
         if self.endpoint.read_chunk is not None:
@@ -267,6 +277,7 @@ class Call:
         """Observe a whole answer."""
         self.endpoint.read(self._reading, body)
 
+    @faults.guarded
     def content(self, content: bytes, *, events: bool) -> None:
         """Observe a whole answer that nobody has parsed: JSON, a text, sound, or a stream of `events`."""
         if events:
@@ -276,9 +287,11 @@ class Call:
             self.body(None)
         else:
             try:
-                self.body(json.loads(content))
+                parsed: object = json.loads(content)
             except ValueError:
-                self.body(content.decode("utf-8", "replace"))
+                parsed = None
+            text = content.decode("utf-8", "replace")
+            self.body(cast("object", parsed) if isinstance(parsed, dict) else text)
 
     def line(self, line: bytes) -> None:
         """Observe a line of server-sent events: of most of them nothing but whether it tells usage."""
@@ -287,7 +300,7 @@ class Call:
             try:
                 chunk: object = json.loads(line[5:])
             except ValueError:
-                return
+                return  # `[DONE]`, or garbage.
             self.read_chunk(chunk)
 
     def end(self, error: BaseException | None = None, *, cut: bool = False) -> None:
@@ -300,6 +313,7 @@ class Call:
         """
         # A forked child has copies of its parent's calls; who started a call ends it.
         if self._once.acquire(blocking=False) and self._pid == os.getpid():
+            open_calls.forget(self)
             self._end(error, cut)
 
     @faults.guarded
@@ -309,40 +323,43 @@ class Call:
         # last chunk; the provider's work ended with that chunk.
         last = self._last_chunk if error is None and self._last_chunk is not None else now
         end_time = self._start_time + last - self._begin
-        reading = self._reading
-        attributes = {**self._details, **reading.attributes}
+        endpoint, reading = self.endpoint, self._reading
+        attributes = (
+            {**self._details, **reading.attributes} if self._details else reading.attributes
+        )
         if self._first_chunk is not None and self.streaming:
             attributes[semconv.TIME_TO_FIRST_CHUNK] = (self._first_chunk - self._begin) / 1e9
-        status = _UNSET
-        code = None
-        if error is not None:
-            attributes[semconv.ERROR_TYPE] = failures.qualified_name(error)
-            status = Status(StatusCode.ERROR, _message(error))
-            code = failures.code(error)
-            self._read_failure(error)
-            if not reading.reported:
+        failure = self._failure(error)
+        if failure is None:
+            outcome = _Outcome(_UNSET, None, end_time)
+        else:
+            attributes[semconv.ERROR_TYPE], code, message = failure
+            outcome = _Outcome(Status(StatusCode.ERROR, message), code, end_time)
+            if error is not None and not reading.reported:
                 attributes.pop(semconv.CHARACTERS, None)  # They were offered, not spoken.
-        elif reading.error is not None:
-            code, message = reading.error
-            attributes[semconv.ERROR_TYPE] = code
-            status = Status(StatusCode.ERROR, failures.scrubbed(message))
-        reasons = reading.finish_reasons or ({0: None} if self.endpoint.has_choices else {})
-        if reasons and (cut or status is not _UNSET or any(reasons.values())):
+        reasons = reading.finish_reasons or (_NO_REASON if endpoint.has_choices else {})
+        if reasons and (cut or failure is not None or any(reasons.values())):
             attributes[semconv.FINISH_REASONS] = tuple(
                 reasons[index] or "error" for index in sorted(reasons)
             )
-        outcome = _Outcome(status, code, end_time)
         self._bill(
-            attributes,
-            outcome,
-            _usage_status(self.endpoint, reading, error, cut and self.streaming),
+            attributes, outcome, _usage_status(endpoint, reading, error, cut and self.streaming)
         )
-        if error is None and self.endpoint.polls:
+        if error is None and endpoint.polls:
             # That the job failed is not a failure of asking for it.
             attributes.pop(semconv.ERROR_TYPE, None)
-            status = _UNSET
-        self._end_span(attributes, status, end_time)
-        open_calls.forget(self)
+            outcome = _Outcome(_UNSET, None, end_time)
+        self._end_span(attributes, outcome)
+
+    def _failure(self, error: BaseException | None) -> tuple[str, str | None, str | None] | None:
+        """Return what `error.type` says of a failed call, the provider's code, and a message; None of another."""
+        if error is not None:
+            self._read_failure(error)
+            return failures.qualified_name(error), _code(error), _message(error)
+        if self._reading.error is not None:
+            code, message = self._reading.error
+            return code, code, scrubbed(message)
+        return None
 
     @faults.guarded
     def _read_failure(self, error: BaseException) -> None:
@@ -405,15 +422,15 @@ class Call:
         )
 
     @faults.guarded
-    def _end_span(self, attributes: Attributes, status: Status, end_time: int) -> None:
+    def _end_span(self, attributes: Attributes, outcome: _Outcome) -> None:
         span = self._span
         if span is None:
             return
         if span.is_recording():
             span.set_attributes(_public(self.endpoint, attributes))
-            if status is not _UNSET:
-                span.set_status(status)
-        span.end(end_time)
+            if outcome.status is not _UNSET:
+                span.set_status(outcome.status)
+        span.end(outcome.end_time)
 
     def __del__(self) -> None:
         once = getattr(self, "_once", None)
@@ -440,21 +457,26 @@ def _without(attributes: Attributes, prefixes: tuple[str, ...]) -> Attributes:
 
 
 def _public(endpoint: Endpoint, attributes: Attributes) -> Attributes:
-    """Return what the public span gets of what was read."""
-    hidden = [semconv.BILLING_PREFIX]
-    units: Attributes = {}
-    if endpoint.span_operation not in CONVENTIONAL:
-        units = {
-            name: value
-            for name, value in attributes.items()
-            if name.startswith(semconv.UNIT_PREFIX) and name != semconv.TOTAL_TOKENS
-        }
+    """
+    Return what the public span gets of what was read.
+
+    The conventions' own spans get only their attributes; those that we define, the units of usage too.
+    """
     if endpoint.polls:
         # Whoever adds up spans shall not count a job as often as it was asked for.
-        hidden.append(semconv.USAGE_PREFIX)
-        units = {}
-    public = _without(attributes, tuple(hidden))
-    return {n: v for n, v in public.items() if not (v == 0 and n in BREAKDOWNS)} | units
+        return _without(attributes, (semconv.BILLING_PREFIX, semconv.USAGE_PREFIX))
+    conventional = endpoint.span_operation in CONVENTIONAL
+    return {
+        name: value
+        for name, value in attributes.items()
+        if (
+            not (value == 0 and name in BREAKDOWNS)
+            if not name.startswith(semconv.BILLING_PREFIX)
+            else not conventional
+            and name.startswith(semconv.UNIT_PREFIX)
+            and name != semconv.TOTAL_TOKENS
+        )
+    }
 
 
 def _kept_of_job(attributes: Attributes) -> Attributes:
@@ -467,9 +489,8 @@ def _kept_of_job(attributes: Attributes) -> Attributes:
     }
 
 
-@faults.guarded
-def _message(error: BaseException) -> str:
-    return failures.scrubbed(str(error))
+_message = faults.guarded(failures.message)
+_code = faults.guarded(failures.code)
 
 
 def _parameters(options: Any) -> Mapping[str, Any]:
@@ -487,6 +508,6 @@ def _usage_status(
         return "not_applicable"
     if reading.reported:
         return "reported"
-    if isinstance(getattr(error, "status_code", None), int):
+    if failures.status_code(error) is not None:
         return "not_applicable"  # The provider answered that it did nothing.
     return "partial" if cut else "missing"

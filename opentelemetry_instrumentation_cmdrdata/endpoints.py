@@ -14,7 +14,7 @@ from typing import NamedTuple
 from opentelemetry_instrumentation_cmdrdata import answers
 from opentelemetry_instrumentation_cmdrdata.usage import Reading
 
-Read = Callable[[Reading, object], None]
+Read = Callable[[Reading, object], object]
 
 
 class Endpoint(NamedTuple):
@@ -253,14 +253,14 @@ _TEMPLATES = tuple(
 )
 
 
-def find(method: str, url: str) -> tuple[Endpoint, str | None] | None:
+def find(method: str, path: str) -> tuple[Endpoint, str | None] | None:
     """
     Return the row of a request, and the id in its path that comes last; None where it is not metered.
 
     A query (`?beta=true`) is no part of the path.
     """
     method = method.lower()
-    path = url.partition("?")[0]
+    path = path.partition("?")[0]
     endpoint = _BY_REQUEST.get((method, path))
     if endpoint is not None:
         return endpoint, None

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import re
+from openai import APIError
 
-LONGEST_MESSAGE = 500
-"""Characters of a message that are kept."""
-
-_KEY_LIKE = re.compile(r"\b(?:sk|tk|pk|rk|gsk|xai|key)-[\w*\-]{4,}|\bBearer \S+|\b[\w\-]{40,}")
+from cmdrdata_exporter.scrubbing import scrubbed
 
 
-def scrubbed(message: str) -> str:
-    """Return a message without anything that looks like a key, cut to 500 characters."""
-    # Cut twice: a key may lie across the end, and nobody needs a megabyte searched.
-    return _KEY_LIKE.sub("[scrubbed]", message[: 4 * LONGEST_MESSAGE])[:LONGEST_MESSAGE]
+def message(error: BaseException) -> str:
+    """
+    Return what an exception says, as far as it may be recorded.
+
+    Only the SDK's own errors about an exchange: others may quote what the model wrote, as pydantic's do.
+    """
+    return scrubbed(str(error)) if isinstance(error, APIError) else type(error).__name__
 
 
 def qualified_name(error: BaseException) -> str:
@@ -26,10 +26,20 @@ def qualified_name(error: BaseException) -> str:
     )
 
 
+def status_code(error: BaseException | None) -> int | None:
+    """Return the HTTP status that the provider refused a request with."""
+    status = getattr(error, "status_code", None)
+    return status if isinstance(status, int) and status >= 400 else None
+
+
 def code(error: BaseException) -> str | None:
     """Return the HTTP status of an error as a string, else the provider's code."""
-    status = getattr(error, "status_code", None)
-    if isinstance(status, int):
-        return str(status)
+    status = status_code(error)
     provider_code = getattr(error, "code", None)
-    return provider_code if isinstance(provider_code, str) else None
+    return (
+        str(status)
+        if status is not None
+        else provider_code
+        if isinstance(provider_code, str)
+        else None
+    )

@@ -25,19 +25,38 @@ class OpenCall(Protocol):
 
 
 _open: dict[int, weakref.ref[OpenCall]] = {}
-_dropped: queue.SimpleQueue[OpenCall] = queue.SimpleQueue()
+_Dropped = tuple["OpenCall", BaseException | None]
+_dropped: queue.SimpleQueue[_Dropped] | None = None
+_ending: threading.Lock | None = None
+"""Held while the reaper ends a call."""
 _reaper_of: int | None = None
 """The process whose reaper runs: a forked child has none of its parent's threads."""
 
 
 @faults.guarded
+def start_reaper() -> None:
+    """
+    See to it that calls which are dropped are ended.
+
+    Queue, lock and thread are made together and late: gevent, which replaces all of them, may do so after this module
+    was imported, and a real queue in a green thread would halt every other one.
+    """
+    global _dropped, _ending, _reaper_of
+    if _reaper_of != os.getpid():
+        dropped_calls: queue.SimpleQueue[_Dropped] = (
+            queue.SimpleQueue() if _dropped is None else _dropped
+        )
+        ending = threading.Lock()
+        arguments = (dropped_calls, ending)
+        threading.Thread(target=_reap, args=arguments, name="cmdrdata-reaper", daemon=True).start()
+        _dropped, _ending, _reaper_of = dropped_calls, ending, os.getpid()
+
+
+@faults.guarded
 def keep(call: OpenCall) -> None:
     """Know `call` until it ends or is dropped."""
-    global _reaper_of
     _open[id(call)] = weakref.ref(call)
-    if _reaper_of != os.getpid():
-        _reaper_of = os.getpid()
-        threading.Thread(target=_reap, name="cmdrdata-reaper", daemon=True).start()
+    start_reaper()
 
 
 def forget(call: OpenCall) -> None:
@@ -45,24 +64,27 @@ def forget(call: OpenCall) -> None:
     _open.pop(id(call), None)
 
 
-def dropped(call: OpenCall) -> None:
+def dropped(call: OpenCall, error: BaseException | None = None) -> None:
     """
     Have `call` ended, to which nothing refers any more.
 
     For finalizers, which run inside any allocation, perhaps under a lock that the end of a call needs. This only puts
     the call on a queue that is made for that.
     """
-    _dropped.put(call)
+    global _dropped
+    if _dropped is None:
+        _dropped = queue.SimpleQueue()
+    _dropped.put((call, error))
 
 
 def end_dropped() -> None:
     """End the calls that were dropped so far, in this thread."""
-    while True:
+    while _dropped is not None:
         try:
-            call = _dropped.get_nowait()
+            call, error = _dropped.get_nowait()
         except queue.Empty:
             return
-        call.end(cut=True)
+        call.end(error, cut=True)
 
 
 def end_all() -> None:
@@ -72,20 +94,28 @@ def end_all() -> None:
         call = reference()
         if call is not None:
             call.end(cut=True)
+    # What the reaper has taken shall be billed before the delivery closes.
+    if _ending is not None and _ending.acquire(timeout=LONGEST_END):
+        _ending.release()
 
 
-def _reap() -> None:
+LONGEST_END = 2.0
+"""Seconds that the exit waits for the end of a call that is under way."""
+
+
+def _reap(dropped_calls: queue.SimpleQueue[_Dropped], ending: threading.Lock) -> None:
     while True:
-        call = _dropped.get()
-        call.end(cut=True)
-        del call  # Or the last one would live until the next is dropped.
+        call, error = dropped_calls.get()
+        with ending:
+            call.end(error, cut=True)
+        del call, error  # Or the last one would live until the next is dropped.
 
 
 def _after_fork_in_child() -> None:
     """Leave the parent's calls to the parent, and its queue, whose lock another thread may have held."""
-    global _dropped
+    global _dropped, _ending
     _open.clear()
-    _dropped = queue.SimpleQueue()
+    _dropped = _ending = None
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -12,6 +12,7 @@ import functools
 import inspect
 from collections.abc import Callable
 from typing import Any, cast
+from weakref import WeakKeyDictionary
 
 from openai import (
     AsyncAzureOpenAI,
@@ -25,6 +26,7 @@ from openai import (
 
 from cmdrdata_exporter import faults
 from opentelemetry_instrumentation_cmdrdata.calls import Call, Recorder, running
+from opentelemetry_instrumentation_cmdrdata.open_calls import dropped, start_reaper
 from opentelemetry_instrumentation_cmdrdata.providers import (
     Server,
     provider_of,
@@ -53,12 +55,18 @@ def _request(original: _Method, recorder: Recorder) -> _Method:
             if call is None:
                 return await original(self, cast_to, options, *args, **kwargs)
             options = _asking(recorder, self, options, call) or options
+            start_reaper()
             tokens = call.attach()
             try:
                 result = await original(self, cast_to, options, *args, **kwargs)
+            except GeneratorExit as error:
+                # Thrown away unfinished, perhaps by the garbage collector, in which nothing may be done.
+                call.detach(tokens)
+                dropped(call, error.with_traceback(None))
+                raise
             except BaseException as error:
                 call.detach(tokens)
-                call.end(error)
+                _fail(call, error)
                 raise
             call.detach(tokens)
             if not _observe(result, call):
@@ -78,7 +86,7 @@ def _request(original: _Method, recorder: Recorder) -> _Method:
             result = original(self, cast_to, options, *args, **kwargs)
         except BaseException as error:
             call.detach(tokens)
-            call.end(error)
+            _fail(call, error)
             raise
         call.detach(tokens)
         if not _observe(result, call):
@@ -135,7 +143,8 @@ def unpatch() -> None:
 def _start(recorder: Recorder, client: Any, options: Any, kwargs: dict[str, Any]) -> Call | None:
     """Start the call of a request, None where it is not metered; have the SDK's `stream_cls` observed where need be."""
     streaming = kwargs.get("stream") is True
-    call = recorder.start(options, functools.partial(_server, client), streaming=streaming)
+    path = _path(client, options.url)
+    call = recorder.start(options, path, functools.partial(_server, client), streaming=streaming)
     if (
         call is not None
         and streaming
@@ -186,10 +195,15 @@ def _tells_stream_usage(client: Any) -> bool:
 @faults.guarded
 def _observe(result: Any, call: Call) -> bool:
     """Read what the SDK returned, or see to it that it is read when it arrives; True if the call ends only then."""
-    if isinstance(result, (Stream, AsyncStream)):
+    answer, call.exchange.response = call.exchange.response, None
+    if type(result) in (Stream, AsyncStream):
         attach(result, call)
         return True
-    response = None if isinstance(result, BaseModel) else _http_response(result)
+    if isinstance(result, (BaseModel, dict)):
+        call.body(cast("object", result))
+        return False
+    # A raw response, sound or film, a stream class of the application's own, or whatever else an answer was made to.
+    response = _http_response(result) or answer
     if response is None:
         call.body(result)
         return False
@@ -197,6 +211,19 @@ def _observe(result: Any, call: Call) -> bool:
         call.content(response.content, events=is_event_stream(response))
         return False
     return watch(response, call) is True
+
+
+def _fail(call: Call, error: BaseException) -> None:
+    """End a call with an error; what the provider reported before it counts."""
+    _read_answer(call)
+    call.end(error)
+
+
+@faults.guarded
+def _read_answer(call: Call) -> None:
+    answer, call.exchange.response = call.exchange.response, None
+    if answer is not None and answer.is_closed and answer.status_code < 400:
+        call.content(answer.content, events=is_event_stream(answer))
 
 
 def _http_response(result: Any) -> Any:
@@ -222,9 +249,27 @@ def _raw_response(options: Any) -> str | None:
     return headers.get(_RAW_RESPONSE) if isinstance(headers, dict) else None  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
 
 
+def _path(client: Any, url: str) -> str:
+    """Return the path of a request; the SDK takes it also without its slash, or with all that is before it."""
+    if url.startswith("/"):
+        return url
+    return "/" + url.removeprefix(str(client.base_url)).lstrip("/")
+
+
+_servers: WeakKeyDictionary[Any, tuple[Any, Server]] = WeakKeyDictionary()
+"""Where each client's requests go, with the base URL that says so: it can be changed."""
+
+
 def _server(client: Any) -> Server:
     """Return where a client's requests go."""
     url = client.base_url
+    known = _servers.get(client)
+    if known is None or known[0] is not url:
+        known = _servers[client] = url, _server_at(client, url)
+    return known[1]
+
+
+def _server_at(client: Any, url: Any) -> Server:
     host = url.host
     azure = isinstance(client, (AzureOpenAI, AsyncAzureOpenAI))
     return Server(

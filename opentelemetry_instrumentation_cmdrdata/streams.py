@@ -16,7 +16,7 @@ import types
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import lru_cache
-from typing import Any, TypeVar, cast, get_args, get_origin
+from typing import Any, SupportsIndex, TypeVar, cast, get_args, get_origin
 
 from openai import AsyncStream, Stream
 
@@ -218,7 +218,8 @@ class _Body:
         call.arrived()
         if self._events:
             if b"\n" not in part:
-                self._line += part
+                if len(self._line) <= LONGEST_BODY:
+                    self._line += part
                 return
             first, *lines = part.split(b"\n")
             call.line(bytes(self._line + first))
@@ -272,10 +273,21 @@ def _watched(kind: type[Any]) -> type[Any]:
     """Return the subclass of a response class that tells of what is read."""
 
     def iter_bytes(self: Any, *args: Any, **kwargs: Any) -> Iterator[bytes]:
-        return _body(self).chunks(kind.iter_bytes(self, *args, **kwargs))
+        parts = kind.iter_bytes(self, *args, **kwargs)
+        body = _body(self)
+        return parts if body is None else body.chunks(parts)
 
     def aiter_bytes(self: Any, *args: Any, **kwargs: Any) -> AsyncIterator[bytes]:
-        return _body(self).achunks(kind.aiter_bytes(self, *args, **kwargs))
+        parts = kind.aiter_bytes(self, *args, **kwargs)
+        body = _body(self)
+        return parts if body is None else body.achunks(parts)
+
+    def reduce(self: Any, protocol: SupportsIndex) -> Any:
+        # As an instance of its own class: the subclass cannot be imported.
+        reduced: tuple[Any, ...] = super(kind, self).__reduce_ex__(protocol)  # pyright: ignore[reportAssignmentType]
+        make, (_, *arguments), state, *rest = reduced
+        kept = {name: value for name, value in state.items() if name != _BODY}
+        return (make, (kind, *arguments), kept, *rest)
 
     def close(self: Any) -> None:
         try:
@@ -293,6 +305,7 @@ def _watched(kind: type[Any]) -> type[Any]:
         "__doc__": kind.__doc__,
         "__module__": kind.__module__,
         "__qualname__": kind.__qualname__,
+        "__reduce_ex__": reduce,
         "aclose": aclose,
         "aiter_bytes": aiter_bytes,
         "close": close,
@@ -301,8 +314,8 @@ def _watched(kind: type[Any]) -> type[Any]:
     return type(kind.__name__, (kind,), namespace)
 
 
-def _body(response: Any) -> _Body:
-    return response.__dict__[_BODY]
+def _body(response: Any) -> _Body | None:
+    return response.__dict__.get(_BODY)
 
 
 @faults.guarded

@@ -8,7 +8,7 @@ What is not there is left out; nothing is estimated.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 
 from opentelemetry_instrumentation_cmdrdata import semconv
@@ -43,47 +43,53 @@ def read_usage(reading: Reading, usage: object) -> None:
     """Read a `usage` object of any endpoint; where several arrive the last one counts whole."""
     if usage is None:
         return
+    told = fields(usage)
     attributes: Attributes = {}
-    for name, spellings in _TOTALS:
-        for spelling in spellings:
-            if (number := count(get(usage, spelling))) is not None:
-                attributes[name] = number
-                break
-    for spelling, names in _DETAILS:
-        details = get(usage, spelling)
-        if details is not None:
-            for field, name in names:
-                if (number := count(get(details, field))) is not None:
+    for field, name in _TOTALS:
+        if (value := told.get(field)) is not None and (number := count(value)) is not None:
+            attributes[name] = number
+    for field, names in _DETAILS:
+        if (details := told.get(field)) is not None:
+            for detail, value in fields(details).items():
+                if (
+                    value is not None
+                    and (name := names.get(detail)) is not None
+                    and (number := count(value)) is not None
+                ):
                     attributes[name] = number
-    if (seconds := quantity(get(usage, "seconds"))) is not None:
+    if (seconds := quantity(told.get("seconds"))) is not None:
         attributes[semconv.AUDIO_SECONDS] = seconds
     if attributes:
-        for name in _USAGE_NAMES:
-            reading.attributes.pop(name, None)
+        if reading.reported:
+            for name in _USAGE_NAMES:
+                reading.attributes.pop(name, None)
         reading.attributes.update(attributes)
         reading.reported = True
 
 
+# Where a server has both spellings, the second one prevails.
 _TOTALS = (
-    (semconv.INPUT_TOKENS, ("prompt_tokens", "input_tokens")),
-    (semconv.OUTPUT_TOKENS, ("completion_tokens", "output_tokens")),
-    (semconv.TOTAL_TOKENS, ("total_tokens",)),
+    ("input_tokens", semconv.INPUT_TOKENS),
+    ("prompt_tokens", semconv.INPUT_TOKENS),
+    ("output_tokens", semconv.OUTPUT_TOKENS),
+    ("completion_tokens", semconv.OUTPUT_TOKENS),
+    ("total_tokens", semconv.TOTAL_TOKENS),
 )
-_INPUT_DETAILS = (
-    ("cached_tokens", semconv.CACHE_READ_TOKENS),
-    ("cache_write_tokens", semconv.CACHE_WRITE_TOKENS),
-    ("text_tokens", semconv.TEXT_INPUT_TOKENS),
-    ("image_tokens", semconv.IMAGE_INPUT_TOKENS),
-    ("audio_tokens", semconv.AUDIO_INPUT_TOKENS),
-)
-_OUTPUT_DETAILS = (
-    ("reasoning_tokens", semconv.REASONING_TOKENS),
-    ("text_tokens", semconv.TEXT_OUTPUT_TOKENS),
-    ("image_tokens", semconv.IMAGE_OUTPUT_TOKENS),
-    ("audio_tokens", semconv.AUDIO_OUTPUT_TOKENS),
-    ("accepted_prediction_tokens", semconv.ACCEPTED_PREDICTION_TOKENS),
-    ("rejected_prediction_tokens", semconv.REJECTED_PREDICTION_TOKENS),
-)
+_INPUT_DETAILS = {
+    "cached_tokens": semconv.CACHE_READ_TOKENS,
+    "cache_write_tokens": semconv.CACHE_WRITE_TOKENS,
+    "text_tokens": semconv.TEXT_INPUT_TOKENS,
+    "image_tokens": semconv.IMAGE_INPUT_TOKENS,
+    "audio_tokens": semconv.AUDIO_INPUT_TOKENS,
+}
+_OUTPUT_DETAILS = {
+    "reasoning_tokens": semconv.REASONING_TOKENS,
+    "text_tokens": semconv.TEXT_OUTPUT_TOKENS,
+    "image_tokens": semconv.IMAGE_OUTPUT_TOKENS,
+    "audio_tokens": semconv.AUDIO_OUTPUT_TOKENS,
+    "accepted_prediction_tokens": semconv.ACCEPTED_PREDICTION_TOKENS,
+    "rejected_prediction_tokens": semconv.REJECTED_PREDICTION_TOKENS,
+}
 _DETAILS = (
     ("prompt_tokens_details", _INPUT_DETAILS),
     ("input_tokens_details", _INPUT_DETAILS),
@@ -91,16 +97,30 @@ _DETAILS = (
     ("completion_tokens_details", _OUTPUT_DETAILS),
     ("output_tokens_details", _OUTPUT_DETAILS),
 )
-BREAKDOWNS = frozenset(name for _, name in _INPUT_DETAILS + _OUTPUT_DETAILS)
+BREAKDOWNS = frozenset((*_INPUT_DETAILS.values(), *_OUTPUT_DETAILS.values()))
 """Subsets of the totals. The conventions drop those that are zero from spans; an event keeps what was reported."""
-_USAGE_NAMES = BREAKDOWNS.union((semconv.AUDIO_SECONDS,), (name for name, _ in _TOTALS))
+_USAGE_NAMES = BREAKDOWNS.union((semconv.AUDIO_SECONDS,), (name for _, name in _TOTALS))
+
+
+def fields(thing: object) -> Mapping[str, Any]:
+    """
+    Return the fields of an SDK object, or of a dict; none of what has no fields.
+
+    An SDK object is a pydantic model, which keeps those that its class does not declare apart.
+    """
+    if isinstance(thing, dict):
+        return cast("dict[str, Any]", thing)
+    declared: dict[str, Any] = getattr(thing, "__dict__", _NONE)
+    undeclared: dict[str, Any] | None = getattr(thing, "__pydantic_extra__", None)
+    return {**undeclared, **declared} if undeclared else declared
+
+
+_NONE: dict[str, Any] = {}
 
 
 def get(thing: object, name: str) -> Any:
     """Return a field of an SDK object or of a dict, None where there is no such field."""
-    if isinstance(thing, dict):
-        return thing.get(name)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-    return getattr(thing, name, None)
+    return fields(thing).get(name)
 
 
 def count(value: object) -> int | None:

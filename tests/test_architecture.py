@@ -23,7 +23,10 @@ ALLOWED: dict[str, set[str]] = {
     f"{EXPORTER}.settings": set(),
     f"{EXPORTER}.version": set(),
     f"{EXPORTER}.customer": {f"{EXPORTER}.attributes"},
-    f"{EXPORTER}.events": {f"{EXPORTER}.attributes"},
+    f"{EXPORTER}.scrubbing": set(),
+    f"{EXPORTER}.events": {
+        f"{EXPORTER}.{name}" for name in ("attributes", "customer", "scrubbing")
+    },
     f"{EXPORTER}.delivery": set(),
     f"{EXPORTER}.delivery.http": set(),
     f"{EXPORTER}.delivery.local": {f"{EXPORTER}.delivery"},
@@ -32,7 +35,6 @@ ALLOWED: dict[str, set[str]] = {
         f"{EXPORTER}.{name}"
         for name in (
             "attributes",
-            "customer",
             "delivery",
             "delivery.http",
             "delivery.local",
@@ -49,7 +51,7 @@ ALLOWED: dict[str, set[str]] = {
     f"{INSTRUMENTOR}.package": set(),
     f"{INSTRUMENTOR}.preflight": set(),
     f"{INSTRUMENTOR}.semconv": set(),
-    f"{INSTRUMENTOR}.failures": set(),
+    f"{INSTRUMENTOR}.failures": {f"{EXPORTER}.scrubbing"},
     f"{INSTRUMENTOR}.open_calls": {f"{EXPORTER}.faults"},
     f"{INSTRUMENTOR}.providers": set(),
     f"{INSTRUMENTOR}.unbilled": set(),
@@ -64,6 +66,7 @@ ALLOWED: dict[str, set[str]] = {
         f"{EXPORTER}.customer",
         f"{EXPORTER}.faults",
         f"{EXPORTER}.identity",
+        f"{EXPORTER}.scrubbing",
         *(
             f"{INSTRUMENTOR}.{name}"
             for name in (
@@ -85,11 +88,12 @@ ALLOWED: dict[str, set[str]] = {
     },
     f"{INSTRUMENTOR}.patching": {
         f"{EXPORTER}.faults",
-        *(f"{INSTRUMENTOR}.{name}" for name in ("calls", "providers", "streams")),
+        *(f"{INSTRUMENTOR}.{name}" for name in ("calls", "open_calls", "providers", "streams")),
     },
     INSTRUMENTOR: {
         EXPORTER,
         f"{EXPORTER}.identity",
+        f"{EXPORTER}.scrubbing",
         *(
             f"{INSTRUMENTOR}.{name}"
             for name in ("calls", "open_calls", "package", "patching", "version")
