@@ -125,5 +125,11 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "input_tokens": INPUT_TOKENS,
     "output_tokens": OUTPUT_TOKENS,
     "total_tokens": TOTAL_TOKENS,
+    "customer": (CUSTOMER_ID,),
+    "refused": (CUSTOMER_REFUSED,),
+    "error_code": (ERROR_CODE,),
+    "event_id": (EVENT_ID,),
+    "usage_status": (USAGE_STATUS,),
+    "retry_count": (RETRY_COUNT,),
 }
 """The facts of a call that have one value each, by what they are, with the attributes they are read from."""

@@ -213,13 +213,13 @@ def event_from_span(span: ReadableSpan, *, customer_id: str | None = None) -> Us
     context = span.get_span_context()
     start, end = span.start_time or 0, span.end_time or span.start_time or 0
     failed = span.status.status_code is StatusCode.ERROR
-    error_code = _text(attributes.get(names.ERROR_CODE)) if failed else None
+    error_code = _text(told.get("error_code")) if failed else None
     request_model = _text(told.get("request_model"))
     first_chunk = told.get("first_chunk")
     known = read.details
     known["response_id"] = _text(told.get("response_id"))
     known["finish_reason"] = _finish_reason(told.get("finish_reasons"))
-    known["usage_status"] = _text(attributes.get(names.USAGE_STATUS)) or (
+    known["usage_status"] = _text(told.get("usage_status")) or (
         "reported" if reported else "missing"
     )
     known["endpoint"] = endpoint
@@ -231,8 +231,8 @@ def event_from_span(span: ReadableSpan, *, customer_id: str | None = None) -> Us
         known["span_id"] = format_span_id(context.span_id)
     metadata, renamed = _metadata(endpoint, known, read.users)
     return UsageEvent(
-        id=_event_id(attributes) or _foreign_id(span),
-        customer_id=_customer(attributes, customer_id),
+        id=_event_id(told.get("event_id")) or _foreign_id(span),
+        customer_id=_customer(told, customer_id),
         # The older conventions had it capitalised.
         provider=(_text(told.get("provider")) or "unknown").lower(),
         model=_text(told.get("response_model")) or request_model or "unknown",
@@ -253,7 +253,7 @@ def event_from_span(span: ReadableSpan, *, customer_id: str | None = None) -> Us
         if isinstance(first_chunk, (int, float)) and 0 <= first_chunk < _LONGEST_WAIT
         else None,
         streaming=told.get("streaming") is True,
-        retry_count=_count(attributes.get(names.RETRY_COUNT)) or 0,
+        retry_count=_count(told.get("retry_count")) or 0,
         error_type=error_type(told.get("error_type"), error_code) if failed else None,
         error_code=error_code,
         error_message=scrubbed(span.status.description or "") or None if failed else None,
@@ -395,21 +395,17 @@ def _always(endpoint: str) -> tuple[str, ...]:
     return (*RESERVED.get(endpoint, ("response_id",)), *COMMON[:-2])
 
 
-def _customer(attributes: Mapping[str, Any], default: str | None) -> str | None:
+def _customer(told: Mapping[str, Any], default: str | None) -> str | None:
     """Return who pays: whom the span names, if that can be; the default only where it names nobody."""
-    if names.CUSTOMER_REFUSED in attributes:
-        return None
-    customer = attributes.get(names.CUSTOMER_ID, default)
+    customer = None if "refused" in told else told.get("customer", default)
     return customer if usable(customer) else None
 
 
-def _event_id(attributes: Mapping[str, Any]) -> str | None:
+def _event_id(value: object) -> str | None:
     """Return the id that a span brings, if a header can carry it."""
-    value = attributes.get(names.EVENT_ID)
-    fits = (
-        isinstance(value, str) and 0 < len(value) <= 64 and value.isascii() and value.isprintable()
-    )
-    return value if fits else None
+    if isinstance(value, str) and 0 < len(value) <= 64 and value.isascii() and value.isprintable():
+        return value
+    return None
 
 
 def _text(value: object) -> str | None:

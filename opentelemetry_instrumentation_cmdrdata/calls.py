@@ -256,7 +256,7 @@ class Call:
             otel_context.detach(span)
 
     def arrived(self) -> None:
-        """Note that a part of the answer arrived."""
+        """Note that a part of the answer arrived, which nobody has parsed."""
         self._last_chunk = now = time.perf_counter_ns()
         if self._first_chunk is None:
             self._first_chunk = now
@@ -264,8 +264,11 @@ class Call:
     @faults.guarded
     def chunk(self, chunk: object) -> None:
         """Observe a chunk of a stream that just arrived. It is read, and nothing of it is kept."""
-        self.arrived()
-        self.read_chunk(chunk)
+        self._last_chunk = now = time.perf_counter_ns()
+        if self._first_chunk is None:
+            self._first_chunk = now
+        if (read := self.endpoint.read_chunk) is not None:
+            read(self._reading, chunk)
 
     def read_chunk(self, chunk: object) -> None:
         """Read a chunk of a stream."""

@@ -19,10 +19,10 @@ from openai import (
     AsyncOpenAI,
     AsyncStream,
     AzureOpenAI,
-    BaseModel,
     OpenAI,
     Stream,
 )
+from openai._models import BaseModel
 
 from cmdrdata_exporter import faults
 from opentelemetry_instrumentation_cmdrdata.calls import Call, Recorder, running
@@ -188,8 +188,9 @@ def _asking(recorder: Recorder, client: Any, options: Any, call: Call) -> Any:
 
 def _tells_stream_usage(client: Any) -> bool:
     url = client.base_url
-    api_version = getattr(client, "_api_version", None) or client.default_query.get("api-version")
-    return tells_stream_usage(url.host, url.path, api_version)
+    # `default_query` is a property that the oldest versions do not have yet.
+    queried = getattr(client, "_custom_query", {}).get("api-version")
+    return tells_stream_usage(url.host, url.path, getattr(client, "_api_version", None) or queried)
 
 
 @faults.guarded

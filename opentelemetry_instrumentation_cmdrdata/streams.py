@@ -57,14 +57,17 @@ def attach(stream: Any, call: Call) -> None:
 
 
 def _chunks(source: Iterator[Any], call: Call) -> Iterator[Any]:
+    handed: list[Any] = []  # A chunk that is handed out is not kept here until the next.
     call.pulling = True
     try:
         for chunk in source:
             call.chunk(chunk)
             if call.asked_for_usage and _is_usage_alone(chunk):
                 continue
+            handed.append(chunk)
+            del chunk
             call.pulling = False
-            yield chunk
+            yield handed.pop()
             call.pulling = True
     except GeneratorExit:
         # The stream was dropped, perhaps by the garbage collector, in which nothing may be done: the SDK is about to
@@ -78,14 +81,17 @@ def _chunks(source: Iterator[Any], call: Call) -> Iterator[Any]:
 
 
 async def _achunks(source: AsyncIterator[Any], call: Call) -> AsyncIterator[Any]:
+    handed: list[Any] = []
     call.pulling = True
     try:
         async for chunk in source:
             call.chunk(chunk)
             if call.asked_for_usage and _is_usage_alone(chunk):
                 continue
+            handed.append(chunk)
+            del chunk
             call.pulling = False
-            yield chunk
+            yield handed.pop()
             call.pulling = True
     except GeneratorExit:
         call.pulling = True
@@ -161,13 +167,16 @@ class _Body:
         self._call = None
 
     def chunks(self, source: Iterator[bytes]) -> Iterator[bytes]:
-        """Return the parts of a body, each observed when it arrives."""
+        """Return the parts of a body, each observed when it arrives; as they are where parsed chunks are observed."""
         call = self._reference()
-        if call is None or call.attached:
-            # Without the call in this frame, which the response is part of.
-            del call
-            yield from source
-            return
+        return source if call is None or call.attached else self._observed(source, call)
+
+    def achunks(self, source: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """Return the parts of a body, each observed when it arrives; as they are where parsed chunks are observed."""
+        call = self._reference()
+        return source if call is None or call.attached else self._aobserved(source, call)
+
+    def _observed(self, source: Iterator[bytes], call: Call) -> Iterator[bytes]:
         call.pulling = True
         try:
             for part in source:
@@ -182,14 +191,7 @@ class _Body:
             raise
         self._end(call)
 
-    async def achunks(self, source: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        """Return the parts of a body, each observed when it arrives."""
-        call = self._reference()
-        if call is None or call.attached:
-            del call
-            async for part in source:
-                yield part
-            return
+    async def _aobserved(self, source: AsyncIterator[bytes], call: Call) -> AsyncIterator[bytes]:
         call.pulling = True
         try:
             async for part in source:
@@ -282,12 +284,10 @@ def _watched(kind: type[Any]) -> type[Any]:
         body = _body(self)
         return parts if body is None else body.achunks(parts)
 
-    def reduce(self: Any, protocol: SupportsIndex) -> Any:
+    def reduce(self: Any, _: SupportsIndex) -> Any:
         # As an instance of its own class: the subclass cannot be imported.
-        reduced: tuple[Any, ...] = super(kind, self).__reduce_ex__(protocol)  # pyright: ignore[reportAssignmentType]
-        make, (_, *arguments), state, *rest = reduced
-        kept = {name: value for name, value in state.items() if name != _BODY}
-        return (make, (kind, *arguments), kept, *rest)
+        state = self.__getstate__()
+        return object.__new__, (kind,), {k: v for k, v in state.items() if k != _BODY}
 
     def close(self: Any) -> None:
         try:
