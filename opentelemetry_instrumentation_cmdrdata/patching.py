@@ -22,7 +22,7 @@ from openai import (
     OpenAI,
     Stream,
 )
-from openai._models import BaseModel
+from pydantic import BaseModel
 
 from cmdrdata_exporter import faults
 from opentelemetry_instrumentation_cmdrdata.calls import Call, Recorder, running
