@@ -188,9 +188,9 @@ def _asking(recorder: Recorder, client: Any, options: Any, call: Call) -> Any:
 
 def _tells_stream_usage(client: Any) -> bool:
     url = client.base_url
-    # `default_query` is a property that the oldest versions do not have yet.
-    queried = getattr(client, "_custom_query", {}).get("api-version")
-    return tells_stream_usage(url.host, url.path, getattr(client, "_api_version", None) or queried)
+    # Where the Azure clients have it too; openai 1.0.0 has no other name for it.
+    api_version = client._custom_query.get("api-version")  # noqa: SLF001
+    return tells_stream_usage(url.host, url.path, api_version)
 
 
 @faults.guarded
