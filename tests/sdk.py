@@ -24,96 +24,113 @@ class Form:
     """A way to make a call and read its answer to the end, in both worlds."""
 
     name: str
-    run: Callable[[Any, dict[str, Any]], Any]
-    """Calls `create` of a synchronous resource."""
-    arun: Callable[[Any, dict[str, Any]], Coroutine[Any, Any, Any]]
-    """Calls `create` of an asynchronous resource."""
+    run: Callable[[Any, str, dict[str, Any]], Any]
+    """Calls a method of a synchronous resource."""
+    arun: Callable[[Any, str, dict[str, Any]], Coroutine[Any, Any, Any]]
+    """Calls a method of an asynchronous resource."""
     streaming: bool = False
     parsed: bool = True
     """Whether the SDK's objects are read, rather than bytes."""
     since: tuple[int, int] = (1, 0)
 
 
-def _plain(resource: Any, arguments: dict[str, Any]) -> Any:
-    return resource.create(**arguments)
+def _plain(resource: Any, method: str, arguments: dict[str, Any]) -> Any:
+    return getattr(resource, method)(**arguments)
 
 
-async def _aplain(resource: Any, arguments: dict[str, Any]) -> Any:
-    return await resource.create(**arguments)
+async def _aplain(resource: Any, method: str, arguments: dict[str, Any]) -> Any:
+    return await getattr(resource, method)(**arguments)
 
 
-def _raw(resource: Any, arguments: dict[str, Any]) -> Any:
-    return resource.with_raw_response.create(**arguments).parse()
+def _raw(resource: Any, method: str, arguments: dict[str, Any]) -> Any:
+    return getattr(resource.with_raw_response, method)(**arguments).parse()
 
 
-async def _araw(resource: Any, arguments: dict[str, Any]) -> Any:
-    return (await resource.with_raw_response.create(**arguments)).parse()
+async def _araw(resource: Any, method: str, arguments: dict[str, Any]) -> Any:
+    return (await getattr(resource.with_raw_response, method)(**arguments)).parse()
 
 
-def _unparsed(resource: Any, arguments: dict[str, Any]) -> Any:
-    return resource.with_raw_response.create(**arguments).content
+def _unparsed(resource: Any, method: str, arguments: dict[str, Any]) -> Any:
+    return getattr(resource.with_raw_response, method)(**arguments).content
 
 
-async def _aunparsed(resource: Any, arguments: dict[str, Any]) -> Any:
-    return (await resource.with_raw_response.create(**arguments)).content
+async def _aunparsed(resource: Any, method: str, arguments: dict[str, Any]) -> Any:
+    return (await getattr(resource.with_raw_response, method)(**arguments)).content
 
 
-def _streaming_raw(resource: Any, arguments: dict[str, Any]) -> Any:
-    with resource.with_streaming_response.create(**arguments) as response:
+def _streaming_raw(resource: Any, method: str, arguments: dict[str, Any]) -> Any:
+    with getattr(resource.with_streaming_response, method)(**arguments) as response:
         return response.parse()
 
 
-async def _astreaming_raw(resource: Any, arguments: dict[str, Any]) -> Any:
-    async with resource.with_streaming_response.create(**arguments) as response:
+async def _astreaming_raw(resource: Any, method: str, arguments: dict[str, Any]) -> Any:
+    async with getattr(resource.with_streaming_response, method)(**arguments) as response:
         return await response.parse()
 
 
-def _streaming_raw_bytes(resource: Any, arguments: dict[str, Any]) -> Any:
-    with resource.with_streaming_response.create(**arguments) as response:
+def _streaming_raw_bytes(resource: Any, method: str, arguments: dict[str, Any]) -> Any:
+    with getattr(resource.with_streaming_response, method)(**arguments) as response:
         return b"".join(response.iter_bytes())
 
 
-async def _astreaming_raw_bytes(resource: Any, arguments: dict[str, Any]) -> Any:
-    async with resource.with_streaming_response.create(**arguments) as response:
+async def _astreaming_raw_bytes(resource: Any, method: str, arguments: dict[str, Any]) -> Any:
+    async with getattr(resource.with_streaming_response, method)(**arguments) as response:
         return b"".join([part async for part in response.iter_bytes()])
 
 
-def _stream(resource: Any, arguments: dict[str, Any]) -> Any:
-    return list(resource.create(stream=True, **arguments))
+def _stream(resource: Any, method: str, arguments: dict[str, Any]) -> Any:
+    return list(getattr(resource, method)(stream=True, **arguments))
 
 
-async def _astream(resource: Any, arguments: dict[str, Any]) -> Any:
-    return [chunk async for chunk in await resource.create(stream=True, **arguments)]
+async def _astream(resource: Any, method: str, arguments: dict[str, Any]) -> Any:
+    return [chunk async for chunk in await getattr(resource, method)(stream=True, **arguments)]
 
 
-def _raw_stream(resource: Any, arguments: dict[str, Any]) -> Any:
-    return list(resource.with_raw_response.create(stream=True, **arguments).parse())
+def _raw_stream(resource: Any, method: str, arguments: dict[str, Any]) -> Any:
+    return list(getattr(resource.with_raw_response, method)(stream=True, **arguments).parse())
 
 
-async def _araw_stream(resource: Any, arguments: dict[str, Any]) -> Any:
-    response = await resource.with_raw_response.create(stream=True, **arguments)
+async def _araw_stream(resource: Any, method: str, arguments: dict[str, Any]) -> Any:
+    response = await getattr(resource.with_raw_response, method)(stream=True, **arguments)
     return [chunk async for chunk in response.parse()]
 
 
-def _streaming_raw_stream(resource: Any, arguments: dict[str, Any]) -> Any:
-    with resource.with_streaming_response.create(stream=True, **arguments) as response:
+def _streaming_raw_stream(resource: Any, method: str, arguments: dict[str, Any]) -> Any:
+    with getattr(resource.with_streaming_response, method)(stream=True, **arguments) as response:
         return list(response.parse())
 
 
-async def _astreaming_raw_stream(resource: Any, arguments: dict[str, Any]) -> Any:
-    async with resource.with_streaming_response.create(stream=True, **arguments) as response:
+async def _astreaming_raw_stream(resource: Any, method: str, arguments: dict[str, Any]) -> Any:
+    async with getattr(resource.with_streaming_response, method)(
+        stream=True, **arguments
+    ) as response:
         return [chunk async for chunk in await response.parse()]
 
 
-def _streaming_raw_lines(resource: Any, arguments: dict[str, Any]) -> Any:
-    with resource.with_streaming_response.create(stream=True, **arguments) as response:
+def _streaming_raw_lines(resource: Any, method: str, arguments: dict[str, Any]) -> Any:
+    with getattr(resource.with_streaming_response, method)(stream=True, **arguments) as response:
         return list(response.iter_lines())
 
 
-async def _astreaming_raw_lines(resource: Any, arguments: dict[str, Any]) -> Any:
-    async with resource.with_streaming_response.create(stream=True, **arguments) as response:
+async def _astreaming_raw_lines(resource: Any, method: str, arguments: dict[str, Any]) -> Any:
+    async with getattr(resource.with_streaming_response, method)(
+        stream=True, **arguments
+    ) as response:
         return [line async for line in response.iter_lines()]
 
+
+def _helper(resource: Any, method: str, arguments: dict[str, Any]) -> Any:
+    with getattr(resource, method)(**arguments) as stream:
+        return list(stream)
+
+
+async def _ahelper(resource: Any, method: str, arguments: dict[str, Any]) -> Any:
+    async with getattr(resource, method)(**arguments) as stream:
+        return [event async for event in stream]
+
+
+HELPER = Form("helper", _helper, _ahelper, streaming=True)
+"""The form of the SDK's `stream` methods, which are managers of a stream of events."""
 
 FORMS = tuple(
     form
@@ -164,23 +181,24 @@ def async_client(provider: Provider, **options: Any) -> openai.AsyncOpenAI:
     return openai.AsyncOpenAI(base_url=provider.url, api_key="sk-test", **given)
 
 
-def resource_of(client: Any, path: str) -> Any:
-    """Return a resource of a client by its dotted path, such as `chat.completions`."""
-    for name in path.split("."):
+def method_of(client: Any, path: str) -> tuple[Any, str]:
+    """Return the resource and the name of a method by its dotted path, such as `chat.completions.create`."""
+    *resources, method = path.split(".")
+    for name in resources:
         client = getattr(client, name)
-    return client
+    return client, method
 
 
 def make(
     world: str, provider: Provider, path: str, form: Form, arguments: dict[str, Any], **options: Any
 ) -> Any:
-    """Make a call in one of the worlds `sync` and `async`, and return what the application got."""
+    """Call the method at `path` in one of the worlds `sync` and `async`; return what the application got."""
     if world == "sync":
         with client(provider, **options) as sync:
-            return form.run(resource_of(sync, path), arguments)
+            return form.run(*method_of(sync, path), arguments)
 
     async def run() -> Any:
         async with async_client(provider, **options) as asynchronous:
-            return await form.arun(resource_of(asynchronous, path), arguments)
+            return await form.arun(*method_of(asynchronous, path), arguments)
 
     return asyncio.run(run())

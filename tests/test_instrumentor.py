@@ -30,10 +30,10 @@ from opentelemetry_instrumentation_cmdrdata import (
 )
 from opentelemetry_instrumentation_cmdrdata.providers import provider_of
 from tests import replies
+from tests.charges import MESSAGES
 from tests.metering import Meter, RecordedEvents, attributes
 from tests.provider import Provider, Reply
 from tests.sdk import FORMS, VERSION, async_client, client, make
-from tests.test_calls import MESSAGES
 
 CHAT = "/v1/chat/completions"
 ARGUMENTS: dict[str, Any] = {"model": "gpt-4o-mini", "messages": MESSAGES}
@@ -189,10 +189,12 @@ def test_whatever_fails_on_our_way(
             )
             for world in ("sync", "async"):
                 provider.answer(CHAT, reply)
-                found.append(make(world, provider, "chat.completions", form, dict(ARGUMENTS)))
+                found.append(
+                    make(world, provider, "chat.completions.create", form, dict(ARGUMENTS))
+                )
                 provider.answer(CHAT, Reply(status=400, json=replies.REFUSAL))
                 with pytest.raises(openai.BadRequestError) as raised:
-                    make(world, provider, "chat.completions", form, dict(ARGUMENTS))
+                    make(world, provider, "chat.completions.create", form, dict(ARGUMENTS))
                 found.append(str(raised.value))
         return found
 
@@ -522,10 +524,10 @@ def test_retries(
     overloaded = Reply(status=503, json={"error": {"message": "overloaded"}})
     good = Reply(events=replies.chat_chunks()) if form.streaming else Reply(json=replies.CHAT)
     provider.answer(CHAT, overloaded, good)
-    make(world, provider, "chat.completions", form, ARGUMENTS, max_retries=2)
+    make(world, provider, "chat.completions.create", form, ARGUMENTS, max_retries=2)
     provider.answer(CHAT, overloaded)
     with pytest.raises(openai.InternalServerError):
-        make(world, provider, "chat.completions", form, ARGUMENTS, max_retries=2)
+        make(world, provider, "chat.completions.create", form, ARGUMENTS, max_retries=2)
     assert len(provider.requests) == 5
     assert [event["request"]["retry_count"] for event in meter.events()] == (
         [1, 2] if TELLS_RETRIES else [0, 0]

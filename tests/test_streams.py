@@ -17,10 +17,10 @@ from opentelemetry.trace import StatusCode
 
 from opentelemetry_instrumentation_cmdrdata.open_calls import end_dropped
 from tests import replies
+from tests.charges import MESSAGES
 from tests.metering import Meter, attributes
 from tests.provider import Provider, Reply
 from tests.sdk import VERSION, async_client, client
-from tests.test_calls import MESSAGES
 
 CHAT = "/v1/chat/completions"
 ARGUMENTS: dict[str, Any] = {"model": "gpt-4o-mini", "messages": MESSAGES}
