@@ -86,6 +86,9 @@ UNBILLED = (
     "/responses/{}/input_items",
     "/videos/characters",
     "/videos/characters/{}",
+    # What changes a job; the same paths, asked for with GET, are rows
+    "/evals/{}/runs/{}",
+    "/threads/{}/runs/{}",
     # Assistants and their threads, but for the runs
     "/assistants",
     "/assistants/{}",
