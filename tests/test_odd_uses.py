@@ -16,10 +16,10 @@ from pydantic import BaseModel
 
 from opentelemetry_instrumentation_cmdrdata import open_calls
 from tests import replies
+from tests.charges import MESSAGES
 from tests.metering import Meter
 from tests.provider import Provider, Reply
 from tests.sdk import VERSION, async_client, client
-from tests.test_calls import MESSAGES
 
 CHAT = "/v1/chat/completions"
 ARGUMENTS: dict[str, Any] = {"model": "gpt-4o-mini", "messages": MESSAGES}
