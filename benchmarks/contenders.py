@@ -1,0 +1,170 @@
+"""
+What is compared: each contender, with what installs it into the process that measures it.
+
+All get the same `TracerProvider`, which drops the spans, and none records content.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import os
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from openai import AsyncOpenAI, OpenAI
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
+from opentelemetry.trace import NoOpTracerProvider
+
+from cmdrdata_exporter import CmdrDataSpanExporter, set_customer_context
+from cmdrdata_exporter.delivery import Header
+
+
+class _Spans(SpanProcessor):
+    """Counts the spans that end, and drops them."""
+
+    count = 0
+
+    def on_end(self, span: ReadableSpan) -> None:  # noqa: ARG002 - the base's
+        self.count += 1
+
+
+class _Events:
+    """A `Delivery` into memory, of the latest events."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._latest: deque[bytes] = deque(maxlen=100)
+
+    def record(self, event_id: str, header: Header, body: bytes) -> None:  # noqa: ARG002 - the protocol's
+        self.count += 1
+        self._latest.append(body)
+
+    def flush(self, timeout: float) -> bool:  # noqa: ARG002 - the protocol's
+        return True
+
+
+@dataclass
+class Installed:
+    """A contender at work."""
+
+    recorded: Callable[[], int]
+    """How many calls were recorded so far."""
+    client: Callable[..., Any] = OpenAI
+    async_client: Callable[..., Any] = AsyncOpenAI
+    arguments: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """Arguments of a call beside the SDK's own."""
+    settle: Callable[[], object] = lambda: None
+    """Waits for what a contender does in a thread of its own, which is its cost too."""
+
+
+def _bare() -> Installed:
+    return Installed(lambda: 0)
+
+
+def _provider() -> tuple[TracerProvider, _Spans]:
+    provider, spans = TracerProvider(), _Spans()
+    provider.add_span_processor(spans)
+    return provider, spans
+
+
+def _floor() -> Installed:
+    """Make a span with twelve attributes around each request, and nothing else."""
+    provider, spans = _provider()
+    tracer = provider.get_tracer("floor")
+    attributes = {f"gen_ai.attribute.{number}": f"value {number}" for number in range(12)}
+
+    class Spanned(OpenAI):
+        def request(self, *args: Any, **kwargs: Any) -> Any:
+            with tracer.start_as_current_span("chat gpt-4o-mini", attributes=attributes):
+                request: Callable[..., Any] = super().request
+                return request(*args, **kwargs)
+
+    class AsyncSpanned(AsyncOpenAI):
+        async def request(self, *args: Any, **kwargs: Any) -> Any:
+            with tracer.start_as_current_span("chat gpt-4o-mini", attributes=attributes):
+                request: Callable[..., Any] = super().request
+                return await request(*args, **kwargs)
+
+    return Installed(lambda: spans.count, Spanned, AsyncSpanned)
+
+
+def _ours(*, metered: bool = True, traced: bool = True) -> Installed:
+    os.environ["CMDRDATA_ENABLED"] = str(metered).lower()
+    instrumentation = importlib.import_module("opentelemetry_instrumentation_cmdrdata")
+    (provider, spans), events = _provider(), _Events()
+    set_customer_context("acme")
+    instrumentation.CmdrDataInstrumentor().instrument(
+        tracer_provider=provider if traced else NoOpTracerProvider(),
+        exporter=CmdrDataSpanExporter(delivery=events),
+    )
+    return Installed(lambda: events.count if metered else spans.count)
+
+
+def _theirs(module: str) -> Installed:
+    """Install another instrumentation, which keeps content to itself as ours does."""
+    os.environ["TRACELOOP_TRACE_CONTENT"] = "false"
+    os.environ["OPENINFERENCE_HIDE_INPUTS"] = os.environ["OPENINFERENCE_HIDE_OUTPUTS"] = "true"
+    provider, spans = _provider()
+    importlib.import_module(module).OpenAIInstrumentor().instrument(tracer_provider=provider)
+    return Installed(lambda: spans.count)
+
+
+def _predecessor() -> Installed:
+    """Install the clients of cmdrdata-openai, whose posts are answered from memory too."""
+    httpx = importlib.import_module("httpx")
+    package = importlib.import_module("cmdrdata_openai")
+    tracker: Any = importlib.import_module("cmdrdata_openai.tracker")
+    posts: list[None] = []
+
+    def post(_: Any) -> Any:
+        posts.append(None)
+        return httpx.Response(200)
+
+    memory = httpx.MockTransport(post)
+    tracker.httpx = type(
+        "httpx",
+        (),
+        {
+            "Client": functools.partial(httpx.Client, transport=memory),
+            "AsyncClient": functools.partial(httpx.AsyncClient, transport=memory),
+        },
+    )
+    key = {"tracker_key": "tk-0123456789abcdefghij"}
+    trackers: list[Any] = []
+
+    def client(**arguments: Any) -> Any:
+        made = package.TrackedOpenAI(**key, **arguments)
+        trackers.append(made.get_tracker())
+        return made
+
+    def settle() -> None:
+        for each in trackers:
+            each._executor.submit(int).result()  # noqa: SLF001 - it has no other way to wait
+
+    return Installed(
+        lambda: len(posts),
+        client,
+        functools.partial(package.AsyncTrackedOpenAI, **key),
+        # Its `set_customer_context` has no effect.
+        {"customer_id": "acme"},
+        settle,
+    )
+
+
+BARE, OURS, OFFICIAL = "openai alone", "CmdrData: span and event", "official 1.3b0"
+UNTRACED = "CmdrData: event only"
+
+CONTENDERS: dict[str, Callable[[], Installed]] = {
+    BARE: _bare,
+    "one span": _floor,
+    "CmdrData: span only": functools.partial(_ours, metered=False),
+    OURS: _ours,
+    OFFICIAL: functools.partial(_theirs, "opentelemetry.instrumentation.genai.openai"),
+    "OpenInference": functools.partial(_theirs, "openinference.instrumentation.openai"),
+    "OpenLLMetry": functools.partial(_theirs, "opentelemetry.instrumentation.openai"),
+    "cmdrdata-openai": _predecessor,
+    UNTRACED: functools.partial(_ours, traced=False),
+}
