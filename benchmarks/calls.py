@@ -58,6 +58,8 @@ class Process:
         context = multiprocessing.get_context("spawn")
         self._requests, theirs = context.Pipe()
         context.Process(target=work, args=(theirs, contender), daemon=True).start()
+        # Or the end of a process that fails would not be seen.
+        theirs.close()
 
     def end(self) -> None:
         """End the process."""
@@ -165,13 +167,16 @@ def measure_memory(calls: int) -> dict[str, Any]:
         streams[name] = process.ask("open_streams", 300)
         process.end()
     bare = streams.pop(BARE)
-    growth: list[int] = Process(OURS).ask("growth", calls)
+    process = Process(OURS)
+    growth: list[int] = process.ask("growth", calls)
+    process.end()
     return {"open_stream": {name: held - bare for name, held in streams.items()}, "growth": growth}
 
 
 def print_memory(memory: Mapping[str, Any], calls: int) -> None:
     """Print what was measured of memory, and whether our target is met."""
     held: dict[str, float] = memory["open_stream"]
+    print()
     print_table(["added bytes per open stream", ""], [[n, f"{b:,.0f}"] for n, b in held.items()])
     beside = held[UNTRACED]
     verdict = "pass" if beside <= STREAM_TARGET else "FAIL"
