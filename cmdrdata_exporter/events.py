@@ -352,13 +352,14 @@ def _error_type_of_status(status: int) -> str:
 
 def _endpoint(attributes: Mapping[str, Any]) -> str | None:
     """Return what was called, None where the span is no model call. First the cheap look that refuses most spans."""
-    if (endpoint := attributes.get(names.ENDPOINT)) is not None:
-        return str(endpoint)
-    if (kind := attributes.get(names.OPENINFERENCE_KIND)) is not None:
+    if (endpoint := _text(attributes.get(names.ENDPOINT))) is not None:
+        return endpoint
+    operation = None
+    if (kind := _text(attributes.get(names.OPENINFERENCE_KIND))) is not None:
         operation = _OPENINFERENCE.get(kind)
-    elif (operation := attributes.get(names.OPERATION)) is not None:
-        operation = operation if operation in _INFERENCE else None
-    elif (request_type := attributes.get(names.OPENLLMETRY_REQUEST_TYPE)) is not None:
+    elif (named := _text(attributes.get(names.OPERATION))) is not None:
+        operation = named if named in _INFERENCE else None
+    elif (request_type := _text(attributes.get(names.OPENLLMETRY_REQUEST_TYPE))) is not None:
         operation = _OPENLLMETRY.get(request_type)
     if operation is None:
         return None

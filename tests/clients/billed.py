@@ -60,14 +60,3 @@ def facts(event: dict[str, Any]) -> Billed:
         provider=event["provider"],
         **{name: event[name] for name in top_level},
     )
-
-
-# A stream that ends without usage, since the program did not ask for it.
-CHAT_STREAM_WITHOUT_USAGE = Billed(
-    endpoint="chat.completions",
-    input_tokens=0,
-    output_tokens=0,
-    total_tokens=0,
-    usage_status="missing",
-    streaming=True,
-)

@@ -55,6 +55,8 @@ def environment(
         "CMDRDATA_API_KEY": KEY,
         "CMDRDATA_ENDPOINT": backend.url,
         "CMDRDATA_CUSTOMER_ID": "acme",
+        # Loopback is no host that is known to tell the usage of a stream if asked.
+        "CMDRDATA_STREAM_USAGE": "always",
         "OTEL_TRACES_EXPORTER": "none",
         "OTEL_METRICS_EXPORTER": "none",
         "OTEL_LOGS_EXPORTER": "none",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tests.clients.billed import CHAT_STREAM_WITHOUT_USAGE, Billed, billed
+from tests.clients.billed import Billed, billed
 
 if TYPE_CHECKING:
     from tests.clients.billed import Run
@@ -23,7 +23,7 @@ class TestOpenAICommand:
         assert [Billed(endpoint="chat.completions")] == billed(backend)
 
     def test_chat_streamed(self, run: Run, backend: CmdrDataStandIn) -> None:
-        """A stream without usage is still one event, which says that usage is missing."""
+        """A stream whose program does not ask for usage is asked by us, and billed with it."""
         assert "hello\n" == run("openai", *CHAT, "--stream")
 
-        assert [CHAT_STREAM_WITHOUT_USAGE] == billed(backend)
+        assert [Billed(endpoint="chat.completions", streaming=True)] == billed(backend)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.clients.billed import CHAT_STREAM_WITHOUT_USAGE, Billed, billed
+from tests.clients.billed import Billed, billed
 from tests.standins import EMBEDDINGS_USAGE
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class TestLiteLLM:
         """A raw response that is parsed into a stream is billed when the stream ends."""
         assert "hello\n" == run("litellm_chat.py", "stream")
 
-        assert [CHAT_STREAM_WITHOUT_USAGE] == billed(backend)
+        assert [Billed(endpoint="chat.completions", streaming=True)] == billed(backend)
 
     def test_stream_with_usage(self, run: Run, backend: CmdrDataStandIn) -> None:
         """A stream whose program asks for usage is billed with it."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.clients.billed import CHAT_STREAM_WITHOUT_USAGE, Billed, billed
+from tests.clients.billed import Billed, billed
 
 if TYPE_CHECKING:
     from tests.clients.billed import Run
@@ -40,10 +40,10 @@ class TestLangChain:
         assert [Billed(endpoint="chat.completions")] == billed(backend)
 
     def test_stream(self, run: Run, backend: CmdrDataStandIn) -> None:
-        """A stream without usage is still one event, which says that usage is missing."""
+        """A stream whose program does not ask for usage is asked by us, and billed with it."""
         assert "hello\n" == run("langchain_chat.py", "stream")
 
-        assert [CHAT_STREAM_WITHOUT_USAGE] == billed(backend)
+        assert [Billed(endpoint="chat.completions", streaming=True)] == billed(backend)
 
     def test_stream_with_usage(self, run: Run, backend: CmdrDataStandIn) -> None:
         """A stream whose program asks for usage is billed with it."""
