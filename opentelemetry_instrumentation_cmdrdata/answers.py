@@ -362,6 +362,7 @@ def read_video(reading: Reading, body: object) -> None:
 
 def read_video_download(reading: Reading, body: object) -> None:  # noqa: ARG001 - it is the film
     """Read nothing: what can be downloaded is completed."""
+    put(reading.attributes, semconv.JOB_ID, reading.job, string)
     reading.charges[""] = {}
 
 

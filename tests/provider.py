@@ -13,7 +13,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, cast
 
 from typing_extensions import Self
 
@@ -25,7 +25,7 @@ class Reply:
     json: Any = None
     """The body of a plain answer."""
     events: Sequence[Any] | None = None
-    """The data of server-sent events; a string goes out as it is."""
+    """The data of server-sent events; a string goes out as it is, a pair is the event's name and its data."""
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict[str, str])
     content: bytes | None = None
@@ -55,6 +55,14 @@ class Request:
     def json(self) -> Any:
         """The body, parsed."""
         return json.loads(self.body)
+
+
+def _named(event: Any) -> tuple[str, Any]:
+    """Return the name of a server-sent event, empty where it has none, and its data."""
+    if isinstance(event, tuple):
+        name, data = cast("tuple[str, Any]", event)
+        return name, data
+    return (event.get("type", "") if hasattr(event, "get") else ""), event
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -115,12 +123,9 @@ class _Handler(BaseHTTPRequestHandler):
                     return
                 if number == reply.hold_after:
                     self.server.provider.released.wait(30)
-                name = (
-                    f"event: {event['type']}\n"
-                    if isinstance(event, dict) and "type" in event
-                    else ""
-                )
-                data = event if isinstance(event, str) else json.dumps(event)
+                name, data = _named(event)
+                name = f"event: {name}\n" if name else ""
+                data = data if isinstance(data, str) else json.dumps(data)
                 self._chunk(f"{name}data: {data}\n\n".encode())
             self._chunk(b"")
         except OSError:
