@@ -18,13 +18,14 @@ from opentelemetry_instrumentation_cmdrdata.jobs import LONGEST_AGE, Job, Jobs, 
 from tests import replies
 from tests.metering import Meter, attributes
 from tests.provider import Provider, Reply
-from tests.sdk import FORMS, HELPER, VERSION, client, make, method_of
+from tests.sdk import FORMS, HELPER, VERSION, Form, client, make, method_of
 
 # The SDK says of what it still has that the provider will not have it for ever.
 pytestmark = pytest.mark.filterwarnings("ignore:The (Assistants|Sora) API:DeprecationWarning")
 
 (PLAIN,) = (form for form in FORMS if form.name == "plain")
 STREAM = next(form for form in FORMS if form.name == "stream")
+ANSWERS = [form for form in FORMS if not form.streaming and form is not PLAIN]
 STREAMING_BYTES = [form for form in FORMS if form.name in ("plain", "streaming-raw-bytes")]
 
 WORLDS = ["sync", "async"]
@@ -438,6 +439,23 @@ def test_the_spans_of_a_job(kind: Kind, world: str, provider: Provider, meter: M
     assert counted == []
 
 
+@every_world
+@pytest.mark.parametrize("form", ANSWERS, ids=lambda form: form.name)
+@every_kind
+def test_a_job_in_each_form(
+    kind: Kind, form: Form, world: str, provider: Provider, meter: Meter
+) -> None:
+    """A job is the same charge whether the SDK parses what it is answered, or the application reads it itself."""
+    for method, path, arguments, answer in (
+        (kind.start, kind.start_path, kind.start_arguments, kind.started),
+        (kind.poll, kind.poll_path, kind.poll_arguments, kind.ended),
+    ):
+        provider.answer(path, Reply(json=answer))
+        with customer_context("acme", team="acme"):
+            make(world, provider, method, form, arguments)
+    assert meter.events() == kind.events
+
+
 @every_kind
 def test_a_poll_that_fails(kind: Kind, provider: Provider, meter: Meter) -> None:
     """Not to be told how a job stands is no charge, and no end of it."""
@@ -743,7 +761,7 @@ if VERSION >= (2, 54):
     FILM = b"\x00\x00\x00 ftypisom"
     DOWNLOAD = {"video_id": "video_1"}
 
-    def download(world: str, form: Any, provider: Provider) -> None:
+    def download(world: str, form: Form, provider: Provider) -> None:
         """Download the film, in the context of another customer."""
         provider.answer(
             "/v1/videos/video_1/content", Reply(content=FILM, headers={"content-type": "video/mp4"})
@@ -755,7 +773,7 @@ if VERSION >= (2, 54):
     @every_world
     @pytest.mark.parametrize("form", STREAMING_BYTES, ids=lambda form: form.name)
     def test_a_video_that_is_downloaded(
-        form: Any, world: str, provider: Provider, meter: Meter
+        form: Form, world: str, provider: Provider, meter: Meter
     ) -> None:
         """A film that can be downloaded is completed: it is billed with what its creation said."""
         start(BY_NAME["video"], world, provider)
@@ -768,7 +786,7 @@ if VERSION >= (2, 54):
     @every_world
     @pytest.mark.parametrize("form", STREAMING_BYTES, ids=lambda form: form.name)
     def test_a_video_of_another_process(
-        form: Any, world: str, provider: Provider, meter: Meter
+        form: Form, world: str, provider: Provider, meter: Meter
     ) -> None:
         """The download of a film that nothing is known of is a charge all the same, and says that it knows nothing."""
         download(world, form, provider)

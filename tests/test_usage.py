@@ -9,19 +9,20 @@ import pytest
 
 from opentelemetry_instrumentation_cmdrdata.answers import (
     read_chat,
-    read_chat_chunk,
     read_embeddings,
     read_response,
-    read_response_event,
 )
 from opentelemetry_instrumentation_cmdrdata.endpoints import ENDPOINTS
 from opentelemetry_instrumentation_cmdrdata.parameters import request_attributes
 from opentelemetry_instrumentation_cmdrdata.usage import Reading, count
 
-READERS = [read_chat, read_chat_chunk, read_response, read_response_event, read_embeddings]
+READERS = sorted(
+    {read for row in ENDPOINTS for read in (row.read, row.read_chunk) if read is not None},
+    key=lambda read: read.__name__,
+)
 
 
-@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("reader", READERS, ids=lambda read: read.__name__)
 @pytest.mark.parametrize(
     "body",
     [
@@ -67,6 +68,61 @@ def test_shapes(reader: Any, shape: Any) -> None:
         "gen_ai.response.model": "m",
         "gen_ai.usage.input_tokens": 11,
         "cmdrdata.usage.total_tokens": 11,
+    }
+
+
+SEARCH = {"type": "web_search_call"}
+DRAWING = {
+    "type": "image_generation_call",
+    "svg_usage": {"model": "draw", "input_tokens": 3, "output_tokens": 5},
+}
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ({"output": [{"type": "message"}, None, {"type": 5}]}, {}),
+        ({"tool_usage": {"web_search": {"num_requests": 0}}}, {"web_search_calls": 0}),
+        (
+            {"tool_usage": {"web_search": {"num_requests": 3}}, "output": [SEARCH]},
+            {"web_search_calls": 3},
+        ),
+        (
+            {"output": [SEARCH, SEARCH, {"type": "file_search_call"}]},
+            {"web_search_calls": 2, "file_search_calls": 1, "counted": True},
+        ),
+        (
+            {
+                "tool_usage": {"web_search": {"num_requests": 3}},
+                "output": [SEARCH, {"type": "code_interpreter_call"}],
+            },
+            {"web_search_calls": 3, "code_interpreter_calls": 1, "counted": True},
+        ),
+        (
+            {
+                "tool_usage": {"image_gen": {"input_tokens": 7, "output_tokens": 11}},
+                "output": [DRAWING, DRAWING],
+            },
+            {
+                "image_generation_calls": 2,
+                "image_generation_input_tokens": 7,
+                "image_generation_output_tokens": 11,
+                "svg_input_tokens": 6,
+                "svg_output_tokens": 10,
+                "counted": True,
+            },
+        ),
+    ],
+)
+def test_tools_of_the_provider(answer: dict[str, Any], expected: dict[str, Any]) -> None:
+    """What the provider's own tools cost is taken as it is told, else their calls are counted, and it says so."""
+    reading = Reading()
+    read_response(reading, answer)
+    prefix = "cmdrdata.usage."
+    assert expected == {
+        name.removeprefix(prefix): value
+        for name, value in reading.attributes.items()
+        if name.startswith(prefix)
     }
 
 
