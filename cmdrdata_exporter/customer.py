@@ -23,7 +23,9 @@ from opentelemetry import context as otel_context
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import Span, SpanProcessor
 
-from cmdrdata_exporter.attributes import CUSTOMER_ID, METADATA_PREFIX
+from cmdrdata_exporter import faults
+from cmdrdata_exporter.attributes import CUSTOMER_ID, CUSTOMER_REFUSED, METADATA_PREFIX
+from cmdrdata_exporter.ids import LONGEST, refusal
 
 MetadataValue = (
     str | bool | int | float | Sequence[str] | Sequence[bool] | Sequence[int] | Sequence[float]
@@ -33,15 +35,13 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 _KEY = otel_context.create_key("cmdrdata-customer")
 
-LONGEST_ID = 256
-"""The most characters a customer id may have."""
-
 
 @dataclass(frozen=True, slots=True)
 class Customer:
     """A customer id and what its events carry beside it, as they were when the context was entered."""
 
     id: str
+    """What the application named, usable or not."""
     metadata: Mapping[str, MetadataValue] = field(default_factory=dict[str, MetadataValue])
 
     @property
@@ -50,27 +50,48 @@ class Customer:
         return usable(self.id)
 
     def attributes(self) -> dict[str, MetadataValue]:
-        """Return the span attributes that say who pays."""
-        attributes: dict[str, MetadataValue] = {CUSTOMER_ID: self.id}
-        for key, value in self.metadata.items():
-            # What is no attribute's value goes as its string: metadata is for people to read.
-            attributes[METADATA_PREFIX + key] = (
-                value if isinstance(value, (str, bool, int, float, list, tuple)) else str(value)
+        """
+        Return the span attributes that say who pays; of an unusable id only why it is.
+
+        An unusable id is logged, once per reason: its calls are billed to nobody, and not to the default customer.
+        """
+        named = cast("object", self.id)
+        reason = refusal(named)
+        attributes: dict[str, MetadataValue] = (
+            {CUSTOMER_ID: self.id} if reason is None else {CUSTOMER_REFUSED: reason}
+        )
+        if reason is not None:
+            faults.report(
+                f"customer id {reason}",
+                "an unusable customer id was set (%s); the events of its calls are unattributed. "
+                "Expected is a string of 1 to %d characters, str() of a number for instance",
+                reason if isinstance(named, str) else f"{reason} but {type(named).__name__}",
+                LONGEST,
             )
+        for key, value in self.metadata.items():
+            attributes[METADATA_PREFIX + key] = _attribute(value)
         return attributes
 
 
 def usable(customer_id: object) -> bool:
     """Say whether `customer_id` can be billed: a string of 1 to 256 characters, none a control character."""
-    return (
-        isinstance(customer_id, str)
-        and 0 < len(customer_id) <= LONGEST_ID
-        # The common case in one C call; otherwise any character but controls, so that spaces and unicode pass.
-        and (
-            customer_id.isprintable()
-            or not any(ord(c) < 32 or 127 <= ord(c) < 160 for c in customer_id)
-        )
-    )
+    return refusal(customer_id) is None
+
+
+def _attribute(value: object) -> MetadataValue:
+    """Return `value` as a span can have it; what it cannot goes as its string: metadata is for people to read."""
+    if isinstance(value, (str, bool, int, float)):
+        return value
+    items = tuple(cast("Sequence[Any]", value)) if isinstance(value, (list, tuple)) else None
+    if items is not None and {type(item) for item in items} in _UNIFORM:
+        return items
+    try:
+        return str(cast("object", value))
+    except Exception:  # noqa: BLE001 - an object of the application's; its call is billed all the same
+        return f"<{type(cast('object', value)).__name__}>"
+
+
+_UNIFORM: tuple[set[type], ...] = (set(), {str}, {bool}, {int}, {float})
 
 
 def current(context: Context | None = None) -> Customer | None:
@@ -87,7 +108,8 @@ class customer_context:  # noqa: N801 - used like a function, as contextlib's ow
     A call belongs to the customer of the moment it starts, wherever a stream of it is read.
 
     Args:
-        customer_id: who pays, any string of 1 to 256 characters.
+        customer_id: who pays, any string of 1 to 256 characters without control characters. With anything else the
+            calls are made and recorded, and their events belong to nobody.
         metadata: goes into the event's `metadata`, beside the reserved keys.
     """
 
@@ -127,9 +149,9 @@ def set_customer_context(customer_id: str, /, **metadata: MetadataValue) -> None
 
 
 def get_customer_context() -> str | None:
-    """Return the id of the customer that calls made now would be attributed to, None where there is none."""
+    """Return the id of the customer that calls made now would be attributed to, None where there is no usable one."""
     customer = current()
-    return None if customer is None else customer.id
+    return customer.id if customer is not None and customer.is_usable else None
 
 
 def clear_customer_context() -> None:
@@ -156,5 +178,5 @@ class CmdrDataSpanProcessor(SpanProcessor):
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         """Set the customer's attributes on `span`."""
         customer = current(parent_context)
-        if customer is not None and customer.is_usable:
+        if customer is not None:
             span.set_attributes(customer.attributes())

@@ -15,6 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from urllib3.util import parse_url
+
+from cmdrdata_exporter.ids import LONGEST, refusal
+
 CMDRDATA_API_KEY = "CMDRDATA_API_KEY"
 """The CmdrData key: 20 to 500 characters without whitespace or control characters, commonly `tk-…`."""
 
@@ -28,7 +32,10 @@ CMDRDATA_ACCOUNT = "CMDRDATA_ACCOUNT"
 """A name for the account behind the key, so that a rotated key finds its events again. Default: `default`."""
 
 CMDRDATA_ENABLED = "CMDRDATA_ENABLED"
-"""`true` or `false`. `false` turns metering off: spans are made, no usage event is. Default: `true`."""
+"""
+`true` (or `1`) or `false` (or `0`). `false` turns metering off: spans are made, no usage event is, and what only events
+need, key and endpoint for instance, is not looked at. Default: `true`.
+"""
 
 CMDRDATA_CUSTOMER_ID = "CMDRDATA_CUSTOMER_ID"
 """The customer of every call that names none. Default: none, such calls are unattributed."""
@@ -44,7 +51,7 @@ application does not say: `auto` where the host is known to understand it, `alwa
 
 DEFAULT_ENDPOINT = "https://api.cmdrdata.ai/api/events"
 
-_LONGEST_CUSTOMER_ID = 256
+_SWITCH = {"true": True, "1": True, "false": False, "0": False}
 
 
 class ConfigurationError(ValueError):
@@ -64,6 +71,8 @@ class Settings:
     api_key_file: Path | None = None
     endpoint: str | None = None
     """Where events are posted; None is the destination `local`."""
+    proxy: str | None = field(default=None, repr=False)
+    """The URL of the HTTP proxy that the environment asks for, with the password it may have."""
     account: str = "default"
     enabled: bool = True
     customer_id: str | None = None
@@ -111,17 +120,26 @@ class Settings:
         """
         variables = os.environ if environ is None else environ
 
-        def given(name: str, argument: str | None) -> tuple[str, str | None]:
+        def given(name: str, argument: object = None) -> tuple[str, str | None]:
             """The value to use, and the name under which its user knows it."""
             if argument is not None:
-                return f"{name.removeprefix('CMDRDATA_').lower()}=", argument
+                name = name.removeprefix("CMDRDATA_").lower()
+                if not isinstance(argument, str):
+                    raise ConfigurationError(
+                        f"{name} is of type {type(argument).__name__}; a string is expected"
+                    )
+                return name, argument
             value = variables.get(name, "")
             return name, value if value.strip() else None
+
+        stream_usage = _choice(given(CMDRDATA_STREAM_USAGE), ("auto", "always", "never"))
+        if not _SWITCH[_choice(given(CMDRDATA_ENABLED), tuple(_SWITCH))]:
+            return cls(enabled=False, stream_usage=stream_usage)
 
         key_name, key = given(CMDRDATA_API_KEY, api_key)
         if api_key is None and key is not None:
             key = key.strip()  # A secret mounted into the environment often ends in a newline.
-        _, key_file = given(CMDRDATA_API_KEY_FILE, None)
+        _, key_file = given(CMDRDATA_API_KEY_FILE)
         if api_key is not None:
             key_file = None
         if key is not None and key_file is not None:
@@ -142,7 +160,7 @@ class Settings:
 
         account_name, account = given(CMDRDATA_ACCOUNT, account)
         if account is not None:
-            _check_text(account_name, account)
+            _check_id(account_name, account)
         elif api_key is not None:
             # A key passed in code without a name: two such keys are two accounts.
             account = hashlib.sha256(api_key.encode()).hexdigest()[:12]
@@ -150,23 +168,23 @@ class Settings:
         # Byte for byte, as every customer id.
         customer_name, customer = given(CMDRDATA_CUSTOMER_ID, customer_id)
         if customer is not None:
-            _check_text(customer_name, customer)
+            _check_id(customer_name, customer)
 
         return cls(
             api_key=key,
             api_key_file=None if key_file is None else Path(key_file),
             endpoint=url,
+            proxy=None if url is None else _proxy(url, variables),
             account=account or "default",
-            enabled=_choice(given(CMDRDATA_ENABLED, None), ("true", "false")) == "true",
             customer_id=customer,
             unattributed=_choice(given(CMDRDATA_UNATTRIBUTED, unattributed), ("hold", "send")),
-            stream_usage=_choice(given(CMDRDATA_STREAM_USAGE, None), ("auto", "always", "never")),
+            stream_usage=stream_usage,
         )
 
 
 def is_loopback(host: str) -> bool:
     """Say whether `host` (a name or an address, without brackets) can only be this machine."""
-    if host == "localhost" or host.endswith(".localhost"):
+    if host == "localhost":
         return True
     try:
         return ipaddress.ip_address(host).is_loopback
@@ -179,19 +197,24 @@ def _choice(setting: tuple[str, str | None], choices: tuple[str, ...]) -> str:
     name, value = setting
     if value is None:
         return choices[0]
-    if value.lower() not in choices:
+    choice = value.strip().lower()
+    if choice not in choices:
         raise ConfigurationError(f"{name} is {value!r}; expected one of: {', '.join(choices)}")
-    return value.lower()
+    return choice
 
 
 def _check_key(name: str, key: str) -> None:
     problem = (
-        f"has {len(key)} characters"
+        "is in quotes, which are no part of a key"
+        if key[:1] in ("'", '"')
+        else f"has {len(key)} characters"
         if not 20 <= len(key) <= 500
         else "holds whitespace"
         if any(character.isspace() for character in key)
-        else "holds control or non-ASCII characters"
-        if not (key.isascii() and key.isprintable())
+        else "holds characters that are not ASCII"
+        if not key.isascii()
+        else "holds control characters"
+        if not key.isprintable()
         else None
     )
     if problem:
@@ -203,9 +226,14 @@ def _check_key(name: str, key: str) -> None:
 
 def _read_key_file(name: str, path: str) -> str:
     try:
-        key = Path(path).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        # Some editors begin a file with a byte order mark.
+        key = Path(path).read_text(encoding="utf-8-sig").strip()
+    except (OSError, ValueError) as error:
+        reason = (
+            "it is not UTF-8 text"
+            if isinstance(error, UnicodeDecodeError)
+            else getattr(error, "strerror", None) or "that is no path"
+        )
         raise ConfigurationError(
             f"{name}: cannot read {path!r}: {reason}; expected is a file that holds only the key "
             "and that this process may read"
@@ -218,12 +246,17 @@ def _check_endpoint(name: str, url: str) -> None:
     expected = f"expected is the full https:// URL to POST events to, such as {DEFAULT_ENDPOINT}"
     if any(character.isspace() or not character.isprintable() for character in url):
         raise ConfigurationError(f"{name} holds whitespace or control characters; {expected}")
+    if "\\" in url:
+        # Where the host ends before it is a matter of opinion among parsers.
+        raise ConfigurationError(f"{name} holds a backslash; {expected}")
     try:
         parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
+        _ = parts.hostname, parts.port
+        has_user = "@" in parts.netloc
+        host = "" if has_user else _host(url)
     except ValueError as error:
         raise ConfigurationError(f"{name} is not a URL ({error}); {expected}") from None
-    if "@" in parts.netloc:
+    if has_user:
         raise ConfigurationError(
             f"{name} holds a user name or password; {expected}. The key belongs in {CMDRDATA_API_KEY}"
         )
@@ -236,9 +269,53 @@ def _check_endpoint(name: str, url: str) -> None:
         )
 
 
-def _check_text(name: str, value: str) -> None:
-    if not value or len(value) > _LONGEST_CUSTOMER_ID or not value.isprintable():
+def _host(url: str) -> str:
+    """Return the host that a request to `url` connects to, as the library reads it that connects."""
+    return (parse_url(url).host or "").strip("[]")
+
+
+def _proxy(url: str, variables: Mapping[str, str]) -> str | None:
+    """Return the URL of the proxy that the environment asks for, as for any other client; never for a loopback host."""
+    proxy = variables.get("https_proxy") or variables.get("HTTPS_PROXY")
+    if not proxy or urlsplit(url).scheme != "https" or _is_direct(url, variables):
+        return None
+    if "://" not in proxy:
+        proxy = f"http://{proxy}"
+    expected = (
+        "expected is the URL of an HTTP proxy, such as http://proxy.example:3128. "
+        f"With {_host(url)} in NO_PROXY events take no proxy"
+    )
+    scheme = proxy.partition("://")[0].lower()
+    if scheme not in ("http", "https"):
         raise ConfigurationError(
-            f"{name} has {len(value)} characters or holds control characters; "
-            f"expected are 1 to {_LONGEST_CUSTOMER_ID} printable characters"
+            f"HTTPS_PROXY names a {scheme}:// proxy, which events cannot take; {expected}"
+        )
+    try:
+        usable = bool(urlsplit(proxy).hostname and urlsplit(proxy).port != 0 and _host(proxy))
+    except ValueError:
+        usable = False
+    if not usable:
+        # Without its value, which may hold a password.
+        raise ConfigurationError(f"HTTPS_PROXY is not a URL; {expected}")
+    return proxy
+
+
+def _is_direct(url: str, variables: Mapping[str, str]) -> bool:
+    """Say whether `NO_PROXY` names the host of `url`, or a domain that it is in."""
+    host = _host(url).lower()
+    hosts = host, f"{host}:{urlsplit(url).port or 443}"
+    names = (variables.get("no_proxy") or variables.get("NO_PROXY") or "").lower().split(",")
+    return any(
+        name == "*" or name in hosts or any(host.endswith(f".{name}") for host in hosts)
+        for name in (name.strip().lstrip(".") for name in names)
+        if name
+    )
+
+
+def _check_id(name: str, value: str) -> None:
+    problem = refusal(value)
+    if problem:
+        verb = "" if problem.startswith("holds") else "is "
+        raise ConfigurationError(
+            f"{name} {verb}{problem}; expected are 1 to {LONGEST} characters, none of them a control character"
         )

@@ -19,18 +19,23 @@ INSTRUMENTOR = "opentelemetry_instrumentation_cmdrdata"
 ALLOWED: dict[str, set[str]] = {
     f"{EXPORTER}.attributes": set(),
     f"{EXPORTER}.faults": set(),
-    f"{EXPORTER}.identity": set(),
-    f"{EXPORTER}.settings": set(),
+    f"{EXPORTER}.ids": set(),
+    f"{EXPORTER}.processes": set(),
+    f"{EXPORTER}.identity": {f"{EXPORTER}.processes"},
+    f"{EXPORTER}.settings": {f"{EXPORTER}.ids"},
     f"{EXPORTER}.version": set(),
-    f"{EXPORTER}.customer": {f"{EXPORTER}.attributes"},
+    f"{EXPORTER}.customer": {f"{EXPORTER}.{name}" for name in ("attributes", "faults", "ids")},
     f"{EXPORTER}.scrubbing": set(),
     f"{EXPORTER}.events": {
         f"{EXPORTER}.{name}" for name in ("attributes", "customer", "scrubbing")
     },
     f"{EXPORTER}.delivery": set(),
-    f"{EXPORTER}.delivery.http": set(),
-    f"{EXPORTER}.delivery.local": {f"{EXPORTER}.delivery"},
-    f"{EXPORTER}.delivery.memory": {f"{EXPORTER}.delivery", f"{EXPORTER}.delivery.http"},
+    f"{EXPORTER}.delivery.connections": set(),
+    f"{EXPORTER}.delivery.http": {f"{EXPORTER}.delivery.connections"},
+    f"{EXPORTER}.delivery.local": {f"{EXPORTER}.delivery", f"{EXPORTER}.processes"},
+    f"{EXPORTER}.delivery.memory": {
+        f"{EXPORTER}.{name}" for name in ("delivery", "delivery.http", "faults", "processes")
+    },
     f"{EXPORTER}.exporter": {
         f"{EXPORTER}.{name}"
         for name in (
@@ -42,6 +47,7 @@ ALLOWED: dict[str, set[str]] = {
             "events",
             "faults",
             "identity",
+            "processes",
             "settings",
             "version",
         )
@@ -49,7 +55,7 @@ ALLOWED: dict[str, set[str]] = {
     EXPORTER: {f"{EXPORTER}.{name}" for name in ("customer", "events", "exporter", "settings")},
     f"{INSTRUMENTOR}.version": set(),
     f"{INSTRUMENTOR}.package": set(),
-    f"{INSTRUMENTOR}.preflight": set(),
+    f"{INSTRUMENTOR}.preflight": {EXPORTER},
     f"{INSTRUMENTOR}.semconv": set(),
     f"{INSTRUMENTOR}.failures": {f"{EXPORTER}.scrubbing"},
     f"{INSTRUMENTOR}.open_calls": {f"{EXPORTER}.faults"},
@@ -93,7 +99,7 @@ ALLOWED: dict[str, set[str]] = {
     INSTRUMENTOR: {
         EXPORTER,
         f"{EXPORTER}.identity",
-        f"{EXPORTER}.scrubbing",
+        f"{EXPORTER}.processes",
         *(
             f"{INSTRUMENTOR}.{name}"
             for name in ("calls", "open_calls", "package", "patching", "version")

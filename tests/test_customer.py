@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import threading
+import uuid
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from cmdrdata_exporter import (
     CmdrDataSpanProcessor,
     clear_customer_context,
     customer_context,
+    faults,
     get_customer_context,
     set_customer_context,
 )
@@ -105,7 +107,7 @@ def test_not_in_baggage() -> None:
 
 
 def test_the_processor_stamps_any_span() -> None:
-    """A span of anyone that starts in the context carries the customer; others, and unusable ids, leave no mark."""
+    """A span of anyone that starts in the context carries the customer, or why it has none; others have no mark."""
     exported = InMemorySpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(CmdrDataSpanProcessor())
@@ -130,7 +132,76 @@ def test_the_processor_stamps_any_span() -> None:
         "child": stamp,
         "in": stamp,
         "out": {},
-        "unusable": {},
+        "unusable": {"cmdrdata.customer.refused": "holds control characters"},
+    }
+    faults.counts.clear()
+
+
+@pytest.mark.parametrize(
+    ("customer_id", "reason", "said"),
+    [
+        (7, "not a string", "not a string but int"),
+        (None, "not a string", "not a string but NoneType"),
+        (uuid.UUID(int=1), "not a string", "not a string but UUID"),
+        ("", "empty", "empty"),
+        ("x" * 257, "longer than 256 characters", "longer than 256 characters"),
+        ("a\nb", "holds control characters", "holds control characters"),
+        (
+            "\ud800",
+            "holds surrogates, which are no characters",
+            "holds surrogates, which are no characters",
+        ),
+    ],
+)
+def test_unusable_ids_belong_to_nobody(
+    customer_id: Any, reason: str, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who names a customer that cannot be billed bills nobody: the reason is in its place, and in the log once."""
+    with customer_context(customer_id, plan="pro"):
+        assert get_customer_context() is None
+        customer = current()
+        assert customer is not None
+        assert not customer.is_usable
+        for _ in range(2):
+            assert customer.attributes() == {
+                "cmdrdata.customer.refused": reason,
+                "cmdrdata.metadata.plan": "pro",
+            }
+    assert [record.getMessage() for record in caplog.records] == [
+        f"an unusable customer id was set ({said}); the events of its calls are unattributed. Expected is a string of "
+        "1 to 256 characters, str() of a number for instance (further ones of this kind are only counted)"
+    ]
+    assert faults.counts == {f"customer id {reason}": 2}
+    faults.counts.clear()
+
+
+class Unprintable:
+    """What has no string."""
+
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ([1, 2], (1, 2)),
+        (("a", "b"), ("a", "b")),
+        ([], ()),
+        ([1, "a", None], "[1, 'a', None]"),
+        ([[1], [2]], "[[1], [2]]"),
+        (None, "None"),
+        (Unprintable(), "<Unprintable>"),
+    ],
+)
+def test_metadata_is_what_spans_can_have(value: Any, expected: object) -> None:
+    """Metadata that no span can have goes as text."""
+    with customer_context("acme", plan=value):
+        customer = current()
+    assert customer is not None
+    assert customer.attributes() == {
+        "cmdrdata.customer.id": "acme",
+        "cmdrdata.metadata.plan": expected,
     }
 
 
@@ -145,6 +216,7 @@ def test_the_processor_stamps_any_span() -> None:
         ("", False),
         ("a\r\nb", False),
         ("a\x7f", False),
+        ("\ud800", False),
         (7, False),
         (None, False),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,8 +37,10 @@ def test_everything_given(tmp_path: Path) -> None:
             "CMDRDATA_API_KEY_FILE": str(file),
             "CMDRDATA_ENDPOINT": "https://eu.example/api/events?x=1",
             "CMDRDATA_ACCOUNT": "production",
-            "CMDRDATA_ENABLED": "False",
-            "CMDRDATA_CUSTOMER_ID": " spaces stay ",
+            "CMDRDATA_ENABLED": " TRUE ",
+            "CMDRDATA_STREAM_USAGE": "Never\n",
+            "HTTPS_PROXY": "http://proxy.example:3128",
+            "CMDRDATA_CUSTOMER_ID": " spaces stay\u00a0",
             "CMDRDATA_UNATTRIBUTED": "SEND",
         }
     ) == Settings(
@@ -45,10 +48,52 @@ def test_everything_given(tmp_path: Path) -> None:
         api_key_file=file,
         endpoint="https://eu.example/api/events?x=1",
         account="production",
-        enabled=False,
-        customer_id=" spaces stay ",
+        enabled=True,
+        customer_id=" spaces stay\u00a0",
         unattributed="send",
+        stream_usage="never",
+        proxy="http://proxy.example:3128",
     )
+
+
+@pytest.mark.parametrize("off", ["false", "False ", "0"])
+def test_switched_off(off: str) -> None:
+    """Switched off means off: what only events need is not looked at, so that nothing of it can fail."""
+    environ = {
+        "CMDRDATA_ENABLED": off,
+        "CMDRDATA_API_KEY": "tk-short",
+        "CMDRDATA_ENDPOINT": "nowhere",
+        "CMDRDATA_STREAM_USAGE": "always",
+    }
+    assert Settings.read(environ) == Settings(enabled=False, stream_usage="always")
+
+
+PROXY = "http://user:pass@proxy.example:3128"
+
+
+@pytest.mark.parametrize(
+    ("environ", "proxy"),
+    [
+        ({}, None),
+        ({"HTTPS_PROXY": PROXY}, PROXY),
+        ({"https_proxy": PROXY, "HTTPS_PROXY": "http://other"}, PROXY),
+        ({"https_proxy": "proxy.example:3128"}, "http://proxy.example:3128"),
+        ({"HTTPS_PROXY": "HTTPS://proxy.example"}, "HTTPS://proxy.example"),
+        ({"HTTP_PROXY": PROXY}, None),
+        ({"HTTPS_PROXY": PROXY, "NO_PROXY": "localhost, .eu.example"}, None),
+        ({"HTTPS_PROXY": PROXY, "no_proxy": "api.eu.example"}, None),
+        ({"HTTPS_PROXY": PROXY, "no_proxy": "example:443"}, None),
+        ({"HTTPS_PROXY": PROXY, "no_proxy": "*"}, None),
+        ({"HTTPS_PROXY": PROXY, "no_proxy": "u.example,i.eu.example,"}, PROXY),
+        ({"HTTPS_PROXY": PROXY, "CMDRDATA_ENDPOINT": "http://localhost:1/"}, None),
+        ({"HTTPS_PROXY": "socks5://proxy.example", "no_proxy": "example"}, None),
+    ],
+)
+def test_the_proxy(environ: dict[str, str], proxy: str | None) -> None:
+    """An https endpoint is reached through the proxy of the environment, a host of this machine never is."""
+    found = Settings.read({"CMDRDATA_ENDPOINT": "https://api.eu.example/", **environ})
+    assert found.proxy == proxy
+    assert "pass" not in repr(found)
 
 
 def test_a_key_alone() -> None:
@@ -94,11 +139,19 @@ MISTAKES = [
     ({"CMDRDATA_API_KEY": "tk-0123456789 0123456789"}, "CMDRDATA_API_KEY holds whitespace; "),
     (
         {"CMDRDATA_API_KEY": "tk-0123456789\x00123456789"},
-        "CMDRDATA_API_KEY holds control or non-ASCII characters; ",
+        "CMDRDATA_API_KEY holds control characters; ",
     ),
     (
         {"CMDRDATA_API_KEY": "tk-0123456789é123456789"},
-        "CMDRDATA_API_KEY holds control or non-ASCII characters; ",
+        "CMDRDATA_API_KEY holds characters that are not ASCII; ",
+    ),
+    (
+        {"CMDRDATA_API_KEY": f'"{KEY}"'},
+        "CMDRDATA_API_KEY is in quotes, which are no part of a key; ",
+    ),
+    (
+        {"CMDRDATA_API_KEY": f"'{KEY}'"},
+        "CMDRDATA_API_KEY is in quotes, which are no part of a key; ",
     ),
     (
         {"CMDRDATA_API_KEY": KEY, "CMDRDATA_API_KEY_FILE": "/somewhere"},
@@ -108,6 +161,31 @@ MISTAKES = [
         {"CMDRDATA_API_KEY_FILE": "/no/such/file"},
         "CMDRDATA_API_KEY_FILE: cannot read '/no/such/file': No such file or directory; expected is a file that holds "
         "only the key and that this process may read",
+    ),
+    (
+        {"CMDRDATA_API_KEY_FILE": "/no\0file"},
+        "CMDRDATA_API_KEY_FILE: cannot read '/no\\x00file': that is no path; ",
+    ),
+    (
+        {"CMDRDATA_ENDPOINT": "http://evil.example\\.localhost/"},
+        "CMDRDATA_ENDPOINT holds a backslash; expected",
+    ),
+    (
+        {"CMDRDATA_ENDPOINT": "http://app.localhost/"},
+        "CMDRDATA_ENDPOINT is 'http://app.localhost/': http:// would send the key in the clear to app.localhost; ",
+    ),
+    (
+        {"CMDRDATA_API_KEY": KEY, "HTTPS_PROXY": "socks5h://u:secret@proxy"},
+        "HTTPS_PROXY names a socks5h:// proxy, which events cannot take; expected is the URL of an HTTP proxy, such as "
+        "http://proxy.example:3128. With api.cmdrdata.ai in NO_PROXY events take no proxy",
+    ),
+    (
+        {"CMDRDATA_API_KEY": KEY, "HTTPS_PROXY": "http://u:secret@proxy:port"},
+        "HTTPS_PROXY is not a URL; expected",
+    ),
+    (
+        {"CMDRDATA_API_KEY": KEY, "HTTPS_PROXY": "http://"},
+        "HTTPS_PROXY is not a URL; expected",
     ),
     (
         {"CMDRDATA_ENDPOINT": "http://collector.example/api"},
@@ -135,18 +213,19 @@ MISTAKES = [
         {"CMDRDATA_ENDPOINT": f"https://user:{KEY}@host/"},
         "CMDRDATA_ENDPOINT holds a user name or password; expected is the full https://",
     ),
-    ({"CMDRDATA_ENABLED": "yes"}, "CMDRDATA_ENABLED is 'yes'; expected one of: true, false"),
+    ({"CMDRDATA_ENABLED": "yes"}, "CMDRDATA_ENABLED is 'yes'; expected one of: true, 1, false, 0"),
     (
         {"CMDRDATA_UNATTRIBUTED": "drop"},
         "CMDRDATA_UNATTRIBUTED is 'drop'; expected one of: hold, send",
     ),
     (
         {"CMDRDATA_CUSTOMER_ID": "a\nb"},
-        "CMDRDATA_CUSTOMER_ID has 3 characters or holds control characters; expected are 1 to 256 printable characters",
+        "CMDRDATA_CUSTOMER_ID holds control characters; expected are 1 to 256 characters, none of them a control "
+        "character",
     ),
     (
         {"CMDRDATA_ACCOUNT": "x" * 257},
-        "CMDRDATA_ACCOUNT has 257 characters or holds control characters; ",
+        "CMDRDATA_ACCOUNT is longer than 256 characters; ",
     ),
 ]
 
@@ -159,14 +238,29 @@ def test_mistakes(environ: dict[str, str], message: str) -> None:
     assert str(raised.value).startswith(message)
     key = environ.get("CMDRDATA_API_KEY", KEY)
     assert key not in str(raised.value)
+    assert "secret" not in str(raised.value)
 
 
 def test_mistakes_in_arguments() -> None:
     """A mistake in an argument is told by the argument's name."""
-    with pytest.raises(ConfigurationError, match=r"^api_key= has 3 characters"):
+    with pytest.raises(ConfigurationError, match=r"^api_key has 3 characters"):
         Settings.read({}, api_key="abc")
-    with pytest.raises(ConfigurationError, match=r"^endpoint= is 'x'"):
+    with pytest.raises(ConfigurationError, match=r"^endpoint is 'x'"):
         Settings.read({}, endpoint="x")
+    with pytest.raises(ConfigurationError, match=r"^customer_id is empty"):
+        Settings.read({}, customer_id="")
+
+
+@pytest.mark.parametrize("argument", ["api_key", "endpoint", "account", "customer_id"])
+def test_arguments_of_a_wrong_type(argument: str) -> None:
+    """An argument that is no string is refused as any other mistake is, without its value."""
+    values: list[Any] = [7, KEY.encode()]
+    for value in values:
+        with pytest.raises(ConfigurationError) as raised:
+            Settings.read({}, **{argument: value})
+        assert str(raised.value) == (
+            f"{argument} is of type {type(value).__name__}; a string is expected"
+        )
 
 
 def test_an_unusable_key_file(tmp_path: Path) -> None:
@@ -184,6 +278,13 @@ def test_an_unusable_key_file(tmp_path: Path) -> None:
         Settings.read({"CMDRDATA_API_KEY_FILE": str(file)})
 
 
+def test_a_key_file_of_an_editor(tmp_path: Path) -> None:
+    """A byte order mark is no part of the key."""
+    file = tmp_path / "key"
+    file.write_text(f"{KEY}\n", encoding="utf-8-sig")
+    assert Settings.read({"CMDRDATA_API_KEY_FILE": str(file)}).read_key() == KEY
+
+
 def test_settings_do_not_show_the_key() -> None:
     """Settings may be printed."""
     assert KEY not in repr(Settings.read({"CMDRDATA_API_KEY": KEY}))
@@ -194,7 +295,7 @@ def test_settings_do_not_show_the_key() -> None:
     ("host", "expected"),
     [
         ("localhost", True),
-        ("app.localhost", True),
+        ("app.localhost", False),
         ("127.0.0.1", True),
         ("127.9.9.9", True),
         ("::1", True),
