@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import atexit
 import functools
 import logging
+import math
+import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Literal
 
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
-from cmdrdata_exporter import faults
+from cmdrdata_exporter import faults, processes
 from cmdrdata_exporter.attributes import OUR_SCOPE
 from cmdrdata_exporter.delivery import Delivery, Header
 from cmdrdata_exporter.delivery.http import Client
@@ -28,7 +30,9 @@ from cmdrdata_exporter.version import USER_AGENT
 _logger = logging.getLogger("cmdrdata")
 
 SHUTDOWN_TIMEOUT = 5.0
-"""Seconds that the exit of the process waits for deliveries."""
+"""Seconds that the end of the process waits for deliveries, in all."""
+_ONE_END = 10.0
+"""Seconds between `shutdown` and the exit within which both are taken for one end of the process."""
 _SENDERS = 4
 
 
@@ -149,7 +153,7 @@ class CmdrDataSpanExporter(SpanExporter):
         """Deliver for at most five seconds. Later `export`s are refused; calls that end later are still metered."""
         if not self._shut_down:
             self._shut_down = True
-            self._delivery.flush(SHUTDOWN_TIMEOUT)
+            _wait(self._delivery.flush)
 
 
 def current_exporter() -> CmdrDataSpanExporter:
@@ -160,18 +164,43 @@ def current_exporter() -> CmdrDataSpanExporter:
 _latest: CmdrDataSpanExporter | None = None
 _deliveries: dict[Settings, LocalDelivery | MemoryDelivery] = {}
 _lock = threading.RLock()
+_waited = 0.0
+"""Seconds that the end of the process has waited so far."""
+_waited_until = -math.inf
 
 
-@atexit.register
+def _wait(wait: Callable[[float], object]) -> None:
+    """Call `wait` with what is left of the seconds that an end of the process may take."""
+    global _waited, _waited_until
+    began = time.monotonic()
+    if began - _waited_until > _ONE_END:
+        _waited = 0.0
+    try:
+        wait(max(0.0, SHUTDOWN_TIMEOUT - _waited))
+    finally:
+        _waited_until = time.monotonic()
+        _waited += _waited_until - began
+
+
 def _close_deliveries() -> None:
-    """
-    Deliver what is left when the process exits.
+    """Deliver what is left when the process ends."""
+    with ExitStack() as stack:
+        # Each is closed, whatever comes of the others.
+        for delivery in _deliveries.values():
+            stack.callback(_wait, delivery.close)
 
-    Registered when this module is imported, so that it runs after whatever ends calls and spans at the exit.
-    """
-    deadline = time.monotonic() + SHUTDOWN_TIMEOUT
-    for delivery in list(_deliveries.values()):
-        delivery.close(max(0.0, deadline - time.monotonic()))
+
+# When this module is imported, so that it runs after whatever ends calls and spans at the exit.
+processes.at_exit(_close_deliveries, priority=100)
+
+
+def _after_fork_in_child() -> None:
+    """Replace the lock, which another thread of the parent may have held."""
+    global _lock
+    _lock = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def _delivery(settings: Settings) -> LocalDelivery | MemoryDelivery:
@@ -192,8 +221,10 @@ def _delivery(settings: Settings) -> LocalDelivery | MemoryDelivery:
                 settings.endpoint,
                 settings.read_key,
                 USER_AGENT,
-                connections=_SENDERS,
+                # One more for a flush that sends itself.
+                connections=_SENDERS + 1,
                 clock=time.time,
+                proxy=settings.proxy,
             )
             delivery = MemoryDelivery(
                 client.post, reset=client.reset, hold_unattributed=hold, senders=_SENDERS

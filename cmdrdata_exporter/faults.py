@@ -26,7 +26,15 @@ def report(kind: str, message: str, *args: object, exc_info: bool = False) -> No
     counts[kind] += 1
     if counts[kind] == 1:
         message = f"{message} (further ones of this kind are only counted)"
-        _logger.warning(message, *args, exc_info=exc_info)
+        say(logging.WARNING, message, *args, exc_info=exc_info)
+
+
+def say(level: int, message: str, *args: object, exc_info: bool = False) -> None:
+    """Log `message`, whatever the application's filters and handlers do: an exception of theirs is counted."""
+    try:
+        _logger.log(level, message, *args, exc_info=exc_info)
+    except Exception:  # noqa: BLE001 - it could only be logged, which has just failed
+        counts["logging"] += 1
 
 
 def guarded(function: Callable[_P, _R]) -> Callable[_P, _R | None]:

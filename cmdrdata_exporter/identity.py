@@ -18,6 +18,8 @@ from collections import OrderedDict
 
 from opentelemetry.sdk.trace import ReadableSpan
 
+from cmdrdata_exporter import processes
+
 CAPACITY = 10_000
 """Spans and response ids that are remembered. A call is seen by all its instrumentations within moments."""
 
@@ -85,6 +87,11 @@ class Calls:
 
     def __init__(self, capacity: int = CAPACITY) -> None:
         self._capacity = capacity
+        self.forked()
+        processes.renew_after_fork(self)
+
+    def forked(self) -> None:
+        """Start anew in a forked child, where the lock may be held by a thread that is not there."""
         self._lock = threading.Lock()
         self._covered: OrderedDict[tuple[int, int], None] = OrderedDict()
         """Spans whose call is billed: their own, or one inside them."""

@@ -16,7 +16,6 @@ Prompts and completions are neither read nor kept.
 
 from __future__ import annotations
 
-import atexit
 import logging
 from collections.abc import Collection
 from importlib.metadata import PackageNotFoundError
@@ -27,7 +26,7 @@ from opentelemetry import trace
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
 from opentelemetry.sdk.trace import ReadableSpan
 
-from cmdrdata_exporter import CmdrDataSpanExporter, Settings, current_exporter
+from cmdrdata_exporter import CmdrDataSpanExporter, Settings, current_exporter, processes
 from cmdrdata_exporter.identity import seam
 from opentelemetry_instrumentation_cmdrdata import open_calls, package
 from opentelemetry_instrumentation_cmdrdata.calls import SCOPE, Recorder
@@ -74,6 +73,8 @@ class CmdrDataInstrumentor(BaseInstrumentor):
         exporter: CmdrDataSpanExporter | None = kwargs.get("exporter")
         # Whether the environment is usable shall be known now, not at the end of the first call.
         settings = Settings.read() if exporter is None else exporter.settings
+        if exporter is None and settings.endpoint is not None:
+            current_exporter()
 
         def record(span: ReadableSpan) -> None:
             (exporter or current_exporter()).record(span)
@@ -82,8 +83,8 @@ class CmdrDataInstrumentor(BaseInstrumentor):
         patching.patch(Recorder(tracer, __version__, record, settings.stream_usage))
         seam.active = True
         # Streams that are open now or later are ended by the exit at the latest, also after `uninstrument`.
-        atexit.unregister(open_calls.end_all)
-        atexit.register(open_calls.end_all)
+        # First: what they lead to is delivered afterwards.
+        processes.at_exit(open_calls.end_all, priority=200)
 
     def _uninstrument(self, **kwargs: Any) -> None:  # noqa: ARG002 - the base passes them
         from opentelemetry_instrumentation_cmdrdata import patching

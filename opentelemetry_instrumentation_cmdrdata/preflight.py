@@ -6,6 +6,8 @@ one exporter that it is told to use is not installed; and with opentelemetry-dis
 otherwise. The application then runs unmetered. Nothing of ours is loaded in that process, so this is said in the one
 before it: `opentelemetry-instrument` imports the modules of the entry point group `opentelemetry_environment_variables`
 to learn of its own options, and this module is one of them.
+A setting of ours that cannot be used is told here too: with it nothing is metered, and where `cmdrdata` is one of the
+exporters, nothing is initialised.
 https://github.com/open-telemetry/opentelemetry-python-contrib/blob/v0.60b0/opentelemetry-instrumentation/src/opentelemetry/instrumentation/auto_instrumentation/__init__.py
 """
 
@@ -16,6 +18,8 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
+
+from cmdrdata_exporter import ConfigurationError, Settings
 
 _SIGNALS = ("traces", "metrics", "logs")
 _OTLP = {"grpc": "otlp_proto_grpc", "http/protobuf": "otlp_proto_http"}
@@ -89,20 +93,33 @@ def _options(arguments: Sequence[str]) -> dict[str, str]:
     return options
 
 
+def warning(
+    environ: Mapping[str, str], arguments: Sequence[str], installed: Callable[[str], set[str]]
+) -> str | None:
+    """Return what keeps calls from being metered, None where nothing does. The arguments are as above."""
+    messages = missing_exporters(environ, arguments, installed)
+    if messages:
+        problem = "OpenTelemetry's auto-initialisation is about to fail, because an exporter is not installed:"
+    else:
+        try:
+            Settings.read(environ)
+        except ConfigurationError as error:
+            messages = [str(error)]
+        problem = "A setting cannot be used; with `cmdrdata` among OTEL_TRACES_EXPORTER there will be no traces either:"
+    return (
+        "\n  - ".join([f"CmdrData: NOTHING WILL BE METERED. {problem}", *messages])
+        if messages
+        else None
+    )
+
+
 def _warn() -> None:
     def installed(group: str) -> set[str]:
         return {entry_point.name for entry_point in entry_points(group=group)}
 
-    messages = missing_exporters(os.environ, sys.argv[1:], installed)
-    if messages:
-        print(  # noqa: T201 - no logging is set up yet
-            "CmdrData: NOTHING WILL BE METERED. OpenTelemetry's auto-initialisation is about to fail, because an "
-            "exporter is not installed:",
-            *messages,
-            sep="\n  - ",
-            file=sys.stderr,
-            flush=True,
-        )
+    message = warning(os.environ, sys.argv[1:], installed)
+    if message:
+        print(message, file=sys.stderr, flush=True)  # noqa: T201 - no logging is set up yet
 
 
 if sys.argv and Path(sys.argv[0]).name.startswith("opentelemetry-instrument"):

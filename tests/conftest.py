@@ -16,6 +16,8 @@ from opentelemetry_instrumentation_cmdrdata import CmdrDataInstrumentor, jobs
 from tests.metering import Meter, RecordedEvents
 from tests.provider import Provider
 
+PROXIES = ("http_proxy", "https_proxy", "no_proxy")
+
 
 def nothing(*_: object, **__: object) -> None:
     """Do nothing, whatever is asked."""
@@ -33,10 +35,11 @@ def no_certificates() -> Iterator[None]:
 def clean_state(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No variable of the caller, no exporter of another test, and none of our faults left unseen."""
     for name in list(os.environ):
-        if name.startswith(("CMDRDATA_", "OTEL_", "OPENAI_", "AZURE_")):
+        if name.startswith(("CMDRDATA_", "OTEL_", "OPENAI_", "AZURE_")) or name.lower() in PROXIES:
             monkeypatch.delenv(name)
     monkeypatch.setattr(exporter, "_latest", None)
     monkeypatch.setattr(exporter, "_deliveries", {})
+    monkeypatch.setattr(exporter, "_waited", 0.0)
     monkeypatch.setattr(jobs, "known", jobs.Jobs())
     faults.counts.clear()
     yield

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import math
+import os
 import subprocess
 import sys
 from typing import Any
@@ -20,7 +22,9 @@ from cmdrdata_exporter import (
     current_exporter,
     exporter,
     faults,
+    processes,
 )
+from cmdrdata_exporter.delivery import Header
 from tests.metering import RecordedEvents
 from tests.test_events import span
 
@@ -175,7 +179,7 @@ def test_delivery_over_http(httpserver: HTTPServer) -> None:
 
 def test_a_wrong_argument() -> None:
     """An argument that cannot be used is refused when the exporter is built."""
-    with pytest.raises(ConfigurationError, match=r"^api_key= has 5 characters"):
+    with pytest.raises(ConfigurationError, match=r"^api_key has 5 characters"):
         CmdrDataSpanExporter(api_key="short")
 
 
@@ -217,3 +221,110 @@ def test_the_exit_with_a_dead_backend() -> None:
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("{")]
     assert json.loads(line)["event"]["total_tokens"] == 7
     assert KEY not in done.stderr
+
+
+class Patient:
+    """A delivery whose flush takes all the time that it is given, by a clock of its own."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.waits: list[float] = []
+
+    def record(self, event_id: str, header: Header, body: bytes) -> None:
+        """Take nothing."""
+
+    def flush(self, timeout: float) -> bool:
+        """Wait."""
+        self.waits.append(timeout)
+        self.now += timeout
+        return False
+
+    def close(self, timeout: float) -> None:
+        """Wait."""
+        self.flush(timeout)
+
+
+def test_one_end_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`shutdown` and the exit share five seconds; who shuts down and goes on has them again."""
+    patient = Patient()
+    monkeypatch.setattr(exporter.time, "monotonic", lambda: patient.now)
+    monkeypatch.setattr(exporter, "_waited_until", -math.inf)
+    monkeypatch.setattr(exporter, "_deliveries", {1: patient, 2: patient})
+    CmdrDataSpanExporter(delivery=patient).shutdown()
+    exporter._close_deliveries()
+    assert patient.waits == [5, 0, 0]
+    patient.now += 60
+    exporter._close_deliveries()
+    assert patient.waits[3:] == [5, 0]
+
+
+def test_every_delivery_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C while one delivery is closed does not keep the others from it."""
+    closed: list[int] = []
+
+    class Interrupted(Patient):
+        """Is interrupted each time."""
+
+        def close(self, timeout: float) -> None:
+            """Fail."""
+            closed.append(id(self))
+            raise KeyboardInterrupt
+
+    both = {1: Interrupted(), 2: Interrupted()}
+    monkeypatch.setattr(exporter, "_deliveries", both)
+    with pytest.raises(KeyboardInterrupt):
+        exporter._close_deliveries()
+    assert sorted(closed) == sorted(map(id, both.values()))
+
+
+CHILDREN = """
+import multiprocessing
+import sys
+from tests.test_exporter import in_child
+
+method, key, url = sys.argv[1:]
+child = multiprocessing.get_context(method).Process(target=in_child, args=(key, url))
+child.start()
+child.join()
+sys.exit(child.exitcode)
+"""
+
+
+def in_child(key: str, url: str) -> None:
+    """Record an event, and another one when the process ends."""
+    delivering = CmdrDataSpanExporter(key, url, customer_id="acme")
+
+    def end() -> None:
+        delivering.export([span(CHAT, context=(1, 2))])
+
+    processes.at_exit(end, priority=200)
+    delivering.export([span(CHAT, context=(1, 1))])
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+def test_children_of_multiprocessing(method: str, httpserver: HTTPServer) -> None:
+    """A child that multiprocessing ends without `atexit` has delivered what it recorded, at its end too."""
+    httpserver.expect_request("/", method="POST").respond_with_data(status=202)
+    done = subprocess.run(
+        [sys.executable, "-c", CHILDREN, method, KEY, httpserver.url_for("/")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    ids = {json.loads(request.get_data())["metadata"]["span_id"] for request, _ in httpserver.log}
+    assert ids == {"0000000000000001", "0000000000000002"}
+
+
+def test_locks_in_a_forked_child(events: RecordedEvents) -> None:
+    """A lock that a thread of the parent holds when it forks holds up nothing in the child."""
+    forking = CmdrDataSpanExporter(delivery=events)
+    held = exporter._lock
+    with forking._calls._lock:
+        child = os.fork()
+        if child == 0:  # pragma: no cover - measured in the parent only
+            fresh = exporter._lock is not held and forking._calls._lock.acquire(blocking=False)
+            os._exit(0 if fresh else 1)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0

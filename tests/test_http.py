@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import socket
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import urllib3
+from opentelemetry import context as otel_context
+from opentelemetry.instrumentation.utils import (
+    is_http_instrumentation_enabled,
+    is_instrumentation_enabled,
+)
 from pytest_httpserver import HTTPServer
 from urllib3.exceptions import (
     ConnectTimeoutError,
@@ -78,6 +86,8 @@ def test_a_duplicate_told_in_the_body(body: str) -> None:
         ("0", 0.0),
         ("7", 7.0),
         ("1000000000", 3600.0),
+        ("9" * 400, 3600.0),
+        ("9" * 5000, None),
         ("-5", 0.0),
         ("Tue, 14 Nov 2023 22:14:20 GMT", 60.0),
         ("Tue, 14 Nov 2023 22:13:19 GMT", 0.0),
@@ -109,9 +119,11 @@ def test_failures(error: Exception, ambiguous: bool) -> None:
     assert classify_failure(error) == Outcome(RETRY, type(error).__name__, ambiguous)
 
 
-def client(url: str, read_key: Callable[[], str | None] = lambda: KEY) -> Client:
+def client(
+    url: str, read_key: Callable[[], str | None] = lambda: KEY, proxy: str | None = None
+) -> Client:
     """Return a client as the exporter builds it."""
-    return Client(url, read_key, "test/1", connections=2, clock=lambda: NOW)
+    return Client(url, read_key, "test/1", connections=2, clock=lambda: NOW, proxy=proxy)
 
 
 def test_the_request(httpserver: HTTPServer) -> None:
@@ -238,6 +250,77 @@ def test_answers_that_break_off(
     assert (outcome.verdict, outcome.ambiguous) == (verdict, ambiguous)
 
 
+@pytest.fixture
+def dripping_server() -> Iterator[Callable[[bytes], str]]:
+    """Start servers that send a beginning at once, then a byte every few milliseconds for as long as it is read."""
+    sockets: list[socket.socket] = []
+    threads: list[threading.Thread] = []
+    stopped = threading.Event()
+
+    def start(beginning: bytes) -> str:
+        listening = socket.create_server(("127.0.0.1", 0))
+        sockets.append(listening)
+
+        def serve() -> None:
+            connection, _ = listening.accept()
+            with connection, contextlib.suppress(OSError):
+                connection.recv(65536)
+                connection.sendall(beginning)
+                while not stopped.wait(0.005):
+                    connection.sendall(b"x")
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        threads.append(thread)
+        return f"http://127.0.0.1:{listening.getsockname()[1]}/"
+
+    yield start
+    stopped.set()
+    for thread in threads:
+        thread.join(10)
+    for listening in sockets:
+        listening.close()
+
+
+def test_an_answer_that_trickles_in(
+    dripping_server: Callable[[bytes], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An attempt has one deadline, however often something arrives; a body is waited for less, the status counts."""
+    monkeypatch.setattr("cmdrdata_exporter.delivery.connections.LONGEST_BODY", 0.05)
+    url = dripping_server(b"HTTP/1.1 200 OK\r\nX-Endless: ")
+    assert client(url).post("1", b"{}", 0.1) == Outcome(RETRY, "ReadTimeoutError", True)
+    url = dripping_server(b"HTTP/1.1 201 Created\r\nContent-Length: 1000000\r\n\r\n")
+    assert client(url).post("1", b"{}", 60) == Outcome(DELIVERED, "HTTP 201")
+
+
+def test_nothing_sees_or_joins_our_requests(
+    httpserver: HTTPServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A POST of ours is traced by no instrumentation and takes nothing of the caller's context with it."""
+    httpserver.expect_request("/").respond_with_data(status=200)
+    found: list[tuple[bool, bool, object]] = []
+    original = urllib3.PoolManager.request
+
+    def request(*args: Any, **kwargs: Any) -> Any:
+        found.append(
+            (
+                is_instrumentation_enabled(),
+                is_http_instrumentation_enabled(),
+                otel_context.get_value("of"),
+            )
+        )
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(urllib3.PoolManager, "request", request)
+    token = otel_context.attach(otel_context.set_value("of", "a request"))
+    try:
+        assert client(httpserver.url_for("/")).post("1", b"{}", 5).verdict is DELIVERED
+        assert otel_context.get_value("of") == "a request"
+    finally:
+        otel_context.detach(token)
+    assert found == [(False, False, None)]
+
+
 def test_a_refused_connection() -> None:
     """A backend that is not there never had the event."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
@@ -246,21 +329,37 @@ def test_a_refused_connection() -> None:
     assert (outcome.verdict, outcome.ambiguous) == (RETRY, False)
 
 
-def test_a_proxy_of_the_environment(
-    httpserver: HTTPServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """An https endpoint is reached through the environment's proxy; a loopback http one never is."""
+def test_a_proxy() -> None:
+    """An https endpoint is reached through the proxy; one that cannot be reached never had the event."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         dead = f"http://127.0.0.1:{listening.getsockname()[1]}"
-    monkeypatch.setenv("https_proxy", dead)
-    monkeypatch.setenv("http_proxy", dead)
-    monkeypatch.delenv("no_proxy", raising=False)
-    monkeypatch.delenv("NO_PROXY", raising=False)
-    httpserver.expect_request("/").respond_with_data(status=200)
-    assert client(httpserver.url_for("/")).post("1", b"{}", 5).verdict is DELIVERED
-    through_proxy = client("https://events.example/").post("1", b"{}", 5)
+    through_proxy = client("https://events.example/", proxy=dead).post("1", b"{}", 5)
     assert (through_proxy.verdict, through_proxy.reason, through_proxy.ambiguous) == (
         RETRY,
         "ProxyError",
         False,
     )
+
+
+def test_a_proxy_with_a_password() -> None:
+    """A proxy that asks for a user gets the one of its URL, and never our key."""
+    received: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                received.append(connection.recv(65536))
+                connection.sendall(b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n")
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        proxy = f"http://us%40er:p%3Aw%C3%BC@127.0.0.1:{listening.getsockname()[1]}"
+        outcome = client("https://events.example/", proxy=proxy).post("1", b"{}", 5)
+        thread.join(10)
+    assert outcome.verdict is RETRY
+    request = received[0].decode().split("\r\n")
+    assert request[0].startswith("CONNECT events.example:443 ")
+    (authorization,) = [line for line in request if line.lower().startswith("proxy-authorization")]
+    assert base64.b64decode(authorization.split(" ")[-1]).decode() == "us@er:p:wü"
+    assert KEY.encode() not in received[0]

@@ -10,7 +10,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from opentelemetry import context as otel_context
 
+from cmdrdata_exporter import faults
 from cmdrdata_exporter.delivery import Header
 from cmdrdata_exporter.delivery.http import Outcome, Verdict
 from cmdrdata_exporter.delivery.local import LocalDelivery
@@ -59,9 +61,42 @@ def delivery(backend: Callable[[str, bytes, float], Outcome], **options: Any) ->
 def counts(delivery: MemoryDelivery) -> dict[str, int]:
     """Return what is not zero, having checked that every event is somewhere."""
     found = delivery.counts
-    states = ("delivered", "pending", "in_flight", "held", "dead", "overflowed")
+    states = ("delivered", "pending", "in_flight", "held", "dead", "logged")
     assert found["recorded"] == sum(found[state] for state in states)
     return {state: number for state, number in found.items() if number}
+
+
+def test_senders_start_without_a_context() -> None:
+    """Nothing of the context in which an event is recorded goes into the threads that send it."""
+    found: list[object] = []
+
+    def post(event_id: str, body: bytes, timeout: float) -> Outcome:
+        found.append(otel_context.get_current())
+        return DELIVERED
+
+    class Inherits(threading.Thread):
+        """A thread as an instrumentation of threads makes it: it runs in the context that started it."""
+
+        def start(self) -> None:
+            """Keep the context."""
+            self.context = otel_context.get_current()
+            super().start()
+
+        def run(self) -> None:
+            """Run in it."""
+            otel_context.attach(self.context)
+            super().run()
+
+    token = otel_context.attach(otel_context.set_value("of", "a request"))
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(threading, "Thread", Inherits)
+            sending = MemoryDelivery(post)
+            sending.record("1", ACME, b"{}")
+        assert sending.flush(10)
+    finally:
+        otel_context.detach(token)
+    assert found == [{}]
 
 
 def test_events_are_sent_by_threads() -> None:
@@ -93,6 +128,29 @@ def test_a_flush_sends_what_waits() -> None:
     assert counts(waiting) == {"recorded": 1, "pending": 1}
     assert waiting.flush(5)
     assert counts(waiting) == {"recorded": 1, "delivered": 1}
+
+
+def test_a_flush_leaves_the_sending_to_the_senders() -> None:
+    """A flush that is shorter than an attempt neither cuts the attempt short nor makes it twice."""
+    attempts: list[float] = []
+    answer = threading.Event()
+    asked = threading.Event()
+
+    def post(event_id: str, body: bytes, timeout: float) -> Outcome:
+        attempts.append(timeout)
+        asked.set()
+        answer.wait(10)
+        return DELIVERED
+
+    sending = MemoryDelivery(post, senders=1)
+    sending.record("1", ACME, b"{}")
+    assert asked.wait(10)
+    sending.record("2", ACME, b"{}")
+    assert not sending.flush(0.01)
+    assert counts(sending) == {"recorded": 2, "in_flight": 1, "pending": 1}
+    answer.set()
+    assert sending.flush(10)
+    assert attempts == [10.0, 10.0]
 
 
 def test_a_refused_event() -> None:
@@ -141,7 +199,103 @@ def test_retry_after_gates_all_events() -> None:
     assert len(backend.received) == 1
     clock.now += 0.5
     assert waiting.flush(5)
-    assert [event_id for event_id, _ in backend.received] == ["1", "1", "2"]
+    assert [event_id for event_id, _ in backend.received] == ["1", "2", "1"]
+
+
+def test_an_event_that_the_backend_cannot_digest() -> None:
+    """An event that fails again and again goes behind the others, which are delivered in spite of it."""
+    clock = Clock()
+
+    def post(event_id: str, body: bytes, timeout: float) -> Outcome:
+        return BROKEN if event_id == "poison" else DELIVERED
+
+    waiting = delivery(post, clock=clock)
+    waiting.record("poison", ACME, b"{}")
+    for _ in range(6):
+        assert not waiting.flush(0)
+        waiting.flush(0.001)
+        clock.now += 60
+    for number in range(3):
+        waiting.record(str(number), ACME, b"{}")
+    for _ in range(2):
+        assert not waiting.flush(0.001)
+        clock.now += 60
+    assert counts(waiting)["delivered"] == 3
+    assert counts(waiting)["pending"] == 1
+
+
+def test_an_event_that_cannot_be_sent(caplog: pytest.LogCaptureFixture) -> None:
+    """An event that no request can be made of is set apart, and the sender goes on with the others."""
+    delivered: list[str] = []
+    all_there = threading.Event()
+
+    def post(event_id: str, body: bytes, timeout: float) -> Outcome:
+        if "\n" in event_id:
+            raise ValueError("Invalid header value")
+        delivered.append(event_id)
+        if delivered == ["1", "2"]:
+            all_there.set()
+        return DELIVERED
+
+    sending = MemoryDelivery(post, senders=1)
+    for event_id in ("a\nb", "1", "c\nd", "2"):
+        sending.record(event_id, ACME, b"{}")
+    assert all_there.wait(10)
+    assert sending.flush(10)
+    assert counts(sending) == {"recorded": 4, "delivered": 2, "dead": 2}
+    assert [(event.id, reason) for event, reason in sending.dead] == [
+        ("a\nb", "ValueError"),
+        ("c\nd", "ValueError"),
+    ]
+    assert faults.counts == {"delivery": 2}
+    assert "usage event 'a\\nb' cannot be sent" in caplog.text
+    faults.counts.clear()
+
+
+def test_a_handler_that_raises(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Logging that fails keeps no sender from its work."""
+
+    def fail(record: logging.LogRecord) -> bool:
+        raise RuntimeError
+
+    monkeypatch.setattr(logging.getLogger("cmdrdata"), "filters", [fail])
+    done = threading.Event()
+
+    def post(event_id: str, body: bytes, timeout: float) -> Outcome:
+        if event_id == "2":
+            done.set()
+        return REFUSED
+
+    sending = MemoryDelivery(post, senders=1)
+    sending.record("1", ACME, b"{}")
+    sending.record("2", ACME, b"{}")
+    assert done.wait(10)
+    assert sending.flush(10)
+    assert counts(sending) == {"recorded": 2, "dead": 2}
+    assert faults.counts["logging"] == 2
+    faults.counts.clear()
+
+
+def test_trouble_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    """A backend in trouble is told once, with what waits, and its return too; a failure or two are not."""
+    clock = Clock()
+    backend = Backend(*[UNAVAILABLE] * 3, DELIVERED, *[BROKEN] * 7, DELIVERED)
+    waiting = delivery(backend, clock=clock)
+
+    def until_delivered() -> None:
+        waiting.record("1", ACME, b"{}")
+        while not waiting.flush(0.001):
+            clock.now += 60
+
+    with caplog.at_level(logging.WARNING, "cmdrdata"):
+        until_delivered()
+        assert caplog.records == []
+        until_delivered()
+    assert [record.getMessage() for record in caplog.records] == [
+        "CmdrData cannot be reached or does not answer as it should (HTTP 500, 5 failures in a row). 1 events wait, "
+        "and more are kept; attempts go on, at most 60 s apart",
+        "CmdrData accepts events again",
+    ]
 
 
 def test_a_refused_key_pauses_everything(caplog: pytest.LogCaptureFixture) -> None:
@@ -171,7 +325,7 @@ def test_a_mended_key(monkeypatch: pytest.MonkeyPatch) -> None:
         probes.append(event_id)
         if len(probes) < 4:
             return UNAUTHORIZED
-        if probes[3:] == ["1", "2"]:
+        if len(probes) == 5:
             all_there.set()
         return DELIVERED
 
@@ -181,7 +335,7 @@ def test_a_mended_key(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all_there.wait(10)
     assert delivery.flush(10)
     assert counts(delivery) == {"recorded": 2, "delivered": 2}
-    assert probes == ["1", "1", "1", "1", "2"]
+    assert probes == ["1", "2", "1", "2", "1"]
 
 
 def test_events_without_a_customer() -> None:
@@ -213,7 +367,7 @@ def test_a_full_memory(caplog: pytest.LogCaptureFixture) -> None:
     full.record("1", ACME, b'{"n":1}')
     with caplog.at_level(logging.ERROR, "cmdrdata"):
         full.record("2", ACME, b'{"n":2}')
-    assert counts(full) == {"recorded": 2, "pending": 1, "overflowed": 1}
+    assert counts(full) == {"recorded": 2, "pending": 1, "logged": 1}
     assert json.loads(caplog.records[-1].getMessage()) == {
         "cmdrdata": "undelivered",
         "id": "2",
@@ -221,21 +375,101 @@ def test_a_full_memory(caplog: pytest.LogCaptureFixture) -> None:
     }
 
 
+def test_held_events_take_no_room() -> None:
+    """However many events are held or refused, those that can be sent are; of the others the oldest go to the log."""
+    full = delivery(Backend(DELIVERED), capacity=2)
+    for event_id in ("1", "2", "3"):
+        full.record(event_id, NOBODY, b"{}")
+    full.record("4", ACME, b"{}")
+    assert full.flush(1)
+    assert counts(full) == {"recorded": 4, "delivered": 1, "held": 2, "logged": 1}
+    assert [event.id for event in full.held] == ["2", "3"]
+    refusing = delivery(Backend(REFUSED), capacity=2)
+    for event_id in ("1", "2", "3"):
+        refusing.record(event_id, ACME, b"{}")
+        assert refusing.flush(1)
+    assert counts(refusing) == {"recorded": 3, "dead": 2, "logged": 1}
+    assert [event.id for event, _ in refusing.dead] == ["2", "3"]
+
+
+def lines_of(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
+    """Return state and id of each event in the log, having checked that it is there as it would have been sent."""
+    lines = [
+        json.loads(record.getMessage())
+        for record in caplog.records
+        if record.getMessage().startswith("{")
+    ]
+    assert [line["event"] for line in lines] == [{"of": line["id"]} for line in lines]
+    return [(line["cmdrdata"], line["id"]) for line in lines]
+
+
+def record(delivery: MemoryDelivery, event_id: str, header: Header = ACME) -> None:
+    """Record an event that `lines_of` recognises."""
+    delivery.record(event_id, header, b'{"of":"%s"}' % event_id.encode())
+
+
 def test_the_end_of_the_process(caplog: pytest.LogCaptureFixture) -> None:
     """What could not be delivered by the exit is in the log, one recoverable line an event: pending, held and dead."""
     ending = delivery(Backend(REFUSED, UNAVAILABLE))
     for event_id, header in (("dead", ACME), ("pending", ACME), ("held", NOBODY)):
-        ending.record(event_id, header, b'{"of":"%s"}' % event_id.encode())
-    with caplog.at_level(logging.ERROR, "cmdrdata"):
-        ending.close(0.1)
-    lines = [
-        record.getMessage() for record in caplog.records if record.getMessage().startswith("{")
+        record(ending, event_id, header)
+    ending.close(0.1)
+    ending.close(0.1)
+    assert lines_of(caplog) == [
+        ("undelivered", "pending"),
+        ("undelivered", "held"),
+        ("undelivered", "dead"),
     ]
-    assert [json.loads(line)["event"] for line in lines] == [
-        {"of": "pending"},
-        {"of": "held"},
-        {"of": "dead"},
-    ]
+    assert counts(ending) == {"recorded": 3, "logged": 3}
+
+
+def test_the_end_waits_for_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    """A backend that does not answer holds up no exit, and what is on its way to it is in the log as well."""
+    asked, answer = threading.Event(), threading.Event()
+
+    def post(event_id: str, body: bytes, timeout: float) -> Outcome:
+        asked.set()
+        answer.wait(10)
+        return DELIVERED
+
+    ending = MemoryDelivery(post, senders=1)
+    record(ending, "1")
+    assert asked.wait(10)
+    record(ending, "2")
+    ending.close(0.01)
+    assert lines_of(caplog) == [("unanswered", "1"), ("undelivered", "2")]
+    assert counts(ending) == {"recorded": 2, "logged": 2}
+    answer.set()
+    # The sender is free again, and what it held was given up: it is not counted twice.
+    record(ending, "3")
+    assert counts(ending)["logged"] + counts(ending).get("delivered", 0) == 3
+
+
+def test_an_interrupted_end(caplog: pytest.LogCaptureFixture) -> None:
+    """Ctrl-C ends the waiting, not the writing of what is left to the log."""
+
+    def interrupted(event_id: str, body: bytes, timeout: float) -> Outcome:
+        raise KeyboardInterrupt
+
+    ending = delivery(interrupted)
+    record(ending, "1")
+    with pytest.raises(KeyboardInterrupt):
+        ending.close(5)
+    assert lines_of(caplog) == [("undelivered", "1")]
+
+
+def test_after_the_end(caplog: pytest.LogCaptureFixture) -> None:
+    """An event of a call that ends after us is delivered at once, or logged once the time is over."""
+    clock = Clock()
+    backend = Backend(DELIVERED)
+    ended = delivery(backend, clock=clock)
+    ended.close(5)
+    record(ended, "1")
+    assert [event_id for event_id, _ in backend.received] == ["1"]
+    clock.now += 5
+    record(ended, "2")
+    assert lines_of(caplog) == [("undelivered", "2")]
+    assert counts(ended) == {"recorded": 2, "delivered": 1, "logged": 1}
 
 
 def test_a_post_that_raises() -> None:
@@ -279,3 +513,16 @@ def test_a_forked_child() -> None:
     )
     assert waiting.flush(5)
     assert [event_id for event_id, _ in backend.received] == ["parent's"]
+
+
+def test_a_forked_child_of_a_local_process() -> None:
+    """A child is a destination of its own, and its lock is nobody's."""
+    local = LocalDelivery()
+    local.record("parent's", ACME, b"{}")
+    with local._lock:
+        child = os.fork()
+        if child == 0:  # pragma: no cover - measured in the parent only
+            free = local._lock.acquire(blocking=False)
+            os._exit(0 if free and local._recorded == 0 else 1)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from opentelemetry_instrumentation_cmdrdata.preflight import missing_exporters
+from opentelemetry_instrumentation_cmdrdata.preflight import missing_exporters, warning
 
 GRPC = "opentelemetry-exporter-otlp-proto-grpc"
 
@@ -70,3 +70,21 @@ def test_missing_exporters(
 def test_without_a_distribution() -> None:
     """Where no OpenTelemetry SDK is set up no exporter is looked for."""
     assert missing_exporters({}, [], lambda _: set()) == []
+
+
+def test_an_unusable_setting() -> None:
+    """A setting with which nothing is metered is told before the application starts, with what comes of it."""
+    environ = {**NO_METRICS_NO_LOGS, "OTEL_TRACES_EXPORTER": "console,cmdrdata"}
+
+    def installed(group: str) -> set[str]:
+        return HTTP_ONLY.get(group, set())
+
+    assert warning(environ, [], installed) is None
+    assert warning({**environ, "CMDRDATA_API_KEY": "tk-short"}, [], installed) == (
+        "CmdrData: NOTHING WILL BE METERED. A setting cannot be used; with `cmdrdata` among OTEL_TRACES_EXPORTER there "
+        "will be no traces either:\n"
+        "  - CMDRDATA_API_KEY has 8 characters; expected is a CmdrData key: 20 to 500 printable ASCII characters "
+        "without spaces, commonly tk-…. Copy it again from your CmdrData account"
+    )
+    off = {**environ, "CMDRDATA_API_KEY": "tk-short", "CMDRDATA_ENABLED": "false"}
+    assert warning(off, [], installed) is None

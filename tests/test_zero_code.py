@@ -180,7 +180,8 @@ def test_a_missing_exporter_is_told_loudly(
 
 
 def test_a_wrong_setting(provider: Provider, backend: HTTPServer, tmp_path: Path) -> None:
-    """A key that cannot be used is told in the log, without the key, and the application runs."""
+    """A key that cannot be used is told first of all, without the key, and the application runs."""
     done = run(provider, tmp_path, OTEL_TRACES_EXPORTER="none", CMDRDATA_API_KEY="tk-too-short")
+    assert done.stderr.startswith("CmdrData: NOTHING WILL BE METERED. A setting cannot be used; ")
     assert "CMDRDATA_API_KEY has 12 characters; expected is a CmdrData key" in done.stderr
     assert "tk-too-short" not in done.stderr

@@ -1,20 +1,25 @@
 """
 One POST to the backend, and what its answer means.
 
-`classify` is a pure function of the answer; `Client` owns the pooled keep-alive connections.
+`classify` is a pure function of the answer; `Client` makes the attempt.
 The key goes into one header, over https or to a loopback host, and never follows a redirect.
+No instrumentation sees our requests, and nothing of the caller's context leaves with them.
 """
 
 from __future__ import annotations
 
 import email.utils
 import enum
-import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 import urllib3
+from opentelemetry import context as otel_context
+from opentelemetry.context import Context
+from opentelemetry.instrumentation.utils import (
+    suppress_http_instrumentation,
+    suppress_instrumentation,
+)
 from urllib3.exceptions import (
     ConnectTimeoutError,
     HTTPError,
@@ -22,6 +27,8 @@ from urllib3.exceptions import (
     ProxyError,
     SSLError,
 )
+
+from cmdrdata_exporter.delivery.connections import pool
 
 LONGEST_RETRY_AFTER = 3600.0
 """Seconds. A backend that asks for more waits no longer than this."""
@@ -101,13 +108,26 @@ def _retry_after(value: str | None, now: float) -> float | None:
     if value is None:
         return None
     try:
-        seconds = float(int(value))
+        seconds = int(value)
     except ValueError:
         try:
             seconds = email.utils.parsedate_to_datetime(value).timestamp() - now
         except (ValueError, OverflowError):
             return None
-    return min(max(seconds, 0.0), LONGEST_RETRY_AFTER)
+    return float(min(max(seconds, 0.0), LONGEST_RETRY_AFTER))
+
+
+def _quiet_context() -> Context:
+    """Return a context without anything of a caller, in which nothing is traced."""
+    token = otel_context.attach(Context())
+    try:
+        with suppress_instrumentation(), suppress_http_instrumentation():
+            return otel_context.get_current()
+    finally:
+        otel_context.detach(token)
+
+
+_QUIET = _quiet_context()
 
 
 class Client:
@@ -120,6 +140,7 @@ class Client:
         user_agent: the `User-Agent` header.
         connections: how many connections are kept at most.
         clock: returns Unix seconds.
+        proxy: the URL of the HTTP proxy to go through.
     """
 
     def __init__(
@@ -130,22 +151,36 @@ class Client:
         *,
         connections: int,
         clock: Callable[[], float],
+        proxy: str | None = None,
     ) -> None:
         self._endpoint = endpoint
         self._read_key = read_key
         self._user_agent = user_agent
         self._connections = connections
         self._clock = clock
+        self._proxy = proxy
         self._key: str | None = None
         self.reset()
 
     def reset(self) -> None:
         """Start with fresh connections and read the key anew: at the start, in a forked child, after a refusal."""
         self._key = None
-        self._pool = _pool(self._endpoint, self._connections)
+        self._pool = pool(self._proxy, self._connections)
 
     def post(self, event_id: str, body: bytes, timeout: float) -> Outcome:
-        """Send one event; connecting and waiting for the answer take at most `timeout` seconds in all. Never raises."""
+        """
+        Send one event; connecting, sending and waiting for the answer take at most `timeout` seconds in all.
+
+        Raises:
+            Exception: the request cannot be made at all, with an id that is no header's value for instance.
+        """
+        token = otel_context.attach(_QUIET)
+        try:
+            return self._post(event_id, body, timeout)
+        finally:
+            otel_context.detach(token)
+
+    def _post(self, event_id: str, body: bytes, timeout: float) -> Outcome:
         headers = {
             "Content-Type": "application/json",
             "Idempotency-Key": event_id,
@@ -190,13 +225,3 @@ class Client:
         if outcome.verdict is Verdict.MISCONFIGURED:
             self._key = None
         return outcome
-
-
-def _pool(endpoint: str, connections: int) -> urllib3.PoolManager:
-    """Return a pool that goes through the proxy of the environment, as any well-behaved client does."""
-    parts = urlsplit(endpoint)
-    host = parts.hostname or ""
-    proxy = urllib.request.getproxies().get(parts.scheme)
-    if parts.scheme == "https" and proxy and not urllib.request.proxy_bypass(host):
-        return urllib3.ProxyManager(proxy, maxsize=connections)
-    return urllib3.PoolManager(maxsize=connections)

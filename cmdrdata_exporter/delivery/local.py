@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 
+from cmdrdata_exporter import processes
 from cmdrdata_exporter.delivery import Event, Header
 
 CAPACITY = 10_000
@@ -15,6 +16,11 @@ class LocalDelivery:
     """Keeps the latest events in memory, for whoever asks this process."""
 
     def __init__(self) -> None:
+        self.forked()
+        processes.renew_after_fork(self)
+
+    def forked(self) -> None:
+        """Start anew in a forked child, which is a destination of its own."""
         self._lock = threading.Lock()
         self._recorded = 0
         self.events: deque[Event] = deque(maxlen=CAPACITY)

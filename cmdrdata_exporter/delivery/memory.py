@@ -7,20 +7,21 @@ waits for it a few seconds, then writes what is left to the log, one recoverable
 
 from __future__ import annotations
 
+import contextvars
 import json
 import logging
-import os
 import random
 import threading
 import time
-import weakref
 from collections import Counter, deque
 from collections.abc import Callable
 
+from cmdrdata_exporter import faults, processes
 from cmdrdata_exporter.delivery import Event, Header
 from cmdrdata_exporter.delivery.http import Outcome, Verdict
 
-_logger = logging.getLogger("cmdrdata")
+_Line = tuple[int, str, tuple[object, ...]]
+"""What is to be logged: level, message and its arguments. It is logged without the lock, since a handler may wait."""
 
 Post = Callable[[str, bytes, float], Outcome]
 """Sends an event's id and body within a number of seconds."""
@@ -30,7 +31,7 @@ ATTEMPT_TIMEOUT = 10.0
 PROBE_INTERVAL = 60.0
 """Seconds between attempts while key or endpoint are refused."""
 PROBE_AFTER = 5
-"""Failures in a row after which one event at a time is tried."""
+"""Failures in a row after which one event at a time is tried, and the log says so."""
 FIRST_BACKOFF = 0.5
 LONGEST_BACKOFF = 60.0
 
@@ -39,13 +40,13 @@ class MemoryDelivery:
     """
     Hands events to a few sender threads, which retry each until the backend took or refused it.
 
-    `counts` says where every event is: recorded = delivered + pending + in_flight + held + dead + overflowed.
+    `counts` says where every event is: recorded = delivered + pending + in_flight + held + dead + logged.
 
     Args:
         post: sends one event.
         reset: what a forked child does before it sends its own events.
         hold_unattributed: keep events without a customer instead of sending them.
-        capacity: how many events are kept at most; further ones go to the log.
+        capacity: how many events are kept at most, of those to be sent, held and refused each; others go to the log.
         senders: how many threads send.
         clock: returns monotonic seconds.
     """
@@ -67,19 +68,23 @@ class MemoryDelivery:
         self._senders = senders
         self._clock = clock
         self._clear()
-        _deliveries.add(self)
+        processes.renew_after_fork(self)
 
     def _clear(self) -> None:
         self._changed = threading.Condition()
         self._pending: deque[Event] = deque()
+        self._in_flight: dict[int, Event] = {}
         self.held: deque[Event] = deque()
-        self.dead: list[tuple[Event, str]] = []
+        self.dead: deque[tuple[Event, str]] = deque()
         self._counts: Counter[str] = Counter()
-        self._in_flight = 0
         self._threads: list[threading.Thread] = []
         self._failures = 0
         self._closed_until = 0.0
-        self._paused: str | None = None
+        self._paused = False
+        self._told = False
+        """Whether the log says that the backend is in trouble."""
+        self._end: float | None = None
+        """When the end of the process, which has begun, waits no longer."""
 
     @property
     def counts(self) -> dict[str, int]:
@@ -89,36 +94,40 @@ class MemoryDelivery:
                 "recorded": self._counts["recorded"],
                 "delivered": self._counts["delivered"],
                 "pending": len(self._pending),
-                "in_flight": self._in_flight,
+                "in_flight": len(self._in_flight),
                 "held": len(self.held),
                 "dead": len(self.dead),
-                "overflowed": self._counts["overflowed"],
+                "logged": self._counts["logged"],
                 "ambiguous": self._counts["ambiguous"],
             }
 
     def record(self, event_id: str, header: Header, body: bytes) -> None:
         """See `Delivery.record`."""
         event = Event(event_id, header, body)
+        lines: list[_Line] = []
         with self._changed:
             self._counts["recorded"] += 1
-            kept = len(self._pending) + len(self.held) + len(self.dead)
-            if kept >= self._capacity:
-                self._counts["overflowed"] += 1
-            elif header.customer is None and self._hold_unattributed:
+            if header.customer is None and self._hold_unattributed:
                 self.held.append(event)
-                return
-            else:
+                if len(self.held) > self._capacity:
+                    lines = self._write_off([self.held.popleft()], "too many are held")
+            elif len(self._pending) + len(self._in_flight) < self._capacity:
                 self._pending.append(event)
                 self._start_senders()
-                self._changed.notify()
-                return
-        _log_lost([event], f"{self._capacity} events wait already")
+                self._changed.notify_all()
+            else:
+                lines = self._write_off([event], f"{self._capacity} events wait already")
+            late = self._end is not None
+        _say(lines)
+        if late:
+            self._finish()
 
     def flush(self, timeout: float) -> bool:
         """
         See `Delivery.flush`.
 
-        The calling thread sends too: at the exit of the interpreter no thread can be started any more.
+        The senders send. Where there are none, as at the exit of the interpreter, which starts no thread any more, the
+        calling thread does.
         """
         deadline = self._clock() + timeout
         while True:
@@ -129,33 +138,71 @@ class MemoryDelivery:
                     return True
                 if remaining <= 0 or self._paused or (delay is not None and delay >= remaining):
                     return False
-                if delay != 0:
-                    self._changed.wait(remaining if delay is None else delay)
+                if delay != 0 or self._threads:
+                    self._changed.wait(delay or remaining)
                     continue
                 event = self._take()
             self._send(event, remaining)
 
     def close(self, timeout: float) -> None:
-        """Flush at the exit of the process, and write what stays behind to the log."""
-        self.flush(timeout)
-        with self._changed:
-            lost = [*self._pending, *self.held, *(event for event, _ in self.dead)]
-            # The senders are daemon threads: whatever one of them holds now may never be answered.
-            unanswered = self._in_flight
-        if lost:
-            _log_lost(lost, "this process ends and keeps nothing on disk")
-        if unanswered:
-            _logger.warning("%d usage events were on their way when the process ended", unanswered)
+        """
+        Flush at the end of the process, and write what stays behind to the log.
+
+        What is recorded later is treated so at once, within what is left of the time.
+        """
+        if self._end is None:
+            self._end = self._clock() + timeout
+        self._finish()
+
+    def _finish(self) -> None:
+        try:
+            self.flush((self._end or 0.0) - self._clock())
+        finally:
+            with self._changed:
+                # The senders are daemon threads: whatever one of them holds now may never be answered.
+                lines = self._write_off(
+                    list(self._in_flight.values()),
+                    "they were on their way when this process ended",
+                    "unanswered",
+                )
+                lines += self._write_off(
+                    [*self._pending, *self.held, *(event for event, _ in self.dead)],
+                    "this process ends and keeps nothing on disk",
+                )
+                for events in (self._in_flight, self._pending, self.held, self.dead):
+                    events.clear()
+            _say(lines)
+
+    def _write_off(
+        self, events: list[Event], reason: str, state: str = "undelivered"
+    ) -> list[_Line]:
+        """
+        Count events as logged, and return the lines: `"event"` is exactly what would have been sent.
+
+        Called under the lock.
+        """
+        if not events:
+            return []
+        self._counts["logged"] += len(events)
+        title = "%d usage events are %s (%s). One line each follows:"
+        line = '{"cmdrdata": "%s", "id": %s, "event": %s}'
+        return [
+            (logging.ERROR, title, (len(events), state, reason)),
+            *(
+                (logging.ERROR, line, (state, json.dumps(event.id), event.body.decode()))
+                for event in events
+            ),
+        ]
 
     def _start_senders(self) -> None:
         """Start one more sender while all are busy. Called under the lock."""
-        if (
-            len(self._threads) < self._senders
-            and len(self._pending) > len(self._threads) - self._in_flight
+        if len(self._threads) < self._senders and len(self._pending) > len(self._threads) - len(
+            self._in_flight
         ):
             thread = threading.Thread(target=self._run, name="cmdrdata-sender", daemon=True)
             try:
-                thread.start()
+                # Not in the context of the caller, which a thread may inherit and keep.
+                contextvars.Context().run(thread.start)
             except RuntimeError:
                 # The interpreter is shutting down; `close` sends what is left.
                 return
@@ -175,58 +222,71 @@ class MemoryDelivery:
 
         A backend in trouble gets one attempt at a time. Called under the lock.
         """
-        probing = self._paused is not None or self._failures >= PROBE_AFTER
+        probing = self._paused or self._failures >= PROBE_AFTER
         if not self._pending or (probing and self._in_flight):
             return None
         return max(0.0, self._closed_until - self._clock())
 
     def _take(self) -> Event:
         """Move the oldest event into flight. Called under the lock."""
-        self._in_flight += 1
-        return self._pending.popleft()
+        event = self._pending.popleft()
+        self._in_flight[id(event)] = event
+        return event
 
     def _send(self, event: Event, timeout: float) -> None:
         outcome = Outcome(Verdict.RETRY, "interrupted", ambiguous=True)
         try:
             outcome = self._post(event.id, event.body, min(timeout, ATTEMPT_TIMEOUT))
+        except Exception as error:  # noqa: BLE001 - the others shall be sent, whatever is wrong with this one
+            faults.report("delivery", "usage event %r cannot be sent", event.id, exc_info=True)
+            outcome = Outcome(Verdict.REFUSED, type(error).__name__)
         finally:
+            lines: list[_Line] = []
             with self._changed:
-                self._in_flight -= 1
-                self._settle(event, outcome)
+                # It is not there any more if the end of the process has given it up.
+                if self._in_flight.pop(id(event), None):
+                    lines = self._settle(event, outcome)
                 self._changed.notify_all()
+            _say(lines)
 
-    def _settle(self, event: Event, outcome: Outcome) -> None:
-        """Move an event out of flight, by the backend's verdict. Called under the lock."""
+    def _settle(self, event: Event, outcome: Outcome) -> list[_Line]:
+        """Move an event that was in flight, by the backend's verdict. Called under the lock."""
         self._counts["ambiguous"] += outcome.ambiguous
         if outcome.verdict in (Verdict.DELIVERED, Verdict.DUPLICATE):
             self._counts["delivered"] += 1
-            self._failures = 0
-            if self._paused:
-                _logger.warning("CmdrData accepts events again")
-                self._paused = None
-            return
+            told = self._told
+            self._failures, self._paused, self._told = 0, False, False
+            return [(logging.WARNING, "CmdrData accepts events again", ())] if told else []
         if outcome.verdict is Verdict.REFUSED:
             self.dead.append((event, outcome.reason))
-            _logger.error("CmdrData refused usage event %s for good: %s", event.id, outcome.reason)
-            return
-        self._pending.appendleft(event)
-        if outcome.verdict is Verdict.MISCONFIGURED:
-            if not self._paused:
-                _logger.error(
-                    "CmdrData does not accept events (%s); check key and endpoint. "
-                    "Every event is kept, the next attempt is in %.0f s",
-                    outcome.reason,
-                    PROBE_INTERVAL,
+            lines: list[_Line] = [
+                (
+                    logging.ERROR,
+                    "CmdrData refused usage event %s for good: %s",
+                    (event.id, outcome.reason),
                 )
-            self._paused = outcome.reason
+            ]
+            if len(self.dead) > self._capacity:
+                oldest, reason = self.dead.popleft()
+                lines += self._write_off([oldest], f"refused: {reason}")
+            return lines
+        # Behind the others: what the backend cannot digest shall not keep them from it.
+        self._pending.append(event)
+        if outcome.verdict is Verdict.MISCONFIGURED:
             self._close_gate(PROBE_INTERVAL)
-        elif outcome.retry_after is not None:
+            paused, self._paused, self._told = self._paused, True, True
+            return [] if paused else [_refusal(outcome.reason)]
+        if outcome.retry_after is not None:
             self._close_gate(outcome.retry_after)
         else:
-            longest = min(FIRST_BACKOFF * 2**self._failures, LONGEST_BACKOFF)
-            self._failures = min(self._failures + 1, 16)
+            longest = min(FIRST_BACKOFF * 2 ** min(self._failures, 16), LONGEST_BACKOFF)
             # Full jitter, so that the clients of a backend that was down do not return in step.
             self._close_gate(random.uniform(0, longest))  # noqa: S311 - no secret
+        self._failures += 1
+        if self._failures != PROBE_AFTER:
+            return []
+        self._told = True
+        return [_trouble(outcome.reason, len(self._pending) + len(self._in_flight))]
 
     def _close_gate(self, seconds: float) -> None:
         self._closed_until = max(self._closed_until, self._clock() + seconds)
@@ -237,25 +297,22 @@ class MemoryDelivery:
         self._reset()
 
 
-def _log_lost(events: list[Event], reason: str) -> None:
-    """Write events to the log, from which they can be recovered: `"event"` is exactly what would have been sent."""
-    _logger.error(
-        "%d usage events were not delivered (%s). One line each follows:", len(events), reason
+def _refusal(reason: str) -> _Line:
+    message = (
+        "CmdrData does not accept events (%s); check key and endpoint. "
+        "Every event is kept, the next attempt is in %.0f s"
     )
-    for event in events:
-        _logger.error(
-            '{"cmdrdata": "undelivered", "id": %s, "event": %s}',
-            json.dumps(event.id),
-            event.body.decode(),
-        )
+    return logging.ERROR, message, (reason, PROBE_INTERVAL)
 
 
-_deliveries: weakref.WeakSet[MemoryDelivery] = weakref.WeakSet()
+def _trouble(reason: str, waiting: int) -> _Line:
+    message = (
+        "CmdrData cannot be reached or does not answer as it should (%s, %d failures in a row). "
+        "%d events wait, and more are kept; attempts go on, at most %.0f s apart"
+    )
+    return logging.WARNING, message, (reason, PROBE_AFTER, waiting, LONGEST_BACKOFF)
 
 
-def _after_fork_in_child() -> None:
-    for delivery in list(_deliveries):
-        delivery.forked()
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)
+def _say(lines: list[_Line]) -> None:
+    for level, message, arguments in lines:
+        faults.say(level, message, *arguments)

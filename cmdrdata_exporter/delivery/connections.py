@@ -1,0 +1,100 @@
+"""
+Pooled keep-alive connections on which an attempt has one deadline.
+
+The timeout of a socket begins anew with every byte, so an answer that trickles in would hold its reader for minutes.
+"""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import io
+import math
+import socket
+import time
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import urllib3
+from urllib3.connection import HTTPConnection, HTTPSConnection
+
+LONGEST_BODY = 1.0
+"""Seconds in which a body is read: the status is the verdict, and a connection costs little."""
+
+
+def pool(proxy: str | None, connections: int) -> urllib3.PoolManager:
+    """
+    Return a pool of at most `connections`.
+
+    Args:
+        proxy: the URL of an HTTP proxy to go through, with the user and password it may ask for.
+        connections: how many connections are kept.
+    """
+    if proxy is None:
+        manager = urllib3.PoolManager(maxsize=connections)
+    else:
+        parts = urlsplit(proxy)
+        user, at, _ = parts.netloc.rpartition("@")
+        token = base64.b64encode(unquote(user).encode()).decode()
+        manager = urllib3.ProxyManager(
+            proxy,
+            maxsize=connections,
+            # urllib3 leaves the user of the URL aside.
+            proxy_headers={"proxy-authorization": f"Basic {token}"} if at else None,
+        )
+    classes: Any = {"http": _HTTPPool, "https": _HTTPSPool}
+    manager.pool_classes_by_scheme = classes
+    return manager
+
+
+class _Reader(io.RawIOBase):
+    """Reads a socket until a deadline: at first that of the timeout that the socket has."""
+
+    def __init__(self, raw: io.RawIOBase, sock: socket.socket) -> None:
+        self._raw = raw
+        self._sock = sock
+        timeout = sock.gettimeout()
+        self.deadline = math.inf if timeout is None else time.monotonic() + timeout
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int | None:
+        if self.deadline < math.inf:
+            remaining = self.deadline - time.monotonic()
+            if remaining <= 0:
+                raise TimeoutError
+            self._sock.settimeout(remaining)
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _Response(http.client.HTTPResponse):
+    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
+        super().__init__(sock, *args, **kwargs)
+        raw: Any = self.fp.detach()
+        self._reader = _Reader(raw, sock)
+        self.fp = io.BufferedReader(self._reader)
+
+    def begin(self) -> None:
+        super().begin()
+        self._reader.deadline = min(self._reader.deadline, time.monotonic() + LONGEST_BODY)
+
+
+class _HTTPConnection(HTTPConnection):
+    response_class = _Response
+
+
+class _HTTPSConnection(HTTPSConnection):
+    response_class = _Response
+
+
+class _HTTPPool(urllib3.HTTPConnectionPool):
+    ConnectionCls: Any = _HTTPConnection
+
+
+class _HTTPSPool(urllib3.HTTPSConnectionPool):
+    ConnectionCls: Any = _HTTPSConnection
