@@ -191,7 +191,7 @@ class Call:
         seam.metered(server.provider)
         # Who pays is settled now; where a stream of this call is read says nothing.
         payer = customer.current()
-        if payer is not None and payer.is_usable:
+        if payer is not None:
             attributes.update(payer.attributes())
         self._attributes = attributes
         self._pid = os.getpid()
