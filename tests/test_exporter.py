@@ -25,6 +25,7 @@ from cmdrdata_exporter import (
     processes,
 )
 from cmdrdata_exporter.delivery import Header
+from opentelemetry_instrumentation_cmdrdata import CmdrDataInstrumentor
 from tests.metering import RecordedEvents
 from tests.test_events import span
 
@@ -132,6 +133,23 @@ def test_one_delivery_per_destination(monkeypatch: pytest.MonkeyPatch) -> None:
     other = CmdrDataSpanExporter(api_key="tk-another-another-another")
     assert delivery(one.settings) is delivery(same.settings)
     assert delivery(one.settings) is not delivery(other.settings)
+
+
+def test_instrumenting_builds_the_delivery(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What delivers is built when instrumenting, and what cannot be built is refused there, not at the first call."""
+    instrumentor = CmdrDataInstrumentor()
+    monkeypatch.setenv("CMDRDATA_API_KEY", KEY)
+    monkeypatch.setenv("HTTPS_PROXY", "socks5://proxy.example")
+    with pytest.raises(ConfigurationError, match=r"^HTTPS_PROXY names a socks5:// proxy"):
+        instrumentor.instrument()
+    monkeypatch.setenv("HTTPS_PROXY", "proxy.example:3128")
+    instrumentor.instrument()
+    try:
+        (settings,) = exporter._deliveries
+        assert settings == current_exporter().settings
+        assert settings.proxy == "http://proxy.example:3128"
+    finally:
+        instrumentor.uninstrument()
 
 
 def test_the_start_is_logged(

@@ -9,12 +9,15 @@ They are built with click and rich, which the extra `cli` installs.
 
 from __future__ import annotations
 
+import sys
+
 from cmdrdata_exporter.cli.extras import require
 
 
 def main() -> None:
     """Run the command that the program's arguments name."""
-    require("cli", "click", "rich")
+    # What a command installs beyond this is an extra of its own that includes it.
+    require("demo" if "demo" in sys.argv[1:] else "cli", "click", "rich")
     from cmdrdata_exporter.cli.commands import cmdrdata  # only now: it imports what may be missing
 
-    cmdrdata()
+    cmdrdata(prog_name="cmdrdata")

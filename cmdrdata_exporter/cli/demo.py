@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 APPLICATION = Path(__file__).with_name("chat_app.py")
 API_KEY = "tk-made-up-for-the-demo"
+NAME = "cmdrdata"
 OLDEST_OPENAI = (1, 26)
 """The first to take stream_options. The very oldest ignore OPENAI_BASE_URL, so no stand-in."""
 TIMEOUT_SECONDS = 30
@@ -58,20 +59,32 @@ def demo(live: bool, as_json: bool) -> None:
     steps = steps_of(source)
     if live:
         click.echo(f"--live: {len(steps)} small calls to OpenAI, paid with your key.", err=True)
-    console = Console(highlight=False)
+    console = _Terminal(highlight=False)
     if not as_json:
         show_application(console, source, live)
     outcome = run(steps, live)
     if as_json:
         click.echo(json.dumps(outcome.to_json(), indent=2))
     else:
-        show_outcome(console, outcome, live)
+        show_outcome(console, outcome, live, program())
     if outcome.faults:
         raise click.ClickException(
             "not every call produced exactly one event.\n"
             + "".join(f"  {fault}\n" for fault in outcome.faults)
             + _tail(outcome.stderr)
         )
+
+
+class _Terminal(Console):
+    def on_broken_pipe(self) -> None:
+        """Leave it to the group of commands what a reader that has gone means; rich would fail."""
+        raise BrokenPipeError
+
+
+def program() -> str:
+    """Return how this program is started, so that its reader can start it again."""
+    started = Path(sys.argv[0])
+    return str(started) if started.name == NAME and shutil.which(NAME) is None else NAME
 
 
 def steps_of(source: str) -> list[str]:

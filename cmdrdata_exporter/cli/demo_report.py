@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 COMMAND = """\
 CMDRDATA_API_KEY=tk-...  CMDRDATA_ENDPOINT=http://127.0.0.1:.../api/events \\
 OTEL_TRACES_EXPORTER=console,cmdrdata \\
+OTEL_METRICS_EXPORTER=none OTEL_LOGS_EXPORTER=none \\
 opentelemetry-instrument python chat_app.py"""
 
 SEEN = """\
@@ -32,17 +33,20 @@ OpenAI was the real one; CmdrData was a stand-in on this machine, so nothing was
 
 NEXT_STEPS = """\
 In your code, where it is known who is asking:
+    from cmdrdata_exporter import customer_context
     with customer_context("your-customer"):
-In the shell that starts it:
-    export CMDRDATA_API_KEY=tk-...
+In the shell that starts it, with opentelemetry-distro installed:
+    export CMDRDATA_API_KEY=<your key> CMDRDATA_CUSTOMER_ID=<of other calls>
     export OTEL_METRICS_EXPORTER=none OTEL_LOGS_EXPORTER=none
     OTEL_TRACES_EXPORTER=cmdrdata opentelemetry-instrument python your_app.py
 Beside an OTLP pipeline that you already have:
-    OTEL_TRACES_EXPORTER=otlp,cmdrdata"""
+    OTEL_TRACES_EXPORTER=otlp,cmdrdata
+Every event whole, as JSON:
+    {program} demo --json"""
 
 TRY_LIVE = """\
 This demo again, with the real OpenAI and your OPENAI_API_KEY:
-    cmdrdata demo --live"""
+    {program} demo --live"""
 
 
 def show_application(console: Console, source: str, live: bool) -> None:
@@ -58,8 +62,8 @@ def show_application(console: Console, source: str, live: bool) -> None:
     console.print(_code(COMMAND, "bash"))
 
 
-def show_outcome(console: Console, outcome: Outcome, live: bool) -> None:
-    """Show what the run printed, the calls, the totals, and where to go from here."""
+def show_outcome(console: Console, outcome: Outcome, live: bool, program: str = "cmdrdata") -> None:
+    """Show what the run printed, the calls, the totals, and where to go from here with `program`."""
     _heading(console, "What the application printed")
     console.print(Text(outcome.printed.rstrip()))
     _heading(console, "Each call, its span and its event")
@@ -73,9 +77,9 @@ def show_outcome(console: Console, outcome: Outcome, live: bool) -> None:
     console.print(" ".join(SEEN.split()))
     console.print(LIVE if live else STAND_INS)
     _heading(console, "Next steps")
-    console.print(NEXT_STEPS)
-    if not live:
-        console.print(TRY_LIVE)
+    steps = NEXT_STEPS if live else f"{NEXT_STEPS}\n{TRY_LIVE}"
+    # A path is one word, however narrow the terminal.
+    console.print(Text(steps.format(program=program)), soft_wrap=True)
 
 
 def _heading(console: Console, title: str) -> None:

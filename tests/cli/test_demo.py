@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from cmdrdata_exporter.cli.commands import cmdrdata
-from cmdrdata_exporter.cli.demo import APPLICATION, environment, steps_of
+from cmdrdata_exporter.cli.demo import APPLICATION, environment, program, steps_of
 from cmdrdata_exporter.cli.standin import OpenAIStandIn
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     Demo = Callable[..., subprocess.CompletedProcess[str]]
 
+PROGRAM = Path(sys.executable).with_name("cmdrdata")
 STEPS = [
     "1. A chat",
     "2. A stream",
@@ -87,13 +88,16 @@ made up.
 
 Next steps ─────────────────────────────────────────────────────────────────────
 In your code, where it is known who is asking:
+    from cmdrdata_exporter import customer_context
     with customer_context("your-customer"):
-In the shell that starts it:
-    export CMDRDATA_API_KEY=tk-...
+In the shell that starts it, with opentelemetry-distro installed:
+    export CMDRDATA_API_KEY=<your key> CMDRDATA_CUSTOMER_ID=<of other calls>
     export OTEL_METRICS_EXPORTER=none OTEL_LOGS_EXPORTER=none
     OTEL_TRACES_EXPORTER=cmdrdata opentelemetry-instrument python your_app.py
 Beside an OTLP pipeline that you already have:
     OTEL_TRACES_EXPORTER=otlp,cmdrdata
+Every event whole, as JSON:
+    cmdrdata demo --json
 This demo again, with the real OpenAI and your OPENAI_API_KEY:
     cmdrdata demo --live
 """
@@ -145,7 +149,7 @@ def report() -> subprocess.CompletedProcess[str]:
         "https_proxy": "socks5://127.0.0.1:9",
     }
     return subprocess.run(
-        [Path(sys.executable).with_name("cmdrdata"), "demo"],
+        [PROGRAM, "demo"],
         env={**os.environ, **elsewhere, "COLUMNS": "80"},
         capture_output=True,
         encoding="utf-8",
@@ -160,7 +164,37 @@ def test_demo_shows_every_call_with_its_span_and_event(
     assert "" == report.stderr
     assert 0 == report.returncode
     _, seen = report.stdout.split("opentelemetry-instrument python chat_app.py", 1)
-    assert REPORT == unpadded(without_chance(seen))
+    # With its directory, unless that is on the PATH.
+    assert REPORT == unpadded(without_chance(seen)).replace(f"{PROGRAM} demo", "cmdrdata demo")
+
+
+def test_command_that_is_shown_works(report: subprocess.CompletedProcess[str]) -> None:
+    """The command has every setting without which OpenTelemetry would not start."""
+    command = report.stdout[: report.stdout.index("opentelemetry-instrument python chat_app.py")]
+    assert command.rstrip("\\\n ").endswith("OTEL_METRICS_EXPORTER=none OTEL_LOGS_EXPORTER=none")
+
+
+@pytest.mark.parametrize("path", [True, False])
+def test_commands_to_go_on_with_can_be_run(
+    path: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the PATH does not have the program, it is named as it was started."""
+    started = tmp_path / "cmdrdata"
+    started.touch(0o700)
+    monkeypatch.setattr(sys, "argv", [str(started), "demo"])
+    monkeypatch.setenv("PATH", str(tmp_path) if path else "")
+    assert program() == ("cmdrdata" if path else str(started))
+
+
+def test_reader_that_has_read_enough() -> None:
+    """A closed pipe ends the demo quietly, as `| head` does."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as closed:
+        finished = subprocess.run(
+            [PROGRAM, "demo"], stdout=closed, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert (0, "") == (finished.returncode, finished.stderr)
 
 
 def test_demo_shows_the_application_it_runs(report: subprocess.CompletedProcess[str]) -> None:

@@ -74,13 +74,16 @@ made up.
 
 Next steps ─────────────────────────────────────────────────────────────────────
 In your code, where it is known who is asking:
+    from cmdrdata_exporter import customer_context
     with customer_context("your-customer"):
-In the shell that starts it:
-    export CMDRDATA_API_KEY=tk-...
+In the shell that starts it, with opentelemetry-distro installed:
+    export CMDRDATA_API_KEY=<your key> CMDRDATA_CUSTOMER_ID=<of other calls>
     export OTEL_METRICS_EXPORTER=none OTEL_LOGS_EXPORTER=none
     OTEL_TRACES_EXPORTER=cmdrdata opentelemetry-instrument python your_app.py
 Beside an OTLP pipeline that you already have:
     OTEL_TRACES_EXPORTER=otlp,cmdrdata
+Every event whole, as JSON:
+    cmdrdata demo --json
 This demo again, with the real OpenAI and your OPENAI_API_KEY:
     cmdrdata demo --live
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
 
@@ -25,12 +26,12 @@ main()
         (
             "click",
             "cmdrdata: click not installed; "
-            "run: pip install 'opentelemetry-instrumentation-cmdrdata[cli]'\n",
+            "run: pip install 'opentelemetry-instrumentation-cmdrdata[demo]'\n",
         ),
         (
             "click,rich",
             "cmdrdata: click and rich not installed; "
-            "run: pip install 'opentelemetry-instrumentation-cmdrdata[cli]'\n",
+            "run: pip install 'opentelemetry-instrumentation-cmdrdata[demo]'\n",
         ),
         (
             "openai",
@@ -53,6 +54,30 @@ def test_missing_extra_is_one_line(missing: str, line: str) -> None:
         check=False,
     )
     assert (2, "", line) == (finished.returncode, finished.stdout, finished.stderr)
+
+
+def test_missing_extra_of_all_commands() -> None:
+    """Without a command what all commands need is enough."""
+    finished = subprocess.run(
+        [sys.executable, "-c", PROGRAM, "--help", "click"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    line = (
+        "cmdrdata: click not installed; "
+        "run: pip install 'opentelemetry-instrumentation-cmdrdata[cli]'\n"
+    )
+    assert (2, "", line) == (finished.returncode, finished.stdout, finished.stderr)
+
+
+def test_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """The program tells its version."""
+    monkeypatch.setattr("sys.argv", ["cmdrdata", "--version"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    installed = version("opentelemetry-instrumentation-cmdrdata")
+    assert (0, f"cmdrdata {installed}\n") == (end.value.code, capsys.readouterr().out)
 
 
 def test_module_of_a_missing_package_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
