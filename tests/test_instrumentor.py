@@ -434,13 +434,23 @@ def test_the_customer_is_settled_when_the_call_starts(
     assert meter.recorded.headers[0].customer == "acme"
 
 
-def test_an_unusable_customer(provider: Provider, meter: Meter) -> None:
-    """An id that cannot be billed never fails the call; its event is unattributed."""
+def test_an_unusable_customer(provider: Provider, events: RecordedEvents) -> None:
+    """An id that cannot be billed never fails the call; its event belongs to nobody, not to the default customer."""
     provider.answer(CHAT, Reply(json=replies.CHAT))
-    with client(provider) as sdk, customer_context("a\r\nb"):
-        chat(sdk)
-    assert meter.events()[0]["customer_id"] is None
-    assert meter.recorded.headers[0].customer is None
+    exporter = CmdrDataSpanExporter(customer_id="default", delivery=events)
+    CmdrDataInstrumentor().instrument(exporter=exporter)
+    try:
+        with client(provider) as sdk:
+            chat(sdk)
+            with customer_context("a\r\nb", plan="pro"):
+                chat(sdk)
+    finally:
+        CmdrDataInstrumentor().uninstrument()
+    assert [event["customer_id"] for event in events.wire] == ["default", None]
+    assert [header.customer for header in events.headers] == ["default", None]
+    assert events.wire[1]["metadata"]["plan"] == "pro"
+    assert dict(faults.counts) == {"customer id holds control characters": 1}
+    faults.counts.clear()
 
 
 @pytest.mark.parametrize("world", ["sync", "async"])
