@@ -350,7 +350,7 @@ def test_a_proxy_with_a_password() -> None:
             connection, _ = listening.accept()
             with connection:
                 received.append(connection.recv(65536))
-                connection.sendall(b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n")
+                connection.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
 
         thread = threading.Thread(target=serve)
         thread.start()
