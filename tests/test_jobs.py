@@ -103,6 +103,8 @@ VIDEO: dict[str, Any] = {
 }
 FILMED: dict[str, Any] = {**VIDEO, "status": "completed", "progress": 100}
 
+EARLIER = ("earlier.mp4", b"\x00\x00\x00 ftypisom", "video/mp4")
+
 EVALUATION: dict[str, Any] = {
     "id": "evalrun_1",
     "object": "eval.run",
@@ -355,18 +357,25 @@ KINDS = [
             events=[charge(**VIDEO_CHARGE, request_model="sora-2")],
             since=(2, 54),
         ),
-        Kind(
-            name="video remix",
-            start="videos.remix",
-            start_path="/v1/videos/video_0/remix",
-            start_arguments={"video_id": "video_0", "prompt": "another"},
-            started=VIDEO,
-            poll="videos.retrieve",
-            poll_path="/v1/videos/video_1",
-            poll_arguments={"video_id": "video_1"},
-            ended=FILMED,
-            events=[charge(**VIDEO_CHARGE)],
-            since=(2, 54),
+        *(
+            Kind(
+                name=f"video {method}",
+                start=f"videos.{method}",
+                start_path=path,
+                start_arguments={"prompt": "another", **arguments},
+                started=VIDEO,
+                poll="videos.retrieve",
+                poll_path="/v1/videos/video_1",
+                poll_arguments={"video_id": "video_1"},
+                ended=FILMED,
+                events=[charge(**VIDEO_CHARGE)],
+                since=(2, 54),
+            )
+            for method, path, arguments in (
+                ("remix", "/v1/videos/video_0/remix", {"video_id": "video_0"}),
+                ("edit", "/v1/videos/edits", {"video": EARLIER}),
+                ("extend", "/v1/videos/extensions", {"video": EARLIER, "seconds": "4"}),
+            )
         ),
         Kind(
             name="evaluation",
