@@ -499,6 +499,16 @@ def test_a_job_in_two_processes(
 
 
 @every_kind
+def test_a_job_that_nobody_here_started(kind: Kind, provider: Provider, meter: Meter) -> None:
+    """To ask for a job is not to start it: one of another process is billed to who sees its end."""
+    provider.answer(kind.poll_path, Reply(json=kind.started))
+    with customer_context("first", team="first"):
+        make("sync", provider, kind.poll, PLAIN, kind.poll_arguments)
+    poll(kind, "sync", provider, kind.ended)
+    assert {event["customer_id"] for event in meter.events()} == {"other"}
+
+
+@every_kind
 def test_two_threads_that_ask(kind: Kind, provider: Provider, meter: Meter) -> None:
     """Of several threads that see a job's end at the same time one bills it."""
     start(kind, "sync", provider)
