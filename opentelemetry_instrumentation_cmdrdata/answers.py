@@ -275,8 +275,9 @@ def read_transcription_event(reading: Reading, event: object) -> None:
         read_transcription(reading, event)
 
 
-def read_speech(reading: Reading, body: object) -> None:
-    """Read nothing: a recording says nothing about itself."""
+def read_speech(reading: Reading, body: object) -> None:  # noqa: ARG001 - it is sound
+    """Read nothing: a recording says nothing about itself. It costs the characters that were requested."""
+    reading.reported = True
 
 
 def read_speech_event(reading: Reading, event: object) -> None:

@@ -103,7 +103,7 @@ class Jobs:
 
 def _report(forgotten: list[Job]) -> None:
     for job in forgotten:
-        if not job.billed:
+        if job.billed <= {"created"}:
             faults.report(
                 "jobs out of sight",
                 "a job of the provider was not seen to end within %.0f days or %d other jobs; "

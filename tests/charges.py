@@ -353,7 +353,6 @@ SPEECH = Case(
     model="tts-1",
     response={"cmdrdata.usage.characters": 11},
     usage={"characters": 11},
-    usage_status="missing",
     metadata={"operation": "speech", "voice": "alloy", "response_format": "mp3"},
     error_metadata={"operation": "speech", "voice": "alloy", "response_format": "mp3"},
     # An unread sound that is parsed is a sound that is still unread.
@@ -725,7 +724,6 @@ CASES = (
             "cmdrdata.usage.characters": 11,
         },
         tokens=(8, 101, 109),
-        usage_status="reported",
         metadata={"operation": "speech", "voice": "alloy", "response_format": None},
         error_metadata={"operation": "speech", "voice": "alloy", "response_format": None},
     ),
