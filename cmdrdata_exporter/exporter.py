@@ -102,18 +102,14 @@ class CmdrDataSpanExporter(SpanExporter):
             self._calls.cover(span)
             return
         event = self._event(span)
-        contains = self._calls.contains(span)
         if event is None:
+            self._calls.pass_up(span)
             return
-        if (
-            seam.covers(scope, event.provider)
-            or contains
-            or self._calls.repeats(span, event.metadata.get("response_id"))
-        ):
+        billed = self._calls.is_billed(span, event.provider, event.metadata.get("response_id"))
+        if billed or seam.covers(scope, event.provider):
             self._pass_over(scope)
-            return
-        self._calls.cover(span)
-        self._record(event)
+        else:
+            self._record(event)
 
     @faults.guarded
     def record(self, span: ReadableSpan) -> None:

@@ -6,15 +6,18 @@ A call may be seen by several instrumentations: ours at the SDK's seam, others a
 - While our instrumentor is active it is the authority for what passes its seam (`seam`): spans of others that
   instrument the openai SDK make no event, nor do spans of a provider that the seam has metered, unless their scope
   instruments that provider's own SDK.
-- Among the spans of others the innermost is the charge: one that contains it in the trace is the same call, and so is
-  another instrumentation's with the same response id at the same time.
+- Among the spans of others the first to end is the charge: the innermost, but for some streams. Another
+  instrumentation's span is the same call where it is above it in the trace or right below it, where it has the same
+  response id at the same time, or where both instrument one SDK and stand side by side, one within the other's time.
 """
 
 from __future__ import annotations
 
 import re
 import threading
-from collections import OrderedDict
+from collections import OrderedDict, deque
+from dataclasses import dataclass, field
+from typing import Any
 
 from opentelemetry.sdk.trace import ReadableSpan
 
@@ -73,13 +76,41 @@ class Seam:
         provider = _SPELLINGS.get(provider, provider)
         if provider not in self._providers:
             return False
-        return provider == "openai" or not set(scope.split(".")).intersection(
-            _OWN_SDK.get(provider, (provider,))
-        )
+        return provider == "openai" or not _instruments_own_sdk(scope, provider)
 
 
 seam = Seam()
 """The seam of this process."""
+
+
+def _instruments_own_sdk(scope: str, provider: str) -> bool:
+    """Say whether a scope names the SDK of a provider's own: an instrumentation of it, or the SDK itself."""
+    return not set(scope.split(".")).isdisjoint(_OWN_SDK.get(provider, (provider,)))
+
+
+_Key = tuple[int, int]
+"""The ids of a trace and of a span in it."""
+
+
+@dataclass(eq=False)
+class _Call:
+    """What is remembered of a span that is a call."""
+
+    scope: str
+    provider: str
+    response_id: str | None
+    trace_id: int
+    parent: _Key | None
+    start: int
+    end: int
+    beside: set[str] = field(default_factory=set[str])
+    """The scopes whose span beside this one is the same call: at most one of each."""
+
+    def contains(self, other: _Call) -> bool:
+        return self.start <= other.start and other.end <= self.end
+
+    def overlaps(self, other: _Call) -> bool:
+        return self.start <= other.end and other.start <= self.end
 
 
 class Calls:
@@ -93,45 +124,114 @@ class Calls:
     def forked(self) -> None:
         """Start anew in a forked child, where the lock may be held by a thread that is not there."""
         self._lock = threading.Lock()
-        self._covered: OrderedDict[tuple[int, int], None] = OrderedDict()
-        """Spans whose call is billed: their own, or one inside them."""
-        self._responses: OrderedDict[tuple[int, str], tuple[str, int, int]] = OrderedDict()
-        """Scope, start and end of the span that a response was billed from, by trace and response id."""
+        self._covered: OrderedDict[_Key, _Call | None] = OrderedDict()
+        """Spans whose call is billed, with what they told where they are calls themselves."""
+        self._responses: OrderedDict[tuple[int, str], _Call] = OrderedDict()
+        """The span that told a response first, by trace and response id, and with 0 by response id alone."""
+        self._billed: deque[_Call] = deque(maxlen=capacity)
+        """The spans that were billed, in the order of their ends."""
 
     def cover(self, span: ReadableSpan) -> None:
         """Note a span whose call is billed: what contains it is the same call."""
         with self._lock:
-            self._cover(span)
+            self._cover(span, None)
 
-    def contains(self, span: ReadableSpan) -> bool:
-        """Say whether a span contains, or is, a call that was billed; if so, what contains it does too."""
+    def pass_up(self, span: ReadableSpan) -> None:
+        """Note a span that is no call: what contains it contains whatever calls are inside it."""
         with self._lock:
-            context = span.get_span_context()
-            if context is None or (context.trace_id, context.span_id) not in self._covered:
-                return False
-            self._cover(span)
-            return True
+            if self._contains(span):
+                self._cover(span, None)
 
-    def repeats(self, span: ReadableSpan, response_id: object) -> bool:
-        """Say whether another instrumentation's span was billed for the same response at the same time."""
+    def is_billed(self, span: ReadableSpan, provider: str, response_id: object) -> bool:
+        """Say whether the call of a span is billed already; if not, it is from now on."""
         context, scope = span.get_span_context(), span.instrumentation_scope
-        if context is None or not isinstance(response_id, str):
+        if context is None:
             return False
-        key = context.trace_id, response_id
-        name = scope.name if scope else ""
-        start, end = span.start_time or 0, span.end_time or 0
+        call = _Call(
+            scope.name if scope else "",
+            _SPELLINGS.get(provider, provider),
+            response_id if isinstance(response_id, str) else None,
+            context.trace_id,
+            (span.parent.trace_id, span.parent.span_id) if span.parent else None,
+            span.start_time or 0,
+            span.end_time or 0,
+        )
         with self._lock:
-            billed = self._responses.get(key)
-            if billed is not None and billed[0] != name and start <= billed[2] and billed[1] <= end:
-                return True
-            self._responses[key] = name, start, end
-            if len(self._responses) > self._capacity:
-                self._responses.popitem(last=False)
-            return False
+            # In any case, since what a span tells that is passed over may be what relates the next one.
+            same_response = self._is_told(call)
+            billed = (
+                self._contains(span)
+                or self._is_inside(call)
+                or same_response
+                or self._is_beside(call)
+            )
+            self._cover(span, call)
+            if not billed:
+                self._billed.append(call)
+            return billed
 
-    def _cover(self, span: ReadableSpan) -> None:
-        for context in (span.get_span_context(), span.parent):
-            if context is not None:
-                self._covered[context.trace_id, context.span_id] = None
-        while len(self._covered) > self._capacity:
-            self._covered.popitem(last=False)
+    def _contains(self, span: ReadableSpan) -> bool:
+        """Say whether a span contains, or is, a call that was billed."""
+        context = span.get_span_context()
+        return context is not None and (context.trace_id, context.span_id) in self._covered
+
+    def _is_inside(self, call: _Call) -> bool:
+        """Say whether the parent, which may end first where a stream is read, was another instrumentation's call."""
+        outer = self._covered.get(call.parent) if call.parent else None
+        return outer is not None and outer.scope != call.scope and outer.overlaps(call)
+
+    def _is_told(self, call: _Call) -> bool:
+        """Say whether another instrumentation told the response. Some servers reuse ids: elsewhere, time decides."""
+        if call.response_id is None:
+            return False
+        here, anywhere = (call.trace_id, call.response_id), (0, call.response_id)
+        for key, at_that_time in ((here, call.overlaps), (anywhere, call.contains)):
+            told = self._responses.get(key)
+            if told is not None and told.scope != call.scope and at_that_time(told):
+                return True
+        self._responses[here] = self._responses[anywhere] = call
+        _bound(self._responses, 2 * self._capacity)
+        return False
+
+    def _is_beside(self, call: _Call) -> bool:
+        """
+        Say whether another instrumentation of the same SDK billed the call, without that one being inside the other.
+
+        An instrumentation that does not make its span the current one is around the others in time only.
+        """
+        if not _instruments_own_sdk(call.scope, call.provider):
+            return False
+        nearest: _Call | None = None
+        for other in reversed(self._billed):
+            if other.end < call.start:
+                break
+            if (
+                other.parent == call.parent
+                and other.provider == call.provider
+                and other.scope != call.scope
+                and call.scope not in other.beside
+                and None in (other.response_id, call.response_id)
+                and _instruments_own_sdk(other.scope, other.provider)
+                and call.contains(other)
+                # Of calls at the same time, the one that began next: so each of them finds one.
+                and (nearest is None or other.start < nearest.start)
+            ):
+                nearest = other
+        if nearest is None:
+            return False
+        nearest.beside.add(call.scope)
+        return True
+
+    def _cover(self, span: ReadableSpan, call: _Call | None) -> None:
+        context, parent = span.get_span_context(), span.parent
+        if context is not None:
+            self._covered[context.trace_id, context.span_id] = call
+        if parent is not None:
+            self._covered.setdefault((parent.trace_id, parent.span_id), None)
+        _bound(self._covered, self._capacity)
+
+
+def _bound(remembered: OrderedDict[Any, Any], capacity: int) -> None:
+    """Forget the oldest."""
+    while len(remembered) > capacity:
+        remembered.popitem(last=False)

@@ -15,6 +15,7 @@ from tests.test_events import recorded, span
 
 OURS = "opentelemetry_instrumentation_cmdrdata"
 OPENAI = "opentelemetry.instrumentation.openai.v1"
+OPENINFERENCE = "openinference.instrumentation.openai"
 LANGCHAIN = "opentelemetry.instrumentation.langchain"
 
 
@@ -159,14 +160,118 @@ def test_a_stream_that_outlives_what_contains_it(events: RecordedEvents) -> None
     assert billed(events, [outer, inner]) == 1
 
 
+def test_what_ended_inside_a_call_that_ended_first(events: RecordedEvents) -> None:
+    """A stream's span right below another instrumentation's that was billed is the same call, without a response id."""
+    outer = span(chat("resp_1"), scope=OPENAI, context=(1, 1), times=(100, 200))
+    inner = span(chat(), scope=OPENINFERENCE, context=(1, 2), parent=1, times=(150, 210))
+    assert billed(events, [outer, inner]) == 1
+
+
+@pytest.mark.parametrize(
+    ("scope", "times"),
+    [(OPENINFERENCE, (201, 300)), (OPENAI, (150, 210))],
+    ids=["later", "the-same-instrumentation"],
+)
+def test_calls_below_a_call(scope: str, times: tuple[int, int], events: RecordedEvents) -> None:
+    """A span whose parent was left current is no part of that call, nor is a second call of one instrumentation."""
+    outer = span(chat(), scope=OPENAI, context=(1, 1), times=(100, 200))
+    inner = span(chat(), scope=scope, context=(1, 2), parent=1, times=times)
+    assert billed(events, [outer, inner]) == 2
+
+
+def test_a_response_in_a_trace_of_its_own(events: RecordedEvents) -> None:
+    """An instrumentation around another is the same call in whichever trace, where response id and time agree."""
+    inner = span(chat("resp_1"), scope=OPENAI, context=(1, 1), times=(100, 200))
+    outer = span(chat("resp_1"), scope=LANGCHAIN, context=(2, 1), times=(90, 210))
+    assert billed(events, [inner, outer]) == 1
+
+
+def test_a_response_that_was_told_by_a_span_passed_over(events: RecordedEvents) -> None:
+    """What is passed over still tells which response the call had."""
+    innermost = span(chat(), scope=OPENINFERENCE, context=(1, 2), parent=1, times=(100, 200))
+    around = span(chat("resp_1"), scope=OPENAI, context=(1, 1), times=(90, 210))
+    outermost = span(chat("resp_1"), scope=LANGCHAIN, context=(2, 1), times=(80, 220))
+    assert billed(events, [innermost, around, outermost]) == 1
+
+
+CLAUDE = {"gen_ai.provider.name": "anthropic"}
+ANTHROPIC_ITSELF = "com.anthropic.sdk.python"
+OPENINFERENCE_ANTHROPIC = "openinference.instrumentation.anthropic"
+
+
+def test_side_by_side(events: RecordedEvents) -> None:
+    """Of two that report one SDK, neither inside the other and one without a response id, the outer in time repeats."""
+    report = span(chat("msg_1", **CLAUDE), scope=ANTHROPIC_ITSELF, context=(1, 1), times=(100, 200))
+    around = span(chat(**CLAUDE), scope=OPENINFERENCE_ANTHROPIC, context=(2, 1), times=(90, 210))
+    assert billed(events, [report, around]) == 1
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (0, 1, 3, 2), (1, 0, 2, 3), (0, 2, 1, 3)])
+def test_many_side_by_side(order: tuple[int, ...], events: RecordedEvents) -> None:
+    """Each of several calls at the same time finds one report of its own, in whichever order they end."""
+    starts = {0: (10, ANTHROPIC_ITSELF), 1: (12, ANTHROPIC_ITSELF)}
+    starts |= {2: (9, OPENINFERENCE_ANTHROPIC), 3: (11, OPENINFERENCE_ANTHROPIC)}
+    spans = [
+        span(
+            chat(f"msg_{number}" if number < 2 else None, **CLAUDE),
+            scope=starts[number][1],
+            context=(number + 1, 1),
+            times=(starts[number][0], 20 + position),
+        )
+        for position, number in enumerate(order)
+    ]
+    assert billed(events, spans) == 2
+
+
+@pytest.mark.parametrize(
+    ("around", "trace_and_parent", "times"),
+    [
+        (chat("msg_2", **CLAUDE), (2, None), (90, 210)),
+        (chat(**CLAUDE), (1, 7), (90, 210)),
+        (chat(**CLAUDE), (2, None), (101, 210)),
+        (chat(**CLAUDE), (2, None), (201, 210)),
+        (chat(), (2, None), (90, 210)),
+    ],
+    ids=["another-response", "elsewhere", "began-later", "afterwards", "another-provider"],
+)
+def test_calls_of_their_own_side_by_side(
+    around: dict[str, Any],
+    trace_and_parent: tuple[int, int | None],
+    times: tuple[int, int],
+    events: RecordedEvents,
+) -> None:
+    """Time alone relates nothing: the SDK, the place in the trace and the response must agree."""
+    report = span(chat("msg_1", **CLAUDE), scope=ANTHROPIC_ITSELF, context=(1, 1), times=(100, 200))
+    trace_id, parent = trace_and_parent
+    other = span(
+        around,
+        scope=OPENINFERENCE_ANTHROPIC,
+        context=(trace_id, 2),
+        parent=parent,
+        times=times,
+    )
+    assert billed(events, [report, other]) == 2
+
+
+def test_one_report_is_repeated_once_by_each(events: RecordedEvents) -> None:
+    """Two calls that one instrumentation saw are two, though only one of them was reported by the SDK."""
+    report = span(chat("msg_1", **CLAUDE), scope=ANTHROPIC_ITSELF, context=(1, 1), times=(100, 200))
+    around = [
+        span(chat(**CLAUDE), scope=OPENINFERENCE_ANTHROPIC, context=(number, 1), times=(90, 210))
+        for number in (2, 3)
+    ]
+    assert billed(events, [report, *around]) == 2
+
+
 @pytest.mark.parametrize(
     ("context", "scope", "times"),
     [
         ((2, 2), LANGCHAIN, (150, 300)),
+        ((2, 2), LANGCHAIN, (90, 190)),
         ((1, 2), LANGCHAIN, (201, 300)),
         ((1, 2), OPENAI, (150, 300)),
     ],
-    ids=["another-trace", "later", "the-same-instrumentation"],
+    ids=["another-trace", "another-trace-before", "later", "the-same-instrumentation"],
 )
 def test_servers_that_reuse_ids(
     context: tuple[int, int], scope: str, times: tuple[int, int], events: RecordedEvents
@@ -183,8 +288,15 @@ def test_what_is_remembered_is_bounded() -> None:
     spans = [span({}, context=(1, number)) for number in range(1, 6)]
     for one in spans:
         calls.cover(one)
-    assert [calls.contains(one) for one in spans] == [False, True, True, True, True]
+    assert [calls._contains(one) for one in spans] == [False, True, True, True, True]
+    calls = Calls(capacity=2)
     for number in range(6):
-        assert calls.repeats(span({}, context=(1, 1)), f"chatcmpl-{number}") is False
-    assert calls.repeats(span({}, scope="another", context=(1, 2)), "chatcmpl-0") is False
-    assert calls.repeats(span({}, scope="another", context=(1, 2)), "chatcmpl-5") is True
+        one = span({}, scope=OPENAI, context=(number + 1, 1))
+        assert calls.is_billed(one, "openai", f"chatcmpl-{number}") is False
+    assert {
+        "covered": len(calls._covered),
+        "responses": len(calls._responses),
+        "billed": len(calls._billed),
+    } == {"covered": 2, "responses": 4, "billed": 2}
+    assert calls.is_billed(span({}, scope="x", context=(8, 1)), "openai", "chatcmpl-0") is False
+    assert calls.is_billed(span({}, scope="x", context=(9, 1)), "openai", "chatcmpl-5") is True
