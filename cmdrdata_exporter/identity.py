@@ -128,7 +128,7 @@ class Calls:
         """Spans whose call is billed, with what they told where they are calls themselves."""
         self._responses: OrderedDict[tuple[int, str], _Call] = OrderedDict()
         """The span that told a response first, by trace and response id, and with 0 by response id alone."""
-        self._billed: deque[_Call] = deque(maxlen=capacity)
+        self._billed: deque[_Call] = deque(maxlen=self._capacity)
         """The spans that were billed, in the order of their ends."""
 
     def cover(self, span: ReadableSpan) -> None:
