@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import Token
 from dataclasses import dataclass, field
@@ -68,9 +69,7 @@ class Customer:
                 reason if isinstance(named, str) else f"{reason} but {type(named).__name__}",
                 LONGEST,
             )
-        for key, value in self.metadata.items():
-            attributes[METADATA_PREFIX + key] = _attribute(value)
-        return attributes
+        return {**attributes, **metadata_attributes(self.metadata)}
 
 
 def usable(customer_id: object) -> bool:
@@ -78,17 +77,56 @@ def usable(customer_id: object) -> bool:
     return refusal(customer_id) is None
 
 
+MOST_KEYS = 64
+"""Keys of metadata that an event carries at most."""
+LONGEST_VALUE = 1024
+"""Characters of a string of metadata that are kept."""
+
+
+def metadata_attributes(metadata: Mapping[str, object]) -> dict[str, MetadataValue]:
+    """Return the span attributes of metadata, of which the first 64 keys count. What is cut is logged, once."""
+    if len(metadata) > MOST_KEYS:
+        faults.report(
+            "too much metadata",
+            "metadata has %d keys; the first %d are kept",
+            len(metadata),
+            MOST_KEYS,
+        )
+    return {
+        METADATA_PREFIX + str(key): _attribute(value)
+        for key, value in itertools.islice(metadata.items(), MOST_KEYS)
+    }
+
+
 def _attribute(value: object) -> MetadataValue:
     """Return `value` as a span can have it; what it cannot goes as its string: metadata is for people to read."""
-    if isinstance(value, (str, bool, int, float)):
+    if isinstance(value, (bool, int, float)):
         return value
+    if isinstance(value, str):
+        return _cut(value)
     items = tuple(cast("Sequence[Any]", value)) if isinstance(value, (list, tuple)) else None
     if items is not None and {type(item) for item in items} in _UNIFORM:
-        return items
+        return tuple(_cut(item) if isinstance(item, str) else item for item in items)
+    faults.report(
+        "metadata of another type",
+        "metadata with a value of type %s is kept as its text; expected are str, int, float, bool and lists of these",
+        type(cast("object", value)).__name__,
+    )
     try:
-        return str(cast("object", value))
+        return _cut(str(cast("object", value)))
     except Exception:  # noqa: BLE001 - an object of the application's; its call is billed all the same
         return f"<{type(cast('object', value)).__name__}>"
+
+
+def _cut(value: str) -> str:
+    if len(value) > LONGEST_VALUE:
+        faults.report(
+            "long metadata",
+            "a value of metadata has %d characters; the first %d are kept",
+            len(value),
+            LONGEST_VALUE,
+        )
+    return value[:LONGEST_VALUE]
 
 
 _UNIFORM: tuple[set[type], ...] = (set(), {str}, {bool}, {int}, {float})

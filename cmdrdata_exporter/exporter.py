@@ -53,6 +53,7 @@ class CmdrDataSpanExporter(SpanExporter):
         customer_id: who pays for calls that name no customer.
         unattributed: `hold` keeps events without a customer, `send` posts them with `customer_id: null`.
         delivery: takes the events, instead of the delivery that the settings ask for.
+        of_process: whether it meters the calls of this process that no other exporter is named for.
 
     Raises:
         ConfigurationError: an argument or a variable cannot be used.
@@ -67,6 +68,7 @@ class CmdrDataSpanExporter(SpanExporter):
         customer_id: str | None = None,
         unattributed: Literal["hold", "send"] | None = None,
         delivery: Delivery | None = None,
+        of_process: bool = True,
     ) -> None:
         global _latest
         self.settings = Settings.read(
@@ -81,8 +83,9 @@ class CmdrDataSpanExporter(SpanExporter):
         self._calls = Calls()
         self.passed_over: Counter[str] = Counter()
         """How many spans of each scope reported a call that was metered already."""
-        with _lock:
-            _latest = self
+        if of_process:
+            with _lock:
+                _latest = self
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Record the charges among `spans`. Spans of our own instrumentation were recorded when their call ended."""

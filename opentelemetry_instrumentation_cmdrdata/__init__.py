@@ -20,7 +20,7 @@ import logging
 from collections.abc import Collection
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from opentelemetry import trace
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
@@ -32,7 +32,38 @@ from opentelemetry_instrumentation_cmdrdata import open_calls, package
 from opentelemetry_instrumentation_cmdrdata.calls import SCOPE, Recorder
 from opentelemetry_instrumentation_cmdrdata.version import __version__
 
-__all__ = ["CmdrDataInstrumentor", "__version__"]
+if TYPE_CHECKING:
+    from opentelemetry_instrumentation_cmdrdata.attribution import bind_customer
+    from opentelemetry_instrumentation_cmdrdata.clients import (
+        AsyncTrackedAzureOpenAI,
+        AsyncTrackedOpenAI,
+        TrackedAzureOpenAI,
+        TrackedOpenAI,
+    )
+
+__all__ = [
+    "AsyncTrackedAzureOpenAI",
+    "AsyncTrackedOpenAI",
+    "CmdrDataInstrumentor",
+    "TrackedAzureOpenAI",
+    "TrackedOpenAI",
+    "__version__",
+    "bind_customer",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what needs openai only when it is asked for: without openai the instrumentor is there to say so."""
+    if name == "bind_customer":
+        from opentelemetry_instrumentation_cmdrdata import attribution
+
+        return attribution.bind_customer
+    if name in __all__:
+        from opentelemetry_instrumentation_cmdrdata import clients
+
+        return getattr(clients, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 _logger = logging.getLogger("cmdrdata")
 

@@ -25,7 +25,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
-from cmdrdata_exporter import customer, faults
+from cmdrdata_exporter import CmdrDataSpanExporter, faults
 from cmdrdata_exporter.identity import seam
 from cmdrdata_exporter.scrubbing import scrubbed
 from opentelemetry_instrumentation_cmdrdata import failures, jobs, open_calls, semconv
@@ -47,6 +47,17 @@ _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 _UNSET = Status()
 _NO_REASON: dict[int, str | None] = {0: None}
 _Tokens = tuple[Token["Exchange | None"], "Token[Context] | None"]
+
+
+class Said(NamedTuple):
+    """What is said of who pays for a call, settled when it starts: where a stream of it is read says nothing."""
+
+    attributes: Mapping[str, Any]
+    """The span attributes of the customer and of the user's metadata."""
+    tracked: bool = True
+    """Whether the call makes an event."""
+    exporter: CmdrDataSpanExporter | None = None
+    """Meters the call, where another than the process's own is to."""
 
 
 class Exchange:
@@ -104,7 +115,7 @@ class Recorder:
 
     @faults.guarded
     def start(
-        self, options: Any, path: str, server: Callable[[], Server], *, streaming: bool
+        self, options: Any, path: str, server: Callable[[], Server], said: Said, *, streaming: bool
     ) -> Call | None:
         """Start the call of a request for `path`, None where it is not metered."""
         found = find(options.method, path)
@@ -119,7 +130,7 @@ class Recorder:
             return None
         endpoint, asked_for = found
         job = asked_for if endpoint.polls else None
-        return Call(self, endpoint, _parameters(options), server(), job, streaming=streaming)
+        return Call(self, endpoint, _parameters(options), server(), said, job, streaming=streaming)
 
 
 class Call:
@@ -138,6 +149,7 @@ class Call:
         "_pid",
         "_reading",
         "_recorder",
+        "_said",
         "_span",
         "_start_time",
         "asked_for_usage",
@@ -148,16 +160,18 @@ class Call:
         "streaming",
     )
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - all that is known when a call starts
         self,
         recorder: Recorder,
         endpoint: Endpoint,
         parameters: Mapping[str, Any],
         server: Server,
-        job: str | None,
+        said: Said,
+        job: str | None = None,
         *,
         streaming: bool,
     ) -> None:
+        self._said = said
         self._recorder = recorder
         self._start_time = time.time_ns()
         self._begin = time.perf_counter_ns()
@@ -189,10 +203,9 @@ class Call:
         attributes.update(_request_attributes(endpoint, parameters) or {})
         self._details = (_request_details(endpoint, parameters) or {}) if endpoint.details else {}
         seam.metered(server.provider)
-        # Who pays is settled now; where a stream of this call is read says nothing.
-        payer = customer.current()
-        if payer is not None:
-            attributes.update(payer.attributes())
+        attributes.update(said.attributes)
+        if not said.tracked:
+            attributes[semconv.TRACKED] = False
         self._attributes = attributes
         self._pid = os.getpid()
         self._parent = trace.get_current_span().get_span_context()
@@ -380,15 +393,17 @@ class Call:
     @faults.guarded
     def _bill(self, attributes: Attributes, outcome: _Outcome, usage_status: str) -> None:
         """Bill the call, or of the job it is about what is due and was not billed before."""
-        reading = self._reading
+        reading, tracked = self._reading, self._said.tracked
         if reading.job is None:
-            event = {semconv.EVENT_ID: os.urandom(16).hex(), semconv.USAGE_STATUS: usage_status}
-            self._record({**self._attributes, **attributes, **event}, outcome)
+            if tracked:
+                event = {semconv.EVENT_ID: os.urandom(16).hex(), semconv.USAGE_STATUS: usage_status}
+                self._record({**self._attributes, **attributes, **event}, outcome)
             return
         key = jobs.Key(self._attributes[semconv.SERVER_ADDRESS], reading.job)
         if not self.endpoint.polls:
-            jobs.known.start(key, _kept_of_job({**self._attributes, **attributes}))
-        for part, of_part in reading.charges.items():
+            started = _kept_of_job({**self._attributes, **attributes})
+            jobs.known.start(key, started, tracked=tracked)
+        for part, of_part in reading.charges.items() if tracked else ():
             job = jobs.known.settle(key, part)
             if job is None:
                 continue
@@ -409,7 +424,10 @@ class Call:
             attributes[semconv.REQUEST_ID] = self.exchange.request_id
         if outcome.code is not None:
             attributes[semconv.ERROR_CODE] = outcome.code
-        self._recorder.record(
+        record = (
+            self._recorder.record if self._said.exporter is None else self._said.exporter.record
+        )
+        record(
             ReadableSpan(
                 name=self.name,
                 context=self._context,

@@ -50,6 +50,8 @@ class Endpoint(NamedTuple):
     """The parameter that is charged by its characters."""
     default_model: str | None = None
     """The model that answers a request without one."""
+    resources: tuple[str, ...] = ()
+    """The resources of a client whose methods request it. Default: that of the endpoint's own name."""
 
     @property
     def span_operation(self) -> str:
@@ -71,6 +73,7 @@ ENDPOINTS = (
         api_type="chat_completions",
         has_choices=True,
         tells_usage_if_asked=True,
+        resources=("chat.completions", "beta.chat.completions"),
     ),
     Endpoint(
         name="completions",
@@ -89,6 +92,7 @@ ENDPOINTS = (
         read_chunk=answers.read_response_event,
         api_type="responses",
         has_choices=True,
+        resources=("responses", "beta.responses"),
     ),
     Endpoint(
         name="responses",
@@ -114,6 +118,7 @@ ENDPOINTS = (
         operation="chat",
         read=answers.read_answer,
         api_type="responses",
+        resources=("responses", "beta.responses"),
     ),
     Endpoint(
         name="embeddings",
@@ -130,6 +135,7 @@ ENDPOINTS = (
         read_chunk=answers.read_images_event,
         details={"operation": "generate", "image_count": 0},
         echoes=_IMAGE_ECHOES,
+        resources=("images",),
     ),
     Endpoint(
         name="images.edit",
@@ -138,6 +144,7 @@ ENDPOINTS = (
         read_chunk=answers.read_images_event,
         details={"operation": "edit", "image_count": 0},
         echoes=_IMAGE_ECHOES,
+        resources=("images",),
     ),
     Endpoint(
         name="images.create_variation",
@@ -145,6 +152,7 @@ ENDPOINTS = (
         read=answers.read_images,
         details={"operation": "create_variation", "image_count": 0},
         echoes=_IMAGE_ECHOES,
+        resources=("images",),
         default_model="dall-e-2",
     ),
     Endpoint(
@@ -198,6 +206,7 @@ ENDPOINTS = (
             read=answers.read_run,
             read_chunk=answers.read_run_event,
             polls=polls,
+            resources=("beta.threads", "beta.threads.runs"),
         )
         for path, operation, polls in (
             ("/threads/runs", "create_and_run", False),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from openai import APIError
-
 from cmdrdata_exporter.scrubbing import scrubbed
 
 
@@ -13,6 +11,8 @@ def message(error: BaseException) -> str:
 
     Only the SDK's own errors about an exchange: others may quote what the model wrote, as pydantic's do.
     """
+    from openai import APIError  # Late: without openai the instrumentor is there to say so.
+
     return scrubbed(str(error)) if isinstance(error, APIError) else type(error).__name__
 
 

@@ -46,6 +46,8 @@ class Job:
     """Its customer, and the facts that its end may not repeat; None where another process started it."""
     billed: set[str] = field(default_factory=set[str])
     """Its parts that were billed."""
+    tracked: bool = True
+    """Whether it is to be billed at all."""
 
 
 class Jobs:
@@ -65,22 +67,22 @@ class Jobs:
         self._lock = threading.Lock()
         self._jobs: OrderedDict[Key, Job] = OrderedDict()
 
-    def start(self, key: Key, started: Attributes) -> None:
-        """Remember a job that a call of this process started."""
+    def start(self, key: Key, started: Attributes, *, tracked: bool = True) -> None:
+        """Remember a job that a call of this process started, be it one that is not to be billed."""
         with self._lock:
             job, forgotten = self._remember(key)
             if job.started is None:
-                job.started = started
+                job.started, job.tracked = started, tracked
         _report(forgotten)
 
     def settle(self, key: Key, part: str) -> Job | None:
-        """Take the one right to bill a part of a job: the job, or None where that part was billed before."""
+        """Take the one right to bill a part of a job: the job, or None where that part was billed or is not to be."""
         with self._lock:
             job, forgotten = self._remember(key)
-            billed_before = part in job.billed
+            due = job.tracked and part not in job.billed
             job.billed.add(part)
         _report(forgotten)
-        return None if billed_before else job
+        return job if due else None
 
     def _remember(self, key: Key) -> tuple[Job, list[Job]]:
         """Return the job of `key`, and those forgotten for it: too old or too many, the oldest first."""

@@ -22,10 +22,15 @@ from openai import (
     OpenAI,
     Stream,
 )
+from openai._resource import AsyncAPIResource, SyncAPIResource
+from opentelemetry import trace
+from opentelemetry.sdk.trace import ReadableSpan
 from pydantic import BaseModel
 
-from cmdrdata_exporter import faults
-from opentelemetry_instrumentation_cmdrdata.calls import Call, Recorder, running
+from cmdrdata_exporter import current_exporter, faults
+from cmdrdata_exporter.identity import seam
+from opentelemetry_instrumentation_cmdrdata import attribution
+from opentelemetry_instrumentation_cmdrdata.calls import SCOPE, Call, Recorder, Said, running
 from opentelemetry_instrumentation_cmdrdata.open_calls import dropped, start_reaper
 from opentelemetry_instrumentation_cmdrdata.providers import (
     Server,
@@ -38,6 +43,7 @@ from opentelemetry_instrumentation_cmdrdata.streams import (
     observed_stream_cls,
     watch,
 )
+from opentelemetry_instrumentation_cmdrdata.version import __version__
 
 _Method = Callable[..., Any]
 
@@ -121,22 +127,112 @@ PATCHES: tuple[tuple[type[Any], str, Callable[[_Method, Recorder], _Method]], ..
     (OpenAI, "_process_response", _process_response),
     (AsyncOpenAI, "_process_response", _process_response),
 )
-"""What is patched: the class, its method, and what makes the method that replaces it."""
+"""What is patched of the clients: the class, its method, and what makes the method that replaces it."""
+
+RESOURCES = (SyncAPIResource, AsyncAPIResource)
+"""The classes below which the SDK's resources are; of later ones `__init_subclass__` tells."""
+
+_replaced: dict[tuple[type[Any], str], Any] = {}
+"""The methods of resources that were replaced, by their class and name."""
+_tracked_clients = False
+"""Whether there is a client that takes our keywords also while nothing is patched."""
 
 
 def patch(recorder: Recorder) -> None:
-    """Observe every client of the SDK, whenever it was made."""
+    """Observe every client of the SDK, whenever it was made, and let the methods that are metered take our keywords."""
     for owner, name, wrapping in PATCHES:
         original = getattr(owner, name, None)
         if original is not None:
             setattr(owner, name, wrapping(original, recorder))
+    _take_keywords()
 
 
 def unpatch() -> None:
-    """Undo `patch`: the classes have their inherited methods again."""
+    """Undo `patch`: the clients have their inherited methods again, the resources their own."""
     for owner, name, _ in PATCHES:
         if name in vars(owner):
             delattr(owner, name)
+    if _tracked_clients:
+        return  # Their keywords go on; those of other clients are the SDK's to refuse.
+    for base in RESOURCES:
+        if "__init_subclass__" in vars(base):
+            del base.__init_subclass__
+    while _replaced:
+        (resource, name), original = _replaced.popitem()
+        setattr(resource, name, original)
+
+
+def take_keywords_of_tracked_clients() -> None:
+    """Let the methods of tracked clients take our keywords from now on, whether or not anything is patched."""
+    global _tracked_clients
+    if not _tracked_clients:
+        _tracked_clients = True
+        _take_keywords()
+
+
+def _take_keywords() -> None:
+    for base in RESOURCES:
+        for resource in base.__subclasses__():
+            _take_keywords_of(resource)
+        base.__init_subclass__ = classmethod(_loaded)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _loaded(resource: type[Any], **_: Any) -> None:
+    """Treat a resource that the SDK loads now as those that it had loaded before."""
+    _take_keywords_of(resource)
+
+
+@faults.guarded
+def _take_keywords_of(resource: type[Any]) -> None:
+    for name in attribution.methods_of(resource):
+        if (resource, name) not in _replaced:
+            original = _replaced[resource, name] = vars(resource)[name]
+            setattr(resource, name, attribution.taking_keywords(original))
+
+
+def observed(owner: type[Any]) -> _Method:
+    """Return a `request` for a subclass of `owner` that is observed whether or not `owner` is patched, but once."""
+    if owner is AsyncOpenAI:
+
+        async def arequest(self: Any, *args: Any, **kwargs: Any) -> Any:
+            return await owner.request(self, *args, **kwargs)
+
+        alone = _request(arequest, _own_recorder())
+
+        async def aobserved(self: Any, *args: Any, **kwargs: Any) -> Any:
+            return await (arequest if seam.active else alone)(self, *args, **kwargs)
+
+        return aobserved
+
+    def request(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return owner.request(self, *args, **kwargs)
+
+    alone = _request(request, _own_recorder())
+
+    def observed_request(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return (request if seam.active else alone)(self, *args, **kwargs)
+
+    return observed_request
+
+
+def answering(owner: type[Any]) -> _Method:
+    """Return a `_process_response` for a subclass of `owner` that tells how often the SDK tried."""
+
+    # Not a coroutine function, but of an async client it returns a coroutine all the same.
+    def process_response(self: Any, *args: Any, **kwargs: Any) -> Any:
+        _answered(kwargs)
+        return owner._process_response(self, *args, **kwargs)  # noqa: SLF001 - see the module
+
+    return process_response
+
+
+def _own_recorder() -> Recorder:
+    """Return what records the calls of tracked clients while nothing is patched."""
+
+    def record(span: ReadableSpan) -> None:
+        current_exporter().record(span)
+
+    return Recorder(trace.get_tracer(SCOPE, __version__), __version__, record)
 
 
 @faults.guarded
@@ -144,7 +240,8 @@ def _start(recorder: Recorder, client: Any, options: Any, kwargs: dict[str, Any]
     """Start the call of a request, None where it is not metered; have the SDK's `stream_cls` observed where need be."""
     streaming = kwargs.get("stream") is True
     path = _path(client, options.url)
-    call = recorder.start(options, path, functools.partial(_server, client), streaming=streaming)
+    server = functools.partial(_server, client)
+    call = recorder.start(options, path, server, _said(options, client), streaming=streaming)
     if (
         call is not None
         and streaming
@@ -248,6 +345,20 @@ def _answered(exchange: dict[str, Any]) -> None:
 def _raw_response(options: Any) -> str | None:
     headers = options.headers
     return headers.get(_RAW_RESPONSE) if isinstance(headers, dict) else None  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
+
+
+def _said(options: Any, client: Any) -> Said:
+    """Return what is said of who pays for a call."""
+    of_call, of_client = attribution.of_call(options), attribution.of_client(client)
+    said = [one for one in (of_call, of_client) if one is not None]
+    return Said(
+        _attributes(of_call, of_client) or {},
+        all(one.track_usage for one in said),
+        next((one.exporter for one in said if one.exporter is not None), None),
+    )
+
+
+_attributes = faults.guarded(attribution.attributes)
 
 
 def _path(client: Any, url: str) -> str:

@@ -71,6 +71,7 @@ EVENT_ID = "cmdrdata.event.id"
 USAGE_STATUS = "cmdrdata.usage_status"
 RETRY_COUNT = "cmdrdata.request.retry_count"
 ERROR_CODE = "cmdrdata.error.code"
+TRACKED = "cmdrdata.tracked"
 ATTRIBUTION_PREFIXES = ("cmdrdata.customer.", "cmdrdata.metadata.")
 
 # Units of usage

@@ -137,6 +137,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
+    # Some tests open hundreds of connections at once.
+    request_queue_size = 512
     provider: Provider
 
     def handle_error(self, request: Any, client_address: Any) -> None:

@@ -68,8 +68,20 @@ ALLOWED: dict[str, set[str]] = {
         f"{INSTRUMENTOR}.{name}" for name in ("endpoints", "semconv", "usage")
     },
     f"{INSTRUMENTOR}.jobs": {f"{EXPORTER}.faults", f"{INSTRUMENTOR}.usage"},
-    f"{INSTRUMENTOR}.calls": {
+    f"{INSTRUMENTOR}.attribution": {
+        EXPORTER,
         f"{EXPORTER}.customer",
+        f"{EXPORTER}.faults",
+        f"{EXPORTER}.identity",
+        f"{INSTRUMENTOR}.endpoints",
+    },
+    f"{INSTRUMENTOR}.clients": {
+        EXPORTER,
+        f"{INSTRUMENTOR}.attribution",
+        f"{INSTRUMENTOR}.patching",
+    },
+    f"{INSTRUMENTOR}.calls": {
+        EXPORTER,
         f"{EXPORTER}.faults",
         f"{EXPORTER}.identity",
         f"{EXPORTER}.scrubbing",
@@ -93,8 +105,13 @@ ALLOWED: dict[str, set[str]] = {
         *(f"{INSTRUMENTOR}.{name}" for name in ("calls", "open_calls", "usage")),
     },
     f"{INSTRUMENTOR}.patching": {
+        EXPORTER,
         f"{EXPORTER}.faults",
-        *(f"{INSTRUMENTOR}.{name}" for name in ("calls", "open_calls", "providers", "streams")),
+        f"{EXPORTER}.identity",
+        *(
+            f"{INSTRUMENTOR}.{name}"
+            for name in ("attribution", "calls", "open_calls", "providers", "streams", "version")
+        ),
     },
     INSTRUMENTOR: {
         EXPORTER,
@@ -102,7 +119,15 @@ ALLOWED: dict[str, set[str]] = {
         f"{EXPORTER}.processes",
         *(
             f"{INSTRUMENTOR}.{name}"
-            for name in ("calls", "open_calls", "package", "patching", "version")
+            for name in (
+                "attribution",
+                "calls",
+                "clients",
+                "open_calls",
+                "package",
+                "patching",
+                "version",
+            )
         ),
     },
 }
@@ -179,7 +204,10 @@ def test_attribute_names_are_spelled_in_one_place() -> None:
         spelled = [
             s
             for s in strings
-            if s.startswith(("gen_ai.", "cmdrdata.", "openai.re", "server.")) and " " not in s
+            if s.startswith(
+                ("gen_ai.", "cmdrdata.", "openai.request.", "openai.response.", "server.")
+            )
+            and " " not in s
         ]
         assert spelled == [], module
 

@@ -22,6 +22,7 @@ from cmdrdata_exporter import CmdrDataSpanExporter, ConfigurationError, customer
 from opentelemetry_instrumentation_cmdrdata import (
     CmdrDataInstrumentor,
     answers,
+    attribution,
     calls,
     open_calls,
     parameters,
@@ -136,7 +137,7 @@ WAYS: list[tuple[object, str]] = [
     (open_calls, "keep"),
     (calls, "_usage_status"),
     (calls.failures, "qualified_name"),
-    (calls.customer, "current"),
+    (attribution, "current"),
     (calls.time, "perf_counter_ns"),
     (calls, "find"),
     (usage, "fields"),

@@ -1,0 +1,194 @@
+"""
+Who pays for a call, as its keywords or its client say: `customer_id=`, `usage_metadata=`, `track_usage=`.
+
+The methods of the SDK that are metered take these keywords while calls are observed. They travel to the seam in a
+header that is never sent: its value is an `Omit` of the SDK, which the SDK drops before it builds a request, whether or
+not anything is patched.
+https://github.com/openai/openai-python/blob/v2.54.0/src/openai/_base_client.py
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar, cast
+
+from openai import AsyncOpenAI, OpenAI
+from openai._types import Omit
+
+from cmdrdata_exporter import CmdrDataSpanExporter, faults
+from cmdrdata_exporter.customer import Customer, MetadataValue, current, metadata_attributes
+from cmdrdata_exporter.identity import seam
+from opentelemetry_instrumentation_cmdrdata.endpoints import ENDPOINTS
+
+_Client = TypeVar("_Client", OpenAI, AsyncOpenAI)
+_Method = Callable[..., Any]
+
+HEADER = "X-CmdrData-Attribution"
+"""The header that carries an `Attribution` to the seam, and no further."""
+
+KEYWORDS = frozenset({"customer_id", "track_usage", "usage_metadata"})
+"""What the methods take besides the SDK's own arguments."""
+
+
+class Attribution(Omit):
+    """
+    What was said of a call, or of all calls of a client.
+
+    Args:
+        customer_id: who pays, None where that is not said here.
+        track_usage: False makes no event.
+        usage_metadata: goes into the event's `metadata`.
+        exporter: meters the call, where another than the process's own is to.
+    """
+
+    def __init__(
+        self,
+        customer_id: Any = None,
+        track_usage: bool | None = None,
+        usage_metadata: Any = None,
+        exporter: CmdrDataSpanExporter | None = None,
+    ) -> None:
+        self.customer_id = customer_id
+        self.track_usage = track_usage is not False
+        self.usage_metadata = _mapping(usage_metadata)
+        self.exporter = exporter
+
+    def __repr__(self) -> str:
+        """Say nothing of the customer: headers are logged."""
+        return "<CmdrData attribution, never sent>"
+
+
+def bind_customer(client: _Client, customer_id: str, /, **metadata: MetadataValue) -> _Client:
+    """
+    Return a client of the same type whose every call is attributed to a customer, also after `with_options`.
+
+    What a call says itself (`customer_id=`) prevails; a `customer_context` around it does not.
+
+    Args:
+        client: stays as it is; both share their connections.
+        customer_id: who pays.
+        metadata: goes into the `metadata` of each event.
+    """
+    bound = of_client(client)
+    attribution = Attribution(
+        customer_id,
+        None if bound is None else bound.track_usage,
+        metadata,
+        None if bound is None else bound.exporter,
+    )
+    headers = cast("Any", {HEADER: attribution})
+    return client.with_options(default_headers=headers)
+
+
+def of_client(client: Any) -> Attribution | None:
+    """Return what is said of all calls of a client."""
+    return _in(client._custom_headers)  # noqa: SLF001 - `default_headers` builds all of them anew
+
+
+def of_call(options: Any) -> Attribution | None:
+    """Return what is said of one call."""
+    return _in(options.headers)
+
+
+def _in(headers: object) -> Attribution | None:
+    found = cast("dict[str, object]", headers).get(HEADER) if isinstance(headers, dict) else None
+    return found if isinstance(found, Attribution) else None
+
+
+def attributes(call: Attribution | None, client: Attribution | None) -> dict[str, MetadataValue]:
+    """
+    Return the span attributes that say who pays: whom the call names, else its client, else the context.
+
+    With the metadata of that place, and the call's own.
+    """
+    named = next(
+        (one for one in (call, client) if one is not None and one.customer_id is not None), None
+    )
+    customer = current() if named is None else Customer(named.customer_id, named.usage_metadata)
+    own = {} if call is None or call is named else metadata_attributes(call.usage_metadata)
+    return {**customer.attributes(), **own} if customer is not None else own
+
+
+# --- The keywords of the SDK's methods --------------------------------------------------------
+
+_RESOURCES = frozenset(
+    resource for endpoint in ENDPOINTS for resource in endpoint.resources or (endpoint.name,)
+)
+
+
+def methods_of(resource: type[Any]) -> list[str]:
+    """Return the methods of a resource class that take the keywords: those that make a request which is metered."""
+    if _path(resource) not in _RESOURCES:
+        return []
+    return [
+        name
+        for name, value in vars(resource).items()
+        if inspect.isfunction(value) and not name.startswith("_") and _takes_headers(value)
+    ]
+
+
+def _path(resource: type[Any]) -> str:
+    """Return how a client reaches a resource, `chat.completions`; empty where the class is none of the SDK's own."""
+    module = resource.__module__.removeprefix("openai.resources.").split(".")
+    if not resource.__module__.startswith("openai.resources."):
+        return ""
+    # The module of a resource with resources below it is in a package of its name.
+    return ".".join(module[:-1] if module[-2:-1] == module[-1:] else module)
+
+
+def _takes_headers(method: _Method) -> bool:
+    code = inspect.unwrap(method).__code__
+    return "extra_headers" in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+
+
+def taking_keywords(original: _Method) -> _Method:
+    """Return a method of a resource that takes the keywords besides its own arguments."""
+    if inspect.iscoroutinefunction(original):
+
+        @functools.wraps(original)
+        async def amethod(self: Any, *args: Any, **kwargs: Any) -> Any:
+            if not KEYWORDS.isdisjoint(kwargs) and _is_observed(self):
+                kwargs = _carried(kwargs)
+            return await original(self, *args, **kwargs)
+
+        return amethod
+
+    @functools.wraps(original)
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if not KEYWORDS.isdisjoint(kwargs) and _is_observed(self):
+            kwargs = _carried(kwargs)
+        return original(self, *args, **kwargs)
+
+    return method
+
+
+class Tracked:
+    """What marks a client that is observed whether or not anything is patched."""
+
+
+def _is_observed(resource: Any) -> bool:
+    """Say whether calls of a resource are observed; if not, the keywords are the SDK's to refuse."""
+    return seam.active or isinstance(resource._client, Tracked)  # noqa: SLF001 - resources have no other name for it
+
+
+def _carried(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Return arguments that the SDK takes, with the keywords where the seam finds them."""
+    said = {name: value for name, value in kwargs.items() if name in KEYWORDS}
+    others = {name: value for name, value in kwargs.items() if name not in KEYWORDS}
+    headers: Any = others.get("extra_headers")
+    others["extra_headers"] = {**(headers or {}), HEADER: Attribution(**said)}
+    return others
+
+
+def _mapping(metadata: object) -> Mapping[str, MetadataValue]:
+    if isinstance(metadata, Mapping):
+        return {str(key): value for key, value in cast("Mapping[Any, Any]", metadata).items()}
+    if metadata is not None:
+        faults.report(
+            "usage_metadata",
+            "usage_metadata is a %s and is left out; expected is a mapping of names to values",
+            type(metadata).__name__,
+        )
+    return {}

@@ -1,0 +1,82 @@
+"""
+Drop-in clients that are metered by themselves.
+
+    from opentelemetry_instrumentation_cmdrdata import TrackedOpenAI
+
+    client = TrackedOpenAI(tracker_key="tk-...")
+    client.chat.completions.create(model="gpt-4o-mini", messages=[...], customer_id="acme")
+
+They are the SDK's own clients, of subclasses of theirs, and take all of the SDK's arguments. Their calls go the way of
+every other call, and are metered once, whether or not `CmdrDataInstrumentor` is active. Clients with keys of their own
+deliver to accounts of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from openai import AsyncAzureOpenAI, AsyncOpenAI, AzureOpenAI, OpenAI
+
+from cmdrdata_exporter import CmdrDataSpanExporter
+from opentelemetry_instrumentation_cmdrdata import patching
+from opentelemetry_instrumentation_cmdrdata.attribution import HEADER, Attribution, Tracked
+
+
+class _TrackedClient(Tracked):
+    def __init__(
+        self,
+        *,
+        tracker_key: str | None = None,
+        tracker_endpoint: str | None = None,
+        track_usage: bool = True,
+        customer_id: str | None = None,
+        default_headers: Mapping[str, str] | None = None,
+        **options: Any,
+    ) -> None:
+        patching.take_keywords_of_tracked_clients()
+        headers: dict[str, Any] = dict(default_headers or {})
+        # A copy of a client, as `with_options` makes it, has got it with the headers.
+        if HEADER not in headers:
+            exporter = None
+            if tracker_key is not None or tracker_endpoint is not None:
+                exporter = CmdrDataSpanExporter(tracker_key, tracker_endpoint, of_process=False)
+            headers[HEADER] = Attribution(customer_id, track_usage, exporter=exporter)
+        super().__init__(default_headers=headers, **options)  # pyright: ignore[reportCallIssue] - the SDK's client
+
+
+class _Sync(_TrackedClient):
+    request = patching.observed(OpenAI)
+    _process_response = patching.answering(OpenAI)
+
+
+class _Async(_TrackedClient):
+    request = patching.observed(AsyncOpenAI)
+    _process_response = patching.answering(AsyncOpenAI)
+
+
+class TrackedOpenAI(_Sync, OpenAI):
+    """
+    An `OpenAI` client whose calls are metered; it takes the SDK's own arguments too.
+
+    Args:
+        tracker_key: the CmdrData key. Default: what meters the process meters this client too.
+        tracker_endpoint: the full URL to POST events to.
+        track_usage: False makes no events.
+        customer_id: who pays for calls that name nobody.
+
+    Raises:
+        ConfigurationError: the CmdrData key or endpoint cannot be used.
+    """
+
+
+class AsyncTrackedOpenAI(_Async, AsyncOpenAI):
+    """An `AsyncOpenAI` client whose calls are metered. See `TrackedOpenAI`."""
+
+
+class TrackedAzureOpenAI(_Sync, AzureOpenAI):
+    """An `AzureOpenAI` client whose calls are metered. See `TrackedOpenAI`."""
+
+
+class AsyncTrackedAzureOpenAI(_Async, AsyncAzureOpenAI):
+    """An `AsyncAzureOpenAI` client whose calls are metered. See `TrackedOpenAI`."""
