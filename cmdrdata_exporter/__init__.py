@@ -21,6 +21,7 @@ Every setting is an environment variable too, see `cmdrdata_exporter.settings`.
 
 from cmdrdata_exporter.customer import (
     CmdrDataSpanProcessor,
+    carry_customer,
     clear_customer_context,
     customer_context,
     get_customer_context,
@@ -36,6 +37,7 @@ __all__ = [
     "ConfigurationError",
     "Settings",
     "UsageEvent",
+    "carry_customer",
     "clear_customer_context",
     "current_exporter",
     "customer_context",

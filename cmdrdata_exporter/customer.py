@@ -18,8 +18,9 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import Token
 from dataclasses import dataclass, field
-from typing import Any, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar, cast
 
+from opentelemetry import baggage
 from opentelemetry import context as otel_context
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import Span, SpanProcessor
@@ -32,6 +33,8 @@ MetadataValue = (
     str | bool | int | float | Sequence[str] | Sequence[bool] | Sequence[int] | Sequence[float]
 )
 
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 _KEY = otel_context.create_key("cmdrdata-customer")
@@ -132,9 +135,46 @@ def _cut(value: str) -> str:
 _UNIFORM: tuple[set[type], ...] = (set(), {str}, {bool}, {int}, {float})
 
 
+_baggage_key: str | None = None
+
+
+def take_from_baggage(key: str | None) -> None:
+    """Where no customer is set, take the one that the Baggage of a context has under `key`; None takes none."""
+    global _baggage_key
+    _baggage_key = key
+
+
 def current(context: Context | None = None) -> Customer | None:
     """Return the customer of `context` (default: the current one), None where none was set."""
-    return cast("Customer | None", otel_context.get_value(_KEY, context))
+    customer = cast("Customer | None", otel_context.get_value(_KEY, context))
+    if customer is None and _baggage_key is not None:
+        named = baggage.get_baggage(_baggage_key, context)
+        return None if named is None else Customer(cast("str", named))
+    return customer
+
+
+def carry_customer(function: Callable[_P, _R]) -> Callable[_P, _R]:
+    """
+    Return `function` that runs, in whichever thread, for the customer of this moment.
+
+    For thread pools, whose threads have contexts of their own:
+
+        pool.submit(carry_customer(work), item)
+        pool.map(carry_customer(work), items)
+
+    `asyncio.to_thread` and tasks need nothing of the kind.
+    """
+    customer = current()
+
+    @functools.wraps(function)
+    def carried(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        token = _attach(customer)
+        try:
+            return function(*args, **kwargs)
+        finally:
+            otel_context.detach(token)
+
+    return carried
 
 
 class customer_context:  # noqa: N801 - used like a function, as contextlib's own

@@ -16,8 +16,9 @@ from typing import Literal
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
-from cmdrdata_exporter import faults, processes
+from cmdrdata_exporter import faults, processes, unattributed
 from cmdrdata_exporter.attributes import OUR_SCOPE
+from cmdrdata_exporter.customer import take_from_baggage
 from cmdrdata_exporter.delivery import Delivery, Header
 from cmdrdata_exporter.delivery.http import Client
 from cmdrdata_exporter.delivery.local import LocalDelivery
@@ -83,6 +84,13 @@ class CmdrDataSpanExporter(SpanExporter):
         self._calls = Calls()
         self.passed_over: Counter[str] = Counter()
         """How many spans of each scope reported a call that was metered already."""
+        if self.settings.baggage_key is not None:
+            take_from_baggage(self.settings.baggage_key)
+            _logger.warning(
+                "Customers are taken from the Baggage key %r where the code names none: whoever calls this application "
+                "can set it, unless something before it removes what comes from outside",
+                self.settings.baggage_key,
+            )
         if of_process:
             with _lock:
                 _latest = self
@@ -134,6 +142,8 @@ class CmdrDataSpanExporter(SpanExporter):
                 key,
                 f"user_{key}",
             )
+        if event.customer_id is None:
+            unattributed.note(held=self.settings.unattributed == "hold")
         self._delivery.record(event.id, _header(event), encode(event))
 
     def _pass_over(self, scope: str) -> None:

@@ -40,6 +40,12 @@ need, key and endpoint for instance, is not looked at. Default: `true`.
 CMDRDATA_CUSTOMER_ID = "CMDRDATA_CUSTOMER_ID"
 """The customer of every call that names none. Default: none, such calls are unattributed."""
 
+CMDRDATA_CUSTOMER_FROM = "CMDRDATA_CUSTOMER_FROM"
+"""
+`baggage:<key>` takes the customer from the OpenTelemetry Baggage where the code sets none. Default: off, since Baggage
+comes with incoming requests: whoever calls the application may name any customer.
+"""
+
 CMDRDATA_UNATTRIBUTED = "CMDRDATA_UNATTRIBUTED"
 """`hold` keeps events without a customer, `send` posts them with `customer_id: null`. Default: `hold`."""
 
@@ -78,6 +84,8 @@ class Settings:
     customer_id: str | None = None
     unattributed: str = "hold"
     stream_usage: str = "auto"
+    baggage_key: str | None = None
+    """Where in the Baggage the customer is, if it is to be taken from there."""
 
     @property
     def destination(self) -> str:
@@ -133,8 +141,9 @@ class Settings:
             return name, value if value.strip() else None
 
         stream_usage = _choice(given(CMDRDATA_STREAM_USAGE), ("auto", "always", "never"))
+        baggage_key = _baggage_key(given(CMDRDATA_CUSTOMER_FROM))
         if not _SWITCH[_choice(given(CMDRDATA_ENABLED), tuple(_SWITCH))]:
-            return cls(enabled=False, stream_usage=stream_usage)
+            return cls(enabled=False, stream_usage=stream_usage, baggage_key=baggage_key)
 
         key_name, key = given(CMDRDATA_API_KEY, api_key)
         if api_key is None and key is not None:
@@ -179,6 +188,7 @@ class Settings:
             customer_id=customer,
             unattributed=_choice(given(CMDRDATA_UNATTRIBUTED, unattributed), ("hold", "send")),
             stream_usage=stream_usage,
+            baggage_key=baggage_key,
         )
 
 
@@ -201,6 +211,18 @@ def _choice(setting: tuple[str, str | None], choices: tuple[str, ...]) -> str:
     if choice not in choices:
         raise ConfigurationError(f"{name} is {value!r}; expected one of: {', '.join(choices)}")
     return choice
+
+
+def _baggage_key(setting: tuple[str, str | None]) -> str | None:
+    name, value = setting
+    if value is None:
+        return None
+    source, _, key = value.strip().partition(":")
+    if source != "baggage" or not key or not key.isprintable() or " " in key:
+        raise ConfigurationError(
+            f"{name} is {value!r}; expected is baggage:<key>, where <key> is a key of the OpenTelemetry Baggage"
+        )
+    return key
 
 
 def _check_key(name: str, key: str) -> None:

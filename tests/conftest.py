@@ -11,7 +11,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from cmdrdata_exporter import CmdrDataSpanExporter, exporter, faults
+from cmdrdata_exporter import CmdrDataSpanExporter, customer, exporter, faults, unattributed
 from opentelemetry_instrumentation_cmdrdata import CmdrDataInstrumentor, jobs
 from tests.metering import Meter, RecordedEvents
 from tests.provider import Provider
@@ -41,6 +41,8 @@ def clean_state(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(exporter, "_deliveries", {})
     monkeypatch.setattr(exporter, "_waited", 0.0)
     monkeypatch.setattr(jobs, "known", jobs.Jobs())
+    monkeypatch.setattr(unattributed, "note", unattributed.Unattributed().note)
+    monkeypatch.setattr(customer, "_baggage_key", None)
     faults.counts.clear()
     yield
     assert dict(faults.counts) == {}, (

@@ -24,6 +24,7 @@ ALLOWED: dict[str, set[str]] = {
     f"{EXPORTER}.identity": {f"{EXPORTER}.processes"},
     f"{EXPORTER}.settings": {f"{EXPORTER}.ids"},
     f"{EXPORTER}.version": set(),
+    f"{EXPORTER}.unattributed": set(),
     f"{EXPORTER}.customer": {f"{EXPORTER}.{name}" for name in ("attributes", "faults", "ids")},
     f"{EXPORTER}.scrubbing": set(),
     f"{EXPORTER}.events": {
@@ -40,6 +41,7 @@ ALLOWED: dict[str, set[str]] = {
         f"{EXPORTER}.{name}"
         for name in (
             "attributes",
+            "customer",
             "delivery",
             "delivery.http",
             "delivery.local",
@@ -49,6 +51,7 @@ ALLOWED: dict[str, set[str]] = {
             "identity",
             "processes",
             "settings",
+            "unattributed",
             "version",
         )
     },

@@ -101,7 +101,7 @@ def test_metering_switched_off(events: RecordedEvents, monkeypatch: pytest.Monke
 
 def test_reserved_metadata(events: RecordedEvents, caplog: pytest.LogCaptureFixture) -> None:
     """A key of the user that is reserved is sent under another name, and the log says so once."""
-    taking = CmdrDataSpanExporter(delivery=events)
+    taking = CmdrDataSpanExporter(customer_id="acme", delivery=events)
     with caplog.at_level(logging.WARNING, "cmdrdata"):
         taking.export(
             [

@@ -1,0 +1,64 @@
+"""Events that name no customer: counted, and told in the log, where someone can see which code makes them."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import time
+
+INTERVAL = 60.0
+"""Seconds between two messages, at least."""
+
+_logger = logging.getLogger("cmdrdata")
+
+_FOREIGN = (
+    "asyncio",
+    "cmdrdata_exporter",
+    "concurrent",
+    "contextlib",
+    "functools",
+    "openai",
+    "threading",
+)
+_FOREIGN_PREFIXES = ("opentelemetry", "openinference")
+
+
+class Unattributed:
+    """The events of this process that name no customer. Its methods may be called from any thread."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._told = 0
+        self._next = 0.0
+
+    def note(self, *, held: bool, now: float | None = None) -> None:
+        """Count an event, and tell of it if nothing was told for a minute."""
+        self.count += 1
+        now = time.monotonic() if now is None else now
+        if now < self._next:
+            return
+        self._next = now + INTERVAL
+        new, self._told = self.count - self._told, self.count
+        _logger.warning(
+            "%d usage events name no customer%s; they are %s. This one is from %s. "
+            "Say who pays with customer_context(...), customer_id=... or CMDRDATA_CUSTOMER_ID",
+            self.count,
+            "" if new == self.count else f", {new} of them new",
+            "held" if held else "sent with customer_id null",
+            location(),
+        )
+
+
+def location() -> str:
+    """Return the file and line of the application that is being run, as far as this thread knows it."""
+    frame = inspect.currentframe()
+    while frame is not None:
+        package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
+        if package not in _FOREIGN and not package.startswith(_FOREIGN_PREFIXES):
+            return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+        frame = frame.f_back
+    return "a call that ended in a thread of ours"
+
+
+_unattributed = Unattributed()
+note = _unattributed.note
