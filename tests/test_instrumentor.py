@@ -236,7 +236,8 @@ def test_a_fault_is_logged_once(
     """A fault of ours is counted each time and logged once per kind."""
     monkeypatch.setattr(RecordedEvents, "record", failing)
     provider.answer(CHAT, Reply(json=replies.CHAT))
-    with client(provider) as sdk, caplog.at_level(logging.WARNING, "cmdrdata"):
+    logged = caplog.at_level(logging.WARNING, "cmdrdata")
+    with client(provider) as sdk, logged, customer_context("acme"):
         chat(sdk)
         chat(sdk)
     kind = "cmdrdata_exporter.exporter.CmdrDataSpanExporter.record"
