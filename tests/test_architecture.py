@@ -107,13 +107,17 @@ ALLOWED: dict[str, set[str]] = {
         f"{EXPORTER}.faults",
         *(f"{INSTRUMENTOR}.{name}" for name in ("calls", "open_calls", "usage")),
     },
+    f"{INSTRUMENTOR}.observation": {
+        f"{EXPORTER}.faults",
+        *(f"{INSTRUMENTOR}.{name}" for name in ("attribution", "calls", "providers", "streams")),
+    },
     f"{INSTRUMENTOR}.patching": {
         EXPORTER,
         f"{EXPORTER}.faults",
         f"{EXPORTER}.identity",
         *(
             f"{INSTRUMENTOR}.{name}"
-            for name in ("attribution", "calls", "open_calls", "providers", "streams", "version")
+            for name in ("attribution", "calls", "observation", "open_calls", "version")
         ),
     },
     INSTRUMENTOR: {

@@ -24,6 +24,7 @@ from opentelemetry_instrumentation_cmdrdata import (
     answers,
     attribution,
     calls,
+    observation,
     open_calls,
     parameters,
     patching,
@@ -120,10 +121,10 @@ def test_calls_that_are_not_metered(world: str, provider: Provider, meter: Meter
 # What may fail on our way: where it is looked up, and what it is called there.
 WAYS: list[tuple[object, str]] = [
     (patching.Recorder, "start"),
-    (patching, "observed_stream_cls"),
-    (patching, "attach"),
-    (patching, "watch"),
-    (patching, "provider_of"),
+    (observation, "observed_stream_cls"),
+    (observation, "attach"),
+    (observation, "watch"),
+    (observation, "provider_of"),
     (calls, "find"),
     (calls, "_request_attributes"),
     (calls, "_parameters"),

@@ -10,7 +10,7 @@ import openai
 import pytest
 from openai.types.chat import ChatCompletionChunk
 
-from opentelemetry_instrumentation_cmdrdata import CmdrDataInstrumentor, patching
+from opentelemetry_instrumentation_cmdrdata import CmdrDataInstrumentor, observation
 from opentelemetry_instrumentation_cmdrdata.providers import tells_stream_usage
 from tests import replies
 from tests.charges import MESSAGES
@@ -86,7 +86,7 @@ def test_the_setting(
     def rule_of_servers(*_: object) -> bool:
         return known
 
-    monkeypatch.setattr(patching, "tells_stream_usage", rule_of_servers)
+    monkeypatch.setattr(observation, "tells_stream_usage", rule_of_servers)
     meter: Meter = request.getfixturevalue("meter")
     chunks = replies.chat_chunks() if asked else replies.chat_chunks(usage=None)
     provider.answer(CHAT, Reply(events=chunks))
@@ -106,8 +106,8 @@ def seen_by_the_rule(sdk: Any, monkeypatch: pytest.MonkeyPatch) -> list[tuple[An
         seen.append(of)
         return False
 
-    monkeypatch.setattr(patching, "tells_stream_usage", rule)
-    assert patching._tells_stream_usage(sdk) is False
+    monkeypatch.setattr(observation, "tells_stream_usage", rule)
+    assert observation._tells_stream_usage(sdk) is False
     return seen
 
 
