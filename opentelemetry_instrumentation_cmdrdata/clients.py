@@ -29,6 +29,7 @@ class _TrackedClient(Tracked):
         *,
         tracker_key: str | None = None,
         tracker_endpoint: str | None = None,
+        tracker_timeout: float | None = None,  # noqa: ARG002 - taken for those who come from cmdrdata-openai
         track_usage: bool = True,
         customer_id: str | None = None,
         default_headers: Mapping[str, str] | None = None,
@@ -62,6 +63,7 @@ class TrackedOpenAI(_Sync, OpenAI):
     Args:
         tracker_key: the CmdrData key. Default: what meters the process meters this client too.
         tracker_endpoint: the full URL to POST events to.
+        tracker_timeout: has no effect: no call waits for the delivery of its event, which times itself.
         track_usage: False makes no events.
         customer_id: who pays for calls that name nobody.
 

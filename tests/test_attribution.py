@@ -439,6 +439,16 @@ def test_two_accounts(chat: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
     assert sorted(len(events.wire) for events in deliveries.values()) == [1, 2]
 
 
+@pytest.mark.usefixtures("tracked_clients")
+def test_arguments_of_the_predecessor(chat: Provider, events: RecordedEvents) -> None:
+    """What `cmdrdata-openai` took makes a client here too, also of copies, and never reaches the SDK."""
+    with tracked(chat, events, tracker_timeout=10.0, track_usage=True, timeout=20.0) as sdk:
+        copy = sdk.with_options(max_retries=1)
+        create_of(copy)(**ARGUMENTS, customer_id="acme")
+        assert (20.0, 20.0) == (sdk.timeout, copy.timeout)
+    assert who(events.wire) == [("acme", None)]
+
+
 def test_a_tracker_key_that_cannot_be_used() -> None:
     """A malformed CmdrData key is refused when the client is made, and not printed."""
     from cmdrdata_exporter import ConfigurationError
