@@ -1,0 +1,103 @@
+"""
+The examples of the documentation run as they stand, and bill whom they say.
+
+A block that is headed `python` is run; one that shows what another package does is headed `py`, and is not.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+
+from cmdrdata_exporter import CmdrDataSpanExporter, exporter, faults
+from opentelemetry_instrumentation_cmdrdata import CmdrDataInstrumentor, patching
+from tests import replies
+from tests.metering import RecordedEvents
+from tests.provider import Provider, Reply
+
+ROOT = Path(__file__).parent.parent
+
+PAGES: dict[str, list[tuple[str, dict[str, Any]]]] = {
+    "README.md#who-pays": [("acme", {}), ("globex", {}), ("initech", {"plan": "pro"})],
+    "docs/customers.md": [
+        ("acme", {"plan": "pro"}),
+        ("acme", {"plan": "pro"}),
+        ("acme", {"plan": "pro"}),
+        ("globex", {}),
+        ("acme", {}),
+        ("acme", {}),
+        ("acme", {}),
+        ("acme", {}),
+        ("acme", {}),
+        ("globex", {}),
+        ("acme", {"user_endpoint": "chat-window", "seats": 5}),
+    ],
+    "docs/migration.md": [
+        ("customer-123", {"feature": "data_analysis"}),
+        ("customer-456", {"feature": "data_analysis"}),
+    ],
+}
+"""Of each page, or one of its sections, the customers and the metadata of the calls that its examples make."""
+
+FAULTS = {"docs/customers.md": {"metadata key endpoint": 1}}
+"""What the log says of the mistakes that a page shows."""
+
+
+@pytest.fixture
+def environment(
+    provider: Provider, events: RecordedEvents, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    """Where the examples call a provider on loopback, and every exporter keeps its events here."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-standin")
+    monkeypatch.setenv("OPENAI_BASE_URL", provider.url)
+    monkeypatch.setattr(exporter, "_delivery", lambda _: events)  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType] - of one event's settings
+    monkeypatch.setattr(patching, "_tracked_clients", False)
+    provider.answer("/v1/chat/completions", Reply(json=replies.CHAT))
+    CmdrDataSpanExporter()
+    yield
+    CmdrDataInstrumentor().uninstrument()
+    monkeypatch.undo()
+    patching.unpatch()
+
+
+def examples(page: str) -> str:
+    """Return the Python of a page, or of one of its sections, as one program that keeps the lines' numbers."""
+    path, _, section = page.partition("#")
+    program: list[str] = []
+    inside, here = False, not section
+    for line in (ROOT / path).read_text(encoding="utf-8").splitlines():
+        if line.startswith("## ") and section:
+            here = section == re.sub(r"\W+", "-", line[3:].lower())
+        fence = line.startswith("```")
+        program.append(line if inside and here and not fence else "")
+        inside = line == "```python" if fence else inside
+    return "\n".join(program)
+
+
+@pytest.mark.usefixtures("environment")
+@pytest.mark.parametrize("page", PAGES)
+def test_examples(page: str, provider: Provider, events: RecordedEvents) -> None:
+    """Every example runs as it stands, one after the other, and its calls are billed to whom it names."""
+    namespace: dict[str, Any] = {"__name__": "example"}
+    exec(compile(examples(page), page, "exec", dont_inherit=True), namespace)  # noqa: S102 - our own documentation
+    for value in namespace.values():
+        if isinstance(value, openai.OpenAI):
+            value.close()
+
+    assert PAGES[page] == [(event["customer_id"], own(event)) for event in events.wire]
+    assert FAULTS.get(page, {}) == dict(faults.counts)
+    faults.counts.clear()
+    assert not [customer for customer, _ in PAGES[page] if customer in str(provider.requests)]
+
+
+def own(event: dict[str, Any]) -> dict[str, Any]:
+    """Return the metadata of an event that the application gave."""
+    return {k: v for k, v in event["metadata"].items() if k in OWN}
+
+
+OWN = frozenset(key for page in PAGES.values() for _, metadata in page for key in metadata)
