@@ -456,3 +456,32 @@ def test_a_tracker_key_that_cannot_be_used() -> None:
     with pytest.raises(ConfigurationError, match="characters") as raised:
         TrackedOpenAI(api_key="sk-test", tracker_key="tk-short-secret")
     assert "secret" not in str(raised.value)
+
+
+WAYS = ("keyword", "client", "context", "default")
+
+
+@pytest.mark.parametrize("world", ["sync", "async"])
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(("case", "form"), [row for row in ROWS if str(row.id).endswith("-plain")])
+def test_every_way_for_every_method(  # noqa: PLR0917 - the matrix
+    case: Case, form: Form, way: str, world: str, provider: Provider, events: RecordedEvents
+) -> None:
+    """Each method is attributed by each of the ways, in both worlds."""
+    provider.answer(case.path, case.reply(form))
+    default = "acme" if way == "default" else None
+    exporter = CmdrDataSpanExporter(customer_id=default, delivery=events)
+    CmdrDataInstrumentor().instrument(exporter=exporter)
+    arguments = {**case.arguments, **({"customer_id": "acme"} if way == "keyword" else {})}
+    bound: Any = {attribution.HEADER: attribution.Attribution("acme")}
+    options = {"default_headers": bound} if way == "client" else {}
+    try:
+        if way == "context":
+            with customer_context("acme"):
+                make(world, provider, case.method, form, arguments, **options)
+        else:
+            make(world, provider, case.method, form, arguments, **options)
+    finally:
+        CmdrDataInstrumentor().uninstrument()
+    assert [event["customer_id"] for event in events.wire] == ["acme"]
+    assert "acme" not in str(provider.requests)
