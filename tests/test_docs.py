@@ -34,6 +34,8 @@ PAGES: dict[str, list[tuple[str, dict[str, Any]]]] = {
         ("acme", {}),
         ("acme", {}),
         ("acme", {}),
+        ("acme", {}),
+        ("acme", {}),
         ("globex", {}),
         ("acme", {"user_endpoint": "chat-window", "seats": 5}),
     ],
