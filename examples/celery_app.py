@@ -2,6 +2,7 @@
 Celery: a task's calls belong to the customer for whom the task was sent.
 
     pip install opentelemetry-instrumentation-cmdrdata openai celery
+    export CELERY_BROKER_URL=...
     opentelemetry-instrument celery --workdir examples --app celery_app worker
 
 and, in whatever sends tasks:
@@ -16,7 +17,6 @@ functions below; without them no customer leaves the process, and each task can 
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import openai
@@ -27,7 +27,7 @@ from cmdrdata_exporter import customer_context, get_customer_context
 
 HEADER = "cmdrdata_customer_id"
 
-app = Celery("celery_app", broker=os.environ.get("CELERY_BROKER_URL", "memory://"))
+app = Celery("celery_app")
 client = openai.OpenAI()
 _running: dict[str, customer_context] = {}
 

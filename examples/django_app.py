@@ -1,23 +1,23 @@
 """
 Django: each request's calls belong to the customer whose token it carries.
 
-    pip install opentelemetry-instrumentation-cmdrdata openai django
-    DJANGO_SETTINGS_MODULE= opentelemetry-instrument python examples/django_app.py runserver --noreload
+    pip install opentelemetry-instrumentation-cmdrdata openai django uvicorn
+    opentelemetry-instrument uvicorn --app-dir examples django_app:app
     curl -H 'Authorization: Bearer token-of-acme' 'http://127.0.0.1:8000/ask?question=hello'
 
-A whole project in one file; what matters is `customer_middleware` and its line in MIDDLEWARE.
+A whole project in one file; what matters is `customer_middleware` and its line in MIDDLEWARE, which are the same for
+WSGI.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from inspect import iscoroutinefunction
 from typing import Any
 
 import openai
 from django.conf import settings
-from django.core.management import execute_from_command_line
+from django.core.asgi import get_asgi_application
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.urls import path
 from django.utils.decorators import sync_and_async_middleware
@@ -28,6 +28,7 @@ from cmdrdata_exporter import customer_context
 CUSTOMERS = {"Bearer token-of-acme": "acme", "Bearer token-of-globex": "globex"}
 
 client = openai.OpenAI()
+# Its connections belong to one event loop, which an ASGI server keeps; WSGI makes a new one for each async view.
 async_client = openai.AsyncOpenAI()
 
 
@@ -112,5 +113,4 @@ settings.configure(
     ROOT_URLCONF=__name__,
 )
 
-if __name__ == "__main__":
-    execute_from_command_line(sys.argv)
+app = get_asgi_application()

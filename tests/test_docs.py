@@ -56,7 +56,13 @@ def environment(
 ) -> Iterator[None]:
     """Where the examples call a provider on loopback, and every exporter keeps its events here."""
     monkeypatch.setenv("OPENAI_API_KEY", "sk-standin")
-    monkeypatch.setenv("OPENAI_BASE_URL", provider.url)
+    # The oldest SDK reads no base URL from the environment.
+    initialise: Any = openai.OpenAI.__init__
+
+    def initialise_on_loopback(self: Any, **options: Any) -> None:
+        initialise(self, **{"base_url": provider.url, **options})
+
+    monkeypatch.setattr(openai.OpenAI, "__init__", initialise_on_loopback)
     monkeypatch.setattr(exporter, "_delivery", lambda _: events)  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType] - of one event's settings
     monkeypatch.setattr(patching, "_tracked_clients", False)
     provider.answer("/v1/chat/completions", Reply(json=replies.CHAT))

@@ -19,13 +19,15 @@ from tests.metering import Meter
 
 @pytest.fixture
 def tasks(example: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """The example's application, its results kept in memory."""
+    """The example's application, its tasks and results kept in memory."""
     signals = (before_task_publish, task_prerun, task_postrun)
     before = [list(signal.receivers or ()) for signal in signals]
     # Each app has its own tasks, and every task of every other app of the process.
     monkeypatch.setattr(_state, "_on_app_finalizers", set())
     module = example("celery_app")
-    module.app.conf.update(result_backend="cache+memory://", worker_hijack_root_logger=False)
+    module.app.conf.update(
+        broker_url="memory://", result_backend="cache+memory://", worker_hijack_root_logger=False
+    )
     yield module
     assert {} == module._running
     for signal, receivers in zip(signals, before, strict=True):

@@ -6,10 +6,9 @@ from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
-import django
 import httpx
 import pytest
-from django.core.handlers.asgi import ASGIHandler
+from django.conf import empty, settings
 from django.core.handlers.wsgi import WSGIHandler
 from django.urls import clear_url_caches
 
@@ -20,13 +19,9 @@ from tests.metering import Meter
 
 
 @pytest.fixture
-def project(example: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def project(example: Callable[[str], ModuleType]) -> Iterator[Any]:
     """The example's project; Django has one configuration for each process."""
-    from django.conf import empty, settings
-
-    module = example("django_app")
-    django.setup(set_prefix=False)
-    yield module
+    yield example("django_app")
     clear_url_caches()
     settings._wrapped = empty
 
@@ -53,13 +48,15 @@ def test_event_loop(
         request.getfixturevalue("streaming")
     provider.expect(len(REQUESTS))
 
-    assert ["hello"] * 4 == ask_asgi(ASGIHandler(), path, REQUESTS, project.async_client)
+    assert ["hello"] * 4 == ask_asgi(project.app, path, REQUESTS, project.async_client)
     assert paid(*REQUESTS) == billed(meter)
 
 
-def test_view_of_the_other_kind(project: Any, provider: MeetingProvider, meter: Meter) -> None:
-    """A sync view below the event loop, in its thread, and an async view below WSGI see the customer."""
-    assert ["hello"] * 4 == ask_asgi(ASGIHandler(), "/ask", REQUESTS)
+def test_sync_view_below_the_event_loop(
+    project: Any, provider: MeetingProvider, meter: Meter
+) -> None:
+    """A sync view that the event loop has run by a thread sees the customer of its own request."""
+    assert ["hello"] * 4 == ask_asgi(project.app, "/ask", REQUESTS)
     assert paid(*REQUESTS) == billed(meter)
 
 
