@@ -26,7 +26,16 @@ from opentelemetry import trace
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
 from opentelemetry.sdk.trace import ReadableSpan
 
-from cmdrdata_exporter import CmdrDataSpanExporter, Settings, current_exporter, processes
+from cmdrdata_exporter import (
+    CmdrDataSpanExporter,
+    Settings,
+    clear_customer_context,
+    current_exporter,
+    customer_context,
+    get_customer_context,
+    processes,
+    set_customer_context,
+)
 from cmdrdata_exporter.identity import seam
 from opentelemetry_instrumentation_cmdrdata import open_calls, package
 from opentelemetry_instrumentation_cmdrdata.calls import SCOPE, Recorder
@@ -49,6 +58,11 @@ __all__ = [
     "TrackedOpenAI",
     "__version__",
     "bind_customer",
+    # Of `cmdrdata_exporter`, so that who comes from cmdrdata-openai changes one line.
+    "clear_customer_context",
+    "customer_context",
+    "get_customer_context",
+    "set_customer_context",
 ]
 
 
