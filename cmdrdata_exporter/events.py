@@ -226,6 +226,8 @@ def event_from_span(span: ReadableSpan, *, customer_id: str | None = None) -> Us
     known["request_model"] = request_model
     known["service_tier"] = _text(told.get("service_tier"))
     known["server_address"] = _text(told.get("server_address"))
+    # Of a customer that was named and cannot be billed, why: for whoever assigns the event.
+    known["customer_refused"] = _text(told.get("refused"))
     if context is not None:
         known["trace_id"] = format_trace_id(context.trace_id)
         known["span_id"] = format_span_id(context.span_id)

@@ -206,7 +206,9 @@ def test_odd_customers(customer_id: Any, reason: str, chat: Provider, meter: Met
     with client(chat) as sync, customer_context("context"):
         create_of(sync)(**ARGUMENTS, customer_id=customer_id)
         assert create_of(bind_customer(sync, customer_id))(**ARGUMENTS)
-    assert who(meter.events()) == [(None, None), (None, None)]
+    events = meter.events()
+    assert who(events) == [(None, None), (None, None)]
+    assert [event["metadata"]["customer_refused"] for event in events] == [reason, reason]
     assert dict(faults.counts) == {f"customer id {reason}": 2}
     faults.counts.clear()
 
