@@ -1,7 +1,7 @@
 """
 What the seam sees: the request that the SDK is about to make, and what it returns or raises.
 
-Each function is guarded: a fault of ours is counted, and the application's call goes on as if we were not there.
+What fails in here is guarded: a fault of ours is counted, and the application's call goes on as if we were not there.
 """
 
 from __future__ import annotations
