@@ -45,6 +45,9 @@ class _Events:
     def flush(self, timeout: float) -> bool:  # noqa: ARG002 - the protocol's
         return True
 
+    def shutdown(self, timeout: float) -> None:
+        """Nothing ever waits here."""
+
 
 @dataclass
 class Installed:

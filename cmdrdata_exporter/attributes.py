@@ -106,6 +106,8 @@ USAGE_PREFIX = "cmdrdata.usage."
 
 # What only the bill needs
 EVENT_ID = "cmdrdata.event.id"
+EVENT_REMEMBER = "cmdrdata.event.remember"
+"""Seconds in which an event of this id may come again, after its delivery too, and is the same one."""
 USAGE_STATUS = "cmdrdata.usage_status"
 RETRY_COUNT = "cmdrdata.request.retry_count"
 DETAIL_PREFIX = "cmdrdata.detail."
@@ -129,6 +131,7 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "refused": (CUSTOMER_REFUSED,),
     "error_code": (ERROR_CODE,),
     "event_id": (EVENT_ID,),
+    "remember": (EVENT_REMEMBER,),
     "usage_status": (USAGE_STATUS,),
     "retry_count": (RETRY_COUNT,),
 }

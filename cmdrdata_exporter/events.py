@@ -130,6 +130,8 @@ class UsageEvent(NamedTuple):
     error_type: str | None = None
     error_code: str | None = None
     error_message: str | None = None
+    remember: int = 0
+    """For how many seconds the same event may be seen again, and must be known by its id."""
     renamed: tuple[str, ...] = ()
     """The user's keys that collided with reserved ones and are sent as `user_<key>`."""
 
@@ -259,6 +261,9 @@ def event_from_span(span: ReadableSpan, *, customer_id: str | None = None) -> Us
         error_type=error_type(told.get("error_type"), error_code) if failed else None,
         error_code=error_code,
         error_message=scrubbed(span.status.description or "") or None if failed else None,
+        remember=_remembered(
+            told.get("remember"), ours=scope is not None and scope.name == OUR_SCOPE
+        ),
         renamed=renamed,
     )
 
@@ -409,6 +414,17 @@ def _event_id(value: object) -> str | None:
     if isinstance(value, str) and 0 < len(value) <= 64 and value.isascii() and value.isprintable():
         return value
     return None
+
+
+_SEEN_AGAIN = 24 * 3600
+"""Seconds in which a span of a pipeline may come a second time, through another processor or process."""
+
+
+def _remembered(seconds: object, *, ours: bool) -> int:
+    """Return for how long an event must be known by its id: one of ours, whose id is random, comes once only."""
+    if type(seconds) is int and 0 <= seconds < 2**31:
+        return seconds
+    return 0 if ours else _SEEN_AGAIN
 
 
 def _text(value: object) -> str | None:

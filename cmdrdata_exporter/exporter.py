@@ -6,11 +6,13 @@ import functools
 import logging
 import math
 import os
+import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Literal
 
 from opentelemetry.sdk.trace import ReadableSpan
@@ -20,12 +22,15 @@ from cmdrdata_exporter import faults, processes, unattributed
 from cmdrdata_exporter.attributes import OUR_SCOPE
 from cmdrdata_exporter.customer import take_from_baggage
 from cmdrdata_exporter.delivery import Delivery, Header
+from cmdrdata_exporter.delivery.directory import Directory, UnsafeDirectoryError
+from cmdrdata_exporter.delivery.drainer import SENDERS, Options
+from cmdrdata_exporter.delivery.durable import DurableDelivery
 from cmdrdata_exporter.delivery.http import Client
 from cmdrdata_exporter.delivery.local import LocalDelivery
 from cmdrdata_exporter.delivery.memory import MemoryDelivery
 from cmdrdata_exporter.events import UsageEvent, encode, event_from_span
 from cmdrdata_exporter.identity import Calls, seam
-from cmdrdata_exporter.settings import Settings
+from cmdrdata_exporter.settings import ConfigurationError, Settings
 from cmdrdata_exporter.version import USER_AGENT
 
 _logger = logging.getLogger("cmdrdata")
@@ -53,6 +58,8 @@ class CmdrDataSpanExporter(SpanExporter):
         account: a name for the account behind the key.
         customer_id: who pays for calls that name no customer.
         unattributed: `hold` keeps events without a customer, `send` posts them with `customer_id: null`.
+        spool_dir: where events are kept until they are delivered.
+        shutdown_timeout: seconds that `shutdown` and the exit of the process wait for deliveries, in all.
         delivery: takes the events, instead of the delivery that the settings ask for.
         of_process: whether it meters the calls of this process that no other exporter is named for.
 
@@ -68,18 +75,22 @@ class CmdrDataSpanExporter(SpanExporter):
         account: str | None = None,
         customer_id: str | None = None,
         unattributed: Literal["hold", "send"] | None = None,
+        spool_dir: str | os.PathLike[str] | None = None,
+        shutdown_timeout: float = SHUTDOWN_TIMEOUT,
         delivery: Delivery | None = None,
         of_process: bool = True,
     ) -> None:
-        global _latest
+        global _latest, _timeout
         self.settings = Settings.read(
             api_key=api_key,
             endpoint=endpoint,
             account=account,
             customer_id=customer_id,
             unattributed=unattributed,
+            spool_dir=spool_dir,
         )
         self._delivery = delivery or _delivery(self.settings)
+        self._shutdown_timeout = shutdown_timeout
         self._shut_down = False
         self._calls = Calls()
         self.passed_over: Counter[str] = Counter()
@@ -94,6 +105,7 @@ class CmdrDataSpanExporter(SpanExporter):
         if of_process:
             with _lock:
                 _latest = self
+                _timeout = shutdown_timeout
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Record the charges among `spans`. Spans of our own instrumentation were recorded when their call ended."""
@@ -144,7 +156,8 @@ class CmdrDataSpanExporter(SpanExporter):
             )
         if event.customer_id is None:
             unattributed.note(held=self.settings.unattributed == "hold")
-        self._delivery.record(event.id, _header(event), encode(event))
+        hold = self.settings.unattributed == "hold"
+        self._delivery.record(event.id, _header(event, hold=hold), encode(event))
 
     def _pass_over(self, scope: str) -> None:
         self.passed_over[scope] += 1
@@ -159,10 +172,14 @@ class CmdrDataSpanExporter(SpanExporter):
         return self._delivery.flush(timeout_millis / 1000)
 
     def shutdown(self) -> None:
-        """Deliver for at most five seconds. Later `export`s are refused; calls that end later are still metered."""
+        """
+        Deliver for at most five seconds; what is left stays on the disk, for the next process.
+
+        Later `export`s are refused; calls that end later are still metered.
+        """
         if not self._shut_down:
             self._shut_down = True
-            _wait(self._delivery.flush)
+            _wait(self._delivery.shutdown, self._shutdown_timeout)
 
 
 def current_exporter() -> CmdrDataSpanExporter:
@@ -171,21 +188,25 @@ def current_exporter() -> CmdrDataSpanExporter:
 
 
 _latest: CmdrDataSpanExporter | None = None
-_deliveries: dict[Settings, LocalDelivery | MemoryDelivery] = {}
+_timeout = SHUTDOWN_TIMEOUT
+"""Seconds that the exit of the process waits."""
+_Built = DurableDelivery | LocalDelivery | MemoryDelivery
+_Destination = tuple[str, ...]
+_deliveries: dict[_Destination, _Built] = {}
 _lock = threading.RLock()
 _waited = 0.0
 """Seconds that the end of the process has waited so far."""
 _waited_until = -math.inf
 
 
-def _wait(wait: Callable[[float], object]) -> None:
+def _wait(wait: Callable[[float], object], timeout: float) -> None:
     """Call `wait` with what is left of the seconds that an end of the process may take."""
     global _waited, _waited_until
     began = time.monotonic()
     if began - _waited_until > _ONE_END:
         _waited = 0.0
     try:
-        wait(max(0.0, SHUTDOWN_TIMEOUT - _waited))
+        wait(max(0.0, timeout - _waited))
     finally:
         _waited_until = time.monotonic()
         _waited += _waited_until - began
@@ -196,7 +217,7 @@ def _close_deliveries() -> None:
     with ExitStack() as stack:
         # Each is closed, whatever comes of the others.
         for delivery in _deliveries.values():
-            stack.callback(_wait, delivery.close)
+            stack.callback(_wait, delivery.close, _timeout)
 
 
 # When this module is imported, so that it runs after whatever ends calls and spans at the exit.
@@ -209,46 +230,83 @@ def _after_fork_in_child() -> None:
     _lock = threading.RLock()
 
 
-os.register_at_fork(after_in_child=_after_fork_in_child)
+processes.in_forked_child(_after_fork_in_child)
 
 
-def _delivery(settings: Settings) -> LocalDelivery | MemoryDelivery:
-    """Return the delivery for `settings`, the same one for the same settings, so that two exporters share it."""
+def _delivery(settings: Settings) -> Delivery:
+    """Return the delivery of a destination, the same one for the same destination, so that two exporters share it."""
+    if settings.spool_dir is None:
+        return LocalDelivery()  # Metering is switched off: it will get nothing.
+    destination = str(settings.spool_dir), settings.endpoint or "", settings.account
     with _lock:
-        if settings in _deliveries:
-            return _deliveries[settings]
-        hold = settings.unattributed == "hold"
-        if settings.endpoint is None:
-            delivery = LocalDelivery()
-            if settings.enabled:
-                _logger.warning(
-                    "Neither CMDRDATA_API_KEY nor CMDRDATA_ENDPOINT is set: usage events stay in the memory of this "
-                    "process and end with it"
-                )
-        else:
-            client = Client(
-                settings.endpoint,
-                settings.read_key,
-                USER_AGENT,
-                # One more for a flush that sends itself.
-                connections=_SENDERS + 1,
-                clock=time.time,
-                proxy=settings.proxy,
+        if destination not in _deliveries:
+            _deliveries[destination] = _build(settings)
+            _logger.info(
+                "CmdrData usage metering: destination %s, %s, events without a customer are %s",
+                settings.destination,
+                _kept(_deliveries[destination]),
+                "held" if settings.unattributed == "hold" else "sent with customer_id null",
             )
-            delivery = MemoryDelivery(
-                client.post, reset=client.reset, hold_unattributed=hold, senders=_SENDERS
-            )
-        _logger.info(
-            "CmdrData usage metering: destination %s, events without a customer are %s%s",
-            settings.destination,
-            "held" if hold else "sent with customer_id null",
-            "" if settings.enabled else ", disabled by CMDRDATA_ENABLED=false",
+        return _deliveries[destination]
+
+
+def _build(settings: Settings) -> _Built:
+    """
+    Return a delivery that keeps events on the disk or, where nothing can be written, in memory.
+
+    Raises:
+        ConfigurationError: the directory must not be used.
+    """
+    client = None
+    if settings.endpoint is not None:
+        client = Client(
+            settings.endpoint,
+            settings.read_key,
+            USER_AGENT,
+            connections=SENDERS,
+            clock=time.time,
+            proxy=settings.proxy,
         )
-        _deliveries[settings] = delivery
-        return delivery
+    spool = settings.spool_dir or Path()
+    try:
+        directory = Directory.prepare(spool, settings.endpoint, settings.account)
+    except UnsafeDirectoryError as error:
+        raise ConfigurationError(f"the spool directory cannot be used: {error}") from None
+    except OSError as error:
+        _logger.warning(
+            "The spool directory %s cannot be used (%s): usage events are kept in memory, and what is not delivered "
+            "when this process ends goes to its log. Set CMDRDATA_SPOOL_DIR to a directory that can be written",
+            spool,
+            error.strerror or error,
+        )
+        if client is None:
+            return LocalDelivery()
+        return MemoryDelivery(client.post, reset=client.reset, senders=_SENDERS)
+    delivery = DurableDelivery(
+        directory,
+        Options(
+            post=None if client is None else client.post,
+            reset=(lambda: None) if client is None else client.reset,
+            hold_ambiguous=settings.ambiguous == "hold",
+            probe_interval=settings.probe_interval,
+        ),
+        fsync=settings.durability == "fsync",
+    )
+    # uWSGI loads the application in a process whose threads never run, and which must not keep others from draining.
+    if "uwsgi" not in sys.modules:
+        delivery.start()
+    return delivery
 
 
-def _header(event: UsageEvent) -> Header:
+def _kept(delivery: _Built) -> str:
+    return (
+        f"kept in {delivery.directory.path}"
+        if isinstance(delivery, DurableDelivery)
+        else "kept in memory"
+    )
+
+
+def _header(event: UsageEvent, *, hold: bool) -> Header:
     return Header(
         customer=event.customer_id,
         model=event.model,
@@ -261,6 +319,8 @@ def _header(event: UsageEvent) -> Header:
             **event.usage,
         },
         day=_day(event.timestamp // 86400),
+        hold=hold and event.customer_id is None,
+        remember=event.remember,
     )
 
 

@@ -25,13 +25,31 @@ class Renewable(Protocol):
         ...
 
 
+class Parkable(Protocol):
+    """What must be at rest while its process is forked."""
+
+    def before_fork(self) -> None:
+        """Come to rest, in the thread that forks."""
+        ...
+
+    def after_fork_in_parent(self) -> None:
+        """Go on. In the child `forked` is called instead."""
+        ...
+
+
 _renewables: weakref.WeakSet[Renewable] = weakref.WeakSet()
+_parkables: weakref.WeakSet[Parkable] = weakref.WeakSet()
 _at_exit: dict[Callable[[], None], int] = {}
 
 
 def renew_after_fork(renewable: Renewable) -> None:
     """Have `renewable.forked()` called in each forked child, for as long as it lives."""
     _renewables.add(renewable)
+
+
+def park_for_fork(parkable: Parkable) -> None:
+    """Have `parkable` at rest whenever this process is forked, for as long as it lives."""
+    _parkables.add(parkable)
 
 
 def at_exit(function: Callable[[], None], priority: int) -> None:
@@ -54,12 +72,30 @@ def _finalize_in_child(_: object) -> None:
         multiprocessing.util.Finalize(None, function, exitpriority=priority)
 
 
+def _before_fork() -> None:
+    for parkable in list(_parkables):
+        parkable.before_fork()
+
+
+def _after_fork_in_parent() -> None:
+    for parkable in list(_parkables):
+        parkable.after_fork_in_parent()
+
+
 def _after_fork_in_child() -> None:
     for renewable in list(_renewables):
         renewable.forked()
 
 
-os.register_at_fork(after_in_child=_after_fork_in_child)
+def in_forked_child(function: Callable[[], None]) -> None:
+    """Have `function` called in each forked child."""
+    if hasattr(os, "register_at_fork"):  # not on Windows, where nothing is forked
+        os.register_at_fork(after_in_child=function)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent)
+in_forked_child(_after_fork_in_child)
 # A child forgets the finalizers of its parent, then calls this, then runs.
 # https://github.com/python/cpython/blob/v3.12.1/Lib/multiprocessing/process.py#L296-L347
 multiprocessing.util.register_after_fork(at_exit, _finalize_in_child)

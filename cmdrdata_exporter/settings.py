@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -49,6 +50,30 @@ comes with incoming requests: whoever calls the application may name any custome
 CMDRDATA_UNATTRIBUTED = "CMDRDATA_UNATTRIBUTED"
 """`hold` keeps events without a customer, `send` posts them with `customer_id: null`. Default: `hold`."""
 
+CMDRDATA_AMBIGUOUS = "CMDRDATA_AMBIGUOUS"
+"""
+What becomes of an event that the backend may have accepted unseen, because the answer was lost: `retry` sends it again
+under the same key, `hold` keeps it until someone decides. Default: `retry`.
+"""
+
+CMDRDATA_SPOOL_DIR = "CMDRDATA_SPOOL_DIR"
+"""
+Where events are kept until they are delivered: a directory on a local disk that belongs to this user. Default:
+`$XDG_STATE_HOME/cmdrdata`, else `~/.local/state/cmdrdata`.
+"""
+
+CMDRDATA_DURABILITY = "CMDRDATA_DURABILITY"
+"""
+What a call waits for: `process` keeps its event when the process dies, and all but those of the last quarter of a
+second when the host does; `fsync` keeps it in both cases, for the time that the disk takes. Default: `process`.
+"""
+
+CMDRDATA_PROBE_INTERVAL = "CMDRDATA_PROBE_INTERVAL"
+"""
+Seconds until a backend that refuses the key is asked again; each further time it is asked later, up to five minutes.
+1 to 300. Default: 60.
+"""
+
 CMDRDATA_STREAM_USAGE = "CMDRDATA_STREAM_USAGE"
 """
 Whether streamed chats and completions are asked to tell their usage (`stream_options.include_usage`), where the
@@ -83,6 +108,11 @@ class Settings:
     enabled: bool = True
     customer_id: str | None = None
     unattributed: str = "hold"
+    ambiguous: str = "retry"
+    spool_dir: Path | None = None
+    """Where the directories of all destinations are; None where metering is switched off."""
+    durability: str = "process"
+    probe_interval: float = 60.0
     stream_usage: str = "auto"
     baggage_key: str | None = None
     """Where in the Baggage the customer is, if it is to be taken from there."""
@@ -117,6 +147,7 @@ class Settings:
         account: str | None = None,
         customer_id: str | None = None,
         unattributed: str | None = None,
+        spool_dir: str | os.PathLike[str] | None = None,
     ) -> Settings:
         """
         Read the settings from `environ` (default: the process's environment); arguments prevail.
@@ -179,6 +210,7 @@ class Settings:
         if customer is not None:
             _check_id(customer_name, customer)
 
+        _, spool = given(CMDRDATA_SPOOL_DIR, None if spool_dir is None else os.fspath(spool_dir))
         return cls(
             api_key=key,
             api_key_file=None if key_file is None else Path(key_file),
@@ -187,6 +219,10 @@ class Settings:
             account=account or "default",
             customer_id=customer,
             unattributed=_choice(given(CMDRDATA_UNATTRIBUTED, unattributed), ("hold", "send")),
+            ambiguous=_choice(given(CMDRDATA_AMBIGUOUS), ("retry", "hold")),
+            spool_dir=_default_spool(variables) if spool is None else Path(spool),
+            durability=_choice(given(CMDRDATA_DURABILITY), ("process", "fsync")),
+            probe_interval=_seconds(given(CMDRDATA_PROBE_INTERVAL), 60.0, 1.0, 300.0),
             stream_usage=stream_usage,
             baggage_key=baggage_key,
         )
@@ -211,6 +247,29 @@ def _choice(setting: tuple[str, str | None], choices: tuple[str, ...]) -> str:
     if choice not in choices:
         raise ConfigurationError(f"{name} is {value!r}; expected one of: {', '.join(choices)}")
     return choice
+
+
+def _seconds(setting: tuple[str, str | None], default: float, least: float, most: float) -> float:
+    name, value = setting
+    if value is None:
+        return default
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = math.nan
+    if not least <= seconds <= most:
+        raise ConfigurationError(
+            f"{name} is {value!r}; expected is a number of seconds from {least:.0f} to {most:.0f}"
+        )
+    return seconds
+
+
+def _default_spool(variables: Mapping[str, str]) -> Path:
+    """Return where the state of programs belongs: https://specifications.freedesktop.org/basedir-spec/latest/."""
+    state = variables.get("XDG_STATE_HOME", "")
+    # A relative path is to be ignored.
+    base = Path(state) if state.startswith("/") else Path("~/.local/state")
+    return base / "cmdrdata"
 
 
 def _baggage_key(setting: tuple[str, str | None]) -> str | None:

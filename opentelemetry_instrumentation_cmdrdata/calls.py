@@ -414,6 +414,7 @@ class Call:
             told = reading.reported or any(name.startswith(semconv.UNIT_PREFIX) for name in billed)
             billed.setdefault(semconv.USAGE_STATUS, "reported" if told else "missing")
             billed[semconv.EVENT_ID] = key.event_id(part)
+            billed[semconv.EVENT_REMEMBER] = jobs.REMEMBERED
             self._record(billed, outcome)
 
     def _record(self, attributes: Attributes, outcome: _Outcome) -> None:

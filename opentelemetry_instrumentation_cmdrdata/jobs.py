@@ -9,7 +9,6 @@ which is made of the host and the job's own id: whoever bills the same job bills
 from __future__ import annotations
 
 import hashlib
-import os
 import threading
 import time
 from collections import OrderedDict
@@ -17,13 +16,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from cmdrdata_exporter import faults
+from cmdrdata_exporter import faults, processes
 from opentelemetry_instrumentation_cmdrdata.usage import Attributes
 
 CAPACITY = 10_000
 """Jobs that are remembered."""
 LONGEST_AGE = 7 * 24 * 3600.0
 """Seconds that a job is remembered. Batches take up to a day, fine-tuning may take several."""
+REMEMBERED = 400 * 24 * 3600
+"""Seconds in which the event of a job is known by its id, wherever and whenever the job is polled again."""
 
 
 class Key(NamedTuple):
@@ -118,4 +119,4 @@ def _report(forgotten: list[Job]) -> None:
 known = Jobs()
 """The jobs of this process."""
 
-os.register_at_fork(after_in_child=known.forked)
+processes.in_forked_child(known.forked)

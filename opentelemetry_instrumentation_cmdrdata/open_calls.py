@@ -13,7 +13,7 @@ import threading
 import weakref
 from typing import Protocol
 
-from cmdrdata_exporter import faults
+from cmdrdata_exporter import faults, processes
 
 
 class OpenCall(Protocol):
@@ -118,4 +118,4 @@ def _after_fork_in_child() -> None:
     _dropped = _ending = None
 
 
-os.register_at_fork(after_in_child=_after_fork_in_child)
+processes.in_forked_child(_after_fork_in_child)

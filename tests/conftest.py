@@ -32,19 +32,24 @@ def no_certificates() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def clean_state(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def clean_state(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
     """No variable of the caller, no exporter of another test, and none of our faults left unseen."""
     for name in list(os.environ):
         if name.startswith(("CMDRDATA_", "OTEL_", "OPENAI_", "AZURE_")) or name.lower() in PROXIES:
             monkeypatch.delenv(name)
+    monkeypatch.setenv("CMDRDATA_SPOOL_DIR", str(tmp_path_factory.mktemp("spool")))
     monkeypatch.setattr(exporter, "_latest", None)
-    monkeypatch.setattr(exporter, "_deliveries", {})
+    monkeypatch.setattr(exporter, "_deliveries", deliveries := {})
     monkeypatch.setattr(exporter, "_waited", 0.0)
     monkeypatch.setattr(jobs, "known", jobs.Jobs())
     monkeypatch.setattr(unattributed, "note", unattributed.Unattributed().note)
     monkeypatch.setattr(customer, "_baggage_key", None)
     faults.counts.clear()
     yield
+    for delivery in deliveries.values():
+        delivery.close(0)
     assert dict(faults.counts) == {}, (
         "a fault of ours was only logged; a test that provokes one clears the counts"
     )

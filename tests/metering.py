@@ -39,6 +39,9 @@ class RecordedEvents:
         """Nothing ever waits here."""
         return True
 
+    def shutdown(self, timeout: float) -> None:
+        """Nothing ever waits here."""
+
     @property
     def wire(self) -> list[dict[str, Any]]:
         """The events as they would be posted."""

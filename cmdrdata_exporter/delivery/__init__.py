@@ -2,7 +2,18 @@
 How an event gets from this process to the backend.
 
 Everything here knows bytes, an id and a small header; nothing here knows a span.
-A `Delivery` is all the exporter sees: two methods.
+A `Delivery` is all the exporter sees. The one that counts is `durable`, made of parts that can each be read alone:
+
+| part | does | knows |
+|---|---|---|
+| `journal` | one append-only file per process, which an event is in before `record` returns | bytes |
+| `ledger` | a SQLite database that knows where every event is | events by id |
+| `drainer` | imports journals, hands due events to senders, commits what became of them | states and times |
+| `http` | one POST, and what its answer means | the wire |
+
+`directory` is where their files are, `records` what is in them, `gate` when anything may be sent, `reading` what a
+command may know of a ledger.
+Where nothing can be written, `memory` and `local` keep what they can.
 """
 
 from __future__ import annotations
@@ -10,6 +21,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
+
+FOR_EVER = -1
+"""As a number of seconds: always."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +39,14 @@ class Header:
     """What was used: `input_tokens`, `output_tokens` and the other units of the event."""
     day: str
     """The UTC day of the event, `2026-11-21`."""
+    hold: bool = False
+    """Keep it until a command assigns a customer: its body begins with `UNASSIGNED` then."""
+    remember: int = 0
+    """For how many seconds after its delivery the id may come again and must be known. 0: never."""
+
+
+UNASSIGNED = b'{"customer_id":null,'
+"""How the body of an event without a customer begins; assigning one replaces the null and nothing else."""
 
 
 class Event(NamedTuple):
@@ -44,4 +66,8 @@ class Delivery(Protocol):
 
     def flush(self, timeout: float) -> bool:
         """Try to deliver what was recorded so far within `timeout` seconds; say whether nothing is left to send."""
+        ...
+
+    def shutdown(self, timeout: float) -> None:
+        """Deliver what can be within `timeout` seconds, since the exporter ends. Events may come all the same."""
         ...

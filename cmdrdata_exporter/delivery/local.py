@@ -40,5 +40,8 @@ class LocalDelivery:
         """See `Delivery.flush`."""
         return True
 
+    def shutdown(self, timeout: float) -> None:
+        """See `Delivery.shutdown`."""
+
     def close(self, timeout: float) -> None:
         """End with the process, as announced."""

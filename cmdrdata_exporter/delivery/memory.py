@@ -8,7 +8,6 @@ waits for it a few seconds, then writes what is left to the log, one recoverable
 from __future__ import annotations
 
 import contextvars
-import json
 import logging
 import random
 import threading
@@ -19,6 +18,7 @@ from collections.abc import Callable
 from cmdrdata_exporter import faults, processes
 from cmdrdata_exporter.delivery import Event, Header
 from cmdrdata_exporter.delivery.http import Outcome, Verdict
+from cmdrdata_exporter.delivery.records import line
 
 _Line = tuple[int, str, tuple[object, ...]]
 """What is to be logged: level, message and its arguments. It is logged without the lock, since a handler may wait."""
@@ -45,7 +45,6 @@ class MemoryDelivery:
     Args:
         post: sends one event.
         reset: what a forked child does before it sends its own events.
-        hold_unattributed: keep events without a customer instead of sending them.
         capacity: how many events are kept at most, of those to be sent, held and refused each; others go to the log.
         senders: how many threads send.
         clock: returns monotonic seconds.
@@ -56,14 +55,12 @@ class MemoryDelivery:
         post: Post,
         *,
         reset: Callable[[], None] = lambda: None,
-        hold_unattributed: bool = True,
         capacity: int = 10_000,
         senders: int = 4,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._post = post
         self._reset = reset
-        self._hold_unattributed = hold_unattributed
         self._capacity = capacity
         self._senders = senders
         self._clock = clock
@@ -107,7 +104,7 @@ class MemoryDelivery:
         lines: list[_Line] = []
         with self._changed:
             self._counts["recorded"] += 1
-            if header.customer is None and self._hold_unattributed:
+            if header.hold:
                 self.held.append(event)
                 if len(self.held) > self._capacity:
                     lines = self._write_off([self.held.popleft()], "too many are held")
@@ -143,6 +140,10 @@ class MemoryDelivery:
                     continue
                 event = self._take()
             self._send(event, remaining)
+
+    def shutdown(self, timeout: float) -> None:
+        """See `Delivery.shutdown`."""
+        self.flush(timeout)
 
     def close(self, timeout: float) -> None:
         """
@@ -185,13 +186,9 @@ class MemoryDelivery:
             return []
         self._counts["logged"] += len(events)
         title = "%d usage events are %s (%s). One line each follows:"
-        line = '{"cmdrdata": "%s", "id": %s, "event": %s}'
         return [
             (logging.ERROR, title, (len(events), state, reason)),
-            *(
-                (logging.ERROR, line, (state, json.dumps(event.id), event.body.decode()))
-                for event in events
-            ),
+            *((logging.ERROR, "%s", (line(state, event.id, event.body),)) for event in events),
         ]
 
     def _start_senders(self) -> None:

@@ -41,6 +41,9 @@ class CountedEvents:
         """Nothing ever waits here."""
         return True
 
+    def shutdown(self, timeout: float) -> None:
+        """Nothing ever waits here."""
+
 
 events = CountedEvents()
 

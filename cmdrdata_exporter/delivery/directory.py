@@ -1,0 +1,234 @@
+"""
+The directory of one destination: whose it is, and what its files are called.
+
+    <spool>/<account>-<digest>/
+        destination.json   which endpoint and account, for the commands; never a key
+        lock               held by the process that drains
+        ledger.db          SQLite, with ledger.db-wal and ledger.db-shm
+        *.journal          one per process that recorded something lately
+
+Directories have mode 0700 and files 0600. Whatever belongs to someone else is refused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import stat
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+LOCAL = "local"
+"""The destination of events that stay on this host."""
+LEDGER = "ledger.db"
+LOCK = "lock"
+DESCRIPTION = "destination.json"
+JOURNAL = ".journal"
+
+_NETWORK = re.compile(
+    r"nfs\d?|cifs|smb\d?|smbfs|9p|afs|ceph|glusterfs|lustre|beegfs|fuse\.(sshfs|s3fs|gcsfuse|ceph.*|glusterfs)"
+)
+"""File systems on which neither locks nor SQLite's shared memory can be relied on."""
+
+
+class UnsafeDirectoryError(ValueError):
+    """A directory that must not be used: someone else's, a link, or on a network file system."""
+
+
+def name_of(endpoint: str | None, account: str) -> str:
+    """Return the name of a destination's directory: the same for the same endpoint and account."""
+    if endpoint is None:
+        return LOCAL
+    readable = re.sub(r"[^A-Za-z0-9._-]", "_", account)[:40].lstrip(".")
+    digest = hashlib.sha256(f"{endpoint}\n{account}".encode()).hexdigest()[:12]
+    return f"{readable or 'account'}-{digest}"
+
+
+class Directory:
+    """
+    One destination's directory. Made by `prepare` or, for what only reads, by its path.
+
+    Args:
+        path: where it is.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def prepare(cls, spool: Path, endpoint: str | None, account: str) -> Directory:
+        """
+        Make the directory of a destination, or check that the one that is there may be used.
+
+        Args:
+            spool: the directory that holds those of all destinations.
+            endpoint: where events are posted; None for `local`.
+            account: the name of the account there.
+
+        Raises:
+            UnsafeDirectoryError: it must not be used.
+            OSError: it cannot be made or written.
+        """
+        if sys.platform == "win32":
+            raise UnsafeDirectoryError("Windows is not supported; Linux and macOS are")
+        spool = spool.expanduser().absolute()
+        spool.parent.mkdir(parents=True, exist_ok=True)
+        _make(spool)
+        directory = cls(spool / name_of(endpoint, account))
+        _make(directory.path)
+        if stat.S_IMODE(directory.path.lstat().st_mode) != 0o700:
+            directory.path.chmod(0o700)
+        if not os.access(directory.path, os.R_OK | os.W_OK | os.X_OK):
+            raise PermissionError(f"{directory.path} cannot be written")
+        directory.describe(endpoint, account)
+        return directory
+
+    def describe(self, endpoint: str | None, account: str) -> None:
+        """Write down which destination this is, for whoever looks at the directory."""
+        description = self.path / DESCRIPTION
+        if description.exists():
+            return
+        # A query may hold what is nobody's business.
+        shown = None if endpoint is None else endpoint.partition("?")[0]
+        temporary = self.path / f"{DESCRIPTION}.{os.getpid()}"
+        with os.fdopen(self.create(temporary.name), "w") as file:
+            json.dump({"endpoint": shown, "account": account}, file)
+        temporary.rename(description)
+
+    def check(self) -> None:
+        """
+        Make sure that it is still there and ours, making it anew where it is gone.
+
+        Raises:
+            UnsafeDirectoryError: it is something else now.
+            OSError: it cannot be made.
+        """
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make(self.path.parent)
+        _make(self.path)
+
+    def create(self, name: str) -> int:
+        """Create a file of ours and return its descriptor, for writing at its end."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+        return os.open(self.path / name, flags, 0o600)
+
+    def open_or_create(self, name: str) -> int:
+        """Open a file of ours that may be there already."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        return os.open(self.path / name, flags, 0o600)
+
+    def try_to_lead(self) -> int | None:
+        """Return the descriptor of the lock if this process has it now; None where another one has it."""
+        descriptor = self.open_or_create(LOCK)
+        if not lock(descriptor):
+            os.close(descriptor)
+            return None
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
+        return descriptor
+
+    def leader(self) -> int | None:
+        """Return the id of the process that drains, None where none does. For commands."""
+        try:
+            descriptor = os.open(self.path / LOCK, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return None
+        try:
+            if lock(descriptor, shared=True):
+                return None
+            text = os.pread(descriptor, 32, 0).strip()
+            return int(text) if text.isdigit() else 0
+        finally:
+            os.close(descriptor)
+
+    def journals(self) -> list[Path]:
+        """Return the journals, the oldest first."""
+        with os.scandir(self.path) as entries:
+            names = sorted(entry.name for entry in entries if entry.name.endswith(JOURNAL))
+        return [self.path / name for name in names]
+
+    def size(self) -> int:
+        """Return how many bytes all of its files have."""
+        total = 0
+        with os.scandir(self.path) as entries:
+            for entry in entries:
+                with contextlib.suppress(OSError):  # gone meanwhile
+                    total += entry.stat(follow_symlinks=False).st_size
+        return total
+
+    def sync(self) -> None:
+        """Make the names in it survive a crash of the host."""
+        descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def destinations(spool: Path) -> Iterator[tuple[Directory, str | None, str]]:
+    """Yield the directories of all destinations under `spool`, each with its endpoint and account."""
+    spool = spool.expanduser()
+    for description in sorted(spool.glob(f"*/{DESCRIPTION}")):
+        with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+            content = json.loads(description.read_text())
+            yield Directory(description.parent), content["endpoint"], content["account"]
+
+
+def lock(descriptor: int, *, shared: bool = False) -> bool:
+    """Say whether the lock of an open file could be had at once. It ends when its last descriptor is closed."""
+    import fcntl  # not where Windows, which has none, must get as far as to be refused
+
+    try:
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _make(path: Path) -> None:
+    """Make a directory that is ours alone, or check the one that is there."""
+    with contextlib.suppress(FileExistsError):
+        path.mkdir(mode=0o700)
+    found = path.lstat()
+    mend = "Set CMDRDATA_SPOOL_DIR to a directory that only this user can write"
+    if not stat.S_ISDIR(found.st_mode):
+        what = "a symbolic link" if stat.S_ISLNK(found.st_mode) else "no directory"
+        raise UnsafeDirectoryError(
+            f"{str(path)!r} is {what}; events are kept in real directories. {mend}"
+        )
+    if found.st_uid != os.geteuid():
+        raise UnsafeDirectoryError(
+            f"{str(path)!r} belongs to user {found.st_uid}, this process is user {os.geteuid()}. "
+            f"{mend}, for instance a new one inside it"
+        )
+    if found.st_mode & 0o022:
+        raise UnsafeDirectoryError(
+            f"{str(path)!r} can be written by other users. {mend} (chmod 700)"
+        )
+    system = _file_system(path)
+    if _NETWORK.fullmatch(system):
+        raise UnsafeDirectoryError(
+            f"{str(path)!r} is on {system}; locks do not hold there. {mend}, on a local disk"
+        )
+
+
+def _file_system(path: Path) -> str:
+    """Return the type of the file system that a path is on, empty where it cannot be known."""
+    try:
+        # https://man7.org/linux/man-pages/man5/proc_pid_mountinfo.5.html
+        lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    except OSError:
+        return ""
+    real = os.path.realpath(path)
+    best, system = "", ""
+    for line in lines:
+        fields, _, rest = line.partition(" - ")
+        point = fields.split()[4].encode().decode("unicode_escape")
+        inside = real == point or real.startswith(point.rstrip("/") + "/")
+        if inside and len(point) >= len(best):
+            best, system = point, rest.split()[0]
+    return system

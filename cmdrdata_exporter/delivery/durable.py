@@ -1,0 +1,158 @@
+"""The delivery that loses nothing: an event is in a journal on the disk when `record` returns."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections import Counter
+
+from cmdrdata_exporter import faults, processes
+from cmdrdata_exporter.delivery import Event, Header
+from cmdrdata_exporter.delivery.directory import Directory
+from cmdrdata_exporter.delivery.drainer import Drainer, Options
+from cmdrdata_exporter.delivery.journal import Journal
+from cmdrdata_exporter.delivery.reading import LedgerReader, UnreadableError
+from cmdrdata_exporter.delivery.records import UnknownRecordError, decode, encode_event, line
+
+_FIRST_LOOK = 0.005
+_LONGEST_LOOK = 0.1
+"""Seconds between two looks of who waits for a delivery."""
+
+
+class DurableDelivery:
+    """
+    A destination's journal in this process, and its drainer.
+
+    Args:
+        directory: where the destination's files are.
+        options: how it is drained.
+        fsync: whether a record is on the disk itself when `record` returns, so that a crash of the host loses none.
+    """
+
+    def __init__(self, directory: Directory, options: Options, *, fsync: bool = False) -> None:
+        self.directory = directory
+        self.unspooled: Counter[str] = Counter()
+        """How many events could not be written and are in the log instead, by the reason."""
+        self._journal = Journal(
+            directory,
+            fsync=fsync,
+            is_full=lambda: self.drainer.full,
+            refused=self._refused,
+        )
+        self.drainer = Drainer(directory, self._journal, options)
+        self._pid = os.getpid()
+        self._parked: dict[int, bool] = {}
+        processes.renew_after_fork(self)
+        processes.park_for_fork(self)
+
+    def record(self, event_id: str, header: Header, body: bytes) -> None:
+        """See `Delivery.record`. Where it cannot be written, it is in the log, as one line of JSON."""
+        if os.getpid() != self._pid:
+            # Forked by something other than Python.
+            self.forked()
+        try:
+            self._journal.append(encode_event(event_id, header, body))
+        except OSError as error:
+            self._log(Event(event_id, header, body), error)
+        if not self.drainer.running:
+            self.drainer.start()
+
+    def start(self) -> None:
+        """Begin to drain what earlier processes have left."""
+        self.drainer.start()
+
+    def flush(self, timeout: float) -> bool:
+        """
+        See `Delivery.flush`.
+
+        True only if everything that this process recorded before is delivered, held, or refused for good.
+        """
+        deadline = time.monotonic() + timeout
+        self._journal.sync()
+        mine = f"-{os.getpid()}-"
+        sizes = {
+            path.name: path.stat().st_size
+            for path in self.directory.journals()
+            if mine in path.name and path.exists()
+        }
+        self.drainer.start()
+        self.drainer.wake()
+        last: int | None = None
+        look = _FIRST_LOOK
+        while True:
+            with self.drainer.database:
+                try:
+                    with LedgerReader(self.directory) as ledger:
+                        if last is None and self._are_imported(ledger, sizes):
+                            last = ledger.last()
+                        if last is not None and ledger.is_delivered(last):
+                            return True
+                except UnreadableError:
+                    pass
+            remaining = deadline - time.monotonic()
+            gate = self.drainer.gate
+            if remaining <= 0 or (
+                self.drainer.leads and (gate.paused or gate.delay() >= remaining)
+            ):
+                return False
+            time.sleep(min(look, remaining))
+            look = min(2 * look, _LONGEST_LOOK)
+
+    def _are_imported(self, ledger: LedgerReader, sizes: dict[str, int]) -> bool:
+        there = {path.name for path in self.directory.journals()}
+        offsets = ledger.offsets()
+        return all(
+            name not in there or offsets.get(name, 0) >= size for name, size in sizes.items()
+        )
+
+    def shutdown(self, timeout: float) -> None:
+        """See `Delivery.shutdown`. What is not delivered stays for the next process."""
+        self.close(timeout)
+
+    def close(self, timeout: float) -> None:
+        """End the journal and drain for at most `timeout` seconds. A later event begins another journal."""
+        self._journal.seal()
+        self.drainer.stop(timeout)
+
+    # Forks
+
+    def before_fork(self) -> None:
+        """Close the database, which must not be open in two processes."""
+        self._parked[threading.get_ident()] = self.drainer.park()
+
+    def after_fork_in_parent(self) -> None:
+        """Go on."""
+        if self._parked.pop(threading.get_ident(), False):
+            self.drainer.unpark()
+
+    def forked(self) -> None:
+        """Begin anew in a forked child, with a journal of its own."""
+        parked = self._parked.pop(threading.get_ident(), False)
+        self._parked.clear()
+        self._pid = os.getpid()
+        self._journal.forked()
+        self.drainer.forked(parked=parked)
+
+    # What cannot be written
+
+    def _refused(self, record: bytes, error: OSError) -> None:
+        try:
+            event = decode(record)
+        except UnknownRecordError:
+            return
+        if isinstance(event, Event):
+            self._log(event, error)
+
+    def _log(self, event: Event, error: OSError) -> None:
+        reason = error.strerror or str(error)
+        self.unspooled[reason] += 1
+        if self.unspooled[reason] == 1:
+            faults.say(
+                logging.ERROR,
+                "usage events cannot be written to %s (%s); one line of JSON each follows instead",
+                self.directory.path,
+                reason,
+            )
+        faults.say(logging.ERROR, "%s", line("unspooled", event.id, event.body))

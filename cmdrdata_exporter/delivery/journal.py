@@ -1,0 +1,281 @@
+"""
+The journal: one append-only file per process. What was appended survives the death of the process at once.
+
+A frame is a magic number, the length of the record, the CRC-32 of length and record, and the record; a frame without
+a record ends the file. The magic number is made of bytes that no UTF-8 text has, so that after damage the next frame
+can be found.
+A writer holds the lock of its file for as long as it may write to it: who can have the lock knows that nothing follows.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import threading
+import time
+import zlib
+from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple
+
+from cmdrdata_exporter.delivery.directory import JOURNAL, Directory, lock
+
+LARGEST = 8 << 20
+"""Bytes after which a file is sealed and another one begun."""
+OLDEST = 60.0
+"""Seconds after which a file is sealed."""
+PATIENCE = 0.002
+"""Seconds that a thread waits for another one to finish its append, before it leaves its record to that one."""
+QUEUE_BYTES = 16 << 20
+"""How much may wait for a disk that has stalled."""
+
+_MAGIC = b"\xf5\xc1\xff\xc0"
+_HEAD = struct.Struct("<4sII")
+_LENGTH = struct.Struct("<I")
+NEW = ".new"
+"""Ends the name of a file that has no lock yet."""
+
+
+class JournalFullError(OSError):
+    """A record that cannot be taken: the disk, the spool directory or the queue before them is full."""
+
+
+def frame(record: bytes) -> bytes:
+    """Return a record as it is written."""
+    size = len(record)
+    return _HEAD.pack(_MAGIC, size, zlib.crc32(record, zlib.crc32(_LENGTH.pack(size)))) + record
+
+
+class Scan(NamedTuple):
+    """What was found in a part of a journal."""
+
+    records: list[bytes]
+    damaged: list[tuple[int, bytes]]
+    """What is no record: where it began, and its bytes."""
+    end: int
+    """Where the next scan begins."""
+    sealed: bool
+    """Nothing follows."""
+
+
+def scan(data: bytes, *, final: bool) -> Scan:
+    """
+    Read the records of a part of a journal that begins with a frame.
+
+    Args:
+        data: the bytes. A frame that is not whole yet stays for the next scan.
+        final: nothing will be added to them, so that what is not whole is damaged.
+    """
+    records: list[bytes] = []
+    damaged: list[tuple[int, bytes]] = []
+    position, size = 0, len(data)
+    while position < size:
+        begin = position + _HEAD.size
+        if begin <= size:
+            magic, length, checksum = _HEAD.unpack_from(data, position)
+            end = begin + length
+            if magic == _MAGIC and end <= size:
+                record = data[begin:end]
+                if zlib.crc32(record, zlib.crc32(_LENGTH.pack(length))) == checksum:
+                    if not length:
+                        return Scan(records, damaged, end, sealed=True)
+                    records.append(record)
+                    position = end
+                    continue
+        following = data.find(_MAGIC, position + 1)
+        if following < 0:
+            if not final:
+                break  # It may only not be whole yet.
+            following = size
+        damaged.append((position, data[position:following]))
+        position = following
+    return Scan(records, damaged, position, sealed=False)
+
+
+class Journal:
+    """
+    The journal of this process. Safe to use from several threads, signal handlers and finalizers.
+
+    Args:
+        directory: where the files are.
+        fsync: whether a record is on the disk itself, not only with the operating system, when `append` returns.
+        is_full: says that nothing may be added to the directory.
+        refused: is told of a record that was left to another thread's append, and could not be written.
+        clock: returns monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        directory: Directory,
+        *,
+        fsync: bool = False,
+        is_full: Callable[[], bool] = lambda: False,
+        refused: Callable[[bytes, OSError], None] = lambda record, error: None,  # noqa: ARG005
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._directory = directory
+        self._fsync = fsync
+        self._is_full = is_full
+        self._refused = refused
+        self._clock = clock
+        self._descriptor: int | None = None
+        self.name: str | None = None
+        self.forked()
+
+    def forked(self) -> None:
+        """Begin a file of its own in a forked child. The parent keeps its file: its lock is not touched."""
+        if self._descriptor is not None:
+            # Closing a copy leaves the lock alone.
+            os.close(self._descriptor)
+        self._descriptor = self.name = None
+        self._lock = threading.Lock()
+        self._size = 0
+        self._synced = 0
+        self._begun = 0.0
+        self._waiting: deque[bytes] = deque()
+        self._waiting_bytes = 0
+        self.handed_over = 0
+        """How many records waited in memory while the disk was stalled."""
+
+    def append(self, record: bytes) -> None:
+        """
+        Add a record. When this returns, the death of the process does not lose it.
+
+        The one exception is counted in `handed_over`: while another thread's write is stalled, the record waits in
+        memory for that write to return.
+
+        Raises:
+            OSError: it could not be written, and nothing of it was.
+        """
+        data = frame(record)
+        # Neither a stalled disk nor a signal handler that interrupts an append may wait for that append.
+        if not self._lock.acquire(timeout=PATIENCE):
+            self._hand_over(data)
+            return
+        try:
+            self._write(data)
+        finally:
+            self._finish()
+
+    def sync(self) -> None:
+        """Make what was appended survive a crash of the host."""
+        if self._waiting and self._lock.acquire(timeout=PATIENCE):
+            self._finish()
+        old = self._clock() - self._begun >= OLDEST
+        if self._synced == self._size and not old:
+            return
+        with self._lock:
+            if old:
+                self._seal()
+            size, opened = self._size, self._descriptor
+            descriptor = None if opened is None else os.dup(opened)
+        if descriptor is None:
+            return
+        try:
+            # Without the lock: whoever appends does not wait for it.
+            _sync(descriptor)
+            if self._synced == 0:
+                self._directory.sync()
+            self._synced = size
+        finally:
+            os.close(descriptor)
+
+    def seal(self, timeout: float = 1.0) -> None:
+        """End the file; the next record begins another one. Records that wait for a stalled disk are refused."""
+        if self._lock.acquire(timeout=timeout):
+            try:
+                self._drain_waiting()
+                self._seal()
+            finally:
+                self._lock.release()
+        while self._waiting:
+            self._refused(
+                self._waiting.popleft()[_HEAD.size :], JournalFullError("the disk is stalled")
+            )
+
+    def _hand_over(self, data: bytes) -> None:
+        if self._waiting_bytes + len(data) > QUEUE_BYTES:
+            raise JournalFullError("too many events wait for a disk that does not answer")
+        self._waiting_bytes += len(data)
+        self._waiting.append(data)
+        self.handed_over += 1
+
+    def _finish(self) -> None:
+        """Write what other threads left here, and release the lock."""
+        try:
+            self._drain_waiting()
+        finally:
+            self._lock.release()
+
+    def _drain_waiting(self) -> None:
+        while self._waiting:
+            data = self._waiting.popleft()
+            self._waiting_bytes -= len(data)
+            try:
+                self._write(data)
+            except OSError as error:
+                self._refused(data[_HEAD.size :], error)
+
+    def _write(self, data: bytes) -> None:
+        """Append a frame. Called with the lock."""
+        if self._is_full():
+            raise JournalFullError("the spool directory has reached its limit")
+        descriptor = self._descriptor
+        if descriptor is None:
+            descriptor = self._begin()
+        written = os.write(descriptor, data)
+        if written != len(data):
+            os.ftruncate(descriptor, self._size)
+            raise JournalFullError("no space is left on the device")
+        if self._fsync:
+            try:
+                _sync(descriptor)
+            except OSError:
+                # Whether it is on the disk cannot be known any more: it must not be here and refused.
+                os.ftruncate(descriptor, self._size)
+                raise
+            if self._synced == 0:
+                self._directory.sync()
+            self._synced = self._size + written
+        self._size += written
+        if self._size >= LARGEST or self._clock() - self._begun >= OLDEST:
+            self._seal()
+
+    def _begin(self) -> int:
+        """Create a file and take its lock, before others can see it."""
+        self._directory.check()
+        name = f"{time.time_ns():020d}-{os.getpid()}-{os.urandom(4).hex()}{JOURNAL}"
+        descriptor = self._directory.create(name + NEW)
+        try:
+            lock(descriptor)
+            path = self._directory.path / name
+            path.with_name(name + NEW).rename(path)
+        except OSError:
+            os.close(descriptor)
+            raise
+        self._size = self._synced = 0
+        self._begun = self._clock()
+        self.name, self._descriptor = name, descriptor
+        return descriptor
+
+    def _seal(self) -> None:
+        """Mark the end and let go of the file. Called with the lock."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is None:
+            return
+        try:
+            # Without the mark it is found to be complete when its lock can be had.
+            data = frame(b"")
+            if os.write(descriptor, data) != len(data):
+                os.ftruncate(descriptor, self._size)
+            _sync(descriptor)
+        except OSError:
+            pass
+        finally:
+            os.close(descriptor)
+
+
+def _sync(descriptor: int) -> None:
+    """Wait until the content of a file is on the disk."""
+    # macOS has no fdatasync in Python.
+    getattr(os, "fdatasync", os.fsync)(descriptor)

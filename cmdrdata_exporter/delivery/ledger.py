@@ -1,0 +1,470 @@
+"""
+The ledger: a SQLite database that knows where every event of one destination is.
+
+| state | an event comes into it by | and leaves it by |
+|---|---|---|
+| pending | import; a failed attempt; `assign`; `replay` | `hand_out` → in flight; `expire` → dead |
+| in flight | `hand_out`, committed before it may be sent | `settle` → delivered, pending, dead, held; `recover` |
+| held | no customer; an ambiguous attempt, where those are held | `assign` → pending, local; `replay` → pending |
+| dead | a refusal; 30 days in vain; damage on the disk | `replay` → pending; `drop` → dropped |
+| local | import, where the destination is `local`; `assign` there | final; its body goes after 30 days |
+| delivered | acceptance, now or before | final; a tombstone stays where its id may come again |
+| dropped | a person who gave it up | final |
+
+recorded = delivered + local + pending + in flight + held + dead + dropped, at any instant.
+Of delivered and dropped events, and of local ones without a body, a counter is left; the others are rows.
+
+One connection, used by one thread at a time, of the one process that holds the directory's lock: SQLite before 3.51.3
+can corrupt a database in WAL mode that two connections write. https://www.sqlite.org/wal.html#the_wal_reset_bug
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import sqlite3
+import zlib
+from collections import Counter
+from collections.abc import Generator, Iterable, Sequence
+from typing import Any, NamedTuple
+
+from cmdrdata_exporter.delivery import FOR_EVER, Event
+from cmdrdata_exporter.delivery.directory import LEDGER, Directory
+from cmdrdata_exporter.delivery.http import Outcome, Verdict
+from cmdrdata_exporter.delivery.records import Command, UnknownRecordError, assigned, decode, key_of
+
+PENDING, IN_FLIGHT, HELD, DEAD, LOCAL = range(5)
+"""The states of rows, as they are stored."""
+STATES = ("pending", "in_flight", "held", "dead", "local")
+"""Their names."""
+
+UNATTRIBUTED = "no customer"
+"""Why an event is held."""
+AMBIGUOUS = "ambiguous"
+EXPIRED = "expired"
+"""Why an event is dead; also the backend's answer, `HTTP 400` for instance."""
+DAMAGED = "damaged"
+
+KEEP = 30 * 86400.0
+"""Seconds: undelivered events expire after these, local ones lose their bodies."""
+FIRST_BACKOFF = 0.5
+LONGEST_BACKOFF = 60.0
+"""Seconds between two attempts of one event."""
+
+VERSION = 1
+_SCHEMA = """
+CREATE TABLE events (
+    seq INTEGER PRIMARY KEY,
+    key BLOB NOT NULL UNIQUE,    -- 16 bytes that stand for the id
+    state INTEGER NOT NULL,
+    due REAL NOT NULL,           -- when it may be sent; of other states, since when it is in it
+    recorded REAL NOT NULL,      -- when it was imported
+    attempts INTEGER NOT NULL,
+    remember INTEGER NOT NULL,   -- seconds for which a tombstone stays
+    reason TEXT,                 -- why it is held, dead or pending still
+    crc INTEGER NOT NULL,        -- of the record
+    record BLOB NOT NULL         -- as in the journal
+);
+CREATE INDEX by_state ON events (state, due, recorded);
+CREATE TABLE tombstones (key BLOB PRIMARY KEY, until INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE totals (
+    day TEXT, customer TEXT, model TEXT, endpoint TEXT, status TEXT, unit TEXT, amount,
+    PRIMARY KEY (day, customer, model, endpoint, status, unit)
+) WITHOUT ROWID;
+CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE journals (name TEXT PRIMARY KEY, offset INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE damaged (source TEXT, position INTEGER, content BLOB);
+CREATE TABLE facts (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
+"""
+
+
+class UnknownVersionError(Exception):
+    """The ledger was written by a later version, which may not be touched by this one."""
+
+
+class Handed(NamedTuple):
+    """An event that is handed to a sender."""
+
+    seq: int
+    key: bytes
+    id: str
+    body: bytes
+    attempts: int
+    remember: int
+
+
+class Ledger:
+    """
+    The ledger of one destination. Everything that changes it happens in a `transaction`.
+
+    Args:
+        directory: where it is.
+        local: whether the destination is `local`, so that imported events are where they belong.
+        hold_ambiguous: whether an event whose attempt may have been accepted unseen waits for a person.
+
+    Raises:
+        sqlite3.Error: it cannot be opened.
+        UnknownVersionError: a later version wrote it.
+    """
+
+    def __init__(
+        self, directory: Directory, *, local: bool = False, hold_ambiguous: bool = False
+    ) -> None:
+        self._directory = directory
+        self._arrival = LOCAL if local else PENDING
+        self._hold_ambiguous = hold_ambiguous
+        self._totals: dict[tuple[str, ...], int | float] = {}
+        self._counts: Counter[str] = Counter()
+        self._db = connect(directory)
+
+    def close(self) -> None:
+        """Close the database."""
+        self._db.close()
+
+    @contextlib.contextmanager
+    def transaction(self) -> Generator[None]:
+        """Make what is done inside one change, on the disk when this returns, or none at all."""
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._write_totals()
+            self._db.execute("COMMIT")
+        except BaseException:
+            self._totals.clear()
+            self._counts.clear()
+            with contextlib.suppress(sqlite3.Error):
+                self._db.execute("ROLLBACK")
+            raise
+
+    # Import
+
+    def offsets(self) -> dict[str, int]:
+        """Return how far each journal was imported."""
+        return dict(self._db.execute("SELECT name, offset FROM journals"))
+
+    def take_in(
+        self,
+        journal: str,
+        offset: int,
+        records: Iterable[bytes],
+        damaged: Sequence[tuple[int, bytes]],
+        now: float,
+    ) -> None:
+        """
+        Import records of a journal that has been read up to `offset`.
+
+        An event that is here already, or was delivered and is remembered, changes nothing but a count.
+        """
+        for record in records:
+            try:
+                read = decode(record)
+            except UnknownRecordError:
+                # From a later version, perhaps: kept for it.
+                damaged = [*damaged, (offset, record)]
+                continue
+            if isinstance(read, Command):
+                self._obey(read, now)
+            else:
+                self._add(read, record, now)
+        self._db.executemany(
+            "INSERT INTO damaged VALUES (?, ?, ?)",
+            [(journal, position, content) for position, content in damaged],
+        )
+        self._counts["damaged"] += len(damaged)
+        self._db.execute("INSERT OR REPLACE INTO journals VALUES (?, ?)", (journal, offset))
+
+    def forget_journals(self, names: Iterable[str]) -> None:
+        """Forget how far journals were imported, whose files are gone."""
+        self._db.executemany("DELETE FROM journals WHERE name = ?", [(name,) for name in names])
+
+    def _add(self, event: Event, record: bytes, now: float) -> None:
+        header = event.header
+        key = key_of(event.id)
+        if self._is_known(key, now):
+            self._counts["repeated"] += 1
+            return
+        state = HELD if header.hold else self._arrival
+        self._db.execute(
+            "INSERT INTO events (key, state, due, recorded, attempts, remember, reason, crc, record)"
+            " VALUES (?, ?, ?, ?, 0, ?, ?, ?, ?)",
+            (
+                key,
+                state,
+                now,
+                now,
+                header.remember,
+                UNATTRIBUTED if header.hold else None,
+                zlib.crc32(record),
+                record,
+            ),
+        )
+        self._counts["recorded"] += 1
+        self._total(event, 1)
+
+    def _is_known(self, key: bytes, now: float) -> bool:
+        rows = self._db.execute(
+            "SELECT -1 FROM events WHERE key = ?1 UNION ALL SELECT until FROM tombstones WHERE key = ?1",
+            (key,),
+        )
+        return any(until == FOR_EVER or until >= now for (until,) in rows)
+
+    # Delivery
+
+    def recover(self, now: float) -> None:
+        """Take back what a process that died had handed out: each may have been accepted unseen."""
+        state, reason = (HELD, AMBIGUOUS) if self._hold_ambiguous else (PENDING, None)
+        found = self._db.execute(
+            "UPDATE events SET state = ?, due = ?, reason = ?, attempts = attempts + 1 WHERE state = ?",
+            (state, now, reason, IN_FLIGHT),
+        )
+        self._counts["ambiguous"] += found.rowcount
+
+    def hand_out(self, limit: int, now: float) -> list[Handed]:
+        """Move at most `limit` due events into flight, those that are due longest first, and return them."""
+        rows = self._db.execute(
+            "SELECT seq, key, attempts, remember, crc, record FROM events INDEXED BY by_state"
+            " WHERE state = ? AND due <= ? ORDER BY due LIMIT ?",
+            (PENDING, now, limit),
+        ).fetchall()
+        handed: list[Handed] = []
+        for seq, key, attempts, remember, crc, record in rows:
+            event = intact(key, crc, record)
+            if event is None:
+                self._move([seq], DEAD, now, DAMAGED)
+                self._counts["damaged"] += 1
+            else:
+                handed.append(Handed(seq, key, event.id, event.body, attempts, remember))
+        self._db.executemany(
+            "UPDATE events SET state = ?, due = ? WHERE seq = ?",
+            [(IN_FLIGHT, now, event.seq) for event in handed],
+        )
+        return handed
+
+    def settle(self, outcomes: Sequence[tuple[Handed, Outcome | None]], now: float) -> None:
+        """Move events that were in flight by the backend's verdicts; None: it was not sent after all."""
+        for event, outcome in outcomes:
+            if outcome is None:
+                self._move([event.seq], PENDING, now, None)
+                continue
+            self._counts["ambiguous"] += outcome.ambiguous
+            if outcome.verdict in (Verdict.DELIVERED, Verdict.DUPLICATE):
+                self._db.execute("DELETE FROM events WHERE seq = ?", (event.seq,))
+                self._counts["delivered"] += 1
+                if event.remember:
+                    until = FOR_EVER if event.remember == FOR_EVER else int(now) + event.remember
+                    self._db.execute(
+                        "INSERT OR REPLACE INTO tombstones VALUES (?, ?)", (event.key, until)
+                    )
+            elif outcome.verdict is Verdict.REFUSED:
+                self._move([event.seq], DEAD, now, outcome.reason)
+            elif outcome.ambiguous and self._hold_ambiguous:
+                self._move([event.seq], HELD, now, AMBIGUOUS)
+            else:
+                delay = 0.0
+                if outcome.verdict is Verdict.RETRY:
+                    # Full jitter: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
+                    longest = min(FIRST_BACKOFF * 2 ** min(event.attempts, 16), LONGEST_BACKOFF)
+                    delay = random.uniform(0, longest)  # noqa: S311 - no secret
+                self._move([event.seq], PENDING, now + delay, outcome.reason)
+                self._db.execute(
+                    "UPDATE events SET attempts = attempts + 1 WHERE seq = ?", (event.seq,)
+                )
+
+    def next_due(self) -> float | None:
+        """Return when the next pending event may be sent."""
+        row = self._db.execute(
+            "SELECT min(due) FROM events INDEXED BY by_state WHERE state = ?", (PENDING,)
+        ).fetchone()
+        return row[0]
+
+    def is_empty(self) -> bool:
+        """Say whether nothing is left to send."""
+        row = self._db.execute(
+            "SELECT 1 FROM events INDEXED BY by_state WHERE state IN (?, ?) LIMIT 1",
+            (PENDING, IN_FLIGHT),
+        ).fetchone()
+        return row is None
+
+    # Time
+
+    def clock_went_back(self, now: float) -> None:
+        """Make due what only a clock that has been set back keeps from being sent."""
+        self._db.execute(
+            "UPDATE events SET due = ?1 WHERE state = ?2 AND due > ?1 + ?3",
+            (now, PENDING, LONGEST_BACKOFF),
+        )
+
+    def expire(self, now: float) -> None:
+        """Give up what could not be delivered for 30 days, and forget the bodies of local events as old."""
+        old = self._db.execute(
+            "UPDATE events SET state = ?, due = ?, reason = ?"
+            " WHERE seq IN (SELECT seq FROM events INDEXED BY by_state WHERE state = ? AND recorded < ?)",
+            (DEAD, now, EXPIRED, PENDING, now - KEEP),
+        )
+        self._counts["expired"] += old.rowcount
+        self._let_go("state = ? AND due < ?", (LOCAL, now - KEEP))
+
+    def shrink_local(self, number: int) -> None:
+        """Forget the bodies of the oldest local events: their totals stay, and room is needed."""
+        self._let_go("state = ?", (LOCAL,), number)
+
+    def _let_go(self, condition: str, values: tuple[object, ...], limit: int = -1) -> None:
+        # The condition is one of the two above.
+        gone = self._db.execute(
+            f"DELETE FROM events WHERE seq IN (SELECT seq FROM events WHERE {condition} ORDER BY due LIMIT ?)",  # noqa: S608
+            (*values, limit),
+        )
+        self._counts["local"] += gone.rowcount
+
+    def prune_tombstones(self, bucket: int, now: float) -> None:
+        """Forget ids whose time is over, among one 256th of all."""
+        upper = bytes([bucket + 1]) if bucket < 255 else b"\xff" * 17
+        self._db.execute(
+            "DELETE FROM tombstones WHERE key >= ? AND key < ? AND until BETWEEN 0 AND ?",
+            (bytes([bucket]), upper, now),
+        )
+
+    def vacuum(self) -> None:
+        """Give free pages back to the file system, a few at a time. Not in a transaction."""
+        (free,) = self._db.execute("PRAGMA freelist_count").fetchone()
+        if free > 256:
+            self._db.execute("PRAGMA incremental_vacuum(1024)").fetchall()
+
+    def note(self, facts: dict[str, Any]) -> None:
+        """Write down what commands should know of the process that drains."""
+        self._db.executemany(
+            "INSERT OR REPLACE INTO facts VALUES (?, ?)",
+            [(name, json.dumps(value)) for name, value in facts.items()],
+        )
+
+    # Commands
+
+    def _obey(self, command: Command, now: float) -> None:
+        for key in command.keys:
+            row = self._db.execute(
+                "SELECT seq, state, reason, crc, record FROM events WHERE key = ?", (key,)
+            ).fetchone()
+            if row is None:
+                continue
+            seq, state, reason, crc, record = row
+            event = intact(key, crc, record)
+            if command.action == "drop" and state == DEAD:
+                self._db.execute("DELETE FROM events WHERE seq = ?", (seq,))
+                self._counts["dropped"] += 1
+            elif event is None:
+                continue
+            elif command.action == "replay" and (
+                state == DEAD or (state == HELD and reason == AMBIGUOUS)
+            ):
+                # Whatever sends it once more, it is the same event for ever.
+                self._db.execute(
+                    "UPDATE events SET state = ?, due = ?, recorded = ?, attempts = 0, reason = NULL, remember = ?"
+                    " WHERE seq = ?",
+                    (PENDING, now, now, FOR_EVER, seq),
+                )
+                self._counts["replayed"] += 1
+            elif command.action == "assign" and state == HELD and command.customer:
+                self._assign(seq, event, record, command.customer, now)
+
+    def _assign(self, seq: int, event: Event, record: bytes, customer: str, now: float) -> None:
+        new = assigned(record, customer)
+        if new is None:
+            return
+        self._db.execute(
+            "UPDATE events SET state = ?, due = ?, recorded = ?, reason = NULL, crc = ?, record = ? WHERE seq = ?",
+            (self._arrival, now, now, zlib.crc32(new), new, seq),
+        )
+        self._counts["assigned"] += 1
+        self._total(event, -1)
+        read = decode(new)
+        if isinstance(read, Event):
+            self._total(read, 1)
+
+    # What is shared
+
+    def _move(self, seqs: Sequence[int], state: int, due: float, reason: str | None) -> None:
+        self._db.executemany(
+            "UPDATE events SET state = ?, due = ?, reason = ? WHERE seq = ?",
+            [(state, due, reason, seq) for seq in seqs],
+        )
+
+    def _total(self, event: Event, sign: int) -> None:
+        header = event.header
+        # No customer has the empty id.
+        row = (header.day, header.customer or "", header.model, header.endpoint, header.status)
+        for unit, amount in (("events", 1), *header.units.items()):
+            if not isinstance(amount, bool):
+                key = (*row, unit)
+                self._totals[key] = self._totals.get(key, 0) + amount * sign
+
+    def _write_totals(self) -> None:
+        """Add what this transaction changed to the totals and counters."""
+        self._db.executemany(
+            "INSERT INTO totals VALUES (?, ?, ?, ?, ?, ?, ?)"
+            " ON CONFLICT DO UPDATE SET amount = amount + excluded.amount",
+            [(*row, _storable(amount)) for row, amount in self._totals.items() if amount],
+        )
+        self._db.executemany(
+            "INSERT INTO counters VALUES (?, ?) ON CONFLICT DO UPDATE SET value = value + excluded.value",
+            [(name, number) for name, number in self._counts.items() if number],
+        )
+        self._totals.clear()
+        self._counts.clear()
+
+
+def connect(directory: Directory) -> sqlite3.Connection:
+    """Open the database of a directory for the process that holds its lock, and make its tables."""
+    # SQLite gives the files beside it the mode of this one.
+    os.close(directory.open_or_create(LEDGER))
+    db = sqlite3.connect(
+        directory.path / LEDGER, isolation_level=None, check_same_thread=False, timeout=5.0
+    )
+    try:
+        _set_up(db)
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _set_up(db: sqlite3.Connection) -> None:
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    if version > VERSION:
+        raise UnknownVersionError(
+            f"its ledger is of version {version}, and this release knows version {VERSION}"
+        )
+    if version == 0:
+        db.execute("PRAGMA auto_vacuum = INCREMENTAL")
+    # Each commit is on the disk when it returns: a crash of the host loses nothing that was settled.
+    db.execute("PRAGMA journal_mode = WAL").fetchone()
+    db.execute("PRAGMA synchronous = FULL")
+    db.execute("PRAGMA cell_size_check = ON")
+    db.execute("PRAGMA journal_size_limit = 4194304").fetchone()
+    if version == 0:
+        db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")
+
+
+def is_broken(error: sqlite3.Error) -> bool:
+    """Say whether an error means that the database itself is damaged, not only that the disk is full, say."""
+    return any(
+        phrase in str(error)
+        for phrase in ("malformed", "not a database", "unsupported file format", "no such table")
+    )
+
+
+def intact(key: bytes, crc: int, record: bytes) -> Event | None:
+    """Return the event of a row; None where a bit of it has changed."""
+    if not isinstance(record, bytes) or zlib.crc32(record) != crc:  # pyright: ignore[reportUnnecessaryIsInstance] - damage knows no types
+        return None
+    try:
+        event = decode(record)
+    except UnknownRecordError:
+        return None
+    return event if isinstance(event, Event) and key_of(event.id) == key else None
+
+
+def _storable(amount: float) -> int | float:
+    """Return an amount as SQLite can store it: beyond 63 bits only roughly."""
+    return amount if isinstance(amount, float) or -(2**63) <= amount < 2**63 else float(amount)

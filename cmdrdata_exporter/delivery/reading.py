@@ -1,0 +1,190 @@
+"""What may be known of a ledger without changing it: for commands, gauges and whoever waits for a delivery."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import quote
+
+from cmdrdata_exporter.delivery import Event
+from cmdrdata_exporter.delivery.directory import LEDGER, Directory
+from cmdrdata_exporter.delivery.journal import scan
+from cmdrdata_exporter.delivery.ledger import IN_FLIGHT, PENDING, STATES
+from cmdrdata_exporter.delivery.records import UnknownRecordError, decode
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class Kept(NamedTuple):
+    """An event that is in a ledger."""
+
+    key: bytes
+    state: str
+    since: float
+    """Unix seconds since when it is in that state; of a pending one, when it may be sent."""
+    recorded: float
+    attempts: int
+    reason: str | None
+    event: Event
+
+
+class Total(NamedTuple):
+    """What was used of one unit, by what the caller grouped."""
+
+    group: tuple[str, ...]
+    unit: str
+    amount: float
+
+
+class UnreadableError(Exception):
+    """The ledger cannot be read now."""
+
+
+class LedgerReader:
+    """
+    A ledger, opened for reading only; use it as a context manager.
+
+    Args:
+        directory: whose.
+
+    Raises:
+        UnreadableError: it cannot be read. One that is not there yet is empty.
+    """
+
+    def __init__(self, directory: Directory) -> None:
+        self._directory = directory
+        path = directory.path / LEDGER
+        self._db: sqlite3.Connection | None = None
+        if path.exists():
+            try:
+                # https://www.sqlite.org/wal.html#read_only_databases
+                self._db = sqlite3.connect(
+                    f"file:{quote(str(path))}?mode=ro", uri=True, isolation_level=None, timeout=5.0
+                )
+            except sqlite3.Error as error:
+                raise UnreadableError(f"{path} cannot be read: {error}") from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._db is not None:
+            self._db.close()
+
+    def _query(self, query: str, values: Sequence[object] = ()) -> Iterator[tuple[Any, ...]]:
+        if self._db is None:
+            return
+        try:
+            yield from self._db.execute(query, values)
+        except sqlite3.OperationalError as error:
+            if "no such table" not in str(error):  # it is just being made
+                raise UnreadableError(f"the ledger cannot be read: {error}") from error
+        except sqlite3.Error as error:
+            raise UnreadableError(f"the ledger cannot be read: {error}") from error
+
+    def offsets(self) -> dict[str, int]:
+        """Return how far each journal was imported."""
+        return dict(self._query("SELECT name, offset FROM journals"))
+
+    def last(self) -> int:
+        """Return the number of the event that was imported last."""
+        for (seq,) in self._query("SELECT max(seq) FROM events"):
+            return seq or 0
+        return 0
+
+    def is_delivered(self, last: int) -> bool:
+        """Say whether nothing up to the number `last` is left to send."""
+        rows = self._query(
+            "SELECT 1 FROM events INDEXED BY by_state WHERE state IN (?, ?) AND seq <= ? LIMIT 1",
+            (PENDING, IN_FLIGHT, last),
+        )
+        return not any(rows)
+
+    def counts(self) -> dict[str, int]:
+        """
+        Return how many events are in each state, and what else is counted.
+
+        What journals hold that was not imported yet is `recorded` and, so far, `pending`.
+        recorded = delivered + local + pending + in_flight + held + dead + dropped.
+        """
+        names = ("recorded", "delivered", *STATES, "dropped", "repeated", "ambiguous", "damaged")
+        counts: dict[str, int] = dict.fromkeys(names, 0)
+        counts |= dict(self._query("SELECT name, value FROM counters"))
+        for state, number in self._query(
+            "SELECT state, count(*) FROM events INDEXED BY by_state GROUP BY state"
+        ):
+            counts[STATES[state]] += number
+        new = self.not_imported()
+        counts["recorded"] += new
+        counts["pending"] += new
+        return counts
+
+    def not_imported(self) -> int:
+        """Return how many events are in journals only."""
+        offsets = self.offsets()
+        number = 0
+        for path in self._directory.journals():
+            with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+                file.seek(offsets.get(path.name, 0))
+                for record in scan(file.read(), final=False).records:
+                    with contextlib.suppress(UnknownRecordError):
+                        number += isinstance(decode(record), Event)
+        return number
+
+    def oldest_pending(self) -> float | None:
+        """Return since when, in Unix seconds, the oldest event waits that is to be sent."""
+        rows = self._query(
+            "SELECT min(recorded) FROM events INDEXED BY by_state WHERE state IN (?, ?)",
+            (PENDING, IN_FLIGHT),
+        )
+        return next(rows, (None,))[0]
+
+    def facts(self) -> dict[str, Any]:
+        """Return what the process that drains has written down of itself."""
+        return {name: json.loads(value) for name, value in self._query("SELECT * FROM facts")}
+
+    def kept(self, state: str, limit: int = -1) -> Iterator[Kept]:
+        """Yield the events in a state, the oldest first."""
+        rows = self._query(
+            "SELECT key, due, recorded, attempts, reason, record FROM events INDEXED BY by_state"
+            " WHERE state = ? ORDER BY due LIMIT ?",
+            (STATES.index(state), limit),
+        )
+        for key, due, recorded, attempts, reason, record in rows:
+            with contextlib.suppress(UnknownRecordError):
+                event = decode(record)
+                if isinstance(event, Event):
+                    yield Kept(key, state, due, recorded, attempts, reason, event)
+
+    def totals(
+        self,
+        by: Sequence[str],
+        *,
+        since: str | None = None,
+        until: str | None = None,
+        customer: str | None = None,
+    ) -> Iterator[Total]:
+        """
+        Yield what was used of each unit, summed by some of `day`, `customer`, `model`, `endpoint`, `status`.
+
+        Args:
+            by: what to group by.
+            since: the first UTC day, `2026-11-01`.
+            until: the last one.
+            customer: of whom alone; the empty string is nobody.
+        """
+        columns = [
+            name for name in ("day", "customer", "model", "endpoint", "status") if name in by
+        ]
+        conditions = {"day >= ?": since, "day <= ?": until, "customer = ?": customer}
+        given = {text: value for text, value in conditions.items() if value is not None}
+        where = f" WHERE {' AND '.join(given)}" if given else ""
+        group = ", ".join([*columns, "unit"])
+        # The names are the ones above.
+        query = f"SELECT {group}, sum(amount) FROM totals{where} GROUP BY {group} ORDER BY {group}"  # noqa: S608
+        for *values, unit, amount in self._query(query, list(given.values())):
+            yield Total(tuple(values), unit, amount)

@@ -1,0 +1,132 @@
+"""The journals of a directory as the process that drains reads them: what is new, and which file is done with."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from pathlib import Path
+
+from cmdrdata_exporter.delivery.directory import JOURNAL, Directory, lock
+from cmdrdata_exporter.delivery.journal import NEW, OLDEST, Scan, scan
+
+
+class Reading:
+    """
+    A journal that is being read.
+
+    Args:
+        path: the file.
+        offset: how far it was read before.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+
+    def __init__(self, path: Path, offset: int) -> None:
+        self.path = path
+        self.offset = offset
+        """How far it was read, and all of that is in the ledger."""
+        self.finished = False
+        """All of it was read, and nothing will follow."""
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        self._ended = False
+
+    def read(self, limit: int) -> Scan | None:
+        """
+        Return what follows, about `limit` bytes at most; None where nothing does, for now or at all.
+
+        `committed` says that it is in the ledger; until then the same is returned again.
+        """
+        data = os.pread(self._descriptor, limit, self.offset)
+        if len(data) < limit and not self._ended:
+            # Only when its writer has gone is what is there all of it.
+            self._ended = lock(self._descriptor)
+            if self._ended:
+                data = os.pread(self._descriptor, limit, self.offset)
+        if not data:
+            self.finished = self._ended
+            return None
+        found = scan(data, final=self._ended and len(data) < limit)
+        while found.end == 0 and len(data) == limit:
+            # A record that is larger than the limit.
+            limit *= 2
+            data = os.pread(self._descriptor, limit, self.offset)
+            found = scan(data, final=self._ended and len(data) < limit)
+        if found.end == 0:
+            return None
+        return found._replace(
+            damaged=[(self.offset + begin, content) for begin, content in found.damaged],
+            end=self.offset + found.end,
+        )
+
+    def committed(self, found: Scan) -> None:
+        """Go on behind what was read."""
+        self.offset = found.end
+        self.finished = found.sealed
+
+    def close(self) -> None:
+        """Let go of the file."""
+        os.close(self._descriptor)
+
+
+class Readings:
+    """
+    The journals of a directory.
+
+    Args:
+        directory: whose.
+        offsets: how far each journal was read before, by its name.
+    """
+
+    def __init__(self, directory: Directory, offsets: dict[str, int]) -> None:
+        self._directory = directory
+        self._offsets = offsets
+        self._readings: dict[str, Reading] = {}
+
+    def read(self, limit: int) -> tuple[list[tuple[Reading, Scan]], bool]:
+        """Return what is new, at most about `limit` bytes, and whether there may be more."""
+        found: list[tuple[Reading, Scan]] = []
+        for path in self._directory.journals():
+            reading = self._readings.get(path.name)
+            if reading is None:
+                try:
+                    reading = Reading(path, self._offsets.get(path.name, 0))
+                except FileNotFoundError:
+                    continue
+                self._readings[path.name] = reading
+            if limit <= 0:
+                return found, True
+            new = reading.read(limit)
+            if new is not None:
+                found.append((reading, new))
+                limit -= new.end - reading.offset
+        return found, limit <= 0
+
+    def remove_finished(self) -> list[str]:
+        """Remove the files of which everything is in the ledger, and return the names that may be forgotten."""
+        gone: list[str] = []
+        for name, reading in list(self._readings.items()):
+            if reading.finished:
+                reading.path.unlink(missing_ok=True)
+                reading.close()
+                del self._readings[name]
+                gone.append(name)
+        gone += [name for name in self._offsets if name not in self._readings and name not in gone]
+        for name in gone:
+            self._offsets.pop(name, None)
+        return gone
+
+    def close(self) -> None:
+        """Let go of all files."""
+        for reading in self._readings.values():
+            reading.close()
+        self._readings.clear()
+
+
+def clear_away(directory: Directory) -> None:
+    """Remove files that were never given their name, because their process died right then."""
+    for path in directory.path.glob(f"*{JOURNAL}{NEW}"):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime > OLDEST:
+                path.unlink()

@@ -1,0 +1,154 @@
+"""What is done with a damaged ledger: it is put aside, and what can be read of it moves into a new one."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from cmdrdata_exporter.delivery.directory import LEDGER, Directory
+from cmdrdata_exporter.delivery.ledger import DAMAGED, DEAD, STATES, connect, intact
+
+LARGEST_CHECKED = 64 << 20
+"""Bytes up to which a database is checked as a whole when it is opened: that takes a second, at most."""
+
+_Row = tuple[Any, ...]
+
+
+def is_sound(directory: Directory) -> bool:
+    """Say whether the ledger of a directory may be used; one that is large is taken to be."""
+    path = directory.path / LEDGER
+    try:
+        size = path.stat().st_size
+    except FileNotFoundError:
+        return True
+    if not 0 < size <= LARGEST_CHECKED:
+        return True
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
+        try:
+            return db.execute("PRAGMA integrity_check(1)").fetchall() == [("ok",)]
+        except sqlite3.DatabaseError as error:
+            if isinstance(error, sqlite3.OperationalError) and "malformed" not in str(error):
+                raise  # A full disk, for instance, is no damage.
+            return False
+
+
+def salvage(directory: Directory, now: float) -> tuple[Path, int]:
+    """
+    Put the ledger of a directory aside and start a new one with what can be read of it.
+
+    A row whose record was altered is set aside as dead; it is never sent.
+
+    Returns:
+        the path of the damaged database, and how many events in it are neither in the new one nor accounted for.
+
+    Raises:
+        sqlite3.Error: the new one cannot be written.
+        OSError: likewise.
+    """
+    broken = directory.path / f"{LEDGER}.broken-{int(now)}"
+    for suffix in ("-wal", "-shm", ""):
+        with contextlib.suppress(FileNotFoundError):
+            (directory.path / f"{LEDGER}{suffix}").rename(f"{broken}{suffix}")
+    Path(f"{broken}-shm").unlink(missing_ok=True)
+    new = connect(directory)
+    old = sqlite3.connect(broken, isolation_level=None)
+    try:
+        new.execute("BEGIN IMMEDIATE")
+        for row in _readable(old, "counters", ("name", "value"), "name"):
+            _insert(new, "counters", row)
+        for row in _readable(old, "totals", (*_TOTALS, "amount"), ", ".join(_TOTALS)):
+            _insert(new, "totals", row)
+        for row in _readable(old, "journals", ("name", "offset"), "name"):
+            _insert(new, "journals", row)
+        for row in _readable(old, "tombstones", ("key", "until"), "key"):
+            _insert(new, "tombstones", row)
+        for row in _readable(old, "damaged", ("source", "position", "content"), "rowid"):
+            _insert(new, "damaged", row)
+        for row in _events(old):
+            _insert(new, "events", _checked(row, now))
+        lost = _balance(new)
+        new.execute("COMMIT")
+    finally:
+        old.close()
+        new.close()
+    return broken, lost
+
+
+_TOTALS = ("day", "customer", "model", "endpoint", "status", "unit")
+_EVENT = (
+    *("seq", "key", "state", "due", "recorded"),
+    *("attempts", "remember", "reason", "crc", "record"),
+)
+
+
+def _readable(
+    db: sqlite3.Connection, table: str, columns: tuple[str, ...], order: str
+) -> Iterator[_Row]:
+    """Yield the rows of a table from its beginning and its end up to where it is damaged."""
+    seen: set[_Row] = set()
+    for direction in ("", " DESC"):
+        # The names are those of our own tables.
+        ordered = ", ".join(f"{name}{direction}" for name in order.split(", "))
+        query = f"SELECT {', '.join(columns)} FROM {table} ORDER BY {ordered}"  # noqa: S608
+        with contextlib.suppress(sqlite3.DatabaseError):
+            for row in db.execute(query):
+                if row not in seen:
+                    seen.add(row)
+                    yield row
+            return
+
+
+def _events(db: sqlite3.Connection) -> Iterator[_Row]:
+    """Yield every row of the table of events that can be read, each once, in order."""
+    found: set[int] = set()
+    # Table and indexes are trees of their own: what one has lost, another may know.
+    for source in ("NOT INDEXED", "INDEXED BY by_state", "INDEXED BY sqlite_autoindex_events_1"):
+        column = {"NOT INDEXED": "seq", "INDEXED BY by_state": "state, due"}.get(source, "key")
+        for row in _readable(db, f"events {source}", ("seq",), column):
+            found.add(row[0])
+    query = f"SELECT {', '.join(_EVENT)} FROM events NOT INDEXED WHERE seq = ?"  # noqa: S608 - our own names
+    for seq in sorted(found):
+        with contextlib.suppress(sqlite3.DatabaseError):
+            yield from db.execute(query, (seq,))
+
+
+def _checked(row: _Row, now: float) -> _Row:
+    """Return a row as it may go on: dead, where a part of it was altered."""
+    seq, key, state, due, recorded, attempts, remember, reason, crc, record = row
+    sound = (
+        isinstance(key, bytes)
+        and isinstance(crc, int)
+        and isinstance(due, float)
+        and isinstance(recorded, float)
+        and isinstance(attempts, int)
+        and isinstance(remember, int)
+        and isinstance(reason, str | None)
+        and state in range(len(STATES))
+        and intact(key, crc, record) is not None
+    )
+    return row if sound else (seq, key, DEAD, now, now, 0, 0, DAMAGED, crc, record)
+
+
+def _insert(db: sqlite3.Connection, table: str, row: _Row) -> None:
+    marks = ", ".join("?" * len(row))
+    # What is twice, or is nothing that such a column takes, was altered.
+    with contextlib.suppress(sqlite3.IntegrityError, OverflowError):
+        db.execute(f"INSERT OR IGNORE INTO {table} VALUES ({marks})", row)  # noqa: S608 - our own names
+
+
+def _balance(db: sqlite3.Connection) -> int:
+    """Make `recorded` the sum of what is known, and return by how much it was more."""
+    (rows,) = db.execute("SELECT count(*) FROM events").fetchone()
+    counters = dict(db.execute("SELECT name, value FROM counters"))
+    gone = sum(counters.get(name, 0) for name in ("delivered", "local", "dropped"))
+    lost = max(0, counters.get("recorded", 0) - rows - gone)
+    for name, value in (
+        ("recorded", rows + gone),
+        ("lost", counters.get("lost", 0) + lost),
+        ("salvaged", counters.get("salvaged", 0) + 1),
+    ):
+        db.execute("INSERT OR REPLACE INTO counters VALUES (?, ?)", (name, value))
+    return lost

@@ -1,0 +1,85 @@
+"""The threads that send: each takes an event, asks the gate, makes one attempt and says what came of it."""
+
+from __future__ import annotations
+
+import _thread
+import queue
+import time
+from collections.abc import Callable, Sequence
+
+from cmdrdata_exporter import faults
+from cmdrdata_exporter.delivery.gate import Gate
+from cmdrdata_exporter.delivery.http import Outcome, Verdict
+from cmdrdata_exporter.delivery.ledger import Handed
+
+ATTEMPT_TIMEOUT = 10.0
+"""Seconds that one attempt may take."""
+
+Post = Callable[[str, bytes, float], Outcome]
+"""Sends an event's id and body within a number of seconds."""
+Done = tuple[Handed, Outcome | None]
+"""An event that was given to the senders and what came of it; None: the gate had been shut, it was not sent."""
+
+
+class Senders:
+    """
+    At most as many threads as are needed, which end with the process.
+
+    Args:
+        post: makes an attempt.
+        gate: says whether one may be made.
+        done: where to put what came of each.
+        most: how many threads there may be.
+        attempted: is told of each attempt, and how many seconds it took.
+    """
+
+    def __init__(
+        self,
+        post: Post,
+        gate: Gate,
+        done: queue.SimpleQueue[Done | None],
+        *,
+        most: int,
+        attempted: Callable[[Outcome, float], None],
+    ) -> None:
+        self._post = post
+        self._gate = gate
+        self._done = done
+        self._most = most
+        self._attempted = attempted
+        self._work: queue.SimpleQueue[Handed] = queue.SimpleQueue()
+        self._threads = 0
+        self.busy = 0
+        """How many events were given and have not been taken back. Kept by the drainer's thread alone."""
+
+    def give(self, events: Sequence[Handed]) -> None:
+        """Have events sent."""
+        self.busy += len(events)
+        for event in events:
+            self._work.put(event)
+        while self._threads < min(self.busy, self._most):
+            try:
+                # Not a threading.Thread, which instrumentations have hand on the context of whoever starts it.
+                _thread.start_new_thread(self._run, ())
+            except RuntimeError:
+                # The interpreter is shutting down, and what is left is for the next process.
+                return
+            self._threads += 1
+
+    def _run(self) -> None:
+        while True:
+            event = self._work.get()
+            self._done.put((event, self._attempt(event) if self._gate.enter() else None))
+
+    def _attempt(self, event: Handed) -> Outcome:
+        outcome = Outcome(Verdict.RETRY, "interrupted", ambiguous=True)
+        began = time.monotonic()
+        try:
+            outcome = self._post(event.id, event.body, ATTEMPT_TIMEOUT)
+        except Exception as error:  # noqa: BLE001 - the others shall be sent, whatever is wrong with this one
+            faults.report("delivery", "usage event %r cannot be sent", event.id, exc_info=True)
+            outcome = Outcome(Verdict.REFUSED, type(error).__name__)
+        finally:
+            self._gate.leave(outcome)
+        self._attempted(outcome, time.monotonic() - began)
+        return outcome
