@@ -28,7 +28,7 @@ from cmdrdata_exporter.delivery.journal import Journal
 from cmdrdata_exporter.delivery.ledger import Handed, Ledger, UnknownVersionError, is_broken
 from cmdrdata_exporter.delivery.readings import Readings, clear_away
 from cmdrdata_exporter.delivery.salvage import is_sound, salvage
-from cmdrdata_exporter.delivery.senders import Done, Post, Senders
+from cmdrdata_exporter.delivery.senders import AT_ONCE, Done, Post, Senders
 from cmdrdata_exporter.delivery.trouble import Trouble
 
 TICK = 0.2
@@ -318,6 +318,8 @@ class Drainer:
         self._lock_file = lock_file
         self._next_import = self._next_upkeep = self._next_expiry = 0.0
         self._more = True
+        if self._senders is not None:
+            self._senders.start(AT_ONCE)
         try:
             clear_away(self._directory)
             with self.database:
@@ -389,7 +391,11 @@ class Drainer:
             chunks, more = self._readings.read(IMPORT_BYTES)
             self._next_import = now + TICK
         # Where outcomes cannot be committed, this fails as a whole: nothing is handed out.
-        room = self.gate.room(self.in_flight) if hand_out and self._senders is not None else 0
+        room = 0
+        if hand_out and self._senders is not None:
+            room = self.gate.room(self.in_flight)
+            if self._senders.alone:
+                room = min(room, 1)
         upkeep = now >= self._next_upkeep
         with ledger.transaction():
             for reading, found in chunks:

@@ -205,8 +205,8 @@ class Ledger:
 
     def _is_known(self, key: bytes, now: float) -> bool:
         rows = self._db.execute(
-            "SELECT -1 FROM events WHERE key = ?1 UNION ALL SELECT until FROM tombstones WHERE key = ?1",
-            (key,),
+            "SELECT -1 FROM events WHERE key = ? UNION ALL SELECT until FROM tombstones WHERE key = ?",
+            (key, key),
         )
         return any(until == FOR_EVER or until >= now for (until,) in rows)
 
@@ -292,8 +292,8 @@ class Ledger:
     def clock_went_back(self, now: float) -> None:
         """Make due what only a clock that has been set back keeps from being sent."""
         self._db.execute(
-            "UPDATE events SET due = ?1 WHERE state = ?2 AND due > ?1 + ?3",
-            (now, PENDING, LONGEST_BACKOFF),
+            "UPDATE events SET due = ? WHERE state = ? AND due > ?",
+            (now, PENDING, now + LONGEST_BACKOFF),
         )
 
     def expire(self, now: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import contextlib
 import queue
 import time
 from collections.abc import Callable, Sequence
@@ -15,6 +16,9 @@ from cmdrdata_exporter.delivery.ledger import Handed
 ATTEMPT_TIMEOUT = 10.0
 """Seconds that one attempt may take."""
 
+AT_ONCE = 4
+"""Threads that are there from the beginning, since at the exit of the process none can be started any more."""
+
 Post = Callable[[str, bytes, float], Outcome]
 """Sends an event's id and body within a number of seconds."""
 Done = tuple[Handed, Outcome | None]
@@ -24,6 +28,8 @@ Done = tuple[Handed, Outcome | None]
 class Senders:
     """
     At most as many threads as are needed, which end with the process.
+
+    An interpreter that shuts down starts no thread; where there is none, who gives an event sends it.
 
     Args:
         post: makes an attempt.
@@ -55,21 +61,32 @@ class Senders:
     def give(self, events: Sequence[Handed]) -> None:
         """Have events sent."""
         self.busy += len(events)
+        self.start(min(self.busy, self._most))
         for event in events:
-            self._work.put(event)
-        while self._threads < min(self.busy, self._most):
-            try:
+            if self.alone:
+                self._send(event)
+            else:
+                self._work.put(event)
+
+    @property
+    def alone(self) -> bool:
+        """Whether there is no thread, and `give` itself sends."""
+        return self._threads == 0
+
+    def start(self, number: int) -> None:
+        """Have so many threads at least, if they can be had."""
+        with contextlib.suppress(RuntimeError):
+            while self._threads < number:
                 # Not a threading.Thread, which instrumentations have hand on the context of whoever starts it.
                 _thread.start_new_thread(self._run, ())
-            except RuntimeError:
-                # The interpreter is shutting down, and what is left is for the next process.
-                return
-            self._threads += 1
+                self._threads += 1
 
     def _run(self) -> None:
         while True:
-            event = self._work.get()
-            self._done.put((event, self._attempt(event) if self._gate.enter() else None))
+            self._send(self._work.get())
+
+    def _send(self, event: Handed) -> None:
+        self._done.put((event, self._attempt(event) if self._gate.enter() else None))
 
     def _attempt(self, event: Handed) -> Outcome:
         outcome = Outcome(Verdict.RETRY, "interrupted", ambiguous=True)
