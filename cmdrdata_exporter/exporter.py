@@ -9,12 +9,14 @@ import os
 import sys
 import threading
 import time
+import weakref
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal
 
+from opentelemetry.metrics import MeterProvider
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
@@ -31,6 +33,7 @@ from cmdrdata_exporter.delivery.memory import MemoryDelivery
 from cmdrdata_exporter.events import UsageEvent, encode, event_from_span
 from cmdrdata_exporter.identity import Calls, seam
 from cmdrdata_exporter.settings import ConfigurationError, Settings
+from cmdrdata_exporter.telemetry import Telemetry
 from cmdrdata_exporter.version import USER_AGENT
 
 _logger = logging.getLogger("cmdrdata")
@@ -60,6 +63,7 @@ class CmdrDataSpanExporter(SpanExporter):
         unattributed: `hold` keeps events without a customer, `send` posts them with `customer_id: null`.
         spool_dir: where events are kept until they are delivered.
         shutdown_timeout: seconds that `shutdown` and the exit of the process wait for deliveries, in all.
+        meter_provider: where the metrics of `cmdrdata_exporter.telemetry` go. Default: the global one.
         delivery: takes the events, instead of the delivery that the settings ask for.
         of_process: whether it meters the calls of this process that no other exporter is named for.
 
@@ -77,6 +81,7 @@ class CmdrDataSpanExporter(SpanExporter):
         unattributed: Literal["hold", "send"] | None = None,
         spool_dir: str | os.PathLike[str] | None = None,
         shutdown_timeout: float = SHUTDOWN_TIMEOUT,
+        meter_provider: MeterProvider | None = None,
         delivery: Delivery | None = None,
         of_process: bool = True,
     ) -> None:
@@ -91,6 +96,8 @@ class CmdrDataSpanExporter(SpanExporter):
         )
         self._delivery = delivery or _delivery(self.settings)
         self._shutdown_timeout = shutdown_timeout
+        if meter_provider is not None:
+            self.report_to(meter_provider)
         self._shut_down = False
         self._calls = Calls()
         self.passed_over: Counter[str] = Counter()
@@ -167,6 +174,11 @@ class CmdrDataSpanExporter(SpanExporter):
                 scope or "an unnamed scope",
             )
 
+    def report_to(self, meter_provider: MeterProvider) -> None:
+        """Have the metrics of the destination go to `meter_provider`, and nowhere else."""
+        if self._delivery in _reports:
+            _reports[self._delivery].report(meter_provider)
+
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         """Deliver what was recorded so far; True only if within the time all of it was."""
         return self._delivery.flush(timeout_millis / 1000)
@@ -193,6 +205,7 @@ _timeout = SHUTDOWN_TIMEOUT
 _Built = DurableDelivery | LocalDelivery | MemoryDelivery
 _Destination = tuple[str, ...]
 _deliveries: dict[_Destination, _Built] = {}
+_reports: weakref.WeakKeyDictionary[Delivery, Telemetry] = weakref.WeakKeyDictionary()
 _lock = threading.RLock()
 _waited = 0.0
 """Seconds that the end of the process has waited so far."""
@@ -240,7 +253,10 @@ def _delivery(settings: Settings) -> Delivery:
     destination = str(settings.spool_dir), settings.endpoint or "", settings.account
     with _lock:
         if destination not in _deliveries:
-            _deliveries[destination] = _build(settings)
+            telemetry = Telemetry(settings.endpoint, settings.account)
+            _deliveries[destination] = delivery = _build(settings, telemetry)
+            _reports[delivery] = telemetry
+            telemetry.watch(delivery)
             _logger.info(
                 "CmdrData usage metering: destination %s, %s, events without a customer are %s",
                 settings.destination,
@@ -250,14 +266,14 @@ def _delivery(settings: Settings) -> Delivery:
         return _deliveries[destination]
 
 
-def _build(settings: Settings) -> _Built:
+def _build(settings: Settings, telemetry: Telemetry) -> _Built:
     """
     Return a delivery that keeps events on the disk or, where nothing can be written, in memory.
 
     Raises:
         ConfigurationError: the directory must not be used.
     """
-    client = None
+    post, reset = None, _nothing
     if settings.endpoint is not None:
         client = Client(
             settings.endpoint,
@@ -267,6 +283,7 @@ def _build(settings: Settings) -> _Built:
             clock=time.time,
             proxy=settings.proxy,
         )
+        post, reset = telemetry.noting(client.post), client.reset
     spool = settings.spool_dir or Path()
     try:
         directory = Directory.prepare(spool, settings.endpoint, settings.account)
@@ -279,14 +296,14 @@ def _build(settings: Settings) -> _Built:
             spool,
             error.strerror or error,
         )
-        if client is None:
+        if post is None:
             return LocalDelivery()
-        return MemoryDelivery(client.post, reset=client.reset, senders=_SENDERS)
+        return MemoryDelivery(post, reset=reset, senders=_SENDERS)
     delivery = DurableDelivery(
         directory,
         Options(
-            post=None if client is None else client.post,
-            reset=(lambda: None) if client is None else client.reset,
+            post=post,
+            reset=reset,
             hold_ambiguous=settings.ambiguous == "hold",
             probe_interval=settings.probe_interval,
         ),
@@ -296,6 +313,10 @@ def _build(settings: Settings) -> _Built:
     if "uwsgi" not in sys.modules:
         delivery.start()
     return delivery
+
+
+def _nothing() -> None:
+    """Do nothing."""
 
 
 def _kept(delivery: _Built) -> str:

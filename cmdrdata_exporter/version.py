@@ -2,6 +2,5 @@
 
 from importlib.metadata import version
 
-USER_AGENT = (
-    f"opentelemetry-instrumentation-cmdrdata/{version('opentelemetry-instrumentation-cmdrdata')}"
-)
+VERSION = version("opentelemetry-instrumentation-cmdrdata")
+USER_AGENT = f"opentelemetry-instrumentation-cmdrdata/{VERSION}"

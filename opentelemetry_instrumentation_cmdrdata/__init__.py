@@ -28,7 +28,6 @@ from opentelemetry.sdk.trace import ReadableSpan
 
 from cmdrdata_exporter import (
     CmdrDataSpanExporter,
-    Settings,
     clear_customer_context,
     current_exporter,
     customer_context,
@@ -89,7 +88,7 @@ class CmdrDataInstrumentor(BaseInstrumentor):
     `instrument(tracer_provider=None, meter_provider=None, exporter=None)` takes
 
     - `tracer_provider`: where spans go, default the global one;
-    - `meter_provider`: reserved for metrics;
+    - `meter_provider`: where the metrics of the delivery go (`cmdrdata_exporter.telemetry`), default the global one;
     - `exporter`: the `CmdrDataSpanExporter` that meters the calls. Default: the one that the application built last,
       else one configured by the environment.
 
@@ -117,15 +116,15 @@ class CmdrDataInstrumentor(BaseInstrumentor):
         _warn_of_untested(_openai_version())
         exporter: CmdrDataSpanExporter | None = kwargs.get("exporter")
         # Whether the environment is usable shall be known now, not at the end of the first call.
-        settings = Settings.read() if exporter is None else exporter.settings
-        if exporter is None and settings.endpoint is not None:
-            current_exporter()
+        metering = current_exporter() if exporter is None else exporter
+        if (meter_provider := kwargs.get("meter_provider")) is not None:
+            metering.report_to(meter_provider)
 
         def record(span: ReadableSpan) -> None:
             (exporter or current_exporter()).record(span)
 
         tracer = trace.get_tracer(SCOPE, __version__, kwargs.get("tracer_provider"))
-        patching.patch(Recorder(tracer, __version__, record, settings.stream_usage))
+        patching.patch(Recorder(tracer, __version__, record, metering.settings.stream_usage))
         seam.active = True
         # Streams that are open now or later are ended by the exit at the latest, also after `uninstrument`.
         # First: what they lead to is delivered afterwards.

@@ -23,7 +23,6 @@ from dataclasses import dataclass
 from cmdrdata_exporter import faults
 from cmdrdata_exporter.delivery.directory import Directory
 from cmdrdata_exporter.delivery.gate import Gate
-from cmdrdata_exporter.delivery.http import Outcome
 from cmdrdata_exporter.delivery.journal import Journal
 from cmdrdata_exporter.delivery.ledger import Handed, Ledger, UnknownVersionError, is_broken
 from cmdrdata_exporter.delivery.readings import Readings, clear_away
@@ -49,10 +48,6 @@ LAST_COMMIT = 0.4
 """Seconds that the end of the process waits longer than it was told to, so that outcomes are committed."""
 
 
-def _ignore(outcome: Outcome, seconds: float) -> None:
-    """Do nothing."""
-
-
 @dataclass(frozen=True)
 class Options:
     """How a directory is drained."""
@@ -65,8 +60,6 @@ class Options:
     probe_interval: float = 60.0
     largest: int = 1 << 30
     """Bytes that the directory may have."""
-    attempted: Callable[[Outcome, float], None] = _ignore
-    """Is told of each attempt, and how many seconds it took."""
     clock: Callable[[], float] = time.time
     """Returns Unix seconds."""
 
@@ -111,11 +104,7 @@ class Drainer:
         self.gate = Gate(SENDERS, probe_interval=self._options.probe_interval)
         post = self._options.post
         self._senders = (
-            None
-            if post is None
-            else Senders(
-                post, self.gate, self._inbox, most=SENDERS, attempted=self._options.attempted
-            )
+            None if post is None else Senders(post, self.gate, self._inbox, most=SENDERS)
         )
         self._stop_at: float | None = None
         self._looked = False

@@ -116,6 +116,32 @@ class DurableDelivery:
         self._journal.seal()
         self.drainer.stop(timeout)
 
+    # What is reported
+
+    def outcomes(self) -> dict[str, int]:
+        """Return how many events this process recorded, and how many could not be written, since it began."""
+        return {
+            "recorded": self._journal.appended,
+            "unspooled": sum(self.unspooled.values()),
+            "handed_over": self._journal.handed_over,
+        }
+
+    def gauges(self) -> dict[str, float]:
+        """Return what is so now; of the directory, if this process drains it."""
+        known: dict[str, float] = {"delivery.durable": 1}
+        if not self.drainer.leads:
+            return known
+        known["delivery.paused"] = int(self.drainer.gate.paused)
+        known["spool.size"] = self.directory.size()
+        try:
+            with self.drainer.database, LedgerReader(self.directory) as ledger:
+                counts, oldest = ledger.counts(), ledger.oldest_pending()
+        except UnreadableError:
+            return known
+        known["events.pending"] = counts["pending"] + counts["in_flight"]
+        known["events.oldest_pending"] = 0.0 if oldest is None else max(0.0, time.time() - oldest)
+        return known
+
     # Forks
 
     def before_fork(self) -> None:

@@ -134,6 +134,8 @@ class Journal:
         self._begun = 0.0
         self._waiting: deque[bytes] = deque()
         self._waiting_bytes = 0
+        self.appended = 0
+        """How many records this process has appended."""
         self.handed_over = 0
         """How many records waited in memory while the disk was stalled."""
 
@@ -238,6 +240,7 @@ class Journal:
                 self._directory.sync()
             self._synced = self._size + written
         self._size += written
+        self.appended += 1
         if self._size >= LARGEST or self._clock() - self._begun >= OLDEST:
             self._seal()
 

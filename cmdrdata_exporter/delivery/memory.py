@@ -98,6 +98,20 @@ class MemoryDelivery:
                 "ambiguous": self._counts["ambiguous"],
             }
 
+    def outcomes(self) -> dict[str, int]:
+        """Return how many events were recorded, and how many went to the log."""
+        counts = self.counts
+        return {"recorded": counts["recorded"], "logged": counts["logged"]}
+
+    def gauges(self) -> dict[str, float]:
+        """Return what is so now."""
+        counts = self.counts
+        return {
+            "delivery.durable": 0,
+            "delivery.paused": int(self._paused),
+            "events.pending": counts["pending"] + counts["in_flight"],
+        }
+
     def record(self, event_id: str, header: Header, body: bytes) -> None:
         """See `Delivery.record`."""
         event = Event(event_id, header, body)

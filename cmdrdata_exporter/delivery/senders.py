@@ -5,7 +5,6 @@ from __future__ import annotations
 import _thread
 import contextlib
 import queue
-import time
 from collections.abc import Callable, Sequence
 
 from cmdrdata_exporter import faults
@@ -36,7 +35,6 @@ class Senders:
         gate: says whether one may be made.
         done: where to put what came of each.
         most: how many threads there may be.
-        attempted: is told of each attempt, and how many seconds it took.
     """
 
     def __init__(
@@ -46,13 +44,11 @@ class Senders:
         done: queue.SimpleQueue[Done | None],
         *,
         most: int,
-        attempted: Callable[[Outcome, float], None],
     ) -> None:
         self._post = post
         self._gate = gate
         self._done = done
         self._most = most
-        self._attempted = attempted
         self._work: queue.SimpleQueue[Handed] = queue.SimpleQueue()
         self._threads = 0
         self.busy = 0
@@ -90,7 +86,6 @@ class Senders:
 
     def _attempt(self, event: Handed) -> Outcome:
         outcome = Outcome(Verdict.RETRY, "interrupted", ambiguous=True)
-        began = time.monotonic()
         try:
             outcome = self._post(event.id, event.body, ATTEMPT_TIMEOUT)
         except Exception as error:  # noqa: BLE001 - the others shall be sent, whatever is wrong with this one
@@ -98,5 +93,4 @@ class Senders:
             outcome = Outcome(Verdict.REFUSED, type(error).__name__)
         finally:
             self._gate.leave(outcome)
-        self._attempted(outcome, time.monotonic() - began)
         return outcome
