@@ -35,7 +35,7 @@ _NETWORK = re.compile(
 """File systems on which neither locks nor SQLite's shared memory can be relied on."""
 
 
-class UnsafeDirectoryError(ValueError):
+class UnsafeDirectoryError(OSError):
     """A directory that must not be used: someone else's, a link, or on a network file system."""
 
 
@@ -54,10 +54,12 @@ class Directory:
 
     Args:
         path: where it is.
+        description: which destination it is, for whoever looks at it.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, description: dict[str, str | None] | None = None) -> None:
         self.path = path
+        self._description = description
 
     @classmethod
     def prepare(cls, spool: Path, endpoint: str | None, account: str) -> Directory:
@@ -78,25 +80,24 @@ class Directory:
         spool = spool.expanduser().absolute()
         spool.parent.mkdir(parents=True, exist_ok=True)
         _make(spool)
-        directory = cls(spool / name_of(endpoint, account))
+        # A query may hold what is nobody's business.
+        shown = None if endpoint is None else endpoint.partition("?")[0]
+        directory = cls(spool / name_of(endpoint, account), {"endpoint": shown, "account": account})
         _make(directory.path)
         if stat.S_IMODE(directory.path.lstat().st_mode) != 0o700:
             directory.path.chmod(0o700)
         if not os.access(directory.path, os.R_OK | os.W_OK | os.X_OK):
             raise PermissionError(f"{directory.path} cannot be written")
-        directory.describe(endpoint, account)
+        directory._describe()
         return directory
 
-    def describe(self, endpoint: str | None, account: str) -> None:
-        """Write down which destination this is, for whoever looks at the directory."""
+    def _describe(self) -> None:
         description = self.path / DESCRIPTION
-        if description.exists():
+        if self._description is None or description.exists():
             return
-        # A query may hold what is nobody's business.
-        shown = None if endpoint is None else endpoint.partition("?")[0]
-        temporary = self.path / f"{DESCRIPTION}.{os.getpid()}"
+        temporary = self.path / f"{DESCRIPTION}.{os.getpid()}-{os.urandom(4).hex()}"
         with os.fdopen(self.create(temporary.name), "w") as file:
-            json.dump({"endpoint": shown, "account": account}, file)
+            json.dump(self._description, file)
         temporary.rename(description)
 
     def check(self) -> None:
@@ -110,6 +111,7 @@ class Directory:
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         _make(self.path.parent)
         _make(self.path)
+        self._describe()
 
     def create(self, name: str) -> int:
         """Create a file of ours and return its descriptor, for writing at its end."""
@@ -130,6 +132,14 @@ class Directory:
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
         return descriptor
+
+    def has(self, name: str, descriptor: int) -> bool:
+        """Say whether a file that is open is the one of that name still: a directory may be removed or replaced."""
+        try:
+            there = (self.path / name).lstat()
+        except OSError:
+            return False
+        return os.path.samestat(there, os.fstat(descriptor))
 
     def leader(self) -> int | None:
         """Return the id of the process that drains, None where none does. For commands."""

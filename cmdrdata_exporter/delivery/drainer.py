@@ -21,7 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from cmdrdata_exporter import faults
-from cmdrdata_exporter.delivery.directory import Directory
+from cmdrdata_exporter.delivery.directory import LOCK, Directory
 from cmdrdata_exporter.delivery.gate import Gate
 from cmdrdata_exporter.delivery.journal import Journal
 from cmdrdata_exporter.delivery.ledger import Handed, Ledger, UnknownVersionError, is_broken
@@ -258,7 +258,31 @@ class Drainer:
             self._journal.sync()
         if now >= self._next_measure:
             self._next_measure = now + LEAD_INTERVAL
+            if not self._is_in_place():
+                self._move()
             self.full = self._trouble.measured(self._directory.size(), self._options.largest)
+
+    def _is_in_place(self) -> bool:
+        lock_file = self._lock_file
+        return self._journal.is_in_place() and (
+            lock_file is None or self._directory.has(LOCK, lock_file)
+        )
+
+    def _move(self) -> None:
+        """Write what this process has of a directory that was removed or replaced into the one that is there now."""
+        self._trouble.removed()
+        with self.database:
+            records: list[bytes] = []
+            offset = 0
+            if self.leads:
+                with contextlib.suppress(sqlite3.Error):
+                    records = [] if self._ledger is None else self._ledger.undelivered()
+                if self._readings is not None:
+                    offset = self._readings.offset(self._journal.name)
+            self._lead_no_more()
+        self._journal.write_anew(offset)
+        for record in records:
+            self._journal.append(record)
 
     def _wait(self) -> float:
         """Return for how long nothing is to be done, unless an outcome comes."""

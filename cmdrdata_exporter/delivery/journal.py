@@ -195,6 +195,27 @@ class Journal:
                 self._waiting.popleft()[_HEAD.size :], JournalFullError("the disk is stalled")
             )
 
+    def is_in_place(self) -> bool:
+        """Say whether the file is where others will find it: someone may have removed or replaced the directory."""
+        name, descriptor = self.name, self._descriptor
+        try:
+            return name is None or descriptor is None or self._directory.has(name, descriptor)
+        except OSError:
+            return True  # Sealed meanwhile.
+
+    def write_anew(self, offset: int) -> None:
+        """Begin another file with what follows `offset` in this one, which others will not find."""
+        with self._lock:
+            descriptor, self._descriptor = self._descriptor, None
+            if descriptor is None:
+                return
+            try:
+                data = os.pread(descriptor, self._size, offset)
+            finally:
+                os.close(descriptor)
+            for record in scan(data, final=True).records:
+                self._write_or_refuse(frame(record))
+
     def _hand_over(self, data: bytes) -> None:
         if self._waiting_bytes + len(data) > QUEUE_BYTES:
             raise JournalFullError("too many events wait for a disk that does not answer")
@@ -213,10 +234,13 @@ class Journal:
         while self._waiting:
             data = self._waiting.popleft()
             self._waiting_bytes -= len(data)
-            try:
-                self._write(data)
-            except OSError as error:
-                self._refused(data[_HEAD.size :], error)
+            self._write_or_refuse(data)
+
+    def _write_or_refuse(self, data: bytes) -> None:
+        try:
+            self._write(data)
+        except OSError as error:
+            self._refused(data[_HEAD.size :], error)
 
     def _write(self, data: bytes) -> None:
         """Append a frame. Called with the lock."""

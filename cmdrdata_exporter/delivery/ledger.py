@@ -272,6 +272,14 @@ class Ledger:
                     "UPDATE events SET attempts = attempts + 1 WHERE seq = ?", (event.seq,)
                 )
 
+    def undelivered(self) -> list[bytes]:
+        """Return the records of all events that are in no final state."""
+        rows = self._db.execute(
+            "SELECT record FROM events INDEXED BY by_state WHERE state IN (?, ?, ?, ?)",
+            (PENDING, IN_FLIGHT, HELD, DEAD),
+        )
+        return [record for (record,) in rows]
+
     def next_due(self) -> float | None:
         """Return when the next pending event may be sent."""
         row = self._db.execute(

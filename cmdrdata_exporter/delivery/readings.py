@@ -103,6 +103,11 @@ class Readings:
                 limit -= new.end - reading.offset
         return found, limit <= 0
 
+    def offset(self, name: str | None) -> int:
+        """Return how far a journal was read."""
+        reading = self._readings.get(name or "")
+        return self._offsets.get(name or "", 0) if reading is None else reading.offset
+
     def remove_finished(self) -> list[str]:
         """Remove the files of which everything is in the ledger, and return the names that may be forgotten."""
         gone: list[str] = []

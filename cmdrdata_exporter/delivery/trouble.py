@@ -61,6 +61,14 @@ class Trouble:
         self.nearly_full = nearly
         return size >= largest
 
+    def removed(self) -> None:
+        """Tell that someone removed or replaced the directory."""
+        faults.say(
+            logging.ERROR,
+            "%s was removed or replaced; what this process still knows of the usage events in it is written anew",
+            self._directory.path,
+        )
+
     def salvaged(self, path: Path, lost: int) -> None:
         """Tell that the ledger was damaged."""
         faults.say(
