@@ -210,7 +210,13 @@ class Settings:
         if customer is not None:
             _check_id(customer_name, customer)
 
-        _, spool = given(CMDRDATA_SPOOL_DIR, None if spool_dir is None else os.fspath(spool_dir))
+        if isinstance(spool_dir, os.PathLike):
+            spool_dir = os.fspath(spool_dir)
+        spool_name, spool = given(CMDRDATA_SPOOL_DIR, spool_dir)
+        if spool is not None and (not spool.strip() or "\0" in spool):
+            raise ConfigurationError(
+                f"{spool_name} is {spool!r}; expected is the path of a directory on a local disk"
+            )
         return cls(
             api_key=key,
             api_key_file=None if key_file is None else Path(key_file),

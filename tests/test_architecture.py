@@ -35,7 +35,67 @@ ALLOWED: dict[str, set[str]] = {
     f"{EXPORTER}.delivery.http": {f"{EXPORTER}.delivery.connections"},
     f"{EXPORTER}.delivery.local": {f"{EXPORTER}.delivery", f"{EXPORTER}.processes"},
     f"{EXPORTER}.delivery.memory": {
-        f"{EXPORTER}.{name}" for name in ("delivery", "delivery.http", "faults", "processes")
+        f"{EXPORTER}.{name}"
+        for name in ("delivery", "delivery.http", "delivery.records", "faults", "processes")
+    },
+    f"{EXPORTER}.delivery.records": {f"{EXPORTER}.delivery"},
+    f"{EXPORTER}.delivery.directory": set(),
+    f"{EXPORTER}.delivery.journal": {f"{EXPORTER}.delivery.directory"},
+    f"{EXPORTER}.delivery.readings": {
+        f"{EXPORTER}.delivery.{name}" for name in ("directory", "journal")
+    },
+    f"{EXPORTER}.delivery.ledger": {
+        f"{EXPORTER}.{name}"
+        for name in ("delivery", "delivery.directory", "delivery.http", "delivery.records")
+    },
+    f"{EXPORTER}.delivery.salvage": {
+        f"{EXPORTER}.delivery.{name}" for name in ("directory", "ledger")
+    },
+    f"{EXPORTER}.delivery.reading": {
+        f"{EXPORTER}.{name}"
+        for name in (
+            "delivery",
+            "delivery.directory",
+            "delivery.journal",
+            "delivery.ledger",
+            "delivery.records",
+        )
+    },
+    f"{EXPORTER}.delivery.gate": {f"{EXPORTER}.delivery.http"},
+    f"{EXPORTER}.delivery.senders": {
+        f"{EXPORTER}.{name}"
+        for name in ("delivery.gate", "delivery.http", "delivery.ledger", "faults")
+    },
+    f"{EXPORTER}.delivery.trouble": {
+        f"{EXPORTER}.{name}" for name in ("delivery.directory", "delivery.gate", "faults")
+    },
+    f"{EXPORTER}.delivery.drainer": {
+        f"{EXPORTER}.{name}"
+        for name in (
+            "delivery.directory",
+            "delivery.gate",
+            "delivery.http",
+            "delivery.journal",
+            "delivery.ledger",
+            "delivery.readings",
+            "delivery.salvage",
+            "delivery.senders",
+            "delivery.trouble",
+            "faults",
+        )
+    },
+    f"{EXPORTER}.delivery.durable": {
+        f"{EXPORTER}.{name}"
+        for name in (
+            "delivery",
+            "delivery.directory",
+            "delivery.drainer",
+            "delivery.journal",
+            "delivery.reading",
+            "delivery.records",
+            "faults",
+            "processes",
+        )
     },
     f"{EXPORTER}.exporter": {
         f"{EXPORTER}.{name}"
@@ -43,6 +103,9 @@ ALLOWED: dict[str, set[str]] = {
             "attributes",
             "customer",
             "delivery",
+            "delivery.directory",
+            "delivery.drainer",
+            "delivery.durable",
             "delivery.http",
             "delivery.local",
             "delivery.memory",
@@ -61,7 +124,7 @@ ALLOWED: dict[str, set[str]] = {
     f"{INSTRUMENTOR}.preflight": {EXPORTER},
     f"{INSTRUMENTOR}.semconv": set(),
     f"{INSTRUMENTOR}.failures": {f"{EXPORTER}.scrubbing"},
-    f"{INSTRUMENTOR}.open_calls": {f"{EXPORTER}.faults"},
+    f"{INSTRUMENTOR}.open_calls": {f"{EXPORTER}.faults", f"{EXPORTER}.processes"},
     f"{INSTRUMENTOR}.providers": set(),
     f"{INSTRUMENTOR}.unbilled": set(),
     f"{INSTRUMENTOR}.usage": {f"{INSTRUMENTOR}.semconv"},
@@ -70,7 +133,11 @@ ALLOWED: dict[str, set[str]] = {
     f"{INSTRUMENTOR}.parameters": {
         f"{INSTRUMENTOR}.{name}" for name in ("endpoints", "semconv", "usage")
     },
-    f"{INSTRUMENTOR}.jobs": {f"{EXPORTER}.faults", f"{INSTRUMENTOR}.usage"},
+    f"{INSTRUMENTOR}.jobs": {
+        f"{EXPORTER}.faults",
+        f"{EXPORTER}.processes",
+        f"{INSTRUMENTOR}.usage",
+    },
     f"{INSTRUMENTOR}.attribution": {
         EXPORTER,
         f"{EXPORTER}.customer",

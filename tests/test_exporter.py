@@ -6,8 +6,11 @@ import json
 import logging
 import math
 import os
+import socket
 import subprocess
 import sys
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,6 +28,9 @@ from cmdrdata_exporter import (
     processes,
 )
 from cmdrdata_exporter.delivery import Header
+from cmdrdata_exporter.delivery.directory import Directory, name_of
+from cmdrdata_exporter.delivery.reading import LedgerReader
+from cmdrdata_exporter.settings import DEFAULT_ENDPOINT
 from opentelemetry_instrumentation_cmdrdata import CmdrDataInstrumentor
 from tests.metering import RecordedEvents
 from tests.test_events import span
@@ -155,17 +161,17 @@ def test_instrumenting_builds_the_delivery(monkeypatch: pytest.MonkeyPatch) -> N
 def test_the_start_is_logged(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """One line says where events go and what happens to those without a customer, and never the key."""
+    """One line says where events go and are kept, and what happens to those without a customer, and never the key."""
+    spool = Path(os.environ["CMDRDATA_SPOOL_DIR"])
     with caplog.at_level(logging.INFO, "cmdrdata"):
         CmdrDataSpanExporter()
         CmdrDataSpanExporter()
         CmdrDataSpanExporter(api_key=KEY, account="production", unattributed="send")
     assert [record.getMessage() for record in caplog.records] == [
-        "Neither CMDRDATA_API_KEY nor CMDRDATA_ENDPOINT is set: usage events stay in the memory of this process and "
-        "end with it",
-        "CmdrData usage metering: destination local, events without a customer are held",
-        "CmdrData usage metering: destination production at https://api.cmdrdata.ai/api/events, events without a "
-        "customer are sent with customer_id null",
+        f"CmdrData usage metering: destination local, kept in {spool / 'local'}, events without a customer are held",
+        "CmdrData usage metering: destination production at https://api.cmdrdata.ai/api/events, "
+        f"kept in {spool / name_of(DEFAULT_ENDPOINT, 'production')}, events without a customer are sent with "
+        "customer_id null",
     ]
     assert KEY not in caplog.text
 
@@ -207,38 +213,151 @@ from cmdrdata_exporter import CmdrDataSpanExporter
 from tests.test_events import span
 from tests.test_exporter import CHAT
 
-CmdrDataSpanExporter(sys.argv[1], sys.argv[2], customer_id="acme").export([span(CHAT)])
+exporter = CmdrDataSpanExporter(sys.argv[1], sys.argv[2], account="a", customer_id="acme")
+for number in range(int(sys.argv[3])):
+    exporter.export([span(CHAT, context=(1, number + 1))])
+print("over", flush=True)
 """
+
+
+def run_to_the_exit(url: str, number: int) -> tuple[float, int, str]:
+    """Run a process that records a number of events and ends; return the seconds its end took, its status, its log."""
+    with subprocess.Popen(
+        [sys.executable, "-c", EXIT, KEY, url, str(number)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "over\n"
+        over = time.monotonic()
+        _, log = process.communicate(timeout=30)
+        return time.monotonic() - over, process.returncode, log
+
+
+def ids_of(httpserver: HTTPServer) -> list[str]:
+    """Return the idempotency keys that a backend has received."""
+    return [request.headers["idempotency-key"] for request, _ in httpserver.log]
 
 
 def test_the_exit_of_the_process(httpserver: HTTPServer) -> None:
     """A process that simply ends has delivered what it recorded."""
     httpserver.expect_request("/", method="POST").respond_with_data(status=202)
-    done = subprocess.run(
-        [sys.executable, "-c", EXIT, KEY, httpserver.url_for("/")],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    _, status, log = run_to_the_exit(httpserver.url_for("/"), 1)
+    assert (status, log) == (0, "")
     ((request, _),) = httpserver.log
     assert json.loads(request.get_data())["total_tokens"] == 7
 
 
 def test_the_exit_with_a_dead_backend() -> None:
-    """A process whose backend is down ends in time, and the log holds every event, whole."""
-    done = subprocess.run(
-        [sys.executable, "-c", EXIT, KEY, "http://127.0.0.1:1/"],
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
+    """A process whose backend is down ends in time and logs no event; the next one delivers what it has left."""
+    # Taken, so that nobody answers there, and free again once it is closed.
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as taken:
+        port = taken.getsockname()[1]
+    url = f"http://127.0.0.1:{port}/"
+    seconds, status, log = run_to_the_exit(url, 2)
+    assert status == 0
+    assert seconds <= 5.5
+    # It may say that the backend cannot be reached, but no event is in it.
+    assert "{" not in log
+    assert KEY not in log
+    with HTTPServer(port=port) as backend:
+        backend.expect_request("/", method="POST").respond_with_data(status=202)
+        _, status, log = run_to_the_exit(url, 0)
+        assert (status, log) == (0, "")
+        assert len(ids_of(backend)) == len(set(ids_of(backend))) == 2
+
+
+def begin_anew(patch: pytest.MonkeyPatch) -> None:
+    """Stand where a process does that has just been started."""
+    for delivery in exporter._deliveries.values():
+        delivery.close(0)
+    patch.setattr(exporter, "_deliveries", {})
+    patch.setattr(exporter, "_waited", 0.0)
+
+
+def test_a_rotated_key(
+    httpserver: HTTPServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Events that were recorded under a key that is refused are delivered under the next one of the same account."""
+    url = httpserver.url_for("/")
+    refused = httpserver.expect_oneshot_request("/", headers={"authorization": f"Bearer {KEY}"})
+    refused.respond_with_data(status=401)
+    old = CmdrDataSpanExporter(KEY, url, account="production", customer_id="acme")
+    old.export([span(CHAT)])
+    assert not old.force_flush(10_000)
+    begin_anew(monkeypatch)
+    rotated = "tk-rotated-rotated-rotated"
+    accepted = httpserver.expect_request("/", headers={"authorization": f"Bearer {rotated}"})
+    accepted.respond_with_data(status=202)
+    new = CmdrDataSpanExporter(rotated, url, account="production")
+    assert new.force_flush(10_000)
+    assert [response.status_code for _, response in httpserver.log] == [401, 202]
+    first, second = ids_of(httpserver)
+    assert first == second
+    assert "HTTP 401" in caplog.text
+
+
+def test_two_accounts(httpserver: HTTPServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Events of one account never leave under the key of another one, not even in a later process."""
+    httpserver.expect_request("/").respond_with_data(status=202)
+    one, other = "tk-one-one-one-one-one-one", "tk-other-other-other-other"
+    first = CmdrDataSpanExporter(one, httpserver.url_for("/"), customer_id="acme")
+    second = CmdrDataSpanExporter(other, httpserver.url_for("/"), customer_id="emca")
+    first.export([span(CHAT, context=(1, 1))])
+    second.export([span(CHAT, context=(1, 2))])
+    assert first.force_flush(10_000)
+    assert second.force_flush(10_000)
+    assert sorted(
+        (request.headers["authorization"], json.loads(request.get_data())["customer_id"])
+        for request, _ in httpserver.log
+    ) == [(f"Bearer {one}", "acme"), (f"Bearer {other}", "emca")]
+    assert len(list(Path(os.environ["CMDRDATA_SPOOL_DIR"]).iterdir())) == 2
+
+
+def test_where_events_are_kept(tmp_path: Path) -> None:
+    """`spool_dir=` prevails over the variable, and what is held is there."""
+    kept = CmdrDataSpanExporter(spool_dir=tmp_path / "spool")
+    kept.export([span(CHAT)])
+    assert [path.name for path in (tmp_path / "spool").iterdir()] == ["local"]
+    assert kept.force_flush(10_000)
+    with LedgerReader(Directory(tmp_path / "spool" / "local")) as ledger:
+        counts = {name: number for name, number in ledger.counts().items() if number}
+    assert counts == {"recorded": 1, "held": 1}
+
+
+def test_no_writable_directory(
+    httpserver: HTTPServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where nothing can be written, events are kept in memory, and a warning says so."""
+    (tmp_path / "file").touch()
+    spool = tmp_path / "file" / "state" / "spool"
+    httpserver.expect_request("/").respond_with_data(status=202)
+    in_memory = CmdrDataSpanExporter(
+        KEY, httpserver.url_for("/"), customer_id="acme", spool_dir=spool
     )
-    assert done.returncode == 0
-    (line,) = [line for line in done.stderr.splitlines() if line.startswith("{")]
-    assert json.loads(line)["event"]["total_tokens"] == 7
-    assert KEY not in done.stderr
+    CmdrDataSpanExporter(spool_dir=spool).export([span(CHAT)])
+    warnings = [record.getMessage() for record in caplog.records if record.levelno > logging.INFO]
+    assert warnings[:2] == 2 * [
+        f"The spool directory {spool} cannot be used (Not a directory): usage events are kept in memory, and what is "
+        "not delivered when this process ends goes to its log. Set CMDRDATA_SPOOL_DIR to a directory that can be "
+        "written"
+    ]
+    in_memory.export([span(CHAT)])
+    assert in_memory.force_flush(10_000)
+    assert len(ids_of(httpserver)) == 1
+
+
+def test_an_unsafe_directory(tmp_path: Path) -> None:
+    """A directory that must not be used is refused when the exporter is built."""
+    (tmp_path / "real").mkdir(mode=0o700)
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    with pytest.raises(ConfigurationError) as raised:
+        CmdrDataSpanExporter(spool_dir=tmp_path / "link")
+    assert str(raised.value) == (
+        f"the spool directory cannot be used: '{tmp_path / 'link'}' is a symbolic link; events are kept in real "
+        "directories. Set CMDRDATA_SPOOL_DIR to a directory that only this user can write"
+    )
 
 
 class Patient:
@@ -278,6 +397,10 @@ def test_one_end_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
     patient.now += 60
     exporter._close_deliveries()
     assert patient.waits[3:] == [5, 0]
+    patient.now += 60
+    CmdrDataSpanExporter(delivery=patient, shutdown_timeout=1.0).shutdown()
+    exporter._close_deliveries()
+    assert patient.waits[5:] == [1, 0, 0]
 
 
 def test_every_delivery_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:

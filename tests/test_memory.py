@@ -7,6 +7,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from cmdrdata_exporter.delivery.memory import PROBE_INTERVAL, MemoryDelivery
 
 ACME = Header("acme", "m", "chat.completions", "reported", {"input_tokens": 1}, "2026-11-21")
 NOBODY = Header(None, "m", "chat.completions", "reported", {"input_tokens": 1}, "2026-11-21")
+HELD = replace(NOBODY, hold=True)
 
 DELIVERED = Outcome(Verdict.DELIVERED, "HTTP 200")
 REFUSED = Outcome(Verdict.REFUSED, "HTTP 400")
@@ -341,10 +343,10 @@ def test_a_mended_key(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_events_without_a_customer() -> None:
     """An event that nobody pays is held, not sent, and no obstacle to a flush; sent where the user wants it."""
     holding = delivery(Backend(DELIVERED))
-    holding.record("1", NOBODY, b"{}")
+    holding.record("1", HELD, b"{}")
     assert holding.flush(1)
     assert counts(holding) == {"recorded": 1, "held": 1}
-    sending = delivery(Backend(DELIVERED), hold_unattributed=False)
+    sending = delivery(Backend(DELIVERED))
     sending.record("1", NOBODY, b"{}")
     assert sending.flush(1)
     assert counts(sending) == {"recorded": 1, "delivered": 1}
@@ -379,7 +381,7 @@ def test_held_events_take_no_room() -> None:
     """However many events are held or refused, those that can be sent are; of the others the oldest go to the log."""
     full = delivery(Backend(DELIVERED), capacity=2)
     for event_id in ("1", "2", "3"):
-        full.record(event_id, NOBODY, b"{}")
+        full.record(event_id, HELD, b"{}")
     full.record("4", ACME, b"{}")
     assert full.flush(1)
     assert counts(full) == {"recorded": 4, "delivered": 1, "held": 2, "logged": 1}
@@ -411,7 +413,7 @@ def record(delivery: MemoryDelivery, event_id: str, header: Header = ACME) -> No
 def test_the_end_of_the_process(caplog: pytest.LogCaptureFixture) -> None:
     """What could not be delivered by the exit is in the log, one recoverable line an event: pending, held and dead."""
     ending = delivery(Backend(REFUSED, UNAVAILABLE))
-    for event_id, header in (("dead", ACME), ("pending", ACME), ("held", NOBODY)):
+    for event_id, header in (("dead", ACME), ("pending", ACME), ("held", HELD)):
         record(ending, event_id, header)
     ending.close(0.1)
     ending.close(0.1)

@@ -24,6 +24,10 @@ def test_nothing_given() -> None:
         enabled=True,
         customer_id=None,
         unattributed="hold",
+        ambiguous="retry",
+        spool_dir=Path("~/.local/state/cmdrdata"),
+        durability="process",
+        probe_interval=60.0,
     )
     assert found.destination == "local"
 
@@ -42,6 +46,10 @@ def test_everything_given(tmp_path: Path) -> None:
             "HTTPS_PROXY": "http://proxy.example:3128",
             "CMDRDATA_CUSTOMER_ID": " spaces stay\u00a0",
             "CMDRDATA_UNATTRIBUTED": "SEND",
+            "CMDRDATA_AMBIGUOUS": "Hold",
+            "CMDRDATA_SPOOL_DIR": "/var/spool/of ours",
+            "CMDRDATA_DURABILITY": "fsync",
+            "CMDRDATA_PROBE_INTERVAL": " 1.5 ",
         }
     ) == Settings(
         api_key=None,
@@ -51,9 +59,32 @@ def test_everything_given(tmp_path: Path) -> None:
         enabled=True,
         customer_id=" spaces stay\u00a0",
         unattributed="send",
+        ambiguous="hold",
+        spool_dir=Path("/var/spool/of ours"),
+        durability="fsync",
+        probe_interval=1.5,
         stream_usage="never",
         proxy="http://proxy.example:3128",
     )
+
+
+@pytest.mark.parametrize(
+    ("environ", "argument", "spool"),
+    [
+        ({}, None, "~/.local/state/cmdrdata"),
+        ({"XDG_STATE_HOME": "/state"}, None, "/state/cmdrdata"),
+        ({"XDG_STATE_HOME": "state"}, None, "~/.local/state/cmdrdata"),
+        ({"XDG_STATE_HOME": "/state", "CMDRDATA_SPOOL_DIR": ""}, None, "/state/cmdrdata"),
+        ({"XDG_STATE_HOME": "/state", "CMDRDATA_SPOOL_DIR": "/spool"}, None, "/spool"),
+        ({"CMDRDATA_SPOOL_DIR": "/spool"}, "/argument", "/argument"),
+        ({"CMDRDATA_SPOOL_DIR": "/spool"}, Path("/argument"), "/argument"),
+    ],
+)
+def test_the_spool_directory(
+    environ: dict[str, str], argument: str | Path | None, spool: str
+) -> None:
+    """Events are kept where the argument says, else the variable, else where the state of programs belongs."""
+    assert Settings.read(environ, spool_dir=argument).spool_dir == Path(spool)
 
 
 @pytest.mark.parametrize("off", ["false", "False ", "0"])
@@ -219,6 +250,25 @@ MISTAKES = [
         "CMDRDATA_UNATTRIBUTED is 'drop'; expected one of: hold, send",
     ),
     (
+        {"CMDRDATA_AMBIGUOUS": "drop"},
+        "CMDRDATA_AMBIGUOUS is 'drop'; expected one of: retry, hold",
+    ),
+    (
+        {"CMDRDATA_DURABILITY": "power"},
+        "CMDRDATA_DURABILITY is 'power'; expected one of: process, fsync",
+    ),
+    *(
+        (
+            {"CMDRDATA_PROBE_INTERVAL": value},
+            f"CMDRDATA_PROBE_INTERVAL is {value!r}; expected is a number of seconds from 1 to 300",
+        )
+        for value in ("soon", "nan", "0.9", "301", "inf", "1_0_0_0")
+    ),
+    (
+        {"CMDRDATA_SPOOL_DIR": "/spool\0"},
+        "CMDRDATA_SPOOL_DIR is '/spool\\x00'; expected is the path of a directory",
+    ),
+    (
         {"CMDRDATA_CUSTOMER_ID": "a\nb"},
         "CMDRDATA_CUSTOMER_ID holds control characters; expected are 1 to 256 characters, none of them a control "
         "character",
@@ -249,9 +299,11 @@ def test_mistakes_in_arguments() -> None:
         Settings.read({}, endpoint="x")
     with pytest.raises(ConfigurationError, match=r"^customer_id is empty"):
         Settings.read({}, customer_id="")
+    with pytest.raises(ConfigurationError, match=r"^spool_dir is ''; expected is the path of a "):
+        Settings.read({}, spool_dir="")
 
 
-@pytest.mark.parametrize("argument", ["api_key", "endpoint", "account", "customer_id"])
+@pytest.mark.parametrize("argument", ["api_key", "endpoint", "account", "customer_id", "spool_dir"])
 def test_arguments_of_a_wrong_type(argument: str) -> None:
     """An argument that is no string is refused as any other mistake is, without its value."""
     values: list[Any] = [7, KEY.encode()]
@@ -313,6 +365,6 @@ def test_every_variable_is_documented() -> None:
     """The README lists each variable, with its default where it has one."""
     readme = (Path(__file__).parent.parent / "README.md").read_text()
     variables = [name for name in vars(settings) if name.startswith("CMDRDATA_")]
-    assert len(variables) == 9
+    assert len(variables) == 13
     for name in variables:
         assert f"| `{name}` |" in readme
