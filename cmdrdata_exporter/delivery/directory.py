@@ -34,6 +34,8 @@ _NETWORK = re.compile(
 )
 """File systems on which neither locks nor SQLite's shared memory can be relied on."""
 
+_MEND = "Set CMDRDATA_SPOOL_DIR to a directory that only this user can write"
+
 
 class UnsafeDirectoryError(OSError):
     """A directory that must not be used: someone else's, a link, or on a network file system."""
@@ -77,9 +79,13 @@ class Directory:
         """
         if sys.platform == "win32":
             raise UnsafeDirectoryError("Windows is not supported; Linux and macOS are")
-        spool = spool.expanduser().absolute()
+        try:
+            spool = spool.expanduser().absolute()
+        except RuntimeError as error:  # Some containers' users have no home.
+            raise OSError(str(error)) from None
         spool.parent.mkdir(parents=True, exist_ok=True)
         _make(spool)
+        _refuse_network(spool)
         # A query may hold what is nobody's business.
         shown = None if endpoint is None else endpoint.partition("?")[0]
         directory = cls(spool / name_of(endpoint, account), {"endpoint": shown, "account": account})
@@ -164,9 +170,9 @@ class Directory:
     def size(self) -> int:
         """Return how many bytes all of its files have."""
         total = 0
-        with os.scandir(self.path) as entries:
+        with contextlib.suppress(FileNotFoundError), os.scandir(self.path) as entries:
             for entry in entries:
-                with contextlib.suppress(OSError):  # gone meanwhile
+                with contextlib.suppress(FileNotFoundError):
                     total += entry.stat(follow_symlinks=False).st_size
         return total
 
@@ -204,25 +210,27 @@ def _make(path: Path) -> None:
     with contextlib.suppress(FileExistsError):
         path.mkdir(mode=0o700)
     found = path.lstat()
-    mend = "Set CMDRDATA_SPOOL_DIR to a directory that only this user can write"
     if not stat.S_ISDIR(found.st_mode):
         what = "a symbolic link" if stat.S_ISLNK(found.st_mode) else "no directory"
         raise UnsafeDirectoryError(
-            f"{str(path)!r} is {what}; events are kept in real directories. {mend}"
+            f"{str(path)!r} is {what}; events are kept in real directories. {_MEND}"
         )
     if found.st_uid != os.geteuid():
         raise UnsafeDirectoryError(
             f"{str(path)!r} belongs to user {found.st_uid}, this process is user {os.geteuid()}. "
-            f"{mend}, for instance a new one inside it"
+            f"{_MEND}, for instance a new one inside it"
         )
     if found.st_mode & 0o022:
         raise UnsafeDirectoryError(
-            f"{str(path)!r} can be written by other users. {mend} (chmod 700)"
+            f"{str(path)!r} can be written by other users. {_MEND} (chmod 700)"
         )
+
+
+def _refuse_network(path: Path) -> None:
     system = _file_system(path)
     if _NETWORK.fullmatch(system):
         raise UnsafeDirectoryError(
-            f"{str(path)!r} is on {system}; locks do not hold there. {mend}, on a local disk"
+            f"{str(path)!r} is on {system}; locks do not hold there. {_MEND}, on a local disk"
         )
 
 

@@ -208,7 +208,7 @@ class Drainer:
             return False
         if self._senders is None or self.gate.paused or self.gate.delay() >= remaining:
             return True
-        return self._due is None
+        return self._due is None or self._due - self._options.clock() >= remaining
 
     def _end(self) -> None:
         """Commit what is known, and let another process lead."""
