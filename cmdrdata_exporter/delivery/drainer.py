@@ -181,8 +181,6 @@ class Drainer:
         if self._lock_file is not None:
             # A copy; unlocking it would unlock the parent's.
             os.close(self._lock_file)
-        if self._readings is not None:
-            self._readings.close()
         self._clear()
         self._options.reset()
 
@@ -374,9 +372,7 @@ class Drainer:
 
     def _reset_readings(self) -> None:
         """Read again what was not committed."""
-        readings, self._readings = self._readings, None
-        if readings is not None:
-            readings.close()
+        self._readings = None
 
     def _salvage(self) -> None:
         self._close_ledger()

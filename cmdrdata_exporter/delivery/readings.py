@@ -10,17 +10,17 @@ from pathlib import Path
 from cmdrdata_exporter.delivery.directory import JOURNAL, Directory, lock
 from cmdrdata_exporter.delivery.journal import NEW, OLDEST, Scan, scan
 
+LOOK_INTERVAL = 1.0
+"""Seconds between two looks at whether the writer of a journal has gone."""
+
 
 class Reading:
     """
-    A journal that is being read.
+    A journal that is being read. It is open only while it is: thousands of processes may have left theirs.
 
     Args:
         path: the file.
         offset: how far it was read before.
-
-    Raises:
-        OSError: it cannot be opened.
     """
 
     def __init__(self, path: Path, offset: int) -> None:
@@ -29,21 +29,38 @@ class Reading:
         """How far it was read, and all of that is in the ledger."""
         self.finished = False
         """All of it was read, and nothing will follow."""
-        self._descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         self._ended = False
+        self._next_look = 0.0
 
-    def read(self, limit: int) -> Scan | None:
+    def read(self, limit: int, now: float) -> Scan | None:
         """
-        Return what follows, about `limit` bytes at most; None where nothing does, for now or at all.
+        Return what follows, about `limit` bytes; None where nothing does, for now or at all.
 
         `committed` says that it is in the ledger; until then the same is returned again.
+
+        Args:
+            limit: how many bytes to read, more if one record has more.
+            now: monotonic seconds. Whether the writer has gone is looked at once a second.
+
+        Raises:
+            OSError: it cannot be read.
         """
-        data = os.pread(self._descriptor, limit, self.offset)
+        if self.path.stat().st_size == self.offset and now < self._next_look:
+            return None
+        self._next_look = now + LOOK_INTERVAL
+        descriptor = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            return self._read(descriptor, limit)
+        finally:
+            os.close(descriptor)
+
+    def _read(self, descriptor: int, limit: int) -> Scan | None:
+        data = os.pread(descriptor, limit, self.offset)
         if len(data) < limit and not self._ended:
             # Only when its writer has gone is what is there all of it.
-            self._ended = lock(self._descriptor)
+            self._ended = lock(descriptor)
             if self._ended:
-                data = os.pread(self._descriptor, limit, self.offset)
+                data = os.pread(descriptor, limit, self.offset)
         if not data:
             self.finished = self._ended
             return None
@@ -51,7 +68,7 @@ class Reading:
         while found.end == 0 and len(data) == limit:
             # A record that is larger than the limit.
             limit *= 2
-            data = os.pread(self._descriptor, limit, self.offset)
+            data = os.pread(descriptor, limit, self.offset)
             found = scan(data, final=self._ended and len(data) < limit)
         if found.end == 0:
             return None
@@ -64,10 +81,6 @@ class Reading:
         """Go on behind what was read."""
         self.offset = found.end
         self.finished = found.sealed
-
-    def close(self) -> None:
-        """Let go of the file."""
-        os.close(self._descriptor)
 
 
 class Readings:
@@ -83,24 +96,27 @@ class Readings:
         self._directory = directory
         self._offsets = offsets
         self._readings: dict[str, Reading] = {}
+        self._there = set(offsets)
+        """The names that were there at the last look. None of them comes again when it has gone."""
 
     def read(self, limit: int) -> tuple[list[tuple[Reading, Scan]], bool]:
         """Return what is new, at most about `limit` bytes, and whether there may be more."""
+        now = time.monotonic()
         found: list[tuple[Reading, Scan]] = []
-        for path in self._directory.journals():
-            reading = self._readings.get(path.name)
-            if reading is None:
-                try:
-                    reading = Reading(path, self._offsets.get(path.name, 0))
-                except FileNotFoundError:
-                    continue
-                self._readings[path.name] = reading
+        paths = self._directory.journals()
+        self._there = {path.name for path in paths}
+        for path in paths:
             if limit <= 0:
                 return found, True
-            new = reading.read(limit)
-            if new is not None:
-                found.append((reading, new))
-                limit -= new.end - reading.offset
+            reading = self._readings.get(path.name)
+            if reading is None:
+                reading = Reading(path, self._offsets.get(path.name, 0))
+                self._readings[path.name] = reading
+            with contextlib.suppress(FileNotFoundError):
+                new = reading.read(limit, now)
+                if new is not None:
+                    found.append((reading, new))
+                    limit -= new.end - reading.offset
         return found, limit <= 0
 
     def offset(self, name: str | None) -> int:
@@ -110,23 +126,15 @@ class Readings:
 
     def remove_finished(self) -> list[str]:
         """Remove the files of which everything is in the ledger, and return the names that may be forgotten."""
-        gone: list[str] = []
-        for name, reading in list(self._readings.items()):
+        for name, reading in self._readings.items():
             if reading.finished:
                 reading.path.unlink(missing_ok=True)
-                reading.close()
-                del self._readings[name]
-                gone.append(name)
-        gone += [name for name in self._offsets if name not in self._readings and name not in gone]
+                self._there.discard(name)
+        gone = [name for name in {*self._readings, *self._offsets} if name not in self._there]
         for name in gone:
+            self._readings.pop(name, None)
             self._offsets.pop(name, None)
         return gone
-
-    def close(self) -> None:
-        """Let go of all files."""
-        for reading in self._readings.values():
-            reading.close()
-        self._readings.clear()
 
 
 def clear_away(directory: Directory) -> None:
