@@ -111,6 +111,8 @@ class Drainer:
         self._next_look = self._next_sync = self._next_measure = 0.0
         self._next_import = self._next_upkeep = self._next_expiry = 0.0
         self._more = True
+        """Whether the journals are to be read now."""
+        self._may_shrink = False
         self._due: float | None = None
         self._bucket = 0
         self._seen = self._options.clock()
@@ -215,6 +217,7 @@ class Drainer:
             if self.leads and self._outcomes:
                 with self.database:
                     self._step(self._open(), hand_out=False)
+                    self._tidy_up()
         except (OSError, sqlite3.Error) as error:
             faults.report("last commit", "what was sent last could not be noted: %s", error)
         finally:
@@ -233,6 +236,8 @@ class Drainer:
                     handed = self._drain()
                 if self._senders is not None:
                     self._senders.give(handed)
+                with self.database:
+                    self._tidy_up()
                 self._trouble.over()
                 if self._trouble.answered(self.gate, self.in_flight):
                     self._next_upkeep = 0.0  # so that commands know at once
@@ -372,6 +377,7 @@ class Drainer:
 
     def _reset_readings(self) -> None:
         """Read again what was not committed."""
+        self._more = True
         self._readings = None
 
     def _salvage(self) -> None:
@@ -395,9 +401,13 @@ class Drainer:
         now, clock = time.monotonic(), self._options.clock()
         if self._readings is None:
             self._readings = Readings(self._directory, ledger.offsets())
-        chunks, more = [], self._more
-        if more or now >= self._next_import:
+        chunks = []
+        if self._more or now >= self._next_import:
+            # Before the journals are read, so that what is woken for meanwhile is read in another step.
+            self._more = False
             chunks, more = self._readings.read(IMPORT_BYTES)
+            if more:
+                self._more = True
             self._next_import = now + TICK
         # Where outcomes cannot be committed, this fails as a whole: nothing is handed out.
         room = 0
@@ -414,17 +424,25 @@ class Drainer:
             if upkeep:
                 self._upkeep(ledger, now, clock)
             due = ledger.next_due()
-        self._more, self._due, self._seen = more, due, clock
+        # From here on nothing may fail: what is handed out must be sent.
+        self._due, self._seen = due, clock
         self._outcomes.clear()
         for reading, found in chunks:
             reading.committed(found)
-        if gone := self._readings.remove_finished():
-            with ledger.transaction():
-                ledger.forget_journals(gone)
         if upkeep:
             self._next_upkeep = now + UPKEEP_INTERVAL
-            ledger.vacuum()
+            self._may_shrink = True
         return handed
+
+    def _tidy_up(self) -> None:
+        """Remove what is not needed any more. Called with the database."""
+        ledger = self._open()
+        if self._readings is not None and (gone := self._readings.remove_finished()):
+            with ledger.transaction():
+                ledger.forget_journals(gone)
+        if self._may_shrink:
+            self._may_shrink = False
+            ledger.vacuum()
 
     def _upkeep(self, ledger: Ledger, now: float, clock: float) -> None:
         """Do what can wait, a little at a time. In a transaction."""
