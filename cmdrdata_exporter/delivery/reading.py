@@ -81,10 +81,16 @@ class LedgerReader:
         try:
             yield from self._db.execute(query, values)
         except sqlite3.OperationalError as error:
-            if "no such table" not in str(error):  # it is just being made
+            if not self._is_being_made(error):
                 raise UnreadableError(f"the ledger cannot be read: {error}") from error
         except sqlite3.Error as error:
             raise UnreadableError(f"the ledger cannot be read: {error}") from error
+
+    def _is_being_made(self, error: sqlite3.Error) -> bool:
+        """Say whether it has no tables yet; or had none when the process died that was about to make them."""
+        # Only until then SQLite has a rollback journal, which whoever may only read cannot roll back.
+        making = self._directory.path / f"{LEDGER}-journal"
+        return "no such table" in str(error) or making.exists()
 
     def offsets(self) -> dict[str, int]:
         """Return how far each journal was imported."""
