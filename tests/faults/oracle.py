@@ -268,7 +268,10 @@ class Oracle:
         while (line := reader.readline().decode("latin-1").strip()) != "":
             name, _, value = line.partition(":")
             headers[name.lower()] = value.strip()
-        body = reader.read(int(headers.get("content-length", "0")))
+        length = int(headers.get("content-length", "0"))
+        body = reader.read(length)
+        if len(body) < length:
+            return False  # The client died in the middle of it.
         key = headers.get("idempotency-key", "")
         with self.changed:
             attempt = self._attempts[key]
