@@ -1,0 +1,197 @@
+"""A process that dies, wherever it is just then, loses nothing and bills nothing twice."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import random
+import shutil
+import signal
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from cmdrdata_exporter.delivery.directory import LEDGER
+from tests.faults.hosts import Host, Zygote
+
+CRASHES = 100
+
+WRITING = [
+    "before:directory.Directory.prepare:1",
+    "before:directory.Directory.describe:1",
+    "after:directory.Directory.create:1",
+    "after:directory.Directory.describe:1",
+    "before:journal.Journal._begin:1",
+    "after:directory.Directory.create:2",
+    "after:journal.Journal._begin:1",
+    "before:journal.os.write:20",
+    "after:journal.os.write:20",
+    "before:journal.Journal._seal:1",
+    "after:journal.Journal._seal:1",
+    "before:journal.Journal.sync:1",
+    "after:journal._sync:1",
+]
+"""Where a process dies that records."""
+
+DRAINING = [
+    "before:directory.Directory.try_to_lead:1",
+    "after:directory.Directory.try_to_lead:1",
+    "before:drainer.clear_away:1",
+    "before:drainer.is_sound:1",
+    "before:ledger.connect:1",
+    "before:ledger._set_up:1",
+    "after:ledger._set_up:1",
+    "after:ledger.Ledger.recover:1",
+    "before:readings.Readings.read:1",
+    "after:readings.Readings.read:1",
+    "before:ledger.Ledger.transaction:2",
+    "after:ledger.Ledger.take_in:1",
+    "after:ledger.Ledger.settle:2",
+    "after:ledger.Ledger.hand_out:1",
+    "before:ledger.Ledger._write_totals:3",
+    "after:ledger.Ledger._write_totals:3",
+    "before:readings.Readings.remove_finished:2",
+    "before:senders.Senders.give:2",
+    "before:http.Client.post:3",
+    "after:http.Client.post:3",
+    "after:gate.Gate.leave:4",
+    "before:ledger.Ledger.expire:1",
+    "after:ledger.Ledger.note:1",
+    "before:ledger.Ledger.vacuum:1",
+    "before:drainer.Drainer._end:1",
+    "before:readings.Reading.close:1",
+    "before:ledger.Ledger.forget_journals:1",
+    "after:ledger.Ledger.forget_journals:1",
+    "before:drainer.Drainer._lead_no_more:1",
+    "after:drainer.Drainer._lead_no_more:1",
+]
+"""Where a process dies that delivers."""
+
+POINTS = [*WRITING, *DRAINING]
+
+
+FAILING = [
+    ("before:directory.Directory.try_to_lead:1", "EMFILE"),
+    ("before:drainer.clear_away:1", "EIO"),
+    ("before:ledger.connect:1", "sqlite"),
+    ("before:ledger.Ledger.recover:1", "sqlite"),
+    ("before:readings.Readings.read:1", "EIO"),
+    ("after:readings.Readings.read:2", "EIO"),
+    ("after:ledger.Ledger.take_in:1", "sqlite"),
+    ("after:ledger.Ledger.settle:2", "sqlite"),
+    ("after:ledger.Ledger.hand_out:1", "sqlite"),
+    ("after:ledger.Ledger._write_totals:3", "sqlite"),
+    ("before:readings.Readings.remove_finished:2", "EIO"),
+    ("after:readings.Readings.remove_finished:2", "EIO"),
+    ("before:ledger.Ledger.vacuum:1", "sqlite"),
+    ("before:journal._sync:1", "EIO"),
+    ("before:journal.Journal.sync:2", "EIO"),
+]
+"""What may fail once, so that nothing comes of it."""
+
+
+def at(point: str, action: str) -> dict[str, str]:
+    """Return the environment in which something happens to a process at a point."""
+    when, path, number = point.split(":")
+    return {"FAILPOINTS": f"{when}:cmdrdata_exporter.delivery.{path}:{number}={action}"}
+
+
+@pytest.mark.parametrize("end", ["return", "_exit"])
+def test_no_fault(host: Host, end: str) -> None:
+    """Without a fault every event is delivered exactly once, and nothing is ambiguous."""
+    ended = host.start("produce", count=50, threads=4, end=end)
+    assert 0 == ended.wait()
+    if end == "return":
+        # It delivered all of it itself.
+        assert set(ended.ids) == host.oracle.keys
+        assert 0 == host.count()["ambiguous"]
+    host.settle()
+    assert (200, 0) == (len(host.oracle.keys), host.oracle.duplicates)
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_killed_at(host: Host, point: str) -> None:
+    """Wherever a process is killed, the next one delivers at once all that it had recorded, and bills it once."""
+    died = host.start("produce", at(point, "kill"), count=40)
+    assert -signal.SIGKILL == died.wait()
+    assert 5 > host.drain()
+
+
+@pytest.mark.parametrize(("point", "error"), FAILING)
+def test_failing_at(host: Host, point: str, error: str) -> None:
+    """Whatever fails once, the process itself tries again: it delivers all it recorded, and sends nothing twice."""
+    failed = host.start("produce", at(point, error), count=40, end="wait")
+    host.oracle.wait_for_accepted(40)
+    failed.send(signal.SIGTERM)
+    assert -signal.SIGTERM == failed.wait()
+    assert 0 == host.oracle.duplicates
+
+
+def test_killed_after_acceptance(host: Host) -> None:
+    """
+    An event that was accepted when its process died is sent again under the same key, with the same bytes.
+
+    Each such attempt is counted as ambiguous: it is all that can double.
+    """
+    for _ in range(CRASHES):
+        died = host.start("produce", at("after:http.Client.post:1", "kill"), count=1, end="wait")
+        assert -signal.SIGKILL == died.wait()
+        host.drain()
+    host.settle()
+    assert (CRASHES, CRASHES) == (len(host.oracle.keys), host.oracle.duplicates)
+    assert (CRASHES, CRASHES) == (host.counts["delivered"], host.counts["ambiguous"])
+
+
+@pytest.mark.parametrize(
+    ("kills", "events"), [(8, 300), pytest.param(200, 5000, marks=pytest.mark.long)]
+)
+def test_killed_at_random(host: Host, kills: int, events: int) -> None:
+    """Killed again and again at any moment, processes lose nothing, and double less than what is in flight at once."""
+    chance = random.Random(3)
+    for _ in range(kills):
+        running = host.start("produce", threads=2)
+        running.wait_for(chance.randrange(2 * events))
+        running.kill()
+    print(f"{kills} kills, {len(host.ids)} events, {host.drain(1800):.0f} s to deliver the rest")
+    host.settle()
+    print(f"{host.oracle.duplicates} raw duplicates, {host.counts['ambiguous']} ambiguous")
+    assert host.oracle.duplicates <= 64 * kills
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+def test_killed_at_two_points(tmp_path: Path, zygote: Zygote) -> None:
+    """Wherever the process is killed that comes after one that was killed, nothing is lost and nothing doubled."""
+    pairs = list(itertools.product(POINTS, POINTS))
+    for number, (first, second) in enumerate(pairs):
+        home = tmp_path / str(number)
+        home.mkdir()
+        met = Host(home, zygote)
+        try:
+            for point in (first, second):
+                met.start("produce", at(point, "kill"), count=40).wait()
+            met.settle()
+        finally:
+            met.close()
+    print(f"{len(pairs)} pairs of failpoints")
+
+
+def test_killed_while_the_ledger_is_made(host: Host, tmp_path: Path) -> None:
+    """A ledger that a process was about to make when it died can be read, and is made by the next one."""
+    making = tmp_path / LEDGER
+    with contextlib.closing(sqlite3.connect(making, isolation_level=None)) as db:
+        db.execute("PRAGMA cache_size = 1")
+        db.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        db.execute("CREATE TABLE content (bytes)")
+        db.execute("DROP TABLE content")
+        db.execute("BEGIN")
+        db.execute("CREATE TABLE content (bytes)")
+        db.executemany("INSERT INTO content VALUES (zeroblob(?))", [(10_000,)] * 20)
+        # As they are in the middle of it, with a journal that must be rolled back.
+        for name in (LEDGER, f"{LEDGER}-journal"):
+            shutil.copy(tmp_path / name, host.directory.path)
+    assert 0 == host.count()["recorded"]
+    host.start("produce", count=10).wait()
+    host.settle()
+    assert 10 == host.counts["delivered"]
