@@ -213,6 +213,8 @@ class Drainer:
     def _end(self) -> None:
         """Commit what is known, and let another process lead."""
         try:
+            if self._senders is not None:
+                self._senders.end()
             self._receive_all()
             if self.leads and self._outcomes:
                 with self.database:
@@ -234,6 +236,7 @@ class Drainer:
             if self.leads or self._try_to_lead():
                 with self.database:
                     handed = self._drain()
+                # Before anything else can fail: they are in flight.
                 if self._senders is not None:
                     self._senders.give(handed)
                 with self.database:

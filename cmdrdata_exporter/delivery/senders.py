@@ -49,8 +49,10 @@ class Senders:
         self._gate = gate
         self._done = done
         self._most = most
-        self._work: queue.SimpleQueue[Handed] = queue.SimpleQueue()
+        # None ends a thread.
+        self._work: queue.SimpleQueue[Handed | None] = queue.SimpleQueue()
         self._threads = 0
+        self._ended = False
         self.busy = 0
         """How many events were given and have not been taken back. Kept by the drainer's thread alone."""
 
@@ -77,12 +79,24 @@ class Senders:
                 _thread.start_new_thread(self._run, ())
                 self._threads += 1
 
+    def end(self) -> None:
+        """Begin no further attempt: what waits for one comes back unsent, and the threads end."""
+        self._ended = True
+        with contextlib.suppress(queue.Empty):
+            while True:
+                event = self._work.get_nowait()
+                if event is not None:
+                    self._done.put((event, None))
+        for _ in range(self._threads):
+            self._work.put(None)
+
     def _run(self) -> None:
-        while True:
-            self._send(self._work.get())
+        while (event := self._work.get()) is not None:
+            self._send(event)
 
     def _send(self, event: Handed) -> None:
-        self._done.put((event, self._attempt(event) if self._gate.enter() else None))
+        may = not self._ended and self._gate.enter()
+        self._done.put((event, self._attempt(event) if may else None))
 
     def _attempt(self, event: Handed) -> Outcome:
         outcome = Outcome(Verdict.RETRY, "interrupted", ambiguous=True)

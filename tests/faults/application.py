@@ -17,6 +17,7 @@ from cmdrdata_exporter.delivery.journal import Journal
 from cmdrdata_exporter.delivery.reading import Kept, LedgerReader
 from cmdrdata_exporter.delivery.records import Command, encode_command, key_of
 from cmdrdata_exporter.settings import Settings
+from cmdrdata_exporter.telemetry import Telemetry
 from tests.faults.oracle import PATIENCE, Oracle
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class Application:
                 **variables,
             }
         )
-        delivery = exporter._build(settings)
+        delivery = exporter._build(settings, Telemetry(settings.endpoint, settings.account))
         assert isinstance(delivery, DurableDelivery)
         self.delivery = delivery
         self.directory = delivery.directory

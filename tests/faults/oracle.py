@@ -127,7 +127,7 @@ class Oracle:
         tls: ssl.SSLContext | None = None,
         remember: bool = True,
     ) -> None:
-        self.answer = answer
+        self.answer: Callable[[Request], Reply] = answer
         self.accepted: list[tuple[str, str]] = []
         """The key of each event that was kept and the SHA-256 of its body, in order."""
         self.requests: list[Received] = []

@@ -1,0 +1,80 @@
+"""Between the ledger and the wire: nothing is sent that may not be sent, and nothing in flight is forgotten."""
+
+from __future__ import annotations
+
+import queue
+import sqlite3
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cmdrdata_exporter.delivery.drainer import Drainer
+from cmdrdata_exporter.delivery.gate import Gate
+from cmdrdata_exporter.delivery.http import Outcome, Verdict
+from cmdrdata_exporter.delivery.ledger import Handed, Ledger
+from cmdrdata_exporter.delivery.senders import Done, Senders
+from tests.faults.application import Application, until
+from tests.faults.oracle import ACCEPTED, SILENCE, Oracle
+
+DELIVERED = Outcome(Verdict.DELIVERED, "HTTP 202")
+EVENT = Handed(1, b"", "", b"", 0, 0)
+
+
+def post(event_id: str, body: bytes, timeout: float) -> Outcome:
+    """Deliver whatever it is."""
+    return DELIVERED
+
+
+@pytest.fixture
+def oracle(tmp_path: Path) -> Iterator[Oracle]:
+    """A backend that takes everything."""
+    with Oracle(tmp_path / "accepted") as running:
+        yield running
+
+
+def test_what_waits_at_the_end_is_not_sent(tmp_path: Path, oracle: Oracle) -> None:
+    """After the end nothing is sent: what waited for a sender is pending, and only what was under way is ambiguous."""
+    oracle.answer = lambda _: SILENCE
+    with Application(tmp_path / "spool", oracle.url) as application:
+        application.call(100)
+        oracle.wait_for_requests(32)
+        application.delivery.shutdown(0.2)
+        assert {"recorded": 100, "pending": 68, "in_flight": 32} == {
+            name: number for name, number in application.counts().items() if number
+        }
+        oracle.answer = lambda _: ACCEPTED
+        application.call()
+        application.settled(oracle, ambiguous=32)
+        assert (101, 0) == (len(oracle.accepted), oracle.duplicates)
+
+
+def test_threads_end(tmp_path: Path) -> None:
+    """A delivery that ends and begins anew, as often as it may, leaves no thread behind."""
+    done: queue.SimpleQueue[Done | None] = queue.SimpleQueue()
+    senders = Senders(post, Gate(4), done, most=4)
+    senders.start(4)
+    senders.end()
+    # Each has taken what ends it.
+    until(senders._work.empty)
+
+
+def test_what_fails_after_the_commit(
+    tmp_path: Path, oracle: Oracle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Events that were committed as being in flight are sent, even where what tidies up after it fails."""
+    failed = threading.Event()
+    real = Drainer._tidy
+
+    def tidy(drainer: Drainer, ledger: Ledger) -> None:
+        if not failed.is_set():
+            failed.set()
+            raise sqlite3.OperationalError("database or disk is full")
+        real(drainer, ledger)
+
+    monkeypatch.setattr(Drainer, "_tidy", tidy)
+    with Application(tmp_path / "spool", oracle.url) as application:
+        application.call(10)
+        application.settled(oracle)
+        assert failed.is_set()
