@@ -286,9 +286,7 @@ class Drainer:
                 if self._readings is not None:
                     offset = self._readings.offset(self._journal.name)
             self._lead_no_more()
-        self._journal.write_anew(offset)
-        for record in records:
-            self._journal.append(record)
+        self._journal.write_anew(offset, records)
 
     def _wait(self) -> float:
         """Return for how long nothing is to be done, unless an outcome comes."""

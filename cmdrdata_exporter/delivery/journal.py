@@ -15,7 +15,7 @@ import threading
 import time
 import zlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from cmdrdata_exporter.delivery.directory import JOURNAL, Directory, lock
@@ -190,10 +190,8 @@ class Journal:
                 self._seal()
             finally:
                 self._lock.release()
-        while self._waiting:
-            self._refused(
-                self._waiting.popleft()[_HEAD.size :], JournalFullError("the disk is stalled")
-            )
+        while data := self._next_waiting():
+            self._refused(data[_HEAD.size :], JournalFullError("the disk is stalled"))
 
     def is_in_place(self) -> bool:
         """Say whether the file is where others will find it: someone may have removed or replaced the directory."""
@@ -203,17 +201,17 @@ class Journal:
         except OSError:
             return True  # Sealed meanwhile.
 
-    def write_anew(self, offset: int) -> None:
-        """Begin another file with what follows `offset` in this one, which others will not find."""
+    def write_anew(self, offset: int, others: Sequence[bytes]) -> None:
+        """Begin another file, with what follows `offset` in this one, which others will not find, and other records."""
         with self._lock:
+            records = [*others]
             descriptor, self._descriptor = self._descriptor, None
-            if descriptor is None:
-                return
-            try:
-                data = os.pread(descriptor, self._size, offset)
-            finally:
-                os.close(descriptor)
-            for record in scan(data, final=True).records:
+            if descriptor is not None:
+                try:
+                    records += scan(os.pread(descriptor, self._size, offset), final=True).records
+                finally:
+                    os.close(descriptor)
+            for record in records:
                 self._write_or_refuse(frame(record))
 
     def _hand_over(self, data: bytes) -> None:
@@ -231,10 +229,16 @@ class Journal:
             self._lock.release()
 
     def _drain_waiting(self) -> None:
-        while self._waiting:
-            data = self._waiting.popleft()
-            self._waiting_bytes -= len(data)
+        while data := self._next_waiting():
             self._write_or_refuse(data)
+
+    def _next_waiting(self) -> bytes | None:
+        try:
+            data = self._waiting.popleft()
+        except IndexError:  # `seal` takes them too, without the lock, when the disk is stalled.
+            return None
+        self._waiting_bytes -= len(data)
+        return data
 
     def _write_or_refuse(self, data: bytes) -> None:
         try:

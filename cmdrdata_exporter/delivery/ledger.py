@@ -243,8 +243,15 @@ class Ledger:
         return handed
 
     def settle(self, outcomes: Sequence[tuple[Handed, Outcome | None]], now: float) -> None:
-        """Move events that were in flight by the backend's verdicts; None: it was not sent after all."""
-        for event, outcome in outcomes:
+        """
+        Move events that were in flight by the backend's verdicts; None: it was not sent after all.
+
+        The row may be another one by now, or none: someone may have removed the directory while it was sent.
+        """
+        for handed, outcome in outcomes:
+            event = self._found(handed)
+            if event is None:
+                continue
             if outcome is None:
                 self._move([event.seq], PENDING, now, None)
                 continue
@@ -271,6 +278,13 @@ class Ledger:
                 self._db.execute(
                     "UPDATE events SET attempts = attempts + 1 WHERE seq = ?", (event.seq,)
                 )
+
+    def _found(self, event: Handed) -> Handed | None:
+        row = self._db.execute(
+            "SELECT seq FROM events WHERE key = ? AND state IN (?, ?)",
+            (event.key, PENDING, IN_FLIGHT),
+        ).fetchone()
+        return None if row is None else event._replace(seq=row[0])
 
     def undelivered(self) -> list[bytes]:
         """Return the records of all events that are in no final state."""
