@@ -90,6 +90,7 @@ class Drainer:
         self._lock_file: int | None = None
         self._ledger: Ledger | None = None
         self._readings: Readings | None = None
+        self._starting = threading.Lock()
         self.running = False
         self.full = False
         """Whether the directory has reached its limit."""
@@ -131,6 +132,15 @@ class Drainer:
 
     def start(self) -> None:
         """Start the thread, if it does not run. Where none can be started any more, others will drain."""
+        # Whoever finds the lock taken finds the thread started a moment later.
+        if self.running or not self._starting.acquire(blocking=False):
+            return
+        try:
+            self._start()
+        finally:
+            self._starting.release()
+
+    def _start(self) -> None:
         if self.running:
             return
         self.running = True
@@ -225,8 +235,9 @@ class Drainer:
         finally:
             with self.database:
                 self._lead_no_more()
-            self.running = False
+            # In this order: who starts another thread clears it.
             self._ended.set()
+            self.running = False
 
     def _turn(self) -> None:
         """Do what is due, and wait for what comes next."""
@@ -448,7 +459,7 @@ class Drainer:
     def _upkeep(self, ledger: Ledger, now: float, clock: float) -> None:
         """Do what can wait, a little at a time. In a transaction."""
         if clock < self._seen - 1:
-            ledger.clock_went_back(clock)
+            ledger.make_due(clock)
         ledger.prune_tombstones(self._bucket, clock)
         self._bucket = (self._bucket + 1) % 256
         if now >= self._next_expiry:

@@ -33,7 +33,14 @@ from typing import Any, NamedTuple
 from cmdrdata_exporter.delivery import FOR_EVER, Event
 from cmdrdata_exporter.delivery.directory import LEDGER, Directory
 from cmdrdata_exporter.delivery.http import Outcome, Verdict
-from cmdrdata_exporter.delivery.records import Command, UnknownRecordError, assigned, decode, key_of
+from cmdrdata_exporter.delivery.records import (
+    Command,
+    UnknownRecordError,
+    assigned,
+    decode,
+    is_span,
+    key_of,
+)
 
 PENDING, IN_FLIGHT, HELD, DEAD, LOCAL = range(5)
 """The states of rows, as they are stored."""
@@ -52,6 +59,9 @@ KEEP = 30 * 86400.0
 FIRST_BACKOFF = 0.5
 LONGEST_BACKOFF = 60.0
 """Seconds between two attempts of one event."""
+
+_MOST = 10**100
+"""No amount is counted as more than this."""
 
 VERSION = 1
 _SCHEMA = """
@@ -220,6 +230,7 @@ class Ledger:
             (state, now, reason, IN_FLIGHT),
         )
         self._counts["ambiguous"] += found.rowcount
+        self.make_due(now)
 
     def hand_out(self, limit: int, now: float) -> list[Handed]:
         """Move at most `limit` due events into flight, those that are due longest first, and return them."""
@@ -235,7 +246,10 @@ class Ledger:
                 self._move([seq], DEAD, now, DAMAGED)
                 self._counts["damaged"] += 1
             else:
-                handed.append(Handed(seq, key, event.id, event.body, attempts, remember))
+                # Damage knows no types.
+                tried = attempts if isinstance(attempts, int) else 0
+                known = remember if is_span(remember) else FOR_EVER
+                handed.append(Handed(seq, key, event.id, event.body, tried, known))
         self._db.executemany(
             "UPDATE events SET state = ?, due = ? WHERE seq = ?",
             [(IN_FLIGHT, now, event.seq) for event in handed],
@@ -259,11 +273,7 @@ class Ledger:
             if outcome.verdict in (Verdict.DELIVERED, Verdict.DUPLICATE):
                 self._db.execute("DELETE FROM events WHERE seq = ?", (event.seq,))
                 self._counts["delivered"] += 1
-                if event.remember:
-                    until = FOR_EVER if event.remember == FOR_EVER else int(now) + event.remember
-                    self._db.execute(
-                        "INSERT OR REPLACE INTO tombstones VALUES (?, ?)", (event.key, until)
-                    )
+                self._remember(event.key, event.remember, now)
             elif outcome.verdict is Verdict.REFUSED:
                 self._move([event.seq], DEAD, now, outcome.reason)
             elif outcome.ambiguous and self._hold_ambiguous:
@@ -299,7 +309,8 @@ class Ledger:
         row = self._db.execute(
             "SELECT min(due) FROM events INDEXED BY by_state WHERE state = ?", (PENDING,)
         ).fetchone()
-        return row[0]
+        # What has another type in a damaged row comes last.
+        return row[0] if isinstance(row[0], float) else None
 
     def is_empty(self) -> bool:
         """Say whether nothing is left to send."""
@@ -311,8 +322,8 @@ class Ledger:
 
     # Time
 
-    def clock_went_back(self, now: float) -> None:
-        """Make due what only a clock that has been set back keeps from being sent."""
+    def make_due(self, now: float) -> None:
+        """Make due what only a clock that has been set back, or damage, keeps from being sent."""
         self._db.execute(
             "UPDATE events SET due = ? WHERE state = ? AND due > ?",
             (now, PENDING, now + LONGEST_BACKOFF),
@@ -334,11 +345,24 @@ class Ledger:
 
     def _let_go(self, condition: str, values: tuple[object, ...], limit: int = -1) -> None:
         # The condition is one of the two above.
-        gone = self._db.execute(
-            f"DELETE FROM events WHERE seq IN (SELECT seq FROM events WHERE {condition} ORDER BY due LIMIT ?)",  # noqa: S608
+        rows = self._db.execute(
+            f"SELECT seq, key, due, remember FROM events WHERE {condition} ORDER BY due LIMIT ?",  # noqa: S608
             (*values, limit),
-        )
-        self._counts["local"] += gone.rowcount
+        ).fetchall()
+        for seq, key, since, remember in rows:
+            self._db.execute("DELETE FROM events WHERE seq = ?", (seq,))
+            self._remember(key, remember, since)
+        self._counts["local"] += len(rows)
+
+    def _remember(self, key: bytes, seconds: object, since: float) -> None:
+        """Let the id of an event that has no row any more be known, for as long as it may come again."""
+        if seconds == 0:
+            return
+        until = FOR_EVER
+        # Damage knows no types.
+        if is_span(seconds) and seconds != FOR_EVER and isinstance(since, float):  # pyright: ignore[reportUnnecessaryIsInstance]
+            until = int(since) + seconds
+        self._db.execute("INSERT OR REPLACE INTO tombstones VALUES (?, ?)", (key, until))
 
     def prune_tombstones(self, bucket: int, now: float) -> None:
         """Forget ids whose time is over, among one 256th of all."""
@@ -366,14 +390,15 @@ class Ledger:
     def _obey(self, command: Command, now: float) -> None:
         for key in command.keys:
             row = self._db.execute(
-                "SELECT seq, state, reason, crc, record FROM events WHERE key = ?", (key,)
+                "SELECT seq, state, reason, remember, crc, record FROM events WHERE key = ?", (key,)
             ).fetchone()
             if row is None:
                 continue
-            seq, state, reason, crc, record = row
+            seq, state, reason, remember, crc, record = row
             event = intact(key, crc, record)
             if command.action == "drop" and state == DEAD:
                 self._db.execute("DELETE FROM events WHERE seq = ?", (seq,))
+                self._remember(key, remember, now)
                 self._counts["dropped"] += 1
             elif event is None:
                 continue
@@ -387,7 +412,12 @@ class Ledger:
                     (PENDING, now, now, FOR_EVER, seq),
                 )
                 self._counts["replayed"] += 1
-            elif command.action == "assign" and state == HELD and command.customer:
+            elif (
+                # What was sent once stays as it was sent.
+                command.action == "assign"
+                and (state, reason) == (HELD, UNATTRIBUTED)
+                and command.customer
+            ):
                 self._assign(seq, event, record, command.customer, now)
 
     def _assign(self, seq: int, event: Event, record: bytes, customer: str, now: float) -> None:
@@ -418,8 +448,9 @@ class Ledger:
         row = (header.day, header.customer or "", header.model, header.endpoint, header.status)
         for unit, amount in (("events", 1), *header.units.items()):
             if not isinstance(amount, bool):
-                key = (*row, unit)
-                self._totals[key] = self._totals.get(key, 0) + amount * sign
+                # Half of a surrogate pair is no character; it becomes a question mark, as in the body.
+                key = tuple(text.encode("utf-8", "replace").decode() for text in (*row, unit))
+                self._totals[key] = self._totals.get(key, 0) + _storable(amount) * sign
 
     def _write_totals(self) -> None:
         """Add what this transaction changed to the totals and counters."""
@@ -488,5 +519,7 @@ def intact(key: bytes, crc: int, record: bytes) -> Event | None:
 
 
 def _storable(amount: float) -> int | float:
-    """Return an amount as SQLite can store it: beyond 63 bits only roughly."""
-    return amount if isinstance(amount, float) or -(2**63) <= amount < 2**63 else float(amount)
+    """Return an amount as SQLite can store it: beyond 63 bits only roughly, and within what a sum of floats can be."""
+    if isinstance(amount, int) and -(2**63) <= amount < 2**63:
+        return amount
+    return float(min(max(amount, -_MOST), _MOST))

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
+_EXACT = 1 << 53
+"""Up to this a float is as exact as an integer."""
+
+
 class Kept(NamedTuple):
     """An event that is in a ledger."""
 
@@ -136,7 +140,8 @@ class LedgerReader:
             for state, number in self._query(
                 "SELECT state, count(*) FROM events INDEXED BY by_state GROUP BY state"
             ):
-                counts[STATES[state]] += number
+                # Where damage has made another state of it, nothing will be done with it.
+                counts[STATES[state] if state in range(len(STATES)) else "dead"] += number
             new = self.not_imported()
         counts["recorded"] += new
         counts["pending"] += new
@@ -164,7 +169,11 @@ class LedgerReader:
 
     def facts(self) -> dict[str, Any]:
         """Return what the process that drains has written down of itself."""
-        return {name: json.loads(value) for name, value in self._query("SELECT * FROM facts")}
+        known: dict[str, Any] = {}
+        for name, value in self._query("SELECT * FROM facts"):
+            with contextlib.suppress(ValueError, TypeError):  # damaged
+                known[name] = json.loads(value)
+        return known
 
     def kept(self, state: str, limit: int = -1) -> Iterator[Kept]:
         """Yield the events in a state, the oldest first."""
@@ -203,7 +212,12 @@ class LedgerReader:
         given = {text: value for text, value in conditions.items() if value is not None}
         where = f" WHERE {' AND '.join(given)}" if given else ""
         group = ", ".join([*columns, "unit"])
-        # The names are the ones above.
-        query = f"SELECT {group}, sum(amount) FROM totals{where} GROUP BY {group} ORDER BY {group}"  # noqa: S608
+        # SQLite refuses to sum integers beyond 63 bits. https://www.sqlite.org/lang_aggfunc.html#sumunc
+        amount = f"sum(CASE WHEN amount BETWEEN -{_EXACT} AND {_EXACT} THEN amount ELSE amount + 0.0 END)"
+        # The names are the ones above. What was assigned to another customer has left zeros.
+        query = (
+            f"SELECT {group}, {amount} AS total FROM totals{where} GROUP BY {group}"  # noqa: S608
+            f" HAVING total != 0 ORDER BY {group}"
+        )
         for *values, unit, amount in self._query(query, list(given.values())):
             yield Total(tuple(values), unit, amount)

@@ -9,11 +9,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any, NamedTuple, cast
+import math
+from typing import Any, NamedTuple, TypeGuard, cast
 
-from cmdrdata_exporter.delivery import UNASSIGNED, Event, Header
+from cmdrdata_exporter.delivery import FOR_EVER, UNASSIGNED, Event, Header
+
+LONGEST_MEMORY = 100 * 366 * 86400
+"""Seconds for which an id is remembered at most, if not for ever."""
 
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode
+
+
+ACTIONS = ("assign", "replay", "drop")
 
 
 class Command(NamedTuple):
@@ -39,7 +46,8 @@ def key_of(event_id: str) -> bytes:
                 return key
         except ValueError:
             pass
-    return hashlib.sha256(event_id.encode()).digest()[:16]
+    # An id may hold half of a surrogate pair, as any string from JSON.
+    return hashlib.sha256(event_id.encode("utf-8", "surrogatepass")).digest()[:16]
 
 
 def encode_event(event_id: str, header: Header, body: bytes) -> bytes:
@@ -77,29 +85,56 @@ def decode(record: bytes) -> Event | Command:
     Raises:
         UnknownRecordError: it is neither an event nor a command as this version writes them.
     """
-    first, _, body = record.partition(b"\n")
     try:
+        first, _, body = record.partition(b"\n")
         line = json.loads(first)
-        if "command" in line:
-            return Command(
-                line["command"], tuple(map(bytes.fromhex, line["keys"])), line["customer"]
-            )
-        return Event(
-            str(line["id"]),
-            Header(
-                customer=line["customer"],
-                model=line["model"],
-                endpoint=line["endpoint"],
-                status=line["status"],
-                units=line["units"],
-                day=line["day"],
-                hold=line.get("hold", False),
-                remember=line.get("remember", 0),
-            ),
-            body,
-        )
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        read = _command(line) if "command" in line else _event(line, body)
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise UnknownRecordError(type(error).__name__) from None
+    if read is None:
+        raise UnknownRecordError("a value that this version does not know")
+    return read
+
+
+def _command(line: Any) -> Command | None:
+    action, customer = line["command"], line["customer"]
+    if action not in ACTIONS or not isinstance(customer, str | None):
+        return None
+    return Command(action, tuple(map(bytes.fromhex, line["keys"])), customer)
+
+
+def _event(line: Any, body: bytes) -> Event | None:
+    customer, units = line["customer"], line["units"]
+    hold, remember = line.get("hold", False), line.get("remember", 0)
+    # What is of another type could not be stored, and everything behind it would wait.
+    if not (
+        all(isinstance(line[name], str) for name in ("id", "model", "endpoint", "status", "day"))
+        and isinstance(customer, str | None)
+        and isinstance(hold, bool)
+        and is_span(remember)
+        and all(map(_is_amount, units.values()))
+    ):
+        return None
+    header = Header(
+        customer=customer,
+        model=line["model"],
+        endpoint=line["endpoint"],
+        status=line["status"],
+        units=units,
+        day=line["day"],
+        hold=hold,
+        remember=remember,
+    )
+    return Event(line["id"], header, body)
+
+
+def _is_amount(value: object) -> bool:
+    return isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
+
+
+def is_span(seconds: object) -> TypeGuard[int]:
+    """Say whether a number of seconds is one for which an id may be remembered."""
+    return isinstance(seconds, int) and FOR_EVER <= seconds <= LONGEST_MEMORY
 
 
 def assigned(record: bytes, customer: str) -> bytes | None:
@@ -117,4 +152,4 @@ def assigned(record: bytes, customer: str) -> bytes | None:
 
 def line(state: str, event_id: str, body: bytes) -> str:
     """Return an event as one line of JSON for the log: `"event"` is exactly what would have been sent."""
-    return f'{{"cmdrdata": "{state}", "id": {json.dumps(event_id)}, "event": {body.decode()}}}'
+    return f'{{"cmdrdata": "{state}", "id": {json.dumps(event_id)}, "event": {body.decode("utf-8", "replace")}}}'
