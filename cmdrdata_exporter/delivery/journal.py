@@ -9,6 +9,7 @@ A writer holds the lock of its file for as long as it may write to it: who can h
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
 import threading
@@ -16,7 +17,7 @@ import time
 import zlib
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from cmdrdata_exporter.delivery.directory import JOURNAL, Directory, lock
 
@@ -126,9 +127,11 @@ class Journal:
         """Begin a file of its own in a forked child. The parent keeps its file: its lock is not touched."""
         if self._descriptor is not None:
             # Closing a copy leaves the lock alone.
-            os.close(self._descriptor)
+            with contextlib.suppress(OSError):
+                os.close(self._descriptor)
         self._descriptor = self.name = None
-        self._lock = threading.Lock()
+        # Taken once only by a thread: it knows its owner, which Ctrl-C between two statements cannot hide.
+        self._lock: Any = threading.RLock()
         self._size = 0
         self._synced = 0
         self._begun = 0.0
@@ -150,27 +153,35 @@ class Journal:
             OSError: it could not be written, and nothing of it was.
         """
         data = frame(record)
-        # Neither a stalled disk nor a signal handler that interrupts an append may wait for that append.
-        if not self._lock.acquire(timeout=PATIENCE):
+        if self._is_mine():
+            # In a signal handler or finalizer, which has interrupted this thread's own append.
             self._hand_over(data)
             return
         try:
-            self._write(data)
+            # No thread waits long for a disk that has stalled.
+            if self._lock.acquire(timeout=PATIENCE):
+                self._write(data)
+            else:
+                self._hand_over(data)
+                self._lock.acquire(blocking=False)
         finally:
-            self._finish()
+            if self._is_mine():
+                self._finish()
 
     def sync(self) -> None:
         """Make what was appended survive a crash of the host."""
-        if self._waiting and self._lock.acquire(timeout=PATIENCE):
-            self._finish()
         old = self._clock() - self._begun >= OLDEST
-        if self._synced == self._size and not old:
+        if self._synced == self._size and not old and not self._waiting:
             return
-        with self._lock:
+        if self._is_mine() or not self._lock.acquire(timeout=PATIENCE):
+            return  # The next time.
+        try:
             if old:
                 self._seal()
-            size, opened = self._size, self._descriptor
+            name, size, opened = self.name, self._size, self._descriptor
             descriptor = None if opened is None else os.dup(opened)
+        finally:
+            self._finish()
         if descriptor is None:
             return
         try:
@@ -178,12 +189,15 @@ class Journal:
             _sync(descriptor)
             if self._synced == 0:
                 self._directory.sync()
-            self._synced = size
         finally:
             os.close(descriptor)
+        if name == self.name:
+            self._synced = size
 
     def seal(self, timeout: float = 1.0) -> None:
         """End the file; the next record begins another one. Records that wait for a stalled disk are refused."""
+        if self._is_mine():
+            return  # What this has interrupted goes on, and this is called again at the exit.
         if self._lock.acquire(timeout=timeout):
             try:
                 self._drain_waiting()
@@ -192,6 +206,11 @@ class Journal:
                 self._lock.release()
         while data := self._next_waiting():
             self._refused(data[_HEAD.size :], JournalFullError("the disk is stalled"))
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether records wait in memory for a disk that has stalled."""
+        return bool(self._waiting)
 
     def is_in_place(self) -> bool:
         """Say whether the file is where others will find it: someone may have removed or replaced the directory."""
@@ -221,16 +240,28 @@ class Journal:
         self._waiting.append(data)
         self.handed_over += 1
 
+    def _is_mine(self) -> bool:
+        """Say whether this thread has the lock."""
+        mine: bool = self._lock._is_owned()  # noqa: SLF001 - as threading.Condition asks it, since Python 2
+        return mine
+
     def _finish(self) -> None:
         """Write what other threads left here, and release the lock."""
-        try:
-            self._drain_waiting()
-        finally:
-            self._lock.release()
+        while True:
+            try:
+                self._drain_waiting()
+            finally:
+                self._lock.release()
+            # Something may have been left between the last look and the release.
+            if not (self._waiting and self._lock.acquire(blocking=False)):
+                return
 
     def _drain_waiting(self) -> None:
         while data := self._next_waiting():
             self._write_or_refuse(data)
+        if self._waiting_bytes:
+            # Threads add to it without a lock, so that it may be a little wrong by now.
+            self._waiting_bytes = sum(map(len, list(self._waiting)))
 
     def _next_waiting(self) -> bytes | None:
         try:
@@ -245,6 +276,9 @@ class Journal:
             self._write(data)
         except OSError as error:
             self._refused(data[_HEAD.size :], error)
+        except BaseException:
+            self._waiting.appendleft(data)  # Ctrl-C
+            raise
 
     def _write(self, data: bytes) -> None:
         """Append a frame. Called with the lock."""
@@ -255,14 +289,19 @@ class Journal:
             descriptor = self._begin()
         written = os.write(descriptor, data)
         if written != len(data):
-            os.ftruncate(descriptor, self._size)
+            _take_back(descriptor, written)
             raise JournalFullError("no space is left on the device")
         if self._fsync:
             try:
                 _sync(descriptor)
             except OSError:
-                # Whether it is on the disk cannot be known any more: it must not be here and refused.
-                os.ftruncate(descriptor, self._size)
+                # Whether it is on the disk cannot be known any more: it must not be here and refused. Who reads may
+                # have read it already, so that nothing may take its place.
+                self._descriptor = None
+                try:
+                    _take_back(descriptor, written)
+                finally:
+                    os.close(descriptor)
                 raise
             if self._synced == 0:
                 self._directory.sync()
@@ -276,13 +315,15 @@ class Journal:
         """Create a file and take its lock, before others can see it."""
         self._directory.check()
         name = f"{time.time_ns():020d}-{os.getpid()}-{os.urandom(4).hex()}{JOURNAL}"
+        path = self._directory.path / name
         descriptor = self._directory.create(name + NEW)
         try:
-            lock(descriptor)
-            path = self._directory.path / name
+            if not lock(descriptor):
+                raise BlockingIOError("another program has locked a file that was just created")
             path.with_name(name + NEW).rename(path)
         except OSError:
             os.close(descriptor)
+            path.with_name(name + NEW).unlink(missing_ok=True)
             raise
         self._size = self._synced = 0
         self._begun = self._clock()
@@ -297,13 +338,20 @@ class Journal:
         try:
             # Without the mark it is found to be complete when its lock can be had.
             data = frame(b"")
-            if os.write(descriptor, data) != len(data):
-                os.ftruncate(descriptor, self._size)
+            written = os.write(descriptor, data)
+            if written != len(data):
+                _take_back(descriptor, written)
             _sync(descriptor)
         except OSError:
             pass
         finally:
             os.close(descriptor)
+
+
+def _take_back(descriptor: int, written: int) -> None:
+    """Remove what was written last."""
+    # Not back to a size that was noted: Ctrl-C may have come between a write and its noting.
+    os.ftruncate(descriptor, os.fstat(descriptor).st_size - written)
 
 
 def _sync(descriptor: int) -> None:
