@@ -42,7 +42,7 @@ ALLOWED: dict[str, set[str]] = {
     f"{EXPORTER}.delivery.directory": set(),
     f"{EXPORTER}.delivery.journal": {f"{EXPORTER}.delivery.directory"},
     f"{EXPORTER}.delivery.readings": {
-        f"{EXPORTER}.delivery.{name}" for name in ("directory", "journal")
+        f"{EXPORTER}.{name}" for name in ("delivery.directory", "delivery.journal", "faults")
     },
     f"{EXPORTER}.delivery.ledger": {
         f"{EXPORTER}.{name}"

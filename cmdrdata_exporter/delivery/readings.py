@@ -7,6 +7,7 @@ import os
 import time
 from pathlib import Path
 
+from cmdrdata_exporter import faults
 from cmdrdata_exporter.delivery.directory import JOURNAL, Directory, lock
 from cmdrdata_exporter.delivery.journal import NEW, OLDEST, Scan, scan
 
@@ -55,21 +56,22 @@ class Reading:
             os.close(descriptor)
 
     def _read(self, descriptor: int, limit: int) -> Scan | None:
-        data = os.pread(descriptor, limit, self.offset)
-        if len(data) < limit and not self._ended:
-            # Only when its writer has gone is what is there all of it.
-            self._ended = lock(descriptor)
-            if self._ended:
-                data = os.pread(descriptor, limit, self.offset)
-        if not data:
-            self.finished = self._ended
-            return None
-        found = scan(data, final=self._ended and len(data) < limit)
-        while found.end == 0 and len(data) == limit:
+        while True:
+            data = os.pread(descriptor, limit, self.offset)
+            if len(data) < limit and not self._ended:
+                # Only when its writer has gone is what is there all of it.
+                self._ended = lock(descriptor)
+                if self._ended:
+                    data = os.pread(descriptor, limit, self.offset)
+            complete = len(data) < limit
+            if complete and not data:
+                self.finished = self._ended
+                return None
+            found = scan(data, final=self._ended and complete)
+            if found.end or complete:
+                break
             # A record that is larger than the limit.
             limit *= 2
-            data = os.pread(descriptor, limit, self.offset)
-            found = scan(data, final=self._ended and len(data) < limit)
         if found.end == 0:
             return None
         return found._replace(
@@ -112,11 +114,17 @@ class Readings:
             if reading is None:
                 reading = Reading(path, self._offsets.get(path.name, 0))
                 self._readings[path.name] = reading
-            with contextlib.suppress(FileNotFoundError):
+            try:
                 new = reading.read(limit, now)
-                if new is not None:
-                    found.append((reading, new))
-                    limit -= new.end - reading.offset
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                # The others are not held up by it.
+                faults.report("journal", "%s cannot be read: %s. It is tried again", path, error)
+                continue
+            if new is not None:
+                found.append((reading, new))
+                limit -= new.end - reading.offset
         return found, limit <= 0
 
     def offset(self, name: str | None) -> int:
