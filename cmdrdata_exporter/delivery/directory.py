@@ -34,6 +34,7 @@ _NETWORK = re.compile(
 )
 """File systems on which neither locks nor SQLite's shared memory can be relied on."""
 
+_MOUNTS = Path("/proc/self/mountinfo")
 _MEND = "Set CMDRDATA_SPOOL_DIR to a directory that only this user can write"
 
 
@@ -102,9 +103,13 @@ class Directory:
         if self._description is None or description.exists():
             return
         temporary = self.path / f"{DESCRIPTION}.{os.getpid()}-{os.urandom(4).hex()}"
-        with os.fdopen(self.create(temporary.name), "w") as file:
-            json.dump(self._description, file)
-        temporary.rename(description)
+        try:
+            with os.fdopen(self.create(temporary.name), "w") as file:
+                json.dump(self._description, file)
+            temporary.rename(description)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
 
     def check(self) -> None:
         """
@@ -132,11 +137,17 @@ class Directory:
     def try_to_lead(self) -> int | None:
         """Return the descriptor of the lock if this process has it now; None where another one has it."""
         descriptor = self.open_or_create(LOCK)
-        if not lock(descriptor):
+        try:
+            if not lock(descriptor):
+                os.close(descriptor)
+                return None
+        except OSError:
             os.close(descriptor)
-            return None
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
+            raise
+        # Who leads is only told; a full disk does not keep this process from it.
+        with contextlib.suppress(OSError):
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
         return descriptor
 
     def has(self, name: str, descriptor: int) -> bool:
@@ -238,15 +249,16 @@ def _file_system(path: Path) -> str:
     """Return the type of the file system that a path is on, empty where it cannot be known."""
     try:
         # https://man7.org/linux/man-pages/man5/proc_pid_mountinfo.5.html
-        lines = Path("/proc/self/mountinfo").read_text().splitlines()
+        lines = _MOUNTS.read_bytes().splitlines()
     except OSError:
         return ""
-    real = os.path.realpath(path)
-    best, system = "", ""
+    real = os.fsencode(os.path.realpath(path))
+    best, system = b"", b""
     for line in lines:
-        fields, _, rest = line.partition(" - ")
-        point = fields.split()[4].encode().decode("unicode_escape")
-        inside = real == point or real.startswith(point.rstrip("/") + "/")
+        fields, _, rest = line.partition(b" - ")
+        # Blanks and backslashes in it are octal.
+        point = re.sub(rb"\\([0-7]{3})", lambda code: bytes([int(code[1], 8)]), fields.split()[4])
+        inside = real == point or real.startswith(point.rstrip(b"/") + b"/")
         if inside and len(point) >= len(best):
             best, system = point, rest.split()[0]
-    return system
+    return system.decode()
