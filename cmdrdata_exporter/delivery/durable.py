@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
@@ -70,18 +71,21 @@ class DurableDelivery:
         True only if everything that this process recorded before is delivered, held, or refused for good.
         """
         deadline = time.monotonic() + timeout
-        self._journal.sync()
-        mine = f"-{os.getpid()}-"
-        sizes = {
-            path.name: path.stat().st_size
-            for path in self.directory.journals()
-            if mine in path.name and path.exists()
-        }
         self.drainer.start()
-        self.drainer.wake()
+        try:
+            return self._flush(deadline)
+        except OSError as error:
+            faults.report("flush", "usage events cannot be flushed: %s. None is lost", error)
+            return False
+
+    def _flush(self, deadline: float) -> bool:
+        sizes: dict[str, int] | None = None
         last: int | None = None
         look = _FIRST_LOOK
         while True:
+            if sizes is None:
+                sizes = self._sizes()
+                self.drainer.wake()
             with self.drainer.database:
                 try:
                     with LedgerReader(self.directory) as ledger:
@@ -100,10 +104,23 @@ class DurableDelivery:
             time.sleep(min(look, remaining))
             look = min(2 * look, _LONGEST_LOOK)
 
-    def _are_imported(self, ledger: LedgerReader, sizes: dict[str, int]) -> bool:
+    def _sizes(self) -> dict[str, int] | None:
+        """Return how large the journals of this process are; None while records wait for a disk that has stalled."""
+        self._journal.sync()
+        if self._journal.is_behind:
+            return None
+        mine = f"-{os.getpid()}-"
+        sizes: dict[str, int] = {}
+        for path in self.directory.journals():
+            if mine in path.name:
+                with contextlib.suppress(FileNotFoundError):
+                    sizes[path.name] = path.stat().st_size
+        return sizes
+
+    def _are_imported(self, ledger: LedgerReader, sizes: dict[str, int] | None) -> bool:
         there = {path.name for path in self.directory.journals()}
         offsets = ledger.offsets()
-        return all(
+        return sizes is not None and all(
             name not in there or offsets.get(name, 0) >= size for name, size in sizes.items()
         )
 
@@ -113,8 +130,9 @@ class DurableDelivery:
 
     def close(self, timeout: float) -> None:
         """End the journal and drain for at most `timeout` seconds. A later event begins another journal."""
-        self._journal.seal()
-        self.drainer.stop(timeout)
+        began = time.monotonic()
+        self._journal.seal(min(timeout, 1.0))
+        self.drainer.stop(max(0.0, timeout - (time.monotonic() - began)))
 
     # What is reported
 
