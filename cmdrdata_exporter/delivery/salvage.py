@@ -57,14 +57,11 @@ def salvage(directory: Directory, now: float) -> tuple[Path, int]:
     old = sqlite3.connect(broken, isolation_level=None)
     try:
         new.execute("BEGIN IMMEDIATE")
-        for row in _readable(old, "counters", ("name", "value"), "name"):
-            _insert(new, "counters", row)
-        for row in _readable(old, "totals", (*_TOTALS, "amount"), ", ".join(_TOTALS)):
-            _insert(new, "totals", row)
-        for row in _readable(old, "journals", ("name", "offset"), "name"):
-            _insert(new, "journals", row)
-        for row in _readable(old, "tombstones", ("key", "until"), "key"):
-            _insert(new, "tombstones", row)
+        # Of these the last column is a number that is reckoned with.
+        for table, columns in _NUMBERS.items():
+            for row in _readable(old, table, columns, ", ".join(columns[:-1])):
+                if isinstance(row[-1], int | float):
+                    _insert(new, table, row)
         for row in _readable(old, "damaged", ("source", "position", "content"), "rowid"):
             _insert(new, "damaged", row)
         for row in _events(old):
@@ -77,7 +74,12 @@ def salvage(directory: Directory, now: float) -> tuple[Path, int]:
     return broken, lost
 
 
-_TOTALS = ("day", "customer", "model", "endpoint", "status", "unit")
+_NUMBERS = {
+    "counters": ("name", "value"),
+    "totals": ("day", "customer", "model", "endpoint", "status", "unit", "amount"),
+    "journals": ("name", "offset"),
+    "tombstones": ("key", "until"),
+}
 _EVENT = (
     *("seq", "key", "state", "due", "recorded"),
     *("attempts", "remember", "reason", "crc", "record"),

@@ -105,6 +105,8 @@ class Senders:
         except Exception as error:  # noqa: BLE001 - the others shall be sent, whatever is wrong with this one
             faults.report("delivery", "usage event %r cannot be sent", event.id, exc_info=True)
             outcome = Outcome(Verdict.REFUSED, type(error).__name__)
+        except BaseException:  # noqa: BLE001 - a thread that ends would take its event with it
+            faults.report("sender", "usage event %r was interrupted", event.id, exc_info=True)
         finally:
             self._gate.leave(outcome)
         return outcome
