@@ -23,7 +23,9 @@ from typing import Any
 
 from contenders import BARE, CONTENDERS, OFFICIAL, OURS, UNTRACED
 from drawing import bars
-from measuring import SCENARIOS, work
+from measuring import SCENARIOS, ready
+from printing import cpu, print_table
+from processes import Process
 
 TARGETS = {"plain": 0.25, "stream of 100": 0.10}
 """The most that a call with span and event may add, as a part of what the official instrumentation adds."""
@@ -49,26 +51,6 @@ class Turns:
 
 Results = dict[str, dict[str, Turns]]
 """By contender and scenario."""
-
-
-class Process:
-    """The process of a contender."""
-
-    def __init__(self, contender: str) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._requests, theirs = context.Pipe()
-        context.Process(target=work, args=(theirs, contender), daemon=True).start()
-        # Or the end of a process that fails would not be seen.
-        theirs.close()
-
-    def end(self) -> None:
-        """End the process."""
-        self._requests.send(None)
-
-    def ask(self, measurement: str, argument: object) -> Any:
-        """Have one measurement made."""
-        self._requests.send((measurement, argument))
-        return self._requests.recv()
 
 
 def measure(processes: Mapping[str, Process], rounds: int) -> Results:
@@ -104,16 +86,6 @@ def part_of_official(results: Results, scenario: str) -> tuple[float, float, flo
     )
     low, middle, high = quantiles((ours - bare) / (theirs - bare) for ours, theirs, bare in rounds)
     return low, middle, high
-
-
-def print_table(header: list[str], rows: list[list[str]]) -> None:
-    """Print a table that is Markdown too."""
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    for row in (header, [widths[0] * "-", *("-" * (w - 1) + ":" for w in widths[1:])], *rows):
-        first, *others = zip(row, widths, strict=True)
-        cells = [first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in others)]
-        print("|", " | ".join(cells), "|")
-    print()
 
 
 def print_calls(results: Results) -> None:
@@ -163,11 +135,11 @@ def measure_memory(calls: int) -> dict[str, Any]:
     streams: dict[str, float] = {}
     # A bare span has ended when the stream is returned, and cmdrdata-openai does not know streams.
     for name in (BARE, UNTRACED, OURS, OFFICIAL, "OpenInference", "OpenLLMetry"):
-        process = Process(name)
+        process = Process(ready, name)
         streams[name] = process.ask("open_streams", 300)
         process.end()
     bare = streams.pop(BARE)
-    process = Process(OURS)
+    process = Process(ready, OURS)
     growth: list[int] = process.ask("growth", calls)
     process.end()
     return {"open_stream": {name: held - bare for name, held in streams.items()}, "growth": growth}
@@ -187,15 +159,6 @@ def print_memory(memory: Mapping[str, Any], calls: int) -> None:
     print(f"{calls:,} calls, bytes in use after each tenth: {', '.join(f'{b:,}' for b in growth)}")
 
 
-def cpu() -> str:
-    """Return the processor's name."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    return next((line.partition(":")[2].strip() for line in lines if "model name" in line), "")
-
-
 def main() -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(
@@ -212,7 +175,7 @@ def main() -> None:
     about = [f"{cpu()}, {multiprocessing.cpu_count()} CPUs", f"Python {platform.python_version()}"]
     about += [f"{name} {version(name)}" for name in DISTRIBUTIONS]
     print("; ".join(about), f"; {rounds} rounds\n", sep="")
-    processes = {name: Process(name) for name in CONTENDERS if name != UNTRACED}
+    processes = {name: Process(ready, name) for name in CONTENDERS if name != UNTRACED}
     results = measure(processes, rounds)
     for process in processes.values():
         process.end()

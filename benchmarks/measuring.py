@@ -16,7 +16,6 @@ import warnings
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from typing import Any
 
 import httpx2
@@ -209,8 +208,8 @@ async def _at_once(create: Any, arguments: dict[str, Any], calls: int) -> None:
     await asyncio.gather(*(create(**arguments) for _ in range(calls)))
 
 
-def work(requests: Connection, contender: str) -> None:
-    """Be the process of a contender: answer requests, each the name of a measurement and its argument."""
+def ready(contender: str) -> Worker:
+    """Return the worker of a contender, for a process of its own."""
     # What a contender has to say of versions or failures shows in what it records.
     logging.disable()
     warnings.simplefilter("ignore")
@@ -220,6 +219,4 @@ def work(requests: Connection, contender: str) -> None:
     # What is there now stays: the garbage collector would pass over it at odd times, and take longer than a call.
     gc.collect()
     gc.freeze()
-    while request := requests.recv():
-        name, argument = request
-        requests.send(getattr(worker, name)(argument))
+    return worker

@@ -1,0 +1,129 @@
+"""Events that were recorded before: in journals, in a ledger, or as nothing but their totals."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from cmdrdata_exporter.delivery import Header
+from cmdrdata_exporter.delivery.directory import LEDGER, Directory
+from cmdrdata_exporter.delivery.drainer import IMPORT_BYTES
+from cmdrdata_exporter.delivery.journal import Journal
+from cmdrdata_exporter.delivery.ledger import Ledger
+from cmdrdata_exporter.delivery.readings import Readings
+from cmdrdata_exporter.delivery.records import encode_event
+
+ENDPOINT = "http://127.0.0.1/benchmark"
+"""What names the directory; where events are posted is another matter."""
+ACCOUNT = "benchmark"
+CUSTOMERS = 1000
+
+HEADER = Header(
+    customer="customer-0001",
+    model="gpt-4o-mini-2024-07-18",
+    endpoint="chat.completions",
+    status="reported",
+    units={"input_tokens": 19, "output_tokens": 10, "total_tokens": 29},
+    day="2026-11-21",
+)
+_ID = b"0123456789abcdef0123456789abcdef"
+BODY = (
+    b'{"customer_id":"customer-0001","model":"gpt-4o-mini-2024-07-18","input_tokens":19,'
+    b'"output_tokens":10,"total_tokens":29,"provider":"openai","metadata":{"response_id":'
+    b'"chatcmpl-B9MHDbslfkBeAs8l4bebGdFOJ6PeG","created":1795285579,"finish_reason":"stop",'
+    b'"usage_status":"reported","endpoint":"chat.completions","request_model":"gpt-4o-mini",'
+    b'"service_tier":"default","server_address":"api.openai.com","trace_id":'
+    b'"3defa82929f15b575c9ff5dc68fa4dab","span_id":"a31148598f3309da","usage":{"input_tokens.cached":7}},'
+    b'"timestamp":1795285579,"version":"0.1.0","latency":{"request_start_time":1795285578,'
+    b'"request_end_time":1795285579,"duration_ms":812},"error":{"occurred":false,"type":null,'
+    b'"code":null,"message":null},"request":{"id":"' + _ID + b'","streaming":false,"retry_count":0,'
+    b'"success":true}}'
+)
+"""The body of an event of usual size."""
+
+
+def event(number: int) -> tuple[str, bytes]:
+    """Return the id and the body of the event with this number."""
+    event_id = f"{number:032x}"
+    return event_id, BODY.replace(_ID, event_id.encode())
+
+
+def directory(spool: Path) -> Directory:
+    """Make the directory of the destination."""
+    return Directory.prepare(spool, ENDPOINT, ACCOUNT)
+
+
+def fill_journals(spool: Path, number: int) -> None:
+    """Record so many events and import none."""
+    journal = Journal(directory(spool))
+    for n in range(number):
+        event_id, body = event(n)
+        journal.append(encode_event(event_id, HEADER, body))
+    journal.seal()
+
+
+def fill_ledger(spool: Path, number: int) -> float:
+    """Import so many events into the ledger, and return how many seconds that took."""
+    fill_journals(spool, number)
+    where = directory(spool)
+    began = time.perf_counter()
+    with contextlib.closing(Ledger(where)) as ledger:
+        for _ in _imported(where, ledger):
+            pass
+    return time.perf_counter() - began
+
+
+def _imported(where: Directory, ledger: Ledger) -> Iterator[None]:
+    """Import a transaction at a time, as the drainer does."""
+    readings = Readings(where, ledger.offsets())
+    more = True
+    while more:
+        chunks, more = readings.read(IMPORT_BYTES)
+        with ledger.transaction():
+            for reading, found in chunks:
+                name = reading.path.name
+                ledger.take_in(name, found.end, found.records, found.damaged, time.time())
+        for reading, found in chunks:
+            reading.committed(found)
+        with ledger.transaction():
+            ledger.forget_journals(readings.remove_finished())
+        yield
+    # The last read found nothing more, which says which files are done with.
+    readings.read(IMPORT_BYTES)
+    with ledger.transaction():
+        ledger.forget_journals(readings.remove_finished())
+    readings.close()
+
+
+def fill_totals(spool: Path, events: int) -> int:
+    """
+    Write the totals of so many events of 1,000 customers into a new ledger, and return how many rows they have.
+
+    A customer has 100 events a day of each of four models.
+    """
+    where = directory(spool)
+    Ledger(where).close()
+    models = ("gpt-4o", "gpt-4o-mini", "gpt-4.1", "text-embedding-3-small")
+    units = ("events", "input_tokens", "output_tokens", "total_tokens")
+    days = max(1, events // (CUSTOMERS * len(models) * 100))
+    with contextlib.closing(sqlite3.connect(where.path / LEDGER)) as db, db:
+        db.executemany(
+            "INSERT INTO totals VALUES (?, ?, ?, 'chat.completions', 'reported', ?, ?)",
+            (
+                (time.strftime("%Y-%m-%d", time.gmtime(day * 86400)), f"customer-{c:04}", model, unit, 100)
+                for day in range(20_000, 20_000 + days)
+                for c in range(CUSTOMERS)
+                for model in models
+                for unit in units
+            ),
+        )
+    return days * CUSTOMERS * len(models) * len(units)
+
+
+def settle_on_disk() -> None:
+    """Have everything written that waits to be, so that it does not hold up the next measurement."""
+    os.sync()
