@@ -42,7 +42,9 @@ class Process:
         self._process.join(30)
 
 
-def _serve(requests: Connection, make: Callable[..., object], arguments: tuple[object, ...]) -> None:
+def _serve(
+    requests: Connection, make: Callable[..., object], arguments: tuple[object, ...]
+) -> None:
     worker = make(*arguments)
     while request := requests.recv():
         measurement, values = request

@@ -114,7 +114,13 @@ def fill_totals(spool: Path, events: int) -> int:
         db.executemany(
             "INSERT INTO totals VALUES (?, ?, ?, 'chat.completions', 'reported', ?, ?)",
             (
-                (time.strftime("%Y-%m-%d", time.gmtime(day * 86400)), f"customer-{c:04}", model, unit, 100)
+                (
+                    time.strftime("%Y-%m-%d", time.gmtime(day * 86400)),
+                    f"customer-{c:04}",
+                    model,
+                    unit,
+                    100,
+                )
                 for day in range(20_000, 20_000 + days)
                 for c in range(CUSTOMERS)
                 for model in models

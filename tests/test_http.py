@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import http.client
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -299,9 +300,9 @@ def test_nothing_sees_or_joins_our_requests(
     """A POST of ours is traced by no instrumentation and takes nothing of the caller's context with it."""
     httpserver.expect_request("/").respond_with_data(status=200)
     found: list[tuple[bool, bool, object]] = []
-    original = urllib3.PoolManager.request
+    original = urllib3.HTTPConnectionPool.urlopen
 
-    def request(*args: Any, **kwargs: Any) -> Any:
+    def urlopen(*args: Any, **kwargs: Any) -> Any:
         found.append(
             (
                 is_instrumentation_enabled(),
@@ -311,7 +312,7 @@ def test_nothing_sees_or_joins_our_requests(
         )
         return original(*args, **kwargs)
 
-    monkeypatch.setattr(urllib3.PoolManager, "request", request)
+    monkeypatch.setattr(urllib3.HTTPConnectionPool, "urlopen", urlopen)
     token = otel_context.attach(otel_context.set_value("of", "a request"))
     try:
         assert client(httpserver.url_for("/")).post("1", b"{}", 5).verdict is DELIVERED
@@ -319,6 +320,23 @@ def test_nothing_sees_or_joins_our_requests(
     finally:
         otel_context.detach(token)
     assert found == [(False, False, None)]
+
+
+def test_a_request_is_one_write(httpserver: HTTPServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Head and body leave together: one packet, on a connection that is new and on one that is kept."""
+    httpserver.expect_request("/").respond_with_data(status=201)
+    written: list[bytes] = []
+    send = http.client.HTTPConnection.send
+
+    def keep(connection: http.client.HTTPConnection, data: bytes) -> None:
+        written.append(data)
+        send(connection, data)
+
+    monkeypatch.setattr(http.client.HTTPConnection, "send", keep)
+    poster = client(httpserver.url_for("/"))
+    for event_id in ("1", "2"):
+        assert poster.post(event_id, b'{"n":1}', 5) == Outcome(DELIVERED, "HTTP 201")
+    assert [data.partition(b"\r\n\r\n")[2] for data in written] == [b'{"n":1}', b'{"n":1}']
 
 
 def test_a_refused_connection() -> None:

@@ -28,12 +28,14 @@ from urllib3.exceptions import (
     SSLError,
 )
 
-from cmdrdata_exporter.delivery.connections import pool
+from cmdrdata_exporter.delivery.connections import poster
 
 LONGEST_RETRY_AFTER = 3600.0
 """Seconds. A backend that asks for more waits no longer than this."""
 
-_LONGEST_REST = 65536
+_LOOKED_AT = 4096
+_LONGEST_BODY = 65536
+"""Bytes of an answer that are looked at, and that are read."""
 
 _ALREADY_EXISTS = ("already exists", "already recorded", "already_exists", "duplicate")
 
@@ -165,7 +167,7 @@ class Client:
     def reset(self) -> None:
         """Start with fresh connections and read the key anew: at the start, in a forked child, after a refusal."""
         self._key = None
-        self._pool = pool(self._proxy, self._connections)
+        self._open = poster(self._endpoint, self._proxy, self._connections)
 
     def post(self, event_id: str, body: bytes, timeout: float) -> Outcome:
         """
@@ -194,9 +196,7 @@ class Client:
         if self._key is not None:
             headers["Authorization"] = f"Bearer {self._key}"
         try:
-            response = self._pool.request(
-                "POST",
-                self._endpoint,
+            response = self._open(
                 body=body,
                 headers=headers,
                 timeout=urllib3.Timeout(total=timeout),
@@ -207,21 +207,17 @@ class Client:
         except (HTTPError, OSError) as error:
             return classify_failure(error)
         try:
-            text = response.read(4096).decode("utf-8", "replace")
-            # What remains is read so that the connection can be used again; one with much left is given up.
-            if len(response.read(_LONGEST_REST)) == _LONGEST_REST:
+            # More than what is looked at, so that the connection can be used again; one with much left is given up.
+            content = response.read(_LONGEST_BODY)
+            if len(content) == _LONGEST_BODY:
                 response.close()
+            text = content[:_LOOKED_AT].decode("utf-8", "replace")
         except (HTTPError, OSError):
             # The status is the verdict, whatever became of the body.
             text = ""
         finally:
             response.release_conn()
-        outcome = classify(
-            response.status,
-            {k.lower(): v for k, v in response.headers.items()},
-            text,
-            self._clock(),
-        )
+        outcome = classify(response.status, response.headers, text, self._clock())
         if outcome.verdict is Verdict.MISCONFIGURED:
             self._key = None
         return outcome
