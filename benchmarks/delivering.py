@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import os
 import queue
 import resource
 import threading
@@ -134,11 +133,3 @@ class Reading:
         with LedgerReader(self._directory) as ledger:
             rows = sum(1 for _ in ledger.totals(by, since=since))
         return time.perf_counter() - began, rows
-
-
-class Idle:
-    """Nothing but a process id, to see what it costs to be; worker of a `Process`."""
-
-    def pid(self) -> int:
-        """Return the id."""
-        return os.getpid()

@@ -99,35 +99,42 @@ def _imported(where: Directory, ledger: Ledger) -> Iterator[None]:
     readings.close()
 
 
-def fill_totals(spool: Path, events: int) -> int:
-    """
-    Write the totals of so many events of 1,000 customers into a new ledger, and return how many rows they have.
+_MODELS = ("gpt-4o", "gpt-4o-mini", "gpt-4.1", "text-embedding-3-small")
+_UNITS = ("events", "input_tokens", "output_tokens", "total_tokens")
+_EACH = 100
+"""Events that a customer has of each model a day."""
 
-    A customer has 100 events a day of each of four models.
-    """
+
+def _days(events: int) -> list[str]:
+    """Return the days over which so many events are spread."""
+    number = max(1, events // (CUSTOMERS * len(_MODELS) * _EACH))
+    return [
+        time.strftime("%Y-%m-%d", time.gmtime(day * 86400))
+        for day in range(20_000, 20_000 + number)
+    ]
+
+
+def last_day(events: int) -> str:
+    """Return the last day of so many events."""
+    return _days(events)[-1]
+
+
+def fill_totals(spool: Path, events: int) -> int:
+    """Write the totals of so many events into a new ledger, and return how many rows they have."""
     where = directory(spool)
     Ledger(where).close()
-    models = ("gpt-4o", "gpt-4o-mini", "gpt-4.1", "text-embedding-3-small")
-    units = ("events", "input_tokens", "output_tokens", "total_tokens")
-    days = max(1, events // (CUSTOMERS * len(models) * 100))
+    rows = [
+        (day, f"customer-{customer:04}", model, unit, _EACH)
+        for day in _days(events)
+        for customer in range(CUSTOMERS)
+        for model in _MODELS
+        for unit in _UNITS
+    ]
     with contextlib.closing(sqlite3.connect(where.path / LEDGER)) as db, db:
         db.executemany(
-            "INSERT INTO totals VALUES (?, ?, ?, 'chat.completions', 'reported', ?, ?)",
-            (
-                (
-                    time.strftime("%Y-%m-%d", time.gmtime(day * 86400)),
-                    f"customer-{c:04}",
-                    model,
-                    unit,
-                    100,
-                )
-                for day in range(20_000, 20_000 + days)
-                for c in range(CUSTOMERS)
-                for model in models
-                for unit in units
-            ),
+            "INSERT INTO totals VALUES (?, ?, ?, 'chat.completions', 'reported', ?, ?)", rows
         )
-    return days * CUSTOMERS * len(models) * len(units)
+    return len(rows)
 
 
 def settle_on_disk() -> None:
