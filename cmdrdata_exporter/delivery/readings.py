@@ -30,6 +30,8 @@ class Reading:
         """How far it was read, and all of that is in the ledger."""
         self.finished = False
         """All of it was read, and nothing will follow."""
+        self.cut = False
+        """What was read last ended at its limit: more is there already."""
         self._ended = False
         self._next_look = 0.0
 
@@ -46,6 +48,7 @@ class Reading:
         Raises:
             OSError: it cannot be read.
         """
+        self.cut = False
         if self.path.stat().st_size == self.offset and now < self._next_look:
             return None
         self._next_look = now + LOOK_INTERVAL
@@ -74,6 +77,7 @@ class Reading:
             limit *= 2
         if found.end == 0:
             return None
+        self.cut = not complete
         return found._replace(
             damaged=[(self.offset + begin, content) for begin, content in found.damaged],
             end=self.offset + found.end,
@@ -105,6 +109,7 @@ class Readings:
         """Return what is new, at most about `limit` bytes, and whether there may be more."""
         now = time.monotonic()
         found: list[tuple[Reading, Scan]] = []
+        more = False
         paths = self._directory.journals()
         self._there = {path.name for path in paths}
         for path in paths:
@@ -125,7 +130,9 @@ class Readings:
             if new is not None:
                 found.append((reading, new))
                 limit -= new.end - reading.offset
-        return found, limit <= 0
+                # A record that did not fit in leaves a little of the limit.
+                more = more or reading.cut
+        return found, more
 
     def offset(self, name: str | None) -> int:
         """Return how far a journal was read."""
