@@ -6,7 +6,6 @@ import contextlib
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 from cmdrdata_exporter.delivery import Header
@@ -71,32 +70,21 @@ def fill_ledger(spool: Path, number: int) -> float:
     fill_journals(spool, number)
     where = directory(spool)
     began = time.perf_counter()
-    with contextlib.closing(Ledger(where)) as ledger:
-        for _ in _imported(where, ledger):
-            pass
-    return time.perf_counter() - began
-
-
-def _imported(where: Directory, ledger: Ledger) -> Iterator[None]:
-    """Import a transaction at a time, as the drainer does."""
-    readings = Readings(where, ledger.offsets())
+    readings = Readings(where, {})
     more = True
-    while more:
-        chunks, more = readings.read(IMPORT_BYTES)
-        with ledger.transaction():
+    with contextlib.closing(Ledger(where)) as ledger:
+        # A transaction at a time, as the drainer does.
+        while more:
+            chunks, more = readings.read(IMPORT_BYTES)
+            with ledger.transaction():
+                for reading, found in chunks:
+                    name = reading.path.name
+                    ledger.take_in(name, found.end, found.records, found.damaged, time.time())
             for reading, found in chunks:
-                name = reading.path.name
-                ledger.take_in(name, found.end, found.records, found.damaged, time.time())
-        for reading, found in chunks:
-            reading.committed(found)
-        with ledger.transaction():
-            ledger.forget_journals(readings.remove_finished())
-        yield
-    # The last read found nothing more, which says which files are done with.
-    readings.read(IMPORT_BYTES)
-    with ledger.transaction():
-        ledger.forget_journals(readings.remove_finished())
-    readings.close()
+                reading.committed(found)
+            with ledger.transaction():
+                ledger.forget_journals(readings.remove_finished())
+    return time.perf_counter() - began
 
 
 _MODELS = ("gpt-4o", "gpt-4o-mini", "gpt-4.1", "text-embedding-3-small")
