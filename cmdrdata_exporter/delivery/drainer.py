@@ -38,8 +38,8 @@ LINGER = 0.004
 """Seconds in which further outcomes are waited for, so that they share a commit."""
 RETRY_INTERVAL = 0.5
 """Seconds until a commit that failed is tried again."""
-IMPORT_BYTES = 1 << 20
-"""How much is imported in a transaction."""
+IMPORT_BYTES = 256 << 10
+"""How much is imported in a transaction: what the senders do not wait for longer than for an answer."""
 UPKEEP_INTERVAL = 10.0
 """Seconds between two rounds of what can wait."""
 EXPIRY_INTERVAL = 600.0
