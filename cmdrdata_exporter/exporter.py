@@ -266,6 +266,33 @@ def _delivery(settings: Settings) -> Delivery:
         return _deliveries[destination]
 
 
+def options(settings: Settings, telemetry: Telemetry | None = None) -> Options:
+    """
+    Return how the destination of `settings` is drained.
+
+    Args:
+        settings: whose.
+        telemetry: what reports of each attempt, if anything does.
+    """
+    hold_ambiguous = settings.ambiguous == "hold"
+    if settings.endpoint is None:
+        return Options(post=None, hold_ambiguous=hold_ambiguous)
+    client = Client(
+        settings.endpoint,
+        settings.read_key,
+        USER_AGENT,
+        connections=SENDERS,
+        clock=time.time,
+        proxy=settings.proxy,
+    )
+    return Options(
+        post=client.post if telemetry is None else telemetry.noting(client.post),
+        reset=client.reset,
+        hold_ambiguous=hold_ambiguous,
+        probe_interval=settings.probe_interval,
+    )
+
+
 def _build(settings: Settings, telemetry: Telemetry) -> _Built:
     """
     Return a delivery that keeps events on the disk or, where nothing can be written, in memory.
@@ -273,17 +300,7 @@ def _build(settings: Settings, telemetry: Telemetry) -> _Built:
     Raises:
         ConfigurationError: the directory must not be used.
     """
-    post, reset = None, _nothing
-    if settings.endpoint is not None:
-        client = Client(
-            settings.endpoint,
-            settings.read_key,
-            USER_AGENT,
-            connections=SENDERS,
-            clock=time.time,
-            proxy=settings.proxy,
-        )
-        post, reset = telemetry.noting(client.post), client.reset
+    how = options(settings, telemetry)
     spool = settings.spool_dir or Path()
     try:
         directory = Directory.prepare(spool, settings.endpoint, settings.account)
@@ -296,27 +313,14 @@ def _build(settings: Settings, telemetry: Telemetry) -> _Built:
             spool,
             error.strerror or error,
         )
-        if post is None:
+        if how.post is None:
             return LocalDelivery()
-        return MemoryDelivery(post, reset=reset, senders=_SENDERS)
-    delivery = DurableDelivery(
-        directory,
-        Options(
-            post=post,
-            reset=reset,
-            hold_ambiguous=settings.ambiguous == "hold",
-            probe_interval=settings.probe_interval,
-        ),
-        fsync=settings.durability == "fsync",
-    )
+        return MemoryDelivery(how.post, reset=how.reset, senders=_SENDERS)
+    delivery = DurableDelivery(directory, how, fsync=settings.durability == "fsync")
     # uWSGI loads the application in a process whose threads never run, and which must not keep others from draining.
     if "uwsgi" not in sys.modules:
         delivery.start()
     return delivery
-
-
-def _nothing() -> None:
-    """Do nothing."""
 
 
 def _kept(delivery: _Built) -> str:

@@ -234,6 +234,13 @@ class Settings:
         )
 
 
+def spool_directory(environ: Mapping[str, str] | None = None) -> Path:
+    """Return where the directories of all destinations are, whatever the other settings say."""
+    variables = os.environ if environ is None else environ
+    given = variables.get(CMDRDATA_SPOOL_DIR, "")
+    return Path(given) if given.strip() else _default_spool(variables)
+
+
 def is_loopback(host: str) -> bool:
     """Say whether `host` (a name or an address, without brackets) can only be this machine."""
     if host == "localhost":

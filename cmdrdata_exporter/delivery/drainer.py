@@ -44,6 +44,8 @@ UPKEEP_INTERVAL = 10.0
 """Seconds between two rounds of what can wait."""
 EXPIRY_INTERVAL = 600.0
 SENDERS = 32
+LARGEST = 1 << 30
+"""Bytes that a directory may have."""
 LAST_COMMIT = 0.4
 """Seconds that the end of the process waits longer than it was told to, so that outcomes are committed."""
 
@@ -58,7 +60,7 @@ class Options:
     """What a forked child does before it sends."""
     hold_ambiguous: bool = False
     probe_interval: float = 60.0
-    largest: int = 1 << 30
+    largest: int = LARGEST
     """Bytes that the directory may have."""
     clock: Callable[[], float] = time.time
     """Returns Unix seconds."""

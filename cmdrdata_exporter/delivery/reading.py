@@ -12,7 +12,7 @@ from urllib.parse import quote
 from cmdrdata_exporter.delivery import Event
 from cmdrdata_exporter.delivery.directory import LEDGER, Directory
 from cmdrdata_exporter.delivery.journal import scan
-from cmdrdata_exporter.delivery.ledger import IN_FLIGHT, PENDING, STATES
+from cmdrdata_exporter.delivery.ledger import IN_FLIGHT, PENDING, STATES, intact
 from cmdrdata_exporter.delivery.records import UnknownRecordError, decode
 
 if TYPE_CHECKING:
@@ -33,7 +33,8 @@ class Kept(NamedTuple):
     recorded: float
     attempts: int
     reason: str | None
-    event: Event
+    event: Event | None
+    """None where its record is damaged."""
 
 
 class Total(NamedTuple):
@@ -178,15 +179,24 @@ class LedgerReader:
     def kept(self, state: str, limit: int = -1) -> Iterator[Kept]:
         """Yield the events in a state, the oldest first."""
         rows = self._query(
-            "SELECT key, due, recorded, attempts, reason, record FROM events INDEXED BY by_state"
+            "SELECT key, due, recorded, attempts, reason, crc, record FROM events INDEXED BY by_state"
             " WHERE state = ? ORDER BY due LIMIT ?",
             (STATES.index(state), limit),
         )
-        for key, due, recorded, attempts, reason, record in rows:
-            with contextlib.suppress(UnknownRecordError):
-                event = decode(record)
-                if isinstance(event, Event):
-                    yield Kept(key, state, due, recorded, attempts, reason, event)
+        for key, due, recorded, attempts, reason, crc, record in rows:
+            event = intact(key, crc, record)
+            yield Kept(key, state, due, recorded, attempts, reason, event)
+
+    def reasons(self, state: str) -> dict[str, int]:
+        """Return how many events are in a state for each reason."""
+        return {
+            reason or "": number
+            for reason, number in self._query(
+                "SELECT reason, count(*) FROM events INDEXED BY by_state"
+                " WHERE state = ? GROUP BY reason ORDER BY reason",
+                (STATES.index(state),),
+            )
+        }
 
     def totals(
         self,

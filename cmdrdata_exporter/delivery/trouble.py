@@ -11,7 +11,8 @@ from cmdrdata_exporter import faults
 from cmdrdata_exporter.delivery.directory import Directory
 from cmdrdata_exporter.delivery.gate import Gate
 
-_NEARLY = 0.8
+NEARLY = 0.8
+"""The part of what a directory may have, from which on it is said to be nearly full."""
 
 
 class Trouble:
@@ -49,7 +50,7 @@ class Trouble:
 
     def measured(self, size: int, largest: int) -> bool:
         """Take note of the directory's size; return whether it is full."""
-        nearly = size >= _NEARLY * largest
+        nearly = size >= NEARLY * largest
         if nearly and not self.nearly_full:
             faults.say(
                 logging.WARNING,
