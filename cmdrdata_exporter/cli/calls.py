@@ -108,20 +108,6 @@ def _document_at(text: str, brace: int) -> tuple[Json, int]:
         return {}, brace + 1
 
 
-def usage_by_customer(events: Iterable[Json]) -> list[Json]:
-    """Total the events of each customer, in order of appearance; None is who is not known."""
-    totals: dict[str | None, Json] = {}
-    for event in events:
-        customer = event["customer_id"]
-        total = totals.setdefault(
-            customer, {"customer_id": customer, "events": 0, "input_tokens": 0, "output_tokens": 0}
-        )
-        total["events"] += 1
-        for unit in ("input_tokens", "output_tokens"):
-            total[unit] += event[unit]
-    return list(totals.values())
-
-
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What one run of the application led to."""
@@ -132,6 +118,10 @@ class Outcome:
     printed: str
     """What the application itself wrote to its standard output."""
     stderr: str
+    usage: Json
+    """What `cmdrdata usage --json` says of the events."""
+    status: Json
+    """What `cmdrdata status --json` does."""
 
     @classmethod
     def of(
@@ -141,6 +131,9 @@ class Outcome:
         events: Iterable[Json],
         printed: str,
         stderr: str,
+        *,
+        usage: Json,
+        status: Json,
     ) -> Outcome:
         """
         Match steps, spans and events.
@@ -161,13 +154,7 @@ class Outcome:
             for step, span in zip_longest(steps, in_order)
         ]
         strays = [event for events in of_span.values() for event in events]
-        return cls(calls, strays, printed, stderr)
-
-    @property
-    def usage(self) -> list[Json]:
-        """The totals of each customer."""
-        matched = [event for call in self.calls for event in call.events]
-        return usage_by_customer(matched + self.strays)
+        return cls(calls, strays, printed, stderr, usage, status)
 
     @property
     def faults(self) -> list[str]:
@@ -179,4 +166,8 @@ class Outcome:
 
     def to_json(self) -> Json:
         """Return what `cmdrdata demo --json` prints."""
-        return {"calls": [call.to_json() for call in self.calls], "usage": self.usage}
+        return {
+            "calls": [call.to_json() for call in self.calls],
+            "usage": self.usage,
+            "status": self.status,
+        }

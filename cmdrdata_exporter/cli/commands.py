@@ -8,11 +8,23 @@ from typing import Any
 
 import click
 
+from cmdrdata_exporter.cli.assign import assign
+from cmdrdata_exporter.cli.dead_letters import dead_letters
 from cmdrdata_exporter.cli.demo import demo
+from cmdrdata_exporter.cli.drain import drain
 from cmdrdata_exporter.cli.extras import DISTRIBUTION
+from cmdrdata_exporter.cli.flush import flush
+from cmdrdata_exporter.cli.held import held
+from cmdrdata_exporter.cli.replay import replay
+from cmdrdata_exporter.cli.status import status
+from cmdrdata_exporter.cli.usage import usage
 
 
 class _Group(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """Name the commands in the order of the tuple below."""
+        return list(self.commands)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; where its reader, `head` for instance, has read enough, end without a complaint."""
         try:
@@ -26,8 +38,18 @@ class _Group(click.Group):
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name=DISTRIBUTION, message="%(prog)s %(version)s")
 def cmdrdata() -> None:
-    """Usage metering of AI calls: see it work, and look after it."""
+    """
+    Usage metering of AI calls: see it work, and look after it.
+
+    The commands read the same settings as the application, CMDRDATA_SPOOL_DIR for instance.
+
+    \b
+    Exit status:
+      0  all is well
+      1  something needs a person, or was not done in whole
+      2  the command or a setting cannot be used
+    """  # noqa: D301 - click's mark of a paragraph that is not wrapped
 
 
-for command in (demo,):
+for command in (demo, status, usage, dead_letters, held, assign, replay, flush, drain):
     cmdrdata.add_command(command)

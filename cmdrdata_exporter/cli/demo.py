@@ -15,12 +15,15 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
 
 from cmdrdata_exporter.cli.calls import Outcome, split_output
 from cmdrdata_exporter.cli.demo_report import show_application, show_outcome
+from cmdrdata_exporter.cli.destination import all_of
 from cmdrdata_exporter.cli.extras import require
 from cmdrdata_exporter.cli.standin import CmdrDataStandIn, OpenAIStandIn
+from cmdrdata_exporter.cli.status import status_of
+from cmdrdata_exporter.cli.terminal import Json, Terminal
+from cmdrdata_exporter.cli.usage import usage_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -59,7 +62,7 @@ def demo(live: bool, as_json: bool) -> None:
     steps = steps_of(source)
     if live:
         click.echo(f"--live: {len(steps)} small calls to OpenAI, paid with your key.", err=True)
-    console = _Terminal(highlight=False)
+    console = Terminal()
     if not as_json:
         show_application(console, source, live)
     outcome = run(steps, live)
@@ -73,12 +76,6 @@ def demo(live: bool, as_json: bool) -> None:
             + "".join(f"  {fault}\n" for fault in outcome.faults)
             + _tail(outcome.stderr)
         )
-
-
-class _Terminal(Console):
-    def on_broken_pipe(self) -> None:
-        """Leave it to the group of commands what a reader that has gone means; rich would fail."""
-        raise BrokenPipeError
 
 
 def program() -> str:
@@ -98,15 +95,26 @@ def run(steps: list[str], live: bool) -> Outcome:
         cmdrdata = stack.enter_context(CmdrDataStandIn(API_KEY))
         openai = None if live else stack.enter_context(OpenAIStandIn())
         home = stack.enter_context(TemporaryDirectory(prefix="cmdrdata-demo-"))
+        spool = Path(home, "spool")
         finished = run_application(
-            home, environment(os.environ, cmdrdata.url, None if openai is None else openai.url)
+            home,
+            environment(os.environ, cmdrdata.url, None if openai is None else openai.url, spool),
         )
+        usage, status = ledger_of(spool)
     spans, printed = split_output(finished.stdout)
-    return Outcome.of(steps, spans, cmdrdata.events, printed, finished.stderr)
+    return Outcome.of(
+        steps, spans, cmdrdata.events, printed, finished.stderr, usage=usage, status=status
+    )
+
+
+def ledger_of(spool: Path) -> tuple[Json, Json]:
+    """Return what `cmdrdata usage --json` and `cmdrdata status --json` print of the application's events."""
+    [destination] = all_of(spool)
+    return usage_of(destination, ["customer"]), status_of(spool)
 
 
 def environment(
-    caller: Mapping[str, str], cmdrdata_url: str, openai_url: str | None
+    caller: Mapping[str, str], cmdrdata_url: str, openai_url: str | None, spool: Path
 ) -> dict[str, str]:
     """
     Return the caller's environment with the demo's settings in place of any of their own.
@@ -115,6 +123,7 @@ def environment(
         caller: the environment of this process.
         cmdrdata_url: where the stand-in backend listens.
         openai_url: where the stand-in OpenAI listens, None for the OpenAI of the caller.
+        spool: where events are kept.
     """
     replaced = r"(OTEL|CMDRDATA)_" if openai_url is None else r"(OTEL|CMDRDATA|OPENAI)_|\w+_PROXY$"
     kept = {
@@ -123,6 +132,7 @@ def environment(
     settings = {
         "CMDRDATA_API_KEY": API_KEY,
         "CMDRDATA_ENDPOINT": f"{cmdrdata_url}/api/events",
+        "CMDRDATA_SPOOL_DIR": str(spool),
         "OTEL_TRACES_EXPORTER": "console,cmdrdata",
         "OTEL_METRICS_EXPORTER": "none",
         "OTEL_LOGS_EXPORTER": "none",

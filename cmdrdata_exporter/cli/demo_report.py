@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rich import box
 from rich.syntax import Syntax
-from rich.table import Table
 from rich.text import Text
+
+from cmdrdata_exporter.cli.status import show_status
+from cmdrdata_exporter.cli.terminal import customer, heading, table
+from cmdrdata_exporter.cli.usage import show_usage
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
     from cmdrdata_exporter.cli.calls import Call, Json, Outcome, Span
 
@@ -52,9 +55,9 @@ This demo again, with the real OpenAI and your OPENAI_API_KEY:
 def show_application(console: Console, source: str, live: bool) -> None:
     """Show what is about to run, and how."""
     openai = "the real OpenAI" if live else "a stand-in for OpenAI"
-    _heading(console, "The application")
+    heading(console, "The application")
     console.print(_code(source.rstrip(), "python"))
-    _heading(console, "The command")
+    heading(console, "The command")
     console.print(
         f"Nothing in the application starts the metering; opentelemetry-instrument does.\n"
         f"Here it talks to {openai} and to a stand-in for CmdrData:\n"
@@ -64,27 +67,23 @@ def show_application(console: Console, source: str, live: bool) -> None:
 
 def show_outcome(console: Console, outcome: Outcome, live: bool, program: str = "cmdrdata") -> None:
     """Show what the run printed, the calls, the totals, and where to go from here with `program`."""
-    _heading(console, "What the application printed")
+    heading(console, "What the application printed")
     console.print(Text(outcome.printed.rstrip()))
-    _heading(console, "Each call, its span and its event")
+    heading(console, "Each call, its span and its event")
     console.print(_calls(outcome))
-    if outcome.usage:
-        _heading(console, "Usage per customer")
-        console.print(_usage(outcome.usage))
+    heading(console, "Usage per customer: cmdrdata usage")
+    show_usage(console, outcome.usage)
+    heading(console, "Where every event is: cmdrdata status")
+    show_status(console, outcome.status)
     if outcome.faults:
         return
-    _heading(console, "What you just saw")
+    heading(console, "What you just saw")
     console.print(" ".join(SEEN.split()))
     console.print(LIVE if live else STAND_INS)
-    _heading(console, "Next steps")
+    heading(console, "Next steps")
     steps = NEXT_STEPS if live else f"{NEXT_STEPS}\n{TRY_LIVE}"
     # A path is one word, however narrow the terminal.
     console.print(Text(steps.format(program=program)), soft_wrap=True)
-
-
-def _heading(console: Console, title: str) -> None:
-    console.print()
-    console.rule(f"[bold]{title}", align="left", style="dim")
 
 
 def _code(source: str, language: str) -> Syntax:
@@ -92,20 +91,16 @@ def _code(source: str, language: str) -> Syntax:
     return Syntax(source, language, theme="ansi_dark", background_color="default", word_wrap=True)
 
 
-def _table(*headers: str) -> Table:
-    return Table(*headers, box=box.SIMPLE_HEAD, show_edge=False)
-
-
 def _calls(outcome: Outcome) -> Table:
-    table = _table("The call", "Its span")
+    shown = table("The call", "Its span")
     # The other two wrap instead, where there is little room: they lose nothing by it.
-    table.add_column("The event at CmdrData", no_wrap=True)
-    table.show_lines = True
+    shown.add_column("The event at CmdrData", no_wrap=True)
+    shown.show_lines = True
     for call in outcome.calls:
-        table.add_row(Text(call.step), _span(call.span), _events(call))
+        shown.add_row(Text(call.step), _span(call.span), _events(call))
     for event in outcome.strays:
-        table.add_row("", _missing("no span"), _event(event))
-    return table
+        shown.add_row("", _missing("no span"), _event(event))
+    return shown
 
 
 def _span(span: Span | None) -> Text:
@@ -128,17 +123,12 @@ def _event(event: Json) -> Text:
     """Say who pays, for which model, how many tokens, and how the call ended."""
     usage = event["metadata"].get("usage", {})
     lines = [
-        Text.assemble((_customer(event), "bold"), f", {event['model']}"),
+        Text.assemble(customer(event["customer_id"]), f", {event['model']}"),
         _tokens(event["input_tokens"], "in", usage, cached="cache_read_input_tokens"),
         _tokens(event["output_tokens"], "out", usage, reasoning="reasoning_output_tokens"),
         *_ending(event),
     ]
     return Text("\n").join(line for line in lines if line)
-
-
-def _customer(event: Json) -> str:
-    """Return the customer's id; `usage` totals have the same field as events."""
-    return event["customer_id"] or "unattributed"
 
 
 def _tokens(total: int, direction: str, usage: Json, **parts: str) -> Text:
@@ -158,13 +148,3 @@ def _ending(event: Json) -> list[Text]:
     error = event["error"]
     code = f" ({error['code']})" if error["code"] else ""
     return [Text(f"failed: {error['type']}{code}", style="yellow"), Text(usage)]
-
-
-def _usage(usage: list[Json]) -> Table:
-    table = _table("Customer")
-    for unit in ("Events", "Input tokens", "Output tokens"):
-        table.add_column(unit, justify="right")
-    for total in usage:
-        counts = (total["events"], total["input_tokens"], total["output_tokens"])
-        table.add_row(Text(_customer(total), style="bold"), *(f"{count:,}" for count in counts))
-    return table

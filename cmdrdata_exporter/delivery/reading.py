@@ -9,7 +9,7 @@ from collections.abc import Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
-from cmdrdata_exporter.delivery import Event
+from cmdrdata_exporter.delivery import FOR_EVER, Event
 from cmdrdata_exporter.delivery.directory import LEDGER, Directory
 from cmdrdata_exporter.delivery.journal import scan
 from cmdrdata_exporter.delivery.ledger import IN_FLIGHT, PENDING, STATES, intact
@@ -51,7 +51,7 @@ class UnreadableError(Exception):
 
 class LedgerReader:
     """
-    A ledger, opened for reading only; use it as a context manager.
+    A ledger at one instant, opened for reading only; use it as a context manager.
 
     Args:
         directory: whose.
@@ -74,6 +74,9 @@ class LedgerReader:
                 raise UnreadableError(f"{path} cannot be read: {error}") from error
 
     def __enter__(self) -> Self:
+        if self._db is not None:
+            # From the first query on, all see the same instant, whatever is committed meanwhile.
+            self._db.execute("BEGIN")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -186,6 +189,15 @@ class LedgerReader:
         for key, due, recorded, attempts, reason, crc, record in rows:
             event = intact(key, crc, record)
             yield Kept(key, state, due, recorded, attempts, reason, event)
+
+    def knows(self, key: bytes, now: float) -> bool:
+        """Say whether an event with this key would be known if it came again."""
+        rows = self._query(
+            "SELECT 1 FROM events WHERE key = ?"
+            " UNION ALL SELECT 1 FROM tombstones WHERE key = ? AND (until = ? OR until >= ?)",
+            (key, key, FOR_EVER, now),
+        )
+        return any(rows)
 
     def reasons(self, state: str) -> dict[str, int]:
         """Return how many events are in a state for each reason."""

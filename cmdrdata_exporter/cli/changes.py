@@ -1,0 +1,122 @@
+"""How a command has something changed in a ledger, and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple, TypeVar
+
+import click
+
+from cmdrdata_exporter.cli.destination import Destination, require_owner
+from cmdrdata_exporter.cli.terminal import ATTENTION, Json, plural, print_json
+from cmdrdata_exporter.delivery import control
+from cmdrdata_exporter.delivery.directory import Directory, UnsafeDirectoryError
+from cmdrdata_exporter.delivery.ledger import UnknownVersionError
+from cmdrdata_exporter.delivery.reading import Kept, LedgerReader, UnreadableError
+
+T = TypeVar("T")
+
+TIMEOUT = 10.0
+"""Seconds that a command waits for the process that leads."""
+
+
+class Change(NamedTuple):
+    """What a command asked for, and what came of it."""
+
+    selected: int
+    changed: int
+    in_time: bool
+
+
+def change(
+    destination: Destination, action: str, keys: Sequence[bytes], customer: str | None = None
+) -> Change:
+    """Have a command applied to events, and count what it changed."""
+    if not keys:
+        return Change(0, 0, in_time=True)
+    directory = destination.directory
+    require_owner(directory)
+    before = _count(directory, action)
+    in_time = attempt(
+        lambda: control.apply(directory, action, keys, customer=customer, timeout=TIMEOUT)
+    )
+    return Change(len(keys), _count(directory, action) - before, in_time)
+
+
+def attempt(work: Callable[[], T]) -> T:
+    """
+    Read or change a ledger.
+
+    Raises:
+        click.ClickException: that cannot be done now.
+    """
+    try:
+        return work()
+    except (UnreadableError, UnknownVersionError, UnsafeDirectoryError, OSError) as error:
+        raise click.ClickException(str(error)) from None
+
+
+def _count(directory: Directory, action: str) -> int:
+    """Return how many events such a command has ever changed."""
+    counter = {"drop": "dropped", "assign": "assigned", "replay": "replayed"}[action]
+    with LedgerReader(directory) as ledger:
+        return ledger.counts().get(counter, 0)
+
+
+def report(found: Change, done: str, noun: str, as_json: bool, more: Json | None = None) -> None:
+    """Say what was changed, and end with a status that says whether that was all."""
+    if as_json:
+        document = {"selected": found.selected, done: found.changed, "in_time": found.in_time}
+        print_json({**document, **(more or {})})
+    elif not found.selected:
+        click.echo(f"There is no {noun} to be {done}.")
+    else:
+        click.echo(f"{found.changed:,} of {plural(found.selected, noun)} {done}.")
+    end(found.changed >= found.selected, in_time=found.in_time)
+
+
+def end(fine: bool, *, in_time: bool) -> None:
+    """End with the status that says whether all was done that was asked for."""
+    if not in_time:
+        click.echo(
+            f"The process that leads has not answered within {TIMEOUT:.0f} s; "
+            "it will do the rest when it goes on. See: cmdrdata status",
+            err=True,
+        )
+    if not fine:
+        click.get_current_context().exit(ATTENTION)
+
+
+def kept(destination: Destination, *states: str) -> list[Kept]:
+    """Return the events in some states, the oldest first."""
+
+    def read() -> list[Kept]:
+        with LedgerReader(destination.directory) as ledger:
+            return [event for state in states for event in ledger.kept(state)]
+
+    return attempt(read)
+
+
+def by_ids(events: Iterable[Kept], ids: Sequence[str], noun: str) -> list[Kept]:
+    """
+    Return the events of ids, each of which may be cut to its beginning where that names one alone.
+
+    Raises:
+        click.UsageError: an id names none, or several.
+    """
+    there = list(events)
+    found: dict[bytes, Kept] = {}
+    for wanted in ids:
+        matching = [event for event in there if id_of(event) == wanted] or [
+            event for event in there if id_of(event).startswith(wanted)
+        ]
+        if len(matching) != 1:
+            how_many = "more than one" if matching else "no"
+            raise click.UsageError(f"{how_many} {noun} has an id that begins with {wanted!r}")
+        found[matching[0].key] = matching[0]
+    return list(found.values())
+
+
+def id_of(event: Kept) -> str:
+    """Return an event's id; of one whose record is damaged, what stands for it."""
+    return event.key.hex() if event.event is None else event.event.id

@@ -1,0 +1,168 @@
+"""Which destination a command is about: that of the environment, as for the application, or one that is named."""
+
+from __future__ import annotations
+
+import functools
+import os
+import pwd
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+
+from cmdrdata_exporter.cli.terminal import REFUSED
+from cmdrdata_exporter.delivery.directory import Directory, destinations, name_of
+from cmdrdata_exporter.settings import ConfigurationError, Settings, spool_directory
+
+Command = Callable[..., None]
+
+
+class Refusal(click.ClickException):
+    """A command that cannot be done as things are."""
+
+    exit_code = REFUSED
+
+
+class Destination(NamedTuple):
+    """A destination that has a directory."""
+
+    directory: Directory
+    endpoint: str | None
+    account: str
+
+    @property
+    def name(self) -> str:
+        """What `--destination` takes."""
+        return self.directory.path.name
+
+    @property
+    def description(self) -> str:
+        """Where its events go."""
+        if self.endpoint is None:
+            return "events stay on this host"
+        return f"account {self.account} at {self.endpoint}"
+
+
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON document instead."
+)
+spool_option = click.option(
+    "--spool-dir",
+    "spool",
+    type=click.Path(path_type=Path),
+    help="The directory that holds those of all destinations. Default: CMDRDATA_SPOOL_DIR, as for the application.",
+)
+destination_option = click.option(
+    "--destination",
+    "name",
+    metavar="NAME",
+    help="A destination's name as `cmdrdata status` shows it. Default: that of the environment.",
+)
+
+
+def on_destination(command: Command) -> Command:
+    """Give a command the options that choose a destination, and the chosen one as its first argument."""
+
+    @json_option
+    @spool_option
+    @destination_option
+    @functools.wraps(command)
+    def choosing(*, name: str | None, spool: Path | None, **options: Any) -> None:
+        command(chosen(spool, name), **options)
+
+    return choosing
+
+
+def spool_path(spool: Path | None) -> Path:
+    """
+    Return the spool directory, the given one or that of the environment.
+
+    Raises:
+        Refusal: it is not readable.
+    """
+    path = (spool or spool_directory()).expanduser().absolute()
+    if path.exists() and not os.access(path, os.R_OK | os.X_OK):
+        raise Refusal(f"{path} cannot be read by this user; {_as_its_owner(path)}")
+    return path
+
+
+def all_of(spool: Path) -> list[Destination]:
+    """Return every destination that has a directory."""
+    return [Destination(*found) for found in destinations(spool)]
+
+
+def chosen(spool: Path | None, name: str | None) -> Destination:
+    """
+    Return the destination of a name, or that of the environment.
+
+    Raises:
+        Refusal: there is none such.
+    """
+    path = spool_path(spool)
+    there = all_of(path)
+    wanted, description = (name, name) if name is not None else _of_environment(path)
+    for destination in there:
+        if destination.name == wanted:
+            if not os.access(destination.directory.path, os.R_OK | os.X_OK):
+                raise Refusal(
+                    f"{destination.directory.path} cannot be read by this user; {_as_its_owner(path)}"
+                )
+            return destination
+    if not there:
+        raise Refusal(
+            f"no events have been kept in {path}. If the application keeps them elsewhere, "
+            "set CMDRDATA_SPOOL_DIR or --spool-dir as it does"
+        )
+    others = "".join(f"\n  {other.name}  ({other.description})" for other in there)
+    raise Refusal(
+        f"no events have been kept for {description!r} in {path}. "
+        f"Choose one of these with --destination NAME:{others}"
+    )
+
+
+def settings_of(spool: Path | None) -> Settings:
+    """
+    Return the settings of the environment, as the application reads them.
+
+    Raises:
+        Refusal: they cannot be used, or switch metering off.
+    """
+    try:
+        settings = Settings.read(spool_dir=spool)
+    except ConfigurationError as error:
+        raise Refusal(str(error)) from None
+    if not settings.enabled:
+        raise Refusal("CMDRDATA_ENABLED switches metering off here, so there is no destination")
+    return settings
+
+
+def require_owner(directory: Directory) -> None:
+    """
+    Make sure that what a command writes can be read by the application.
+
+    Raises:
+        Refusal: the directory belongs to another user.
+    """
+    if directory.path.stat().st_uid != os.geteuid():
+        raise Refusal(
+            f"{directory.path} belongs to another user; {_as_its_owner(directory.path)}, "
+            "so that the application can read what is written"
+        )
+
+
+def _of_environment(spool: Path) -> tuple[str, str]:
+    try:
+        settings = settings_of(spool)
+    except Refusal as error:
+        raise Refusal(f"{error.message}. Or choose a destination with --destination NAME") from None
+    return name_of(settings.endpoint, settings.account), settings.destination
+
+
+def _as_its_owner(path: Path) -> str:
+    owner = path.stat().st_uid
+    try:
+        name = pwd.getpwuid(owner).pw_name
+    except KeyError:
+        name = f"#{owner}"
+    return f"run the command as its owner: sudo -u {name} cmdrdata …"

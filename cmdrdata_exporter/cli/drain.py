@@ -1,0 +1,75 @@
+"""`cmdrdata drain`: a process of its own that sends, where the application should not."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import threading
+from pathlib import Path
+from types import FrameType
+
+import click
+
+from cmdrdata_exporter.cli.destination import destination_option, json_option, spool_option
+from cmdrdata_exporter.cli.sending import delivery_of, left, report
+from cmdrdata_exporter.delivery.durable import DurableDelivery
+
+SHUTDOWN_TIMEOUT = 4.5
+"""Seconds that the end may take, before a last commit."""
+LOOK = 1.0
+"""Seconds between two looks whether this process leads."""
+
+_logger = logging.getLogger("cmdrdata")
+
+
+@click.command()
+@destination_option
+@spool_option
+@json_option
+def drain(name: str | None, spool: Path | None, as_json: bool) -> None:
+    """
+    Deliver events until it is told to end.
+
+    A sidecar: it sends what applications keep in the spool directory, in their place or beside
+    them, until SIGTERM or SIGINT, and then ends within 5 seconds. It logs to its stderr.
+
+    Example: CMDRDATA_API_KEY_FILE=/run/secrets/cmdrdata cmdrdata drain
+    """
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
+    )
+    ended = threading.Event()
+
+    def end(number: int, _: FrameType | None) -> None:
+        _logger.info("%s: ending", signal.Signals(number).name)
+        ended.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, end)
+    delivery, description = delivery_of(spool, name)
+    before = left(delivery.directory)
+    _logger.info("destination %s, events kept in %s", description, delivery.directory.path)
+    delivery.start()
+    try:
+        _watch(delivery, ended)
+    finally:
+        delivery.close(SHUTDOWN_TIMEOUT)
+    report(before, left(delivery.directory), delivery.drainer.gate.reason, as_json)
+
+
+def _watch(delivery: DurableDelivery, ended: threading.Event) -> None:
+    """Wait for the end, and tell who drains whenever that changes."""
+    told: int | bool | None = False
+    wait = 0.1
+    while not ended.wait(wait):
+        leads = delivery.drainer.leads
+        now = True if leads else delivery.directory.leader()
+        if now == told:
+            wait = LOOK
+            continue
+        told = now
+        if leads:
+            _logger.info("this process drains it now")
+        elif now is not None:
+            _logger.info("process %s drains it; this one goes on when that ends", now)

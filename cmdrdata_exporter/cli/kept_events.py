@@ -1,0 +1,112 @@
+"""What `dead-letters` and `held` have in common: a list of events that go no further, and each of them whole."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import click
+from rich.console import Console
+from rich.text import Text
+
+from cmdrdata_exporter.cli.changes import by_ids, id_of, kept
+from cmdrdata_exporter.cli.destination import Destination, on_destination
+from cmdrdata_exporter.cli.terminal import (
+    Json,
+    Terminal,
+    customer,
+    minute,
+    moment,
+    plural,
+    print_json,
+    table,
+)
+from cmdrdata_exporter.delivery.reading import Kept
+
+SHORT = 12
+"""How much of an id a list shows: enough to name the event."""
+
+
+def add_commands(group: click.Group, state: str, noun: str) -> None:
+    """
+    Add `list` and `show` to a group of commands.
+
+    Args:
+        group: to which.
+        state: of which events.
+        noun: what one of them is called.
+    """
+
+    @click.command("list")
+    @click.option(
+        "--limit",
+        type=click.IntRange(min=1),
+        default=100,
+        show_default=True,
+        help="How many to show; --json has all.",
+    )
+    @on_destination
+    def list_(destination: Destination, limit: int, as_json: bool) -> None:
+        events = kept(destination, state)
+        if as_json:
+            print_json({"destination": destination.name, "events": [_row(e) for e in events]})
+        else:
+            _show(Terminal(), events, limit, noun)
+
+    @click.command()
+    @click.argument("event_id", metavar="ID")
+    @on_destination
+    def show(destination: Destination, event_id: str, as_json: bool) -> None:  # noqa: ARG001 - JSON it is
+        [event] = by_ids(kept(destination, state), [event_id], noun)
+        print_json({**_row(event), "event": _body(event)})
+
+    list_.help = (
+        f"List every {noun}: why it is one, since when, whose it is.\n\n"
+        "IDs are cut; any beginning of one that names a single event will do."
+    )
+    show.help = f"Print one {noun} whole, as JSON: `event` is what would be sent."
+    group.add_command(list_)
+    group.add_command(show)
+
+
+def _row(kept: Kept) -> Json:
+    header = None if kept.event is None else kept.event.header
+    return {
+        "id": id_of(kept),
+        "reason": kept.reason,
+        "since": moment(kept.since),
+        "attempts": kept.attempts,
+        "customer": header and header.customer,
+        "model": header and header.model,
+        "endpoint": header and header.endpoint,
+        "day": header and header.day,
+    }
+
+
+def _body(kept: Kept) -> Json | None:
+    return None if kept.event is None else json.loads(kept.event.body)
+
+
+def _show(console: Console, events: Sequence[Kept], limit: int, noun: str) -> None:
+    if not events:
+        console.print(Text(f"There is no {noun}."))
+        return
+    shown = table()
+    shown.add_column("ID", no_wrap=True)
+    shown.add_column("Since (UTC)", no_wrap=True)
+    for name in ("Reason", "Customer", "Model"):
+        shown.add_column(name, overflow="fold")
+    for event in events[:limit]:
+        header = None if event.event is None else event.event.header
+        shown.add_row(
+            Text(id_of(event)[:SHORT]),
+            minute(event.since),
+            Text(event.reason or ""),
+            customer(header.customer) if header else Text("cannot be read"),
+            Text(header.model if header else ""),
+        )
+    console.print(shown)
+    if len(events) > limit:
+        console.print()
+        rest = plural(len(events) - limit, noun)
+        console.print(Text(f"And {rest} more: --limit shows more, --json all."))

@@ -1,0 +1,161 @@
+"""`cmdrdata replay`: events that went no further are sent again, and local ones for the first time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace as changed
+from datetime import datetime
+from pathlib import Path
+
+import click
+
+from cmdrdata_exporter.cli.changes import TIMEOUT, attempt, by_ids, change, end, kept, report
+from cmdrdata_exporter.cli.destination import (
+    Destination,
+    Refusal,
+    chosen,
+    destination_option,
+    json_option,
+    settings_of,
+    spool_option,
+    spool_path,
+)
+from cmdrdata_exporter.cli.terminal import plural, print_json
+from cmdrdata_exporter.cli.usage import DAY, day_of
+from cmdrdata_exporter.delivery import FOR_EVER, Event, control
+from cmdrdata_exporter.delivery.directory import LOCAL, Directory, UnsafeDirectoryError
+from cmdrdata_exporter.delivery.ledger import AMBIGUOUS
+from cmdrdata_exporter.delivery.reading import LedgerReader, UnreadableError
+from cmdrdata_exporter.delivery.records import encode_event, key_of
+
+NOUN = "event"
+
+
+@click.command()
+@click.argument("event_ids", metavar="[ID]...", nargs=-1)
+@click.option("--all", "all_", is_flag=True, help="Every dead letter.")
+@click.option(
+    "--reason", metavar="REASON", help="Dead letters of this reason, 'HTTP 400' for instance."
+)
+@click.option("--ambiguous", is_flag=True, help="Events held because they may have been accepted.")
+@click.option("--local", is_flag=True, help="Events that stayed on this host; needs --since.")
+@click.option("--since", type=DAY, metavar="DAY", help="With --local: the first UTC day.")
+@click.option("--until", type=DAY, metavar="DAY", help="With --local: the last UTC day.")
+@destination_option
+@spool_option
+@json_option
+def replay(
+    *,
+    event_ids: tuple[str, ...],
+    all_: bool,
+    reason: str | None,
+    ambiguous: bool,
+    local: bool,
+    since: datetime | None,
+    until: datetime | None,
+    name: str | None,
+    spool: Path | None,
+    as_json: bool,
+) -> None:
+    """
+    Send events again that were refused, given up or held as ambiguous.
+
+    They are sent with the same id and the same bytes as before. With --local, events of the
+    destination `local` are sent to the destination of the environment; asking for it twice bills
+    nothing twice.
+
+    Example: cmdrdata replay --reason 'HTTP 400'
+    """
+    if bool(event_ids) + all_ + (reason is not None) + ambiguous + local != 1:
+        raise click.UsageError(
+            "choose the events: by their ids, or with one of --all, --reason, --ambiguous, --local"
+        )
+    if local:
+        if since is None:
+            raise click.UsageError("--local needs --since, the first day to be sent")
+        if name is not None:
+            raise click.UsageError("--local sends to the destination of the environment")
+        days = f"{since:%Y-%m-%d}", day_of(until) or "9999"
+        _replay_local(spool, days, as_json)
+        return
+    if since or until:
+        raise click.UsageError("--since and --until belong to --local")
+    destination = chosen(spool, name)
+    keys = _selected(destination, event_ids, reason, ambiguous=ambiguous)
+    report(change(destination, "replay", keys), "replayed", NOUN, as_json)
+
+
+def _selected(
+    destination: Destination, event_ids: tuple[str, ...], reason: str | None, *, ambiguous: bool
+) -> list[bytes]:
+    held = [event for event in kept(destination, "held") if event.reason == AMBIGUOUS]
+    if ambiguous:
+        return [event.key for event in held]
+    dead = kept(destination, "dead")
+    if event_ids:
+        return [event.key for event in by_ids([*dead, *held], event_ids, "dead or ambiguous event")]
+    return [event.key for event in dead if reason in (None, event.reason)]
+
+
+def _replay_local(spool: Path | None, days: tuple[str, str], as_json: bool) -> None:
+    """Record the local events of some days for the destination of the environment."""
+    settings = settings_of(spool)
+    if settings.endpoint is None:
+        raise Refusal(
+            "the destination of the environment is local too: "
+            "set CMDRDATA_API_KEY (and CMDRDATA_ENDPOINT), as the application will have them"
+        )
+    path = spool_path(spool)
+    source = chosen(path, LOCAL)
+    try:
+        target = Directory.prepare(path, settings.endpoint, settings.account)
+    except (UnsafeDirectoryError, OSError) as error:
+        raise Refusal(str(error)) from None
+    keys = {key_of(event.id) for event in _local_events(source.directory, days)}
+    known = _known(target, keys)
+    new = (
+        event for event in _local_events(source.directory, days) if key_of(event.id) in keys - known
+    )
+    in_time = attempt(
+        lambda: not keys - known or control.take_in(target, map(_record, new), TIMEOUT)
+    )
+    recorded = len(_known(target, keys) - known)
+    if as_json:
+        print_json(
+            {
+                "selected": len(keys),
+                "known": len(known),
+                "replayed": recorded,
+                "in_time": in_time,
+                "destination": target.path.name,
+            }
+        )
+    else:
+        click.echo(
+            f"{recorded:,} of {plural(len(keys), 'local event')} handed to {target.path.name}; "
+            f"{len(known):,} were there before."
+        )
+    end(in_time and recorded + len(known) == len(keys), in_time=in_time)
+
+
+def _known(directory: Directory, keys: set[bytes]) -> set[bytes]:
+    """Return the keys whose events the destination knows."""
+    with LedgerReader(directory) as ledger:
+        return {key for key in keys if ledger.knows(key, time.time())}
+
+
+def _record(event: Event) -> bytes:
+    """Return the record of an event that is the same one for ever, however often it is replayed."""
+    header = event.header
+    return encode_event(event.id, changed(header, remember=FOR_EVER), event.body)
+
+
+def _local_events(directory: Directory, days: tuple[str, str]) -> Iterator[Event]:
+    try:
+        with LedgerReader(directory) as ledger:
+            for kept in ledger.kept("local"):
+                if kept.event is not None and days[0] <= kept.event.header.day <= days[1]:
+                    yield kept.event
+    except UnreadableError as error:
+        raise click.ClickException(str(error)) from None

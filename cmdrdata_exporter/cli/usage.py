@@ -1,0 +1,209 @@
+"""`cmdrdata usage`: what was used, by customer, model, day, endpoint and status."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from datetime import datetime
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from cmdrdata_exporter.cli.destination import Destination, on_destination
+from cmdrdata_exporter.cli.terminal import (
+    Json,
+    Terminal,
+    customer,
+    number,
+    plural,
+    print_json,
+    table,
+)
+from cmdrdata_exporter.delivery.reading import LedgerReader, UnreadableError
+
+COLUMNS = ("customer", "model", "day", "endpoint", "status")
+"""What usage may be grouped by."""
+EVENTS = "events"
+"""The unit that each event has one of."""
+FIRST = ("input_tokens", "output_tokens", "total_tokens")
+"""The units that are shown first."""
+
+DAY = click.DateTime(["%Y-%m-%d"])
+
+
+def _columns(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str, ...]:
+    """Read names that are separated by commas."""
+    names = tuple(dict.fromkeys(name.strip() for name in value.split(",")))
+    wrong = [name for name in names if name not in COLUMNS]
+    if wrong:
+        raise click.BadParameter(f"{wrong[0]!r} is none of: {', '.join(COLUMNS)}", ctx, param)
+    return names
+
+
+def day_of(moment: datetime | None) -> str | None:
+    """Return the name of a day that an option gave."""
+    return None if moment is None else f"{moment:%Y-%m-%d}"
+
+
+@click.command()
+@click.option(
+    "--by",
+    callback=_columns,
+    default="customer",
+    metavar="COLUMNS",
+    help=f"What to group by, separated by commas: {', '.join(COLUMNS)}. Default: customer.",
+)
+@click.option("--since", type=DAY, metavar="DAY", help="The first UTC day, 2026-11-01.")
+@click.option("--until", type=DAY, metavar="DAY", help="The last UTC day.")
+@click.option("--customer", "of", metavar="ID", help="Of this customer alone.")
+@click.option("--unattributed", is_flag=True, help="Of calls that name no customer alone.")
+@on_destination
+def usage(
+    destination: Destination,
+    *,
+    by: tuple[str, ...],
+    since: datetime | None,
+    until: datetime | None,
+    of: str | None,
+    unattributed: bool,
+    as_json: bool,
+) -> None:
+    """
+    Show what was used.
+
+    Counts every event that was recorded, whether or not it has been delivered, by the UTC day on
+    which its call ended.
+
+    Example: cmdrdata usage --by customer,model --since 2026-11-01
+    """
+    if of is not None and unattributed:
+        raise click.UsageError("--customer and --unattributed exclude each other")
+    found = usage_of(
+        destination,
+        by,
+        since=day_of(since),
+        until=day_of(until),
+        customer="" if unattributed else of,
+    )
+    if as_json:
+        print_json(found)
+    else:
+        show_usage(Terminal(), found)
+
+
+def usage_of(
+    destination: Destination,
+    by: Sequence[str],
+    *,
+    since: str | None = None,
+    until: str | None = None,
+    customer: str | None = None,
+) -> Json:
+    """Return what `cmdrdata usage --json` prints; a customer of null is nobody."""
+    groups: dict[tuple[str | None, ...], Json] = {}
+    total: Json = {}
+    read = [name for name in ("day", "customer", "model", "endpoint", "status") if name in by]
+    try:
+        with LedgerReader(destination.directory) as ledger:
+            for found in ledger.totals(by, since=since, until=until, customer=customer):
+                named = dict(zip(read, found.group, strict=True))
+                group = tuple(named[name] or None for name in by)
+                groups.setdefault(group, {})[found.unit] = found.amount
+                total[found.unit] = total.get(found.unit, 0) + found.amount
+            waiting = ledger.not_imported()
+    except (UnreadableError, OSError) as error:
+        raise click.ClickException(str(error)) from None
+    rows = [
+        {**dict(zip(by, group, strict=True)), **_counted(units)}
+        for group, units in sorted(
+            groups.items(), key=lambda row: [(value is None, value or "") for value in row[0]]
+        )
+        # Of events that were given a customer nothing is left with nobody.
+        if any(units.values())
+    ]
+    return {
+        "destination": destination.name,
+        "by": list(by),
+        "since": since,
+        "until": until,
+        "rows": rows,
+        "total": _counted(total),
+        "not_imported": waiting,
+    }
+
+
+def _counted(units: Json) -> Json:
+    return {
+        EVENTS: units.get(EVENTS, 0),
+        "units": {unit: units[unit] for unit in _ordered(units) if units[unit]},
+    }
+
+
+def _ordered(units: Json) -> list[str]:
+    """Return the names of units, those that all have first."""
+    rest = sorted(set(units) - {EVENTS, *FIRST})
+    return [unit for unit in FIRST if unit in units] + rest
+
+
+def show_usage(console: Console, found: Json) -> None:
+    """Show a reader what was used, as far as there is room for it."""
+    if not found["rows"]:
+        console.print(Text(f"No usage is known of {found['destination']} for what was asked."))
+    else:
+        units = _ordered(found["total"]["units"])
+        shown = _fitting(console, found, units)
+        console.print(_table(found, shown))
+        if left := [unit.replace("_", " ") for unit in units if unit not in shown]:
+            console.print()
+            console.print(
+                Text(f"Left out: {', '.join(left)}. A wider terminal shows more, --json all."),
+            )
+    if found["not_imported"]:
+        console.print()
+        console.print(
+            Text(
+                f"{plural(found['not_imported'], 'event')} more were recorded just now and are not counted yet."
+            )
+        )
+
+
+def _fitting(console: Console, found: Json, units: list[str]) -> list[str]:
+    """Return as many of the units as the terminal has room for."""
+    room = console.options.update(max_width=10_000)
+    for count in range(len(units), 0, -1):
+        width = console.measure(_table(found, units[:count]), options=room).maximum
+        if width <= console.width:
+            return units[:count]
+    return units[:2]
+
+
+def _table(found: Json, units: list[str]) -> Table:
+    by = found["by"]
+    shown = table()
+    for name in by:
+        shown.add_column(name.capitalize(), overflow="fold")
+    for unit in (EVENTS, *units):
+        shown.add_column(_heading(unit), justify="right", no_wrap=True)
+    for row in found["rows"]:
+        shown.add_row(*(_cell(name, row[name]) for name in by), *_amounts(row, units))
+    if len(found["rows"]) > 1:
+        shown.add_section()
+        first = Text("Total", style="bold")
+        shown.add_row(first, *[""] * (len(by) - 1), *_amounts(found["total"], units))
+    return shown
+
+
+def _heading(unit: str) -> str:
+    """Return the name of a unit in lines so short that most numbers are as long."""
+    return "\n".join(textwrap.wrap(unit.replace("_", " ").capitalize(), 11))
+
+
+def _cell(name: str, value: str | None) -> Text:
+    return customer(value) if name == "customer" else Text(value or "")
+
+
+def _amounts(row: Json, units: list[str]) -> list[str]:
+    amounts = [row[EVENTS], *(row["units"].get(unit, 0) for unit in units)]
+    return [number(amount) for amount in amounts]
