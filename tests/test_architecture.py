@@ -84,9 +84,14 @@ ALLOWED: dict[str, set[str]] = {
             "faults",
         )
     },
+    f"{EXPORTER}.delivery.control": {
+        f"{EXPORTER}.delivery.{name}"
+        for name in ("directory", "journal", "ledger", "reading", "readings", "records")
+    },
     f"{EXPORTER}.delivery.durable": {
         f"{EXPORTER}.{name}"
         for name in (
+            "delivery.control",
             "delivery",
             "delivery.directory",
             "delivery.drainer",

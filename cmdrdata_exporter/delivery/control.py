@@ -60,7 +60,7 @@ def take_in(directory: Directory, records: Iterable[bytes], timeout: float) -> b
         UnsafeDirectoryError: the directory must not be used.
         OSError: the records could not be written, or not all of them.
     """
-    names = _append(directory, records)
+    names = append(directory, records)
     deadline = time.monotonic() + timeout
     while True:
         try:
@@ -104,8 +104,13 @@ def _import(ledger: Ledger, readings: Readings) -> bool:
     return more
 
 
-def _append(directory: Directory, records: Iterable[bytes]) -> set[str]:
-    """Write records to journals of their own, and return the names of these."""
+def append(directory: Directory, records: Iterable[bytes]) -> set[str]:
+    """
+    Write records to journals of their own, and return the names of these.
+
+    Raises:
+        OSError: the records could not be written, or not all of them.
+    """
     journal = Journal(directory)
     try:
         return {name for name in _appended(journal, records) if name is not None}

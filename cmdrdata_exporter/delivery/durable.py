@@ -10,12 +10,19 @@ import time
 from collections import Counter
 
 from cmdrdata_exporter import faults, processes
-from cmdrdata_exporter.delivery import Event, Header
+from cmdrdata_exporter.delivery import Event, Header, control
 from cmdrdata_exporter.delivery.directory import Directory
 from cmdrdata_exporter.delivery.drainer import Drainer, Options
 from cmdrdata_exporter.delivery.journal import Journal
 from cmdrdata_exporter.delivery.reading import LedgerReader, UnreadableError
-from cmdrdata_exporter.delivery.records import UnknownRecordError, decode, encode_event, line
+from cmdrdata_exporter.delivery.records import (
+    Command,
+    UnknownRecordError,
+    decode,
+    encode_command,
+    encode_event,
+    line,
+)
 
 _FIRST_LOOK = 0.005
 _LONGEST_LOOK = 0.1
@@ -36,6 +43,8 @@ class DurableDelivery:
         self.directory = directory
         self.unspooled: Counter[str] = Counter()
         """How many events could not be written and are in the log instead, by the reason."""
+        self._told = 0
+        """How many of them the ledger was told of."""
         self._journal = Journal(
             directory,
             fsync=fsync,
@@ -57,6 +66,9 @@ class DurableDelivery:
             self._journal.append(encode_event(event_id, header, body))
         except OSError as error:
             self._log(Event(event_id, header, body), error)
+        else:
+            if self.unspooled:
+                self._tell()
         if not self.drainer.running:
             self.drainer.start()
 
@@ -132,6 +144,7 @@ class DurableDelivery:
         """End the journal and drain for at most `timeout` seconds. A later event begins another journal."""
         began = time.monotonic()
         self._journal.seal(min(timeout, 1.0))
+        self._tell()
         self.drainer.stop(max(0.0, timeout - (time.monotonic() - began)))
 
     # What is reported
@@ -176,6 +189,7 @@ class DurableDelivery:
         parked = self._parked.pop(threading.get_ident(), False)
         self._parked.clear()
         self._pid = os.getpid()
+        self._told = self.unspooled.total()
         self._journal.forked()
         self.drainer.forked(parked=parked)
 
@@ -200,3 +214,16 @@ class DurableDelivery:
                 reason,
             )
         faults.say(logging.ERROR, "%s", line("unspooled", event.id, event.body))
+
+    def _tell(self) -> None:
+        """Have the ledger count the events that are in the log, now that something can be written again."""
+        number = self.unspooled.total() - self._told
+        if not number:
+            return
+        self._told += number
+        try:
+            control.append(
+                self.directory, [encode_command(Command("unspooled", (), number=number))]
+            )
+        except OSError:
+            self._told -= number

@@ -388,6 +388,8 @@ class Ledger:
     # Commands
 
     def _obey(self, command: Command, now: float) -> None:
+        if command.action == "unspooled":
+            self._counts["unspooled"] += command.number
         for key in command.keys:
             row = self._db.execute(
                 "SELECT seq, state, reason, remember, crc, record FROM events WHERE key = ?", (key,)

@@ -20,17 +20,19 @@ LONGEST_MEMORY = 100 * 366 * 86400
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode
 
 
-ACTIONS = ("assign", "replay", "drop")
+ACTIONS = ("assign", "replay", "drop", "unspooled")
 
 
 class Command(NamedTuple):
-    """What a person asks of the events in a ledger."""
+    """What a person asks of the events in a ledger, or what is to be counted there."""
 
     action: str
-    """`assign` a customer to held events, `replay` dead or held ones, `drop` dead ones."""
+    """`assign` a customer to held events, `replay` dead or held ones, `drop` dead ones; `unspooled` only counts."""
     keys: tuple[bytes, ...]
     """The keys of the events; those for which it makes no sense are left alone."""
     customer: str | None = None
+    number: int = 0
+    """How many events are counted that are not here."""
 
 
 class UnknownRecordError(ValueError):
@@ -70,11 +72,13 @@ def encode_event(event_id: str, header: Header, body: bytes) -> bytes:
 
 def encode_command(command: Command) -> bytes:
     """Return the record of a command."""
-    line = {
+    line: dict[str, Any] = {
         "command": command.action,
         "keys": [key.hex() for key in command.keys],
         "customer": command.customer,
     }
+    if command.number:
+        line["number"] = command.number
     return _encode(line).encode() + b"\n"
 
 
@@ -97,10 +101,14 @@ def decode(record: bytes) -> Event | Command:
 
 
 def _command(line: Any) -> Command | None:
-    action, customer = line["command"], line["customer"]
-    if action not in ACTIONS or not isinstance(customer, str | None):
+    action, customer, number = line["command"], line["customer"], line.get("number", 0)
+    if (
+        action not in ACTIONS
+        or not isinstance(customer, str | None)
+        or not (isinstance(number, int) and 0 <= number < 2**31)
+    ):
         return None
-    return Command(action, tuple(map(bytes.fromhex, line["keys"])), customer)
+    return Command(action, tuple(map(bytes.fromhex, line["keys"])), customer, number)
 
 
 def _event(line: Any, body: bytes) -> Event | None:
