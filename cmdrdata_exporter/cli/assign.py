@@ -58,7 +58,7 @@ def assign(
         else [event for event in waiting if all_ or _is_of(event, model, day_of(since))]
     )
     found = change(destination, "assign", [event.key for event in selected], customer)
-    report(found, "assigned", NOUN, as_json, {"customer": customer})
+    report(destination, found, "assigned", NOUN, as_json=as_json, more={"customer": customer})
 
 
 def _is_of(kept: Kept, model: str | None, since: str | None) -> bool:

@@ -63,7 +63,15 @@ def _count(directory: Directory, action: str) -> int:
         return ledger.counts().get(counter, 0)
 
 
-def report(found: Change, done: str, noun: str, as_json: bool, more: Json | None = None) -> None:
+def report(
+    destination: Destination,
+    found: Change,
+    done: str,
+    noun: str,
+    *,
+    as_json: bool,
+    more: Json | None = None,
+) -> None:
     """Say what was changed, and end with a status that says whether that was all."""
     if as_json:
         document = {"selected": found.selected, done: found.changed, "in_time": found.in_time}
@@ -72,7 +80,20 @@ def report(found: Change, done: str, noun: str, as_json: bool, more: Json | None
         click.echo(f"There is no {noun} to be {done}.")
     else:
         click.echo(f"{found.changed:,} of {plural(found.selected, noun)} {done}.")
+        if found.changed and done != "dropped":
+            tell_who_sends(destination.directory, destination.endpoint)
     end(found.changed >= found.selected, in_time=found.in_time)
+
+
+def tell_who_sends(directory: Directory, endpoint: str | None) -> None:
+    """Say what becomes of events that are to be sent now."""
+    if endpoint is not None:
+        leader = directory.leader()
+        click.echo(
+            "No process sends now: start the application, or: cmdrdata flush"
+            if leader is None
+            else f"Process {leader} sends now."
+        )
 
 
 def end(fine: bool, *, in_time: bool) -> None:

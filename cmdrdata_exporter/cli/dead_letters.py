@@ -44,7 +44,7 @@ def drop(
     dead = kept(destination, "dead")
     selected = dead if all_ else by_ids(dead, event_ids, NOUN)
     found = change(destination, "drop", [event.key for event in selected])
-    report(found, "dropped", NOUN, as_json)
+    report(destination, found, "dropped", NOUN, as_json=as_json)
 
 
 add_commands(dead_letters, "dead", NOUN)

@@ -79,9 +79,12 @@ def spool_path(spool: Path | None) -> Path:
     Return the spool directory, the given one or that of the environment.
 
     Raises:
-        Refusal: it is not readable.
+        Refusal: it cannot be read.
     """
-    path = (spool or spool_directory()).expanduser().absolute()
+    try:
+        path = (spool or spool_directory()).expanduser().absolute()
+    except RuntimeError as error:
+        raise Refusal(f"{error}: set CMDRDATA_SPOOL_DIR or --spool-dir") from None
     if path.exists() and not os.access(path, os.R_OK | os.X_OK):
         raise Refusal(f"{path} cannot be read by this user; {_as_its_owner(path)}")
     return path

@@ -10,7 +10,16 @@ from pathlib import Path
 
 import click
 
-from cmdrdata_exporter.cli.changes import TIMEOUT, attempt, by_ids, change, end, kept, report
+from cmdrdata_exporter.cli.changes import (
+    TIMEOUT,
+    attempt,
+    by_ids,
+    change,
+    end,
+    kept,
+    report,
+    tell_who_sends,
+)
 from cmdrdata_exporter.cli.destination import (
     Destination,
     Refusal,
@@ -83,7 +92,8 @@ def replay(
         raise click.UsageError("--since and --until belong to --local")
     destination = chosen(spool, name)
     keys = _selected(destination, event_ids, reason, ambiguous=ambiguous)
-    report(change(destination, "replay", keys), "replayed", NOUN, as_json)
+    found = change(destination, "replay", keys)
+    report(destination, found, "replayed", NOUN, as_json=as_json)
 
 
 def _selected(
@@ -136,6 +146,8 @@ def _replay_local(spool: Path | None, days: tuple[str, str], as_json: bool) -> N
             f"{recorded:,} of {plural(len(keys), 'local event')} handed to {target.path.name}; "
             f"{len(known):,} were there before."
         )
+        if recorded:
+            tell_who_sends(target, settings.endpoint)
     end(in_time and recorded + len(known) == len(keys), in_time=in_time)
 
 
