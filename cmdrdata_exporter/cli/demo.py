@@ -24,12 +24,15 @@ from cmdrdata_exporter.cli.standin import CmdrDataStandIn, OpenAIStandIn
 from cmdrdata_exporter.cli.status import status_of
 from cmdrdata_exporter.cli.terminal import Json, Terminal
 from cmdrdata_exporter.cli.usage import usage_of
+from cmdrdata_exporter.delivery.directory import Directory
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 APPLICATION = Path(__file__).with_name("chat_app.py")
 API_KEY = "tk-made-up-for-the-demo"
+ACCOUNT = "demo"
+EVENTS = "/api/events"
 NAME = "cmdrdata"
 OLDEST_OPENAI = (1, 26)
 """The first to take stream_options. The very oldest ignore OPENAI_BASE_URL, so no stand-in."""
@@ -96,6 +99,8 @@ def run(steps: list[str], live: bool) -> Outcome:
         openai = None if live else stack.enter_context(OpenAIStandIn())
         home = stack.enter_context(TemporaryDirectory(prefix="cmdrdata-demo-"))
         spool = Path(home, "spool")
+        # Also of an application that meters nothing there is something to be said.
+        Directory.prepare(spool, f"{cmdrdata.url}{EVENTS}", ACCOUNT)
         finished = run_application(
             home,
             environment(os.environ, cmdrdata.url, None if openai is None else openai.url, spool),
@@ -131,7 +136,8 @@ def environment(
     }
     settings = {
         "CMDRDATA_API_KEY": API_KEY,
-        "CMDRDATA_ENDPOINT": f"{cmdrdata_url}/api/events",
+        "CMDRDATA_ENDPOINT": f"{cmdrdata_url}{EVENTS}",
+        "CMDRDATA_ACCOUNT": ACCOUNT,
         "CMDRDATA_SPOOL_DIR": str(spool),
         "OTEL_TRACES_EXPORTER": "console,cmdrdata",
         "OTEL_METRICS_EXPORTER": "none",

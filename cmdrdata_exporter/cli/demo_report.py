@@ -26,7 +26,8 @@ opentelemetry-instrument python chat_app.py"""
 SEEN = """\
 Each call made one span, for your tracing tools, and one usage event, for the bill: the streamed
 one and the failed one too. Every event says who pays, because the application said so with
-customer_context(). None of them carries a prompt or a reply."""
+customer_context(). None of them carries a prompt or a reply. Usage and status come from the ledger
+on this machine's disk, where each event is kept until CmdrData has accepted it."""
 
 STAND_INS = """\
 OpenAI and CmdrData were stand-ins on this machine; replies and token counts are made up."""

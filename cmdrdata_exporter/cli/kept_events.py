@@ -75,7 +75,6 @@ def _row(kept: Kept) -> Json:
         "id": id_of(kept),
         "reason": kept.reason,
         "since": moment(kept.since),
-        "attempts": kept.attempts,
         "customer": header and header.customer,
         "model": header and header.model,
         "endpoint": header and header.endpoint,

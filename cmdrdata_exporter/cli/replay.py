@@ -68,9 +68,10 @@ def replay(
     as_json: bool,
 ) -> None:
     """
-    Send events again that were refused, given up or held as ambiguous.
+    Send events again that went no further.
 
-    They are sent with the same id and the same bytes as before. With --local, events of the
+    Those were refused, given up or held as ambiguous; they are sent with the same id and the same
+    bytes as before. With --local, events of the
     destination `local` are sent to the destination of the environment; asking for it twice bills
     nothing twice.
 

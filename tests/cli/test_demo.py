@@ -16,6 +16,7 @@ import pytest
 from cmdrdata_exporter.cli.commands import cmdrdata
 from cmdrdata_exporter.cli.demo import APPLICATION, environment, program, steps_of
 from cmdrdata_exporter.cli.standin import OpenAIStandIn
+from cmdrdata_exporter.cli.status import STATES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,10 +31,46 @@ STEPS = [
     "4. A chat again",
     "5. A failed chat",
 ]
-USAGE = [
-    {"customer_id": "acme", "events": 2, "input_tokens": 2060, "output_tokens": 156},
-    {"customer_id": "globex", "events": 3, "input_tokens": 1037, "output_tokens": 79},
-]
+USAGE = {
+    "by": ["customer"],
+    "since": None,
+    "until": None,
+    "rows": [
+        {
+            "customer": "acme",
+            "events": 2,
+            "units": {
+                "input_tokens": 2060,
+                "output_tokens": 156,
+                "total_tokens": 2216,
+                "cache_read_input_tokens": 2048,
+                "reasoning_output_tokens": 128,
+            },
+        },
+        {
+            "customer": "globex",
+            "events": 3,
+            "units": {
+                "input_tokens": 1037,
+                "output_tokens": 79,
+                "total_tokens": 1116,
+                "cache_read_input_tokens": 1024,
+                "reasoning_output_tokens": 64,
+            },
+        },
+    ],
+    "total": {
+        "events": 5,
+        "units": {
+            "input_tokens": 3097,
+            "output_tokens": 235,
+            "total_tokens": 3332,
+            "cache_read_input_tokens": 3072,
+            "reasoning_output_tokens": 192,
+        },
+    },
+    "not_imported": 0,
+}
 
 REPORT = """\
 
@@ -72,17 +109,42 @@ Each call, its span and its event ───────────────�
                     0123456789abcdef             failed: invalid_request (404)
                     N ms                         usage not_applicable
 
-Usage per customer ─────────────────────────────────────────────────────────────
- Customer   Events   Input tokens   Output tokens
-──────────────────────────────────────────────────
- acme            2          2,060             156
- globex          3          1,037              79
+Usage per customer: cmdrdata usage ─────────────────────────────────────────────
+                                                Cache read   Reasoning
+                      Input   Output    Total        input      output
+ Customer   Events   tokens   tokens   tokens       tokens      tokens
+───────────────────────────────────────────────────────────────────────
+ acme            2    2,060      156    2,216        2,048         128
+ globex          3    1,037       79    1,116        1,024          64
+
+ Total           5    3,097      235    3,332        3,072         192
+
+Where every event is: cmdrdata status ──────────────────────────────────────────
+
+demo-0123456789ab ──────────────────────────────────────────────────────────────
+Events go to http://127.0.0.1:PORT/api/events, account demo.
+Kept in HOME/spool/demo-0123456789ab.
+No process sends them now.
+
+      5 recorded
+=     5 delivered
++     0 local
++     0 pending
++     0 in flight
++     0 held
++     0 dead
++     0 dropped
+
+Disk: N KiB of 1.0 GiB (0%).
+
+Nothing needs you.
 
 What you just saw ──────────────────────────────────────────────────────────────
 Each call made one span, for your tracing tools, and one usage event, for the
 bill: the streamed one and the failed one too. Every event says who pays,
 because the application said so with customer_context(). None of them carries a
-prompt or a reply.
+prompt or a reply. Usage and status come from the ledger on this machine's disk,
+where each event is kept until CmdrData has accepted it.
 OpenAI and CmdrData were stand-ins on this machine; replies and token counts are
 made up.
 
@@ -106,6 +168,10 @@ This demo again, with the real OpenAI and your OPENAI_API_KEY:
 def without_chance(report: str) -> str:
     """Replace what differs from run to run, and keep the columns."""
     report = re.sub(r"\b[0-9a-f]{16}\b", "0123456789abcdef", report)
+    report = re.sub(r"demo-[0-9a-f]{12}", "demo-0123456789ab", report)
+    report = re.sub(r"in /\S+/spool/", "in HOME/spool/", report)
+    report = re.sub(r"127.0.0.1:\d+", "127.0.0.1:PORT", report)
+    report = re.sub(r"\d+ KiB", "N KiB", report)
     return re.sub(r"\b\d+ ms *", lambda cell: "N ms".ljust(len(cell[0])), report)
 
 
@@ -209,7 +275,7 @@ def test_json_is_one_document(demo: Demo) -> None:
     assert "five words" not in result.stdout, "a prompt"
     assert "nothing to add" not in result.stdout, "a reply"
     document = json.loads(result.stdout)
-    assert ["calls", "usage"] == list(document)
+    assert ["calls", "usage", "status"] == list(document)
     assert STEPS == [call["call"] for call in document["calls"]]
     for call in document["calls"]:
         [event] = call["events"]
@@ -217,7 +283,10 @@ def test_json_is_one_document(demo: Demo) -> None:
         assert named == {key: call["span"][key] for key in named}
     events: list[Any] = [call["events"][0] for call in document["calls"]]
     assert ["pro", "pro", None, None, None] == [event["metadata"].get("plan") for event in events]
-    assert USAGE == document["usage"]
+    [destination] = document["status"]["destinations"]
+    assert {"destination": destination["name"], **USAGE} == document["usage"]
+    assert {"recorded": 5, **dict.fromkeys(STATES, 0), "delivered": 5} == destination["events"]
+    assert (None, []) == (destination["sending"]["leader"], destination["attention"])
 
 
 def test_live_calls_the_openai_of_the_caller(demo: Demo, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,7 +297,8 @@ def test_live_calls_the_openai_of_the_caller(demo: Demo, monkeypatch: pytest.Mon
         result = demo("--live", "--json")
     assert "--live: 5 small calls to OpenAI, paid with your key.\n" == result.stderr
     assert 0 == result.returncode
-    assert USAGE == json.loads(result.stdout)["usage"]
+    usage = json.loads(result.stdout)["usage"]
+    assert {"destination": usage["destination"], **USAGE} == usage
 
 
 def test_live_needs_a_key(demo: Demo, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -251,10 +321,12 @@ def test_call_without_an_event_is_a_failure(demo: Demo, application: Path) -> No
     )
     result = demo("--json")
     assert (1, expected) == (result.returncode, result.stderr)
-    assert {
-        "calls": [{"call": "1. A call that is never made", "span": None, "events": []}],
-        "usage": [],
-    } == json.loads(result.stdout)
+    document = json.loads(result.stdout)
+    assert [{"call": "1. A call that is never made", "span": None, "events": []}] == document[
+        "calls"
+    ]
+    assert [] == document["usage"]["rows"]
+    assert 0 == document["status"]["destinations"][0]["events"]["recorded"]
 
 
 def test_crash_of_the_application_is_explained(demo: Demo, application: Path) -> None:
@@ -308,19 +380,21 @@ def test_environment_of_the_application() -> None:
         "HOME": "/home/me",
         "CMDRDATA_API_KEY": "tk-made-up-for-the-demo",
         "CMDRDATA_ENDPOINT": "http://127.0.0.1:1/api/events",
+        "CMDRDATA_ACCOUNT": "demo",
+        "CMDRDATA_SPOOL_DIR": "/home/me/spool",
         "OTEL_TRACES_EXPORTER": "console,cmdrdata",
         "OTEL_METRICS_EXPORTER": "none",
         "OTEL_LOGS_EXPORTER": "none",
         "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": ",".join(sorted(others - {"cmdrdata"})),
         "PYTHONIOENCODING": "utf-8",
     }
-    backend = "http://127.0.0.1:1"
+    backend, spool = "http://127.0.0.1:1", Path("/home/me/spool")
     assert common | {
         "OPENAI_BASE_URL": "http://127.0.0.1:2/v1",
         "OPENAI_API_KEY": "sk-made-up",
-    } == environment(caller, backend, "http://127.0.0.1:2")
+    } == environment(caller, backend, "http://127.0.0.1:2", spool)
     assert common | {"OPENAI_ORG_ID": "org-1", "ALL_PROXY": "http://proxy"} == environment(
-        caller, backend, None
+        caller, backend, None, spool
     )
 
 

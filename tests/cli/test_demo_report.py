@@ -12,6 +12,7 @@ from rich.console import Console
 from cmdrdata_exporter.cli.calls import Outcome, Span
 from cmdrdata_exporter.cli.demo import APPLICATION
 from cmdrdata_exporter.cli.demo_report import show_application, show_outcome
+from cmdrdata_exporter.cli.status import STATES
 
 START = datetime(2026, 1, 1, tzinfo=timezone.utc)
 CHAT: dict[str, Any] = {
@@ -41,6 +42,38 @@ SPANS = [
     Span("chat gpt-unknown", "t2", "00f067aa0ba902b7", START, 3),
 ]
 STEPS = ["1. A chat", "2. A failed chat"]
+USED = {"input_tokens": 1031, "output_tokens": 79}
+LEDGER: dict[str, Any] = {
+    "usage": {
+        "destination": "default-0",
+        "by": ["customer"],
+        "rows": [
+            {"customer": "acme", "events": 1, "units": USED},
+            {"customer": None, "events": 1, "units": {}},
+        ],
+        "total": {"events": 2, "units": USED},
+        "not_imported": 0,
+    },
+    "status": {
+        "spool_dir": "/spool",
+        "destinations": [
+            {
+                "name": "default-0",
+                "endpoint": "https://cmdrdata.test",
+                "account": "default",
+                "directory": "/spool/default-0",
+                "events": {"recorded": 2, **dict.fromkeys(STATES, 0), "delivered": 2},
+                "oldest_pending": None,
+                "held": {},
+                "dead": {},
+                "sending": {"leader": None, "state": "open"},
+                "spool": {"bytes": 84 << 10, "limit": 1 << 30, "not_imported": 0},
+                "counted": {},
+                "attention": [],
+            }
+        ],
+    },
+}
 REPORT = """\
 
 What the application printed ───────────────────────────────────────────────────
@@ -58,17 +91,41 @@ Each call, its span and its event ───────────────�
                     00f067aa0ba902b7   failed: invalid_request (404)
                     3 ms               usage not_applicable
 
-Usage per customer ─────────────────────────────────────────────────────────────
- Customer       Events   Input tokens   Output tokens
-──────────────────────────────────────────────────────
- acme                1          1,031              79
- unattributed        1              0               0
+Usage per customer: cmdrdata usage ─────────────────────────────────────────────
+                          Input   Output
+ Customer       Events   tokens   tokens
+─────────────────────────────────────────
+ acme                1    1,031       79
+ unattributed        1        0        0
+
+ Total               2    1,031       79
+
+Where every event is: cmdrdata status ──────────────────────────────────────────
+
+default-0 ──────────────────────────────────────────────────────────────────────
+Events go to https://cmdrdata.test, account default.
+Kept in /spool/default-0.
+No process sends them now.
+
+      2 recorded
+=     2 delivered
++     0 local
++     0 pending
++     0 in flight
++     0 held
++     0 dead
++     0 dropped
+
+Disk: 84 KiB of 1.0 GiB (0%).
+
+Nothing needs you.
 
 What you just saw ──────────────────────────────────────────────────────────────
 Each call made one span, for your tracing tools, and one usage event, for the
 bill: the streamed one and the failed one too. Every event says who pays,
 because the application said so with customer_context(). None of them carries a
-prompt or a reply.
+prompt or a reply. Usage and status come from the ledger on this machine's disk,
+where each event is kept until CmdrData has accepted it.
 OpenAI and CmdrData were stand-ins on this machine; replies and token counts are
 made up.
 
@@ -93,7 +150,7 @@ def shown(events: list[dict[str, Any]], width: int = 80, live: bool = False) -> 
     """Return the lines of the report without the blanks that pad them."""
     console = Console(file=io.StringIO(), width=width, highlight=False)
     with console.capture() as capture:
-        show_outcome(console, Outcome.of(STEPS, SPANS, events, "chat: [hi]\n", ""), live)
+        show_outcome(console, Outcome.of(STEPS, SPANS, events, "chat: [hi]\n", "", **LEDGER), live)
     return [line.rstrip() for line in capture.get().splitlines()]
 
 
@@ -115,7 +172,7 @@ def test_stray_event_and_missing_span_have_rows() -> None:
     """What fits nowhere is shown too: a call without a span, an event that names none of them."""
     console = Console(file=io.StringIO(), width=80, highlight=False)
     with console.capture() as capture:
-        show_outcome(console, Outcome.of(["1. A chat"], [], [CHAT], "", ""), live=False)
+        show_outcome(console, Outcome.of(["1. A chat"], [], [CHAT], "", "", **LEDGER), live=False)
     assert (
         """\
 
@@ -132,10 +189,34 @@ Each call, its span and its event ───────────────�
                         79 out, 64 of them reasoning
                         succeeded, usage reported
 
-Usage per customer ─────────────────────────────────────────────────────────────
- Customer   Events   Input tokens   Output tokens
-──────────────────────────────────────────────────
- acme            1          1,031              79
+Usage per customer: cmdrdata usage ─────────────────────────────────────────────
+                          Input   Output
+ Customer       Events   tokens   tokens
+─────────────────────────────────────────
+ acme                1    1,031       79
+ unattributed        1        0        0
+
+ Total               2    1,031       79
+
+Where every event is: cmdrdata status ──────────────────────────────────────────
+
+default-0 ──────────────────────────────────────────────────────────────────────
+Events go to https://cmdrdata.test, account default.
+Kept in /spool/default-0.
+No process sends them now.
+
+      2 recorded
+=     2 delivered
++     0 local
++     0 pending
++     0 in flight
++     0 held
++     0 dead
++     0 dropped
+
+Disk: 84 KiB of 1.0 GiB (0%).
+
+Nothing needs you.
 """.splitlines()
         == [line.rstrip() for line in capture.get().splitlines()]
     )

@@ -96,12 +96,36 @@ def test_with_everything_installed_the_group_runs(
 ) -> None:
     """The console script leads to the group of all commands."""
     monkeypatch.setattr("sys.argv", ["cmdrdata", "--help"])
+    monkeypatch.setenv("COLUMNS", "80")
     with pytest.raises(SystemExit) as end:
         main()
     assert 0 == end.value.code
-    assert (
-        "  demo  See each OpenAI call become a span and a usage event.\n" in capsys.readouterr().out
-    )
+    assert """
+  Usage metering of AI calls: see it work, and look after it.
+
+  The commands read the same settings as the application, CMDRDATA_SPOOL_DIR
+  for instance.
+
+  Exit status:
+    0  all is well
+    1  something needs a person, or was not done in whole
+    2  the command or a setting cannot be used
+
+Options:
+  --version   Show the version and exit.
+  -h, --help  Show this message and exit.
+
+Commands:
+  demo          See each OpenAI call become a span and a usage event.
+  status        Show where every event is, and what needs you.
+  usage         Show what was used.
+  dead-letters  See events that the backend refused, or that were given up.
+  held          See events that wait for you.
+  assign        Give held events a customer; they are sent then.
+  replay        Send events again that went no further.
+  flush         Deliver what waits, and say what is left.
+  drain         Deliver events until it is told to end.
+""" == capsys.readouterr().out.partition("\n")[2]
 
 
 def test_openai_too_old_for_the_demo_is_refused(

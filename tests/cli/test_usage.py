@@ -1,0 +1,271 @@
+"""`cmdrdata usage`: what was used, and of which destination."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cmdrdata_exporter.delivery import control
+from cmdrdata_exporter.delivery.directory import LEDGER, Directory
+from tests.cli.conftest import Run
+from tests.ledgers import ENDPOINT, fill, record
+
+RunJson = Callable[..., tuple[int, Any]]
+
+CHAT = {"input_tokens": 1000, "output_tokens": 20, "total_tokens": 1020}
+AUDIO = {"audio_seconds": 12.5, "input_tokens": 4}
+
+
+@pytest.fixture
+def used(remote: Directory) -> Directory:
+    """The ledger of some days."""
+    fill(
+        remote,
+        [
+            record(1, "acme"),
+            record(2, "acme", day="2026-11-21", units={**CHAT, "reasoning_output_tokens": 7}),
+            record(3, "acme", model="whisper-1", endpoint="audio.transcriptions", units=AUDIO),
+            record(4, "globex", day="2026-11-19"),
+            record(5, None, units={**CHAT, "cache_read_input_tokens": 512, "images": 0}),
+        ],
+    )
+    return remote
+
+
+def test_usage_as_json(used: Directory, run_json: RunJson) -> None:
+    """By default each customer's events and units, tokens first; nobody is null and comes last."""
+    control.append(used, [record(6)])
+    assert (
+        0,
+        {
+            "destination": used.path.name,
+            "by": ["customer"],
+            "since": None,
+            "until": None,
+            "rows": [
+                {
+                    "customer": "acme",
+                    "events": 3,
+                    "units": {
+                        "input_tokens": 2004,
+                        "output_tokens": 40,
+                        "total_tokens": 2040,
+                        "audio_seconds": 12.5,
+                        "reasoning_output_tokens": 7,
+                    },
+                },
+                {"customer": "globex", "events": 1, "units": CHAT},
+                {
+                    "customer": None,
+                    "events": 1,
+                    "units": {**CHAT, "cache_read_input_tokens": 512},
+                },
+            ],
+            "total": {
+                "events": 5,
+                "units": {
+                    "input_tokens": 4004,
+                    "output_tokens": 80,
+                    "total_tokens": 4080,
+                    "audio_seconds": 12.5,
+                    "cache_read_input_tokens": 512,
+                    "reasoning_output_tokens": 7,
+                },
+            },
+            "not_imported": 1,
+        },
+    ) == run_json("usage")
+
+
+def test_columns_in_the_order_that_was_asked_for(used: Directory, run_json: RunJson) -> None:
+    """Each of the columns groups, in any order, and the rows are sorted by the first of them."""
+    _, found = run_json("usage", "--by", "day, customer,model,day,endpoint,status")
+    assert ["day", "customer", "model", "endpoint", "status"] == found["by"]
+    assert [
+        ("2026-11-19", "globex", "gpt-5-mini", "chat.completions", "reported", 1),
+        ("2026-11-20", "acme", "gpt-5-mini", "chat.completions", "reported", 1),
+        ("2026-11-20", "acme", "whisper-1", "audio.transcriptions", "reported", 1),
+        ("2026-11-20", None, "gpt-5-mini", "chat.completions", "reported", 1),
+        ("2026-11-21", "acme", "gpt-5-mini", "chat.completions", "reported", 1),
+    ] == [tuple(row[name] for name in (*found["by"], "events")) for row in found["rows"]]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--since", "2026-11-20"], {"acme": 3, None: 1}),
+        (["--until", "2026-11-20"], {"acme": 2, "globex": 1, None: 1}),
+        (["--since", "2026-11-21", "--until", "2026-11-21"], {"acme": 1}),
+        (["--customer", "globex"], {"globex": 1}),
+        (["--unattributed"], {None: 1}),
+        (["--customer", "nobody-else"], {}),
+    ],
+)
+def test_filters(
+    options: list[str], expected: dict[str | None, int], used: Directory, run_json: RunJson
+) -> None:
+    """Days are inclusive, a customer is named as it is billed, and nobody can be asked for."""
+    code, found = run_json("usage", *options)
+    assert (0, expected) == (code, {row["customer"]: row["events"] for row in found["rows"]})
+
+
+def test_a_reader_with_little_room(used: Directory, run: Run) -> None:
+    """At 80 columns the main units are shown, and which ones are left out is said."""
+    control.append(used, [record(6), record(7)])
+    done = run("usage", "--by", "customer,model")
+    assert (
+        """\
+                                       Input   Output    Total     Audio
+ Customer       Model        Events   tokens   tokens   tokens   seconds
+─────────────────────────────────────────────────────────────────────────
+ acme           gpt-5-mini        2    2,000       40    2,040         0
+ acme           whisper-1         1        4        0        0      12.5
+ globex         gpt-5-mini        1    1,000       20    1,020         0
+ unattributed   gpt-5-mini        1    1,000       20    1,020         0
+
+ Total                            5    4,004       80    4,080      12.5
+
+Left out: cache read input tokens, reasoning output tokens. A wider terminal
+shows more, --json all.
+
+2 events more were recorded just now and are not counted yet.
+"""
+        == done.stdout
+    )
+    assert (0, "") == (done.returncode, done.stderr)
+
+
+def test_a_reader_with_more_room(
+    used: Directory, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where there is room all units are shown; one row needs no total."""
+    monkeypatch.setenv("COLUMNS", "120")
+    assert (
+        """\
+                                Input   Output    Total     Audio   Reasoning
+                                                                       output
+ Model        Day          Events   tokens   tokens   tokens   seconds      tokens
+"""
+        != run("usage", "--by", "model,day").stdout
+    )
+    assert "Left out" not in run("usage", "--by", "model,day").stdout
+    assert "Total" not in run("usage", "--customer", "globex").stdout.partition("\n\n")[2]
+
+
+def test_nothing_was_used(remote: Directory, run: Run) -> None:
+    """That is said in words."""
+    assert f"No usage is known of {remote.path.name} for what was asked.\n" == run("usage").stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ["--by", "customer,colour"],
+            "Invalid value for '--by': 'colour' is none of: customer, model, day, endpoint, status",
+        ),
+        (["--since", "yesterday"], "does not match the format '%Y-%m-%d'"),
+        (["--customer", "acme", "--unattributed"], "exclude each other"),
+    ],
+)
+def test_what_cannot_be_asked(
+    options: list[str], message: str, remote: Directory, run: Run
+) -> None:
+    """Status 2, and what is wrong with which option."""
+    done = run("usage", *options)
+    assert (2, "") == (done.returncode, done.stdout)
+    assert message in " ".join(done.stderr.split())
+
+
+def test_a_ledger_that_cannot_be_read(remote: Directory, run: Run) -> None:
+    """Status 1: a person is needed."""
+    (remote.path / LEDGER).write_bytes(b"no database" * 1000)
+    done = run("usage")
+    assert (1, "", "Error: the ledger cannot be read: file is not a database\n") == (
+        done.returncode,
+        done.stdout,
+        done.stderr,
+    )
+
+
+def test_the_destination_of_the_environment(
+    remote: Directory, local: Directory, run_json: RunJson, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is that of the settings, as for the application, unless one is named."""
+    assert remote.path.name == run_json("usage")[1]["destination"]
+    assert "local" == run_json("usage", "--destination", "local")[1]["destination"]
+    monkeypatch.delenv("CMDRDATA_API_KEY")
+    monkeypatch.delenv("CMDRDATA_ENDPOINT")
+    assert "local" == run_json("usage")[1]["destination"]
+    named = run_json("usage", "--destination", remote.path.name, "--spool-dir", remote.path.parent)
+    assert remote.path.name == named[1]["destination"]
+
+
+def test_a_destination_that_is_not_there(
+    remote: Directory, local: Directory, run: Run, spool: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Status 2, with the names of those that are."""
+    monkeypatch.setenv("CMDRDATA_ACCOUNT", "another")
+    others = (
+        f"in {spool}. Choose one of these with --destination NAME:\n"
+        f"  {remote.path.name}  (account default at {ENDPOINT})\n"
+        "  local  (events stay on this host)\n"
+    )
+    done = run("usage")
+    assert (2, f"Error: no events have been kept for 'another at {ENDPOINT}' {others}") == (
+        done.returncode,
+        done.stderr,
+    )
+    done = run("usage", "--destination", "default")
+    assert (2, f"Error: no events have been kept for 'default' {others}") == (
+        done.returncode,
+        done.stderr,
+    )
+
+
+def test_no_destination_at_all(run: Run, spool: Path) -> None:
+    """Status 2, and which variable may be missing."""
+    done = run("usage")
+    assert (
+        2,
+        f"Error: no events have been kept in {spool}. If the application keeps them elsewhere, "
+        "set CMDRDATA_SPOOL_DIR or --spool-dir as it does\n",
+    ) == (done.returncode, done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "message"),
+    [
+        (
+            "CMDRDATA_API_KEY",
+            "tk-short",
+            "Error: CMDRDATA_API_KEY has 8 characters; expected is a CmdrData key: 20 to 500 printable ASCII "
+            "characters without spaces, commonly tk-…. Copy it again from your CmdrData account. "
+            "Or choose a destination with --destination NAME\n",
+        ),
+        (
+            "CMDRDATA_ENABLED",
+            "false",
+            "Error: CMDRDATA_ENABLED switches metering off here, so there is no destination. "
+            "Or choose a destination with --destination NAME\n",
+        ),
+    ],
+)
+def test_an_environment_that_cannot_be_used(
+    *,
+    variable: str,
+    value: str,
+    message: str,
+    remote: Directory,
+    run: Run,
+    run_json: RunJson,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Status 2, never with a key; what needs no key can still be had by the destination's name."""
+    monkeypatch.setenv(variable, value)
+    done = run("usage")
+    assert (2, message) == (done.returncode, done.stderr)
+    assert 0 == run_json("usage", "--destination", remote.path.name)[0]
