@@ -13,7 +13,7 @@ from cmdrdata_exporter.delivery.ledger import UNATTRIBUTED
 from cmdrdata_exporter.delivery.reading import Kept
 from cmdrdata_exporter.ids import LONGEST, refusal
 
-NOUN = "event without a customer"
+NOUN = "unattributed event"
 
 
 @click.command()

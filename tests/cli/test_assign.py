@@ -1,0 +1,155 @@
+"""`cmdrdata assign`: events without a customer get one, and go on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from cmdrdata_exporter.cli import changes
+from cmdrdata_exporter.delivery.directory import Directory
+from cmdrdata_exporter.delivery.ledger import Ledger, UnknownVersionError
+from cmdrdata_exporter.delivery.reading import LedgerReader
+from tests.cli.conftest import Run
+from tests.ledgers import (
+    AMBIGUOUS,
+    event_id,
+    fill,
+    record,
+)
+
+RunJson = Callable[..., tuple[int, Any]]
+NOBODY_SENDS = "No process sends now: start the application, or: cmdrdata flush\n"
+
+
+def pending(directory: Directory) -> dict[str, str | None]:
+    """Return the numbers of the events that are to be sent, with their customers."""
+    with LedgerReader(directory) as ledger:
+        return {
+            kept.event.id[:4]: kept.event.header.customer
+            for kept in ledger.kept("pending")
+            if kept.event
+        }
+
+
+@pytest.fixture
+def leading(remote: Directory) -> Iterator[None]:
+    """A process leads, and does nothing."""
+    lock_file = remote.try_to_lead()
+    assert lock_file is not None
+    yield
+    os.close(lock_file)
+
+
+@pytest.fixture(autouse=True)
+def unattributed(remote: Directory) -> None:
+    """Three events without a customer, and an ambiguous one of a customer."""
+    fill(
+        remote,
+        [
+            record(4),
+            record(1, None),
+            record(2, None, model="whisper-1"),
+            record(3, None, day="2026-11-22"),
+        ],
+        [AMBIGUOUS],
+        hold_ambiguous=True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "assigned"),
+    [
+        (["--all"], ["0001", "0002", "0003"]),
+        (["0001", event_id(3)], ["0001", "0003"]),
+        (["--model", "whisper-1"], ["0002"]),
+        (["--since", "2026-11-21"], ["0003"]),
+        (["--since", "2026-11-20", "--model", "gpt-5-mini"], ["0001", "0003"]),
+    ],
+)
+def test_who_is_chosen(
+    options: list[str], assigned: list[str], remote: Directory, run_json: RunJson
+) -> None:
+    """Ids, all, or a model and a first day; they are to be sent then, in the customer's name."""
+    number = len(assigned)
+    assert (
+        0,
+        {"selected": number, "assigned": number, "in_time": True, "customer": "globex"},
+    ) == run_json("assign", "--customer", "globex", *options)
+    assert dict.fromkeys(assigned, "globex") == pending(remote)
+
+
+def test_what_a_reader_sees(run: Run) -> None:
+    """How many, and who sends them; once there are none, that is no fault."""
+    done = run("assign", "--customer", "Größe & Söhne", "--all")
+    assert (0, f"3 of 3 unattributed events assigned.\n{NOBODY_SENDS}", "") == (
+        done.returncode,
+        done.stdout,
+        done.stderr,
+    )
+    done = run("assign", "--customer", "globex", "--all")
+    assert (0, "There is no unattributed event to be assigned.\n") == (
+        done.returncode,
+        done.stdout,
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--customer", "", "--all"], "--customer is empty; expected are 1 to 256 characters"),
+        (["--customer", "a\x07", "--all"], "--customer holds control characters; expected"),
+        (["--customer", "acme"], "choose the events by their ids, by --model and --since"),
+        (["--customer", "acme", "--all", "0001"], "choose the events by their ids, by"),
+        (["--customer", "acme", "0004"], "no unattributed event has an id that begins"),
+        (["--all"], "Missing option '--customer'"),
+    ],
+)
+def test_what_cannot_be_done(options: list[str], message: str, remote: Directory, run: Run) -> None:
+    """Status 2, and nothing is changed."""
+    done = run("assign", *options)
+    assert (2, "") == (done.returncode, done.stdout)
+    assert f"Error: {message}" in done.stderr
+    assert {} == pending(remote)
+
+
+@pytest.mark.usefixtures("leading")
+def test_a_leader_that_stands_still(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Status 1: it is said that it will be done, and by whom."""
+    monkeypatch.setattr(changes, "TIMEOUT", 0.0)
+    done = run("assign", "--customer", "globex", "0001")
+    assert (
+        1,
+        "0 of 1 unattributed event assigned.\n",
+        "The process that leads has not answered within 0 s; it will do the rest when it goes on. "
+        "See: cmdrdata status\n",
+    ) == (done.returncode, done.stdout, done.stderr)
+
+
+def test_the_directory_of_another_user(
+    remote: Directory, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is written that the application could not read."""
+    monkeypatch.setattr(os, "geteuid", lambda: 4_000_000_000)
+    done = run("assign", "--customer", "globex", "--all")
+    assert 2 == done.returncode
+    assert done.stderr.startswith(
+        f"Error: {remote.path} belongs to another user; run the command as"
+    )
+    assert [] == remote.journals()
+
+
+def test_a_ledger_of_a_later_version(remote: Directory, run: Run) -> None:
+    """Status 1, with both versions."""
+    ledger = Ledger(remote)
+    ledger._db.execute("PRAGMA user_version = 99")
+    ledger.close()
+    done = run("assign", "--customer", "globex", "--all")
+    assert (1, "Error: its ledger is of version 99, and this release knows version 1\n") == (
+        done.returncode,
+        done.stderr,
+    )
+    with pytest.raises(UnknownVersionError):
+        Ledger(remote)
