@@ -65,7 +65,7 @@ def test_what_fails_after_the_commit(
 ) -> None:
     """Events that were committed as being in flight are sent, even where what tidies up after it fails."""
     failed = threading.Event()
-    real = Drainer._tidy
+    real = Drainer._tidy_up
 
     def tidy(drainer: Drainer, ledger: Ledger) -> None:
         if not failed.is_set():
@@ -73,7 +73,7 @@ def test_what_fails_after_the_commit(
             raise sqlite3.OperationalError("database or disk is full")
         real(drainer, ledger)
 
-    monkeypatch.setattr(Drainer, "_tidy", tidy)
+    monkeypatch.setattr(Drainer, "_tidy_up", tidy)
     with Application(tmp_path / "spool", oracle.url) as application:
         application.call(10)
         application.settled(oracle)
