@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
@@ -100,18 +100,6 @@ class LedgerReader:
         making = self._directory.path / f"{LEDGER}-journal"
         return "no such table" in str(error) or making.exists()
 
-    @contextlib.contextmanager
-    def _snapshot(self) -> Generator[None]:
-        """Answer all queries from one instant: the process that drains commits between any two."""
-        if self._db is None:
-            yield
-            return
-        self._db.execute("BEGIN")
-        try:
-            yield
-        finally:
-            self._db.execute("COMMIT")
-
     def offsets(self) -> dict[str, int]:
         """Return how far each journal was imported."""
         return dict(self._query("SELECT name, offset FROM journals"))
@@ -139,14 +127,13 @@ class LedgerReader:
         """
         names = ("recorded", "delivered", *STATES, "dropped", "repeated", "ambiguous", "damaged")
         counts: dict[str, int] = dict.fromkeys(names, 0)
-        with self._snapshot():
-            counts |= dict(self._query("SELECT name, value FROM counters"))
-            for state, number in self._query(
-                "SELECT state, count(*) FROM events INDEXED BY by_state GROUP BY state"
-            ):
-                # Where damage has made another state of it, nothing will be done with it.
-                counts[STATES[state] if state in range(len(STATES)) else "dead"] += number
-            new = self.not_imported()
+        counts |= dict(self._query("SELECT name, value FROM counters"))
+        for state, number in self._query(
+            "SELECT state, count(*) FROM events INDEXED BY by_state GROUP BY state"
+        ):
+            # Where damage has made another state of it, nothing will be done with it.
+            counts[STATES[state] if state in range(len(STATES)) else "dead"] += number
+        new = self.not_imported()
         counts["recorded"] += new
         counts["pending"] += new
         return counts

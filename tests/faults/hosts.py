@@ -259,5 +259,3 @@ class Host:
         for process in self.processes:
             process.kill()
         self.oracle.close()
-
-
