@@ -15,7 +15,7 @@ from cmdrdata_exporter.cli.destination import destination_option, json_option, s
 from cmdrdata_exporter.cli.sending import delivery_of, left, report
 from cmdrdata_exporter.delivery.durable import DurableDelivery
 
-SHUTDOWN_TIMEOUT = 4.5
+SHUTDOWN_TIMEOUT = 4.0
 """Seconds that the end may take, before a last commit."""
 LOOK = 1.0
 """Seconds between two looks whether this process leads."""

@@ -59,10 +59,11 @@ def _wait(delivery: DurableDelivery, deadline: float) -> str | None:
                 facts = ledger.facts()
             if not counts["pending"] + counts["in_flight"]:
                 return None
-            if not delivery.drainer.leads and facts.get("pid") == delivery.directory.leader():
+            leader = delivery.directory.leader()
+            if not delivery.drainer.leads and leader and leader == facts.get("pid"):
                 why = facts["reason"]
                 if facts["paused"]:
-                    return f"process {facts['pid']} leads and is paused: {why}"
+                    return f"process {leader} leads and is paused: {why}"
         except UnreadableError as error:
             why = str(error)
         remaining = deadline - time.monotonic()
