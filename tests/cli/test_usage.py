@@ -157,7 +157,7 @@ def test_a_reader_with_more_room(
 """
         == done.stdout
     )
-    assert "Total" not in run("usage", "--by", "endpoint", "--since", "2026-11-21").stdout
+    assert "\n Total" not in run("usage", "--by", "endpoint", "--since", "2026-11-21").stdout
 
 
 def test_nothing_was_used(remote: Directory, run: Run) -> None:
