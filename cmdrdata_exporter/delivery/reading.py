@@ -75,7 +75,7 @@ class LedgerReader:
 
     def __enter__(self) -> Self:
         if self._db is not None:
-            # From the first query on, all see the same instant, whatever is committed meanwhile.
+            # From the first query on all see one instant; the process that drains commits between any two.
             self._db.execute("BEGIN")
         return self
 
