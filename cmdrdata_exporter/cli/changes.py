@@ -90,9 +90,9 @@ def tell_who_sends(directory: Directory, endpoint: str | None) -> None:
     if endpoint is not None:
         leader = directory.leader()
         click.echo(
-            "No process sends now: start the application, or: cmdrdata flush"
+            "No process sends them now: start the application, or: cmdrdata flush"
             if leader is None
-            else f"Process {leader} sends now."
+            else f"Process {leader} sends them as soon as it can."
         )
 
 

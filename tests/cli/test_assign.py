@@ -21,7 +21,7 @@ from tests.ledgers import (
 )
 
 RunJson = Callable[..., tuple[int, Any]]
-NOBODY_SENDS = "No process sends now: start the application, or: cmdrdata flush\n"
+NOBODY_SENDS = "No process sends them now: start the application, or: cmdrdata flush\n"
 
 
 def pending(directory: Directory) -> dict[str, str | None]:

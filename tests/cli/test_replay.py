@@ -24,7 +24,7 @@ from tests.ledgers import (
 )
 
 RunJson = Callable[..., tuple[int, Any]]
-NOBODY_SENDS = "No process sends now: start the application, or: cmdrdata flush\n"
+NOBODY_SENDS = "No process sends them now: start the application, or: cmdrdata flush\n"
 
 
 def pending(directory: Directory) -> dict[str, str | None]:
@@ -82,7 +82,10 @@ def test_what_a_reader_sees(remote: Directory, run: Run) -> None:
         done = run("replay", "--all")
     finally:
         leader.close(1)
-    assert (0, f"2 of 2 events replayed.\nProcess {os.getpid()} sends now.\n") == (
+    assert (
+        0,
+        f"2 of 2 events replayed.\nProcess {os.getpid()} sends them as soon as it can.\n",
+    ) == (
         done.returncode,
         done.stdout,
     )

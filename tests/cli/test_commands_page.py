@@ -1,0 +1,97 @@
+"""The page about the commands: each example in it is run, one after the other, and shows what it prints."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from cmdrdata_exporter.cli import terminal
+from cmdrdata_exporter.cli.commands import cmdrdata
+from cmdrdata_exporter.delivery.directory import Directory
+from cmdrdata_exporter.delivery.http import Client, Outcome, Verdict
+from cmdrdata_exporter.settings import DEFAULT_ENDPOINT
+from tests.cli.conftest import Run
+from tests.ledgers import AMBIGUOUS, DELIVERED, KEY, NOW, REFUSED, fill, record
+
+PAGE = Path(__file__).parents[2] / "docs" / "commands.md"
+SPOOL = "/var/lib/app-usage"
+AUDIO: dict[str, int | float] = {"audio_seconds": 93.5}
+CACHED = {"input_tokens": 5000, "output_tokens": 90, "total_tokens": 5090}
+
+
+def examples() -> dict[str, str]:
+    """Return what the page says that each command prints."""
+    return dict(
+        re.findall(
+            r"^```console\n\$ cmdrdata ([^\n]*)\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.M
+        )
+    )
+
+
+def always(value: object) -> Callable[..., object]:
+    """Return a function that returns a value, whatever it is asked."""
+    return lambda *_: value
+
+
+@pytest.fixture
+def example(spool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ledgers of the page, three minutes later; a backend that takes everything stands in for the real one."""
+    remote = Directory.prepare(spool, DEFAULT_ENDPOINT, "default")
+    fill(
+        remote,
+        [
+            *(record(number) for number in (1, 2)),
+            record(3, "globex", units={**CACHED, "cache_read_input_tokens": 4096}),
+            record(4, "globex", model="whisper-1", units=AUDIO),
+            *(record(number, day="2026-11-21") for number in (5, 6, 7, 8)),
+            record(9, None, model="whisper-1", units=AUDIO),
+            record(10, None),
+        ],
+        [
+            *[DELIVERED] * 4,
+            REFUSED,
+            Outcome(Verdict.REFUSED, "HTTP 413"),
+            AMBIGUOUS,
+        ],
+        facts={
+            "pid": 4711,
+            "at": NOW,
+            "paused": True,
+            "probing": True,
+            "reason": "HTTP 401",
+            "next_attempt": NOW + 240,
+        },
+    )
+    fill(Directory.prepare(spool, None, "default"), [record(11), record(12)], local=True)
+    monkeypatch.setenv("CMDRDATA_API_KEY", KEY)
+    monkeypatch.setattr(terminal, "time", SimpleNamespace(time=lambda: NOW + 180))
+    monkeypatch.setattr(Directory, "size", always(96 << 10))
+    monkeypatch.setattr(Directory, "leader", always(4711))
+    monkeypatch.setattr(Client, "post", always(DELIVERED))
+
+
+@pytest.mark.usefixtures("example")
+def test_examples(run: Run, spool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the page shows is what is printed."""
+    expected = examples()
+    shown: dict[str, str] = {}
+    for command in expected:
+        if command.startswith("flush"):
+            monkeypatch.setattr(Directory, "leader", always(None))
+        done = run(*shlex.split(command))
+        assert "" == done.stderr
+        shown[command] = done.stdout.replace(str(spool), SPOOL).lstrip("\n")
+    assert expected == shown
+
+
+def test_every_command_is_described() -> None:
+    """The page has a section of each command, and the table a row."""
+    text = PAGE.read_text()
+    names = [name for name in cmdrdata.commands if name != "demo"]
+    assert names == re.findall(r"^## ([a-z-]+)$", text, re.M)
+    assert [*names, "demo"] == re.findall(r"^\| \[?`cmdrdata ([a-z-]+)`", text, re.M)
