@@ -28,7 +28,9 @@ def examples() -> dict[str, str]:
     """Return what the page says that each command prints."""
     return dict(
         re.findall(
-            r"^```console\n\$ cmdrdata ([^\n]*)\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.M
+            r"^```console\n\$ cmdrdata ([^\n]*)\n(.*?)^```$",
+            PAGE.read_text(),
+            re.DOTALL | re.MULTILINE,
         )
     )
 
@@ -93,5 +95,5 @@ def test_every_command_is_described() -> None:
     """The page has a section of each command, and the table a row."""
     text = PAGE.read_text()
     names = [name for name in cmdrdata.commands if name != "demo"]
-    assert names == re.findall(r"^## ([a-z-]+)$", text, re.M)
-    assert [*names, "demo"] == re.findall(r"^\| \[?`cmdrdata ([a-z-]+)`", text, re.M)
+    assert names == re.findall(r"^## ([a-z-]+)$", text, re.MULTILINE)
+    assert [*names, "demo"] == re.findall(r"^\| \[?`cmdrdata ([a-z-]+)`", text, re.MULTILINE)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from cmdrdata_exporter.delivery import control
 from cmdrdata_exporter.delivery.directory import Directory
 from cmdrdata_exporter.delivery.drainer import Options
 from cmdrdata_exporter.delivery.durable import DurableDelivery
@@ -69,22 +71,25 @@ def test_what_is_chosen(
     assert dict.fromkeys(replayed, "acme") == pending(remote)
 
 
-def refuse(event_id: str, body: bytes, timeout: float) -> Outcome:
-    """Answer as a backend that takes nothing."""
-    return REFUSED
-
-
 def test_what_a_reader_sees(remote: Directory, run: Run) -> None:
     """How many, and which process sends them."""
+    asked = threading.Event()
+
+    def refuse(event_id: str, body: bytes, timeout: float) -> Outcome:
+        asked.set()
+        return REFUSED
+
+    control.append(remote, [record(6)])
     leader = DurableDelivery(remote, Options(post=refuse))
     leader.start()
     try:
-        done = run("replay", "--all")
+        assert asked.wait(10)
+        done = run("replay", "--reason", "HTTP 413")
     finally:
         leader.close(1)
     assert (
         0,
-        f"2 of 2 events replayed.\nProcess {os.getpid()} sends them as soon as it can.\n",
+        f"1 of 1 event replayed.\nProcess {os.getpid()} sends them as soon as it can.\n",
     ) == (
         done.returncode,
         done.stdout,

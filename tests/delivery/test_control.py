@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from cmdrdata_exporter.delivery.http import Outcome
 from cmdrdata_exporter.delivery.ledger import Ledger, UnknownVersionError
 from cmdrdata_exporter.delivery.reading import LedgerReader, UnreadableError
 from cmdrdata_exporter.delivery.records import Command, decode, encode_command, key_of
-from tests.ledgers import AMBIGUOUS, ENDPOINT, IN_FLIGHT, REFUSED, event_id, fill, record
+from tests.ledgers import AMBIGUOUS, DELIVERED, ENDPOINT, IN_FLIGHT, REFUSED, event_id, fill, record
 
 
 @pytest.fixture
@@ -28,11 +29,6 @@ def counts(directory: Directory) -> dict[str, int]:
     """Return the counts of a ledger that are not 0."""
     with LedgerReader(directory) as ledger:
         return {name: number for name, number in ledger.counts().items() if number}
-
-
-def refuse(event_id: str, body: bytes, timeout: float) -> Outcome:
-    """Answer as a backend that takes nothing."""
-    return REFUSED
 
 
 def keys(*numbers: int) -> list[bytes]:
@@ -55,14 +51,21 @@ def test_without_a_leader_the_command_imports(directory: Directory) -> None:
 
 def test_a_leader_applies_it(directory: Directory) -> None:
     """The process that leads imports the command; the one that asks waits until it did."""
-    fill(directory, [record(1)], [REFUSED])
-    leader = DurableDelivery(directory, Options(post=refuse))
+    asked = threading.Event()
+
+    def accept(event_id: str, body: bytes, timeout: float) -> Outcome:
+        asked.set()
+        return DELIVERED
+
+    fill(directory, [record(1), record(2)], [REFUSED])
+    leader = DurableDelivery(directory, Options(post=accept))
     leader.start()
     try:
+        assert asked.wait(10)
         assert control.apply(directory, "drop", keys(1), timeout=10)
     finally:
         leader.close(1)
-    assert {"recorded": 1, "dropped": 1} == counts(directory)
+    assert {"recorded": 2, "delivered": 1, "dropped": 1} == counts(directory)
 
 
 def test_a_leader_that_stands_still(directory: Directory) -> None:
