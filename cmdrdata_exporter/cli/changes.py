@@ -35,7 +35,7 @@ def change(
     if not keys:
         return Change(0, 0, in_time=True)
     directory = destination.directory
-    require_owner(directory)
+    require_owner(directory.path)
     before = _count(directory, action)
     in_time = attempt(
         lambda: control.apply(directory, action, keys, customer=customer, timeout=TIMEOUT)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-import pwd
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -140,16 +139,16 @@ def settings_of(spool: Path | None) -> Settings:
     return settings
 
 
-def require_owner(directory: Directory) -> None:
+def require_owner(path: Path) -> None:
     """
     Make sure that what a command writes can be read by the application.
 
     Raises:
         Refusal: the directory belongs to another user.
     """
-    if directory.path.stat().st_uid != os.geteuid():
+    if path.stat().st_uid != os.geteuid():
         raise Refusal(
-            f"{directory.path} belongs to another user; {_as_its_owner(directory.path)}, "
+            f"{path} belongs to another user; {_as_its_owner(path)}, "
             "so that the application can read what is written"
         )
 
@@ -163,6 +162,8 @@ def _of_environment(spool: Path) -> tuple[str, str]:
 
 
 def _as_its_owner(path: Path) -> str:
+    import pwd  # not where Windows, which has none, shall still run the demo
+
     owner = path.stat().st_uid
     try:
         name = pwd.getpwuid(owner).pw_name

@@ -72,4 +72,4 @@ def _watch(delivery: DurableDelivery, ended: threading.Event) -> None:
         if leads:
             _logger.info("this process drains it now")
         elif now is not None:
-            _logger.info("process %s drains it; this one goes on when that ends", now)
+            _logger.info("process %s drains it; this one goes on when that ends", now or "?")

@@ -14,6 +14,7 @@ from cmdrdata_exporter.cli.destination import Destination, on_destination
 from cmdrdata_exporter.cli.terminal import (
     Json,
     Terminal,
+    cell,
     customer,
     minute,
     moment,
@@ -98,11 +99,11 @@ def _show(console: Console, events: Sequence[Kept], limit: int, noun: str) -> No
     for event in events[:limit]:
         header = None if event.event is None else event.event.header
         shown.add_row(
-            Text(id_of(event)[:SHORT]),
+            cell(id_of(event)[:SHORT]),
             minute(event.since),
-            Text(event.reason or ""),
+            cell(event.reason),
             customer(header.customer) if header else Text("cannot be read"),
-            Text(header.model if header else ""),
+            cell(header.model if header else None),
         )
     console.print(shown)
     if len(events) > limit:

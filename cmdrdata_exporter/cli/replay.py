@@ -26,6 +26,7 @@ from cmdrdata_exporter.cli.destination import (
     chosen,
     destination_option,
     json_option,
+    require_owner,
     settings_of,
     spool_option,
     spool_path,
@@ -119,6 +120,7 @@ def _replay_local(spool: Path | None, days: tuple[str, str], as_json: bool) -> N
         )
     path = spool_path(spool)
     source = chosen(path, LOCAL)
+    require_owner(path)
     try:
         target = Directory.prepare(path, settings.endpoint, settings.account)
     except (UnsafeDirectoryError, OSError) as error:

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from cmdrdata_exporter.cli.changes import attempt
-from cmdrdata_exporter.cli.destination import Refusal, settings_of, spool_path
+from cmdrdata_exporter.cli.destination import Refusal, require_owner, settings_of, spool_path
 from cmdrdata_exporter.cli.terminal import ATTENTION, Json, plural, print_json
 from cmdrdata_exporter.delivery.directory import (
     LOCAL,
@@ -49,6 +49,8 @@ def delivery_of(spool: Path | None, name: str | None) -> tuple[DurableDelivery, 
             )
         endpoint, account, description = settings.endpoint, settings.account, settings.destination
         how = options(settings)
+    if path.exists():
+        require_owner(path)
     try:
         directory = Directory.prepare(path, endpoint, account)
     except (UnsafeDirectoryError, OSError) as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +22,13 @@ from cmdrdata_exporter.cli.terminal import (
     ATTENTION,
     Json,
     Terminal,
+    age,
     heading,
     moment,
     plural,
     print_json,
-    since,
     size,
+    span,
 )
 from cmdrdata_exporter.delivery.drainer import LARGEST
 from cmdrdata_exporter.delivery.reading import LedgerReader, UnreadableError
@@ -36,6 +36,8 @@ from cmdrdata_exporter.delivery.trouble import NEARLY
 
 STATES = ("delivered", "local", "pending", "in_flight", "held", "dead", "dropped")
 """Where an event may be; together they are what was recorded."""
+LATE = 900.0
+"""Seconds for which events may wait for a backend that is down, until a person should look."""
 COUNTED = {
     "repeated": "came again and were known",
     "ambiguous": "attempts that may have been accepted unseen; each may be billed twice",
@@ -100,12 +102,13 @@ def _known(destination: Destination, ledger: LedgerReader) -> Json:
     counts = ledger.counts()
     oldest = ledger.oldest_pending()
     used = directory.size()
+    sending = _sending(directory.leader(), ledger.facts())
     return {
         "events": {"recorded": counts["recorded"], **{name: counts[name] for name in STATES}},
         "oldest_pending": None if oldest is None else moment(oldest),
         "held": ledger.reasons("held"),
         "dead": ledger.reasons("dead"),
-        "sending": _sending(directory.leader(), ledger.facts()),
+        "sending": sending,
         "spool": {
             "bytes": used,
             "limit": LARGEST,
@@ -143,6 +146,13 @@ def _attention(known: Json) -> list[str]:
     if sending["state"] == "paused":
         found.append(
             f"CmdrData does not accept events ({sending['reason']}): check key and endpoint. Every event is kept"
+        )
+    oldest: str | None = known["oldest_pending"]
+    waited = 0.0 if oldest is None else age(oldest)
+    if sending["state"] == "probing" and waited >= LATE:
+        found.append(
+            f"CmdrData cannot be reached or does not answer as it should ({sending['reason']}) "
+            f"for {span(waited)}. Every event is kept"
         )
     if waiting and sending["leader"] is None:
         found.append(
@@ -256,9 +266,7 @@ def _why(destination: Json, name: str) -> str:
         reasons = destination[name]
         return ", ".join(f"{count:,} {reason}" for reason, count in reasons.items())
     if name == "pending" and destination["oldest_pending"]:
-        # Python 3.10 does not know the Z.
-        oldest = datetime.fromisoformat(destination["oldest_pending"].replace("Z", "+00:00"))
-        return f"the oldest for {since(oldest.timestamp())}"
+        return f"the oldest for {span(age(destination['oldest_pending']))}"
     return ""
 
 

@@ -7,6 +7,7 @@ import time
 from datetime import datetime, timezone
 from typing import Any
 
+import click
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -32,8 +33,8 @@ class Terminal(Console):
 
 
 def print_json(document: Json) -> None:
-    """Print one document."""
-    print(json.dumps(document, indent=2, ensure_ascii=False))
+    """Print one document, in characters that every terminal and script can read."""
+    click.echo(json.dumps(document, indent=2))
 
 
 def heading(console: Console, title: str) -> None:
@@ -47,9 +48,14 @@ def table(*headers: str) -> Table:
     return Table(*headers, box=box.SIMPLE_HEAD, show_edge=False)
 
 
+def cell(text: str | None, style: str = "") -> Text:
+    """Return text that others have named, a model for instance, without what would command the terminal."""
+    return Text("".join(c if c.isprintable() else "�" for c in text or ""), style=style)
+
+
 def customer(name: str | None) -> Text:
     """Return the name of a customer, or that there is none."""
-    return Text(name, style="bold") if name else Text(UNATTRIBUTED, style="italic")
+    return cell(name, "bold") if name else Text(UNATTRIBUTED, style="italic")
 
 
 def number(amount: float) -> str:
@@ -72,9 +78,11 @@ def minute(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%d %H:%M")
 
 
-def since(seconds: float) -> str:
-    """Return how long ago a time was, or how far ahead it is, for a reader."""
-    return span(abs(time.time() - seconds))
+def age(moment: str) -> float:
+    """Return how many seconds ago a time was, as `moment` returns it."""
+    # Python 3.10 does not know the Z.
+    then = datetime.fromisoformat(moment.replace("Z", "+00:00"))
+    return max(0.0, time.time() - then.timestamp())
 
 
 def span(seconds: float) -> str:

@@ -15,6 +15,7 @@ from cmdrdata_exporter.cli.destination import Destination, on_destination
 from cmdrdata_exporter.cli.terminal import (
     Json,
     Terminal,
+    cell,
     customer,
     number,
     plural,
@@ -201,7 +202,7 @@ def _heading(unit: str) -> str:
 
 
 def _cell(name: str, value: str | None) -> Text:
-    return customer(value) if name == "customer" else Text(value or "")
+    return customer(value) if name == "customer" else cell(value)
 
 
 def _amounts(row: Json, units: list[str]) -> list[str]:

@@ -103,6 +103,13 @@ And 1 dead letter more: --limit shows more, --json all.
     )
 
 
+def test_names_command_no_terminal(remote: Directory, run: Run) -> None:
+    """What others have named is shown without what a terminal would obey."""
+    fill(remote, [record(1, model="m\x1b[2J\x9b2J")], [REFUSED])
+    assert "acme       m�[2J�2J\n" in run("dead-letters", "list").stdout
+    assert "m�[2J�2J" in run("usage", "--by", "model").stdout
+
+
 def test_empty_lists(remote: Directory, run: Run, run_json: RunJson) -> None:
     """Nothing is said in words, or is an empty list."""
     assert "There is no dead letter.\n" == run("dead-letters", "list").stdout

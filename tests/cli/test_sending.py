@@ -185,6 +185,19 @@ def test_a_spool_directory_that_cannot_be_used(
     )
 
 
+@pytest.mark.parametrize("command", ["flush", "drain"])
+def test_a_spool_directory_of_another_user(
+    command: str, directory: Directory, spool: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Status 2, with as whom to run the command."""
+    monkeypatch.setattr(os, "geteuid", lambda: 4_000_000_000)
+    done = run(command)
+    assert 2 == done.returncode
+    assert done.stderr.startswith(
+        f"Error: {spool} belongs to another user; run the command as its owner: sudo -u "
+    )
+
+
 def test_flush_of_local_events_imports_them(local: Directory, run: Run) -> None:
     """Nothing is sent, and nothing is left to send."""
     control.append(local, [record(1)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -227,6 +228,30 @@ def test_who_sends(
     assert f"{said.format(pid=pid)}\n\n" in run("status").stdout
 
 
+@pytest.mark.parametrize(
+    ("waits", "said"),
+    [
+        (899, []),
+        (
+            900,
+            [
+                "CmdrData cannot be reached or does not answer as it should (HTTP 503) for 15 min. "
+                "Every event is kept"
+            ],
+        ),
+    ],
+)
+@pytest.mark.usefixtures("leader")
+def test_a_long_outage_needs_a_person(
+    waits: int, said: list[str], remote: Directory, run_json: Callable[..., tuple[int, Any]]
+) -> None:
+    """An outage is waited out; one that lasts is said."""
+    facts = {**PAUSED, "paused": False, "reason": "HTTP 503"}
+    fill(remote, [record(1)], now=NOW + 180 - waits, facts=facts)
+    code, found = run_json("status")
+    assert (int(bool(said)), said) == (code, found["destinations"][0]["attention"])
+
+
 def test_all_is_well(
     remote: Directory, leader: int, run_json: Callable[..., tuple[int, Any]]
 ) -> None:
@@ -309,7 +334,7 @@ def test_a_directory_of_another_user(
 ) -> None:
     """Who may not read it is told as whom to run the command."""
     monkeypatch.setattr(destination.os, "access", always(False))
-    owner = destination.pwd.getpwuid(os.geteuid()).pw_name
+    owner = pwd.getpwuid(os.geteuid()).pw_name
     done = run("status")
     assert (
         2,
