@@ -13,7 +13,7 @@ from cmdrdata_exporter.delivery import FOR_EVER, Event
 from cmdrdata_exporter.delivery.directory import LEDGER, Directory
 from cmdrdata_exporter.delivery.journal import scan
 from cmdrdata_exporter.delivery.ledger import IN_FLIGHT, PENDING, STATES, intact
-from cmdrdata_exporter.delivery.records import UnknownRecordError, decode
+from cmdrdata_exporter.delivery.records import is_event
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -145,9 +145,7 @@ class LedgerReader:
         for path in self._directory.journals():
             with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
                 file.seek(offsets.get(path.name, 0))
-                for record in scan(file.read(), final=False).records:
-                    with contextlib.suppress(UnknownRecordError):
-                        number += isinstance(decode(record), Event)
+                number += sum(map(is_event, scan(file.read(), final=False).records))
         return number
 
     def oldest_pending(self) -> float | None:

@@ -52,6 +52,15 @@ def key_of(event_id: str) -> bytes:
     return hashlib.sha256(event_id.encode("utf-8", "surrogatepass")).digest()[:16]
 
 
+_BEGINNING = b'{"id":'
+"""How the record of an event begins, and no other."""
+
+
+def is_event(record: bytes) -> bool:
+    """Say whether a record is that of an event, without reading it: where many are only counted."""
+    return record.startswith(_BEGINNING)
+
+
 def encode_event(event_id: str, header: Header, body: bytes) -> bytes:
     """Return the record of an event."""
     line: dict[str, Any] = {
