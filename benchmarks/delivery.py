@@ -1,7 +1,7 @@
 """
 Measure the delivery: how fast it is, what it costs the application, what it holds, how soon it begins.
 
-    tox -e benchmark-delivery                # all of it, some 10 minutes; draws docs/delivery.svg
+    tox -e benchmark-delivery                # all of it, some 10 minutes; draws docs/performance-delivery.svg
     tox -e benchmark-delivery -- --quick     # a look, less exact, without a backlog of a million
 
 Whatever depends on the machine is compared with something bare that is measured in turns with it: connections of
