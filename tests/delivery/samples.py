@@ -1,0 +1,72 @@
+"""What the tests of the delivery have in common: an event, a clock, a directory's counts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cmdrdata_exporter.delivery import Header
+from cmdrdata_exporter.delivery.directory import Directory
+from cmdrdata_exporter.delivery.http import Outcome, Verdict
+from cmdrdata_exporter.delivery.reading import LedgerReader
+from cmdrdata_exporter.delivery.records import encode_event
+
+DAY = "2026-11-21"
+NOW = 1_800_000_000.0
+
+DELIVERED = Outcome(Verdict.DELIVERED, "HTTP 200")
+DUPLICATE = Outcome(Verdict.DUPLICATE, "HTTP 409")
+REFUSED = Outcome(Verdict.REFUSED, "HTTP 400")
+UNAUTHORIZED = Outcome(Verdict.MISCONFIGURED, "HTTP 401")
+UNAVAILABLE = Outcome(Verdict.RETRY, "HTTP 503")
+BROKEN = Outcome(Verdict.RETRY, "HTTP 500", ambiguous=True)
+
+
+class Clock:
+    """A clock that stands until it is moved."""
+
+    def __init__(self, now: float = 1000.0) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        """Return the time."""
+        return self.now
+
+
+def event_id(number: int) -> str:
+    """Return the id of one of our own events."""
+    return f"{number:032x}"
+
+
+def header(customer: str | None = "acme", **changes: Any) -> Header:
+    """Return what is known of an event."""
+    known: dict[str, Any] = {
+        "model": "m",
+        "endpoint": "chat.completions",
+        "status": "reported",
+        "units": {"input_tokens": 1},
+        "day": DAY,
+    }
+    return Header(customer, **known | changes)
+
+
+def record(number: int, customer: str | None = "acme", **changes: Any) -> bytes:
+    """Return the record of an event."""
+    name = b"null" if customer is None else b'"%s"' % customer.encode()
+    body = b'{"customer_id":%s,"n":%d}' % (name, number)
+    return encode_event(event_id(number), header(customer, **changes), body)
+
+
+def held(number: int, **changes: Any) -> bytes:
+    """Return the record of an event that waits for its customer."""
+    return record(number, None, hold=True, **changes)
+
+
+STATES = ("delivered", "local", "pending", "in_flight", "held", "dead", "dropped")
+
+
+def counts(directory: Directory) -> dict[str, int]:
+    """Return what a directory counts and is not zero, having checked that every event is in one state."""
+    with LedgerReader(directory) as ledger:
+        found = ledger.counts()
+    assert found["recorded"] == sum(found[state] for state in STATES)
+    return {name: number for name, number in found.items() if number}
