@@ -727,10 +727,10 @@ def test_a_directory_that_is_removed(directory: Directory, journal: Journal) -> 
         path.unlink()
     directory.path.rmdir()
     assert not journal.is_in_place()
-    journal.write_anew(len(frame(b"one")))
+    journal.write_anew(len(frame(b"one")), [b"of the ledger"])
     assert journal.is_in_place()
-    assert written(directory) == [b"two"]
+    assert written(directory) == [b"of the ledger", b"two"]
     journal.seal()
     assert journal.is_in_place()
-    journal.write_anew(0)
-    assert written(directory) == [b"two"]
+    journal.write_anew(0, [])
+    assert written(directory) == [b"of the ledger", b"two"]

@@ -170,6 +170,28 @@ def test_an_offset_of_a_journal_that_was_not_read_yet(directory: Directory) -> N
     assert readings.offset(None) == 0
 
 
+def test_what_does_not_fit_is_there_at_once(directory: Directory) -> None:
+    """A limit in the middle of a record leaves more to be read now, not at the next look."""
+    journal = Journal(directory)
+    records = [b"%04d" % number for number in range(10)]
+    for record in records:
+        journal.append(record)
+    journal.seal()
+    readings = Readings(directory, {})
+    read: list[bytes] = []
+    turns: list[bool] = []
+    while not turns or turns[-1]:
+        # As far as into the middle of the fourth record.
+        found, more = readings.read(int(3.5 * len(frame(records[0]))))
+        for reading, scan in found:
+            read += scan.records
+            reading.committed(scan)
+        turns.append(more)
+    assert (read, turns) == (records, [True, True, True, False])
+    readings.remove_finished()
+    assert directory.journals() == []
+
+
 def test_a_journal_that_vanishes(directory: Directory) -> None:
     """A file that goes between two looks is no obstacle, and is forgotten."""
     path = left(directory, "1.journal", frame(b"one"))
