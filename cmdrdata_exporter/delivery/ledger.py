@@ -469,12 +469,12 @@ class Ledger:
         self._counts.clear()
 
 
-def connect(directory: Directory) -> sqlite3.Connection:
-    """Open the database of a directory for the process that holds its lock, and make its tables."""
+def connect(directory: Directory, name: str = LEDGER) -> sqlite3.Connection:
+    """Open a database of a directory for the process that holds its lock, and make its tables."""
     # SQLite gives the files beside it the mode of this one.
-    os.close(directory.open_or_create(LEDGER))
+    os.close(directory.open_or_create(name))
     db = sqlite3.connect(
-        directory.path / LEDGER, isolation_level=None, check_same_thread=False, timeout=5.0
+        directory.path / name, isolation_level=None, check_same_thread=False, timeout=5.0
     )
     try:
         _set_up(db)

@@ -1,10 +1,15 @@
-"""What is done with a damaged ledger: it is put aside, and what can be read of it moves into a new one."""
+"""
+What is done with a damaged ledger: what can be read of it moves into a new one, and the damaged one is put aside.
+
+The new one takes its place when it is complete, so that whatever fails before that leaves everything as it was.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +18,12 @@ from cmdrdata_exporter.delivery.ledger import DAMAGED, DEAD, STATES, connect, in
 
 LARGEST_CHECKED = 64 << 20
 """Bytes up to which a database is checked as a whole when it is opened: that takes a second, at most."""
+
+_NEW = f"{LEDGER}.new"
+_FILES = ("", "-wal", "-shm", "-journal")
+"""What the names of SQLite's files end in."""
+_PASSING = ("full", "unable to open", "locked", "readonly")
+"""What is no damage, but may pass, as SQLite says it."""
 
 _Row = tuple[Any, ...]
 
@@ -37,7 +48,7 @@ def is_sound(directory: Directory) -> bool:
 
 def salvage(directory: Directory, now: float) -> tuple[Path, int]:
     """
-    Put the ledger of a directory aside and start a new one with what can be read of it.
+    Start a new ledger with what can be read of the one of a directory, and put that aside.
 
     A row whose record was altered is set aside as dead; it is never sent.
 
@@ -45,16 +56,15 @@ def salvage(directory: Directory, now: float) -> tuple[Path, int]:
         the path of the damaged database, and how many events in it are neither in the new one nor accounted for.
 
     Raises:
-        sqlite3.Error: the new one cannot be written.
+        sqlite3.Error: the new one cannot be written, or the old one not be opened now.
         OSError: likewise.
     """
-    broken = directory.path / f"{LEDGER}.broken-{int(now)}"
-    for suffix in ("-wal", "-shm", ""):
-        with contextlib.suppress(FileNotFoundError):
-            (directory.path / f"{LEDGER}{suffix}").rename(f"{broken}{suffix}")
-    Path(f"{broken}-shm").unlink(missing_ok=True)
-    new = connect(directory)
-    old = sqlite3.connect(broken, isolation_level=None)
+    path, complete = directory.path / LEDGER, directory.path / _NEW
+    broken = directory.path / f"{LEDGER}.broken-{int(now)}-{os.urandom(2).hex()}"
+    # Of an attempt that failed.
+    _remove(complete)
+    new = connect(directory, _NEW)
+    old = sqlite3.connect(path, isolation_level=None)
     try:
         new.execute("BEGIN IMMEDIATE")
         # Of these the last column is a number that is reckoned with.
@@ -68,10 +78,33 @@ def salvage(directory: Directory, now: float) -> tuple[Path, int]:
             _insert(new, "events", _checked(row, now))
         lost = _balance(new)
         new.execute("COMMIT")
+        # Into the file itself, which is all that takes the place of the old one.
+        new.execute("PRAGMA journal_mode = DELETE").fetchone()
     finally:
         old.close()
         new.close()
+    with contextlib.suppress(FileNotFoundError):
+        Path(f"{path}-wal").rename(f"{broken}-wal")
+    Path(f"{path}-shm").unlink(missing_ok=True)
+    os.link(path, broken)
+    complete.replace(path)
+    directory.sync()
     return broken, lost
+
+
+def _remove(path: Path) -> None:
+    for suffix in _FILES:
+        Path(f"{path}{suffix}").unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _tolerance() -> Generator[None]:
+    """Let damage be; what may pass, as a full disk does, is raised."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        if any(phrase in str(error) for phrase in _PASSING):
+            raise
 
 
 _NUMBERS = {
@@ -95,7 +128,7 @@ def _readable(
         # The names are those of our own tables.
         ordered = ", ".join(f"{name}{direction}" for name in order.split(", "))
         query = f"SELECT {', '.join(columns)} FROM {table} ORDER BY {ordered}"  # noqa: S608
-        with contextlib.suppress(sqlite3.DatabaseError):
+        with _tolerance():
             for row in db.execute(query):
                 if row not in seen:
                     seen.add(row)
@@ -113,7 +146,7 @@ def _events(db: sqlite3.Connection) -> Iterator[_Row]:
             found.add(row[0])
     query = f"SELECT {', '.join(_EVENT)} FROM events NOT INDEXED WHERE seq = ?"  # noqa: S608 - our own names
     for seq in sorted(found):
-        with contextlib.suppress(sqlite3.DatabaseError):
+        with _tolerance():
             yield from db.execute(query, (seq,))
 
 

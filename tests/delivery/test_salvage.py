@@ -1,0 +1,268 @@
+"""A damaged ledger: what can be read of it goes on, what was altered is never sent, what is lost is counted."""
+
+from __future__ import annotations
+
+import os
+import random
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cmdrdata_exporter.delivery import salvage as module
+from cmdrdata_exporter.delivery.directory import Directory
+from cmdrdata_exporter.delivery.ledger import Ledger
+from cmdrdata_exporter.delivery.reading import LedgerReader
+from cmdrdata_exporter.delivery.salvage import is_sound, salvage
+from tests.delivery.samples import DELIVERED, NOW, REFUSED, counts, event_id, held, record
+
+
+def fill(directory: Directory, number: int) -> None:
+    """Make a ledger with events in each state, and close it."""
+    ledger = Ledger(directory)
+    with ledger.transaction():
+        ledger.take_in("1.journal", 99, [record(n, remember=5) for n in range(number)], [], NOW)
+        ledger.take_in("2.journal", 98, [held(number), b"nonsense"], [(3, b"?")], NOW)
+        ledger.forget_journals(["1.journal"])
+    with ledger.transaction():
+        one, two, _ = ledger.hand_out(3, NOW)
+        ledger.settle([(one, DELIVERED), (two, REFUSED)], NOW)
+    ledger.close()
+
+
+def change(directory: Directory, *statements: str) -> None:
+    """Change the database behind the ledger's back."""
+    db = sqlite3.connect(directory.path / "ledger.db", isolation_level=None)
+    for statement in statements:
+        db.execute(statement)
+    db.close()
+
+
+def test_what_is_sound(directory: Directory) -> None:
+    """No ledger, an empty file and a good ledger may be used; anything else that is small enough to look at may not."""
+    path = directory.path / "ledger.db"
+    assert is_sound(directory)
+    path.touch()
+    assert is_sound(directory)
+    fill(directory, 5)
+    assert is_sound(directory)
+    path.write_bytes(b"no database at all" * 100)
+    assert not is_sound(directory)
+
+
+def test_a_large_ledger_is_not_looked_at(
+    directory: Directory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A check of a large database would hold up the start; it is found to be damaged when it is used."""
+    (directory.path / "ledger.db").write_bytes(b"no database at all" * 100)
+    monkeypatch.setattr(module, "LARGEST_CHECKED", 1000)
+    assert is_sound(directory)
+
+
+def test_what_only_cannot_be_looked_at(directory: Directory) -> None:
+    """A database that cannot be opened now is not damaged."""
+    fill(directory, 5)
+    path = directory.path / "ledger.db"
+    path.rename(directory.path / "elsewhere")
+    path.mkdir()
+    (path / "x").touch()
+    with pytest.raises(sqlite3.OperationalError, match="unable to open"):
+        is_sound(directory)
+
+
+def test_salvaging_what_is_not_damaged(directory: Directory) -> None:
+    """Of a readable ledger nothing is lost: every row of every table is in the new one, and the old one is kept."""
+    fill(directory, 8)
+    db = sqlite3.connect(directory.path / "ledger.db")
+    tables = ("events", "totals", "counters", "journals", "tombstones", "damaged")
+    before = {name: db.execute(f"SELECT * FROM {name}").fetchall() for name in tables}
+    db.close()
+    path, lost = salvage(directory, NOW + 7.9)
+    assert path.name.startswith(f"ledger.db.broken-{int(NOW) + 7}-")
+    assert lost == 0
+    assert sorted(file.name for file in directory.path.iterdir()) == [
+        "destination.json",
+        "ledger.db",
+        path.name,
+    ]
+    db = sqlite3.connect(directory.path / "ledger.db")
+    after = {name: db.execute(f"SELECT * FROM {name}").fetchall() for name in tables}
+    db.close()
+    before["counters"].append(("lost", 0))
+    before["counters"].append(("salvaged", 1))
+    before["counters"].sort()
+    assert after == before
+    salvage(directory, NOW + 8)
+    assert counts(directory) == {
+        "recorded": 9,
+        "delivered": 1,
+        "dead": 1,
+        "in_flight": 1,
+        "pending": 5,
+        "held": 1,
+        "damaged": 2,
+        "salvaged": 2,
+    }
+
+
+def test_events_that_are_in_the_log_of_the_database_only(directory: Directory) -> None:
+    """What was committed and not yet moved into the database file itself is salvaged as well."""
+    ledger = Ledger(directory)
+    with ledger.transaction():
+        ledger.take_in("1.journal", 99, [record(1)], [], NOW)
+    assert (directory.path / "ledger.db-wal").stat().st_size > 0
+    content = {path.name: path.read_bytes() for path in directory.path.glob("ledger.db*")}
+    ledger.close()
+    # As after the death of the process.
+    for name, data in content.items():
+        (directory.path / name).write_bytes(data)
+    _, lost = salvage(directory, NOW)
+    assert lost == 0
+    assert counts(directory) == {"recorded": 1, "pending": 1, "salvaged": 1}
+
+
+def test_without_any_database(directory: Directory) -> None:
+    """A file that is no database at all is put aside, and a new ledger begins."""
+    (directory.path / "ledger.db").write_bytes(b"no database at all" * 100)
+    path, lost = salvage(directory, NOW)
+    assert path.read_bytes() == b"no database at all" * 100
+    assert lost == 0
+    assert counts(directory) == {"salvaged": 1}
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE events SET record = x'00' WHERE seq = 4",
+        "UPDATE events SET crc = 1 WHERE seq = 4",
+        "UPDATE events SET key = zeroblob(16) WHERE seq = 4",
+        "UPDATE events SET key = 'text' WHERE seq = 4",
+        "UPDATE events SET state = 9 WHERE seq = 4",
+        "UPDATE events SET state = 'x' WHERE seq = 4",
+        "UPDATE events SET due = 'x' WHERE seq = 4",
+        "UPDATE events SET recorded = x'ff' WHERE seq = 4",
+        "UPDATE events SET attempts = 'many' WHERE seq = 4",
+        "UPDATE events SET remember = 1.5 WHERE seq = 4",
+        "UPDATE events SET reason = x'ff' WHERE seq = 4",
+    ],
+)
+def test_a_row_that_was_altered(directory: Directory, statement: str) -> None:
+    """A row of which any part was altered is dead, and all others are what they were."""
+    fill(directory, 8)
+    before = counts(directory)
+    change(directory, statement)
+    _, lost = salvage(directory, NOW)
+    assert lost == 0
+    assert counts(directory) == before | {"pending": 4, "dead": 2, "salvaged": 1}
+    with LedgerReader(directory) as reader:
+        assert [kept.reason for kept in reader.kept("dead")] == ["HTTP 400", "damaged"]
+
+
+def test_numbers_that_are_none(directory: Directory) -> None:
+    """What is reckoned with and is no number stays behind; the others hold, and the sum is made to."""
+    fill(directory, 8)
+    change(
+        directory,
+        "UPDATE counters SET value = 'x' WHERE name = 'repeated' OR name = 'delivered'",
+        "UPDATE totals SET amount = x'00' WHERE unit = 'input_tokens'",
+        "UPDATE journals SET offset = 'x'",
+    )
+    _, lost = salvage(directory, NOW)
+    assert lost == 1
+    found = counts(directory)
+    assert (found["recorded"], found["lost"]) == (8, 1)
+    with LedgerReader(directory) as reader:
+        assert {total.unit for total in reader.totals([])} == {"events"}
+        assert reader.offsets() == {}
+
+
+def test_rows_that_are_lost(directory: Directory) -> None:
+    """What is in no row any more is counted as lost, once."""
+    fill(directory, 8)
+    change(directory, "DELETE FROM events WHERE seq IN (5, 6)")
+    assert salvage(directory, NOW)[1] == 2
+    assert salvage(directory, NOW + 1)[1] == 0
+    found = counts(directory)
+    assert (found["recorded"], found["pending"], found["lost"]) == (7, 3, 2)
+
+
+def garbage(path: Path, seed: int) -> None:
+    """Write 512 bytes of garbage over twenty places of a file, but not its first page."""
+    dice = random.Random(seed)
+    with path.open("r+b") as file:
+        size = os.fstat(file.fileno()).st_size
+        for _ in range(20):
+            file.seek(dice.randrange(4096, size - 512))
+            file.write(dice.randbytes(512))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_garbage(directory: Directory, seed: int) -> None:
+    """Of 5,000 events in a database with garbage in twenty places nearly all go on, and none is altered."""
+    records = {event_id(number): record(number, model="m" * 500) for number in range(5000)}
+    ledger = Ledger(directory)
+    with ledger.transaction():
+        ledger.take_in("1.journal", 99, records.values(), [], NOW)
+    ledger.close()
+    garbage(directory.path / "ledger.db", seed)
+    assert not is_sound(directory)
+    _, lost = salvage(directory, NOW)
+    assert is_sound(directory)
+    found = counts(directory)
+    assert found["recorded"] + lost == 5000 or lost == 0
+    assert found["pending"] >= 4900
+    ledger = Ledger(directory)
+    with ledger.transaction():
+        handed = ledger.hand_out(5000, NOW)
+    ledger.close()
+    assert len(handed) >= 4900
+    assert [event for event in handed if not records[event.id].endswith(b"\n" + event.body)] == []
+
+
+def open_files() -> int:
+    """Return how many files this process has open."""
+    return len(list(Path("/dev/fd").iterdir()))
+
+
+@pytest.mark.parametrize("where", ["_balance", "replace"])
+def test_a_new_ledger_that_cannot_be_written(
+    directory: Directory, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """Where the new one cannot be written, the old one stays where it is, for the next attempt; nothing stays open."""
+    fill(directory, 8)
+    before, files = counts(directory), open_files()
+
+    def full(*_: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module if where == "_balance" else Path, where, full)
+        with pytest.raises(sqlite3.OperationalError, match="full"):
+            salvage(directory, NOW)
+    assert open_files() == files
+    assert counts(directory) == before
+    _, lost = salvage(directory, NOW)
+    assert lost == 0
+    assert counts(directory) == before | {"salvaged": 1}
+
+
+def test_an_old_ledger_that_cannot_be_opened_now(directory: Directory) -> None:
+    """What only cannot be read for the moment is not given up as unreadable."""
+    fill(directory, 8)
+    before = counts(directory)
+    writer = sqlite3.connect(directory.path / "ledger.db", isolation_level=None)
+    writer.execute("PRAGMA locking_mode = EXCLUSIVE")
+    writer.execute("PRAGMA journal_mode = DELETE")
+    writer.execute("BEGIN EXCLUSIVE")
+    real: Any = sqlite3.connect
+
+    def impatient(path: Path, **options: Any) -> sqlite3.Connection:
+        return real(path, **options | {"timeout": 0})
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sqlite3, "connect", impatient)
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            salvage(directory, NOW)
+    writer.close()
+    assert counts(directory) == before
