@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -114,13 +115,20 @@ class Process:
             assert self._changed.wait_for(found, PATIENCE), self.notes
             return found()[0]
 
+    @property
+    def lives(self) -> bool:
+        """Whether it was not seen to end."""
+        return self._code is None
+
     def send(self, number: signal.Signals) -> None:
         """Send it a signal."""
         os.kill(self.pid, number)
 
     def kill(self) -> None:
-        """Kill it, if it lives, and wait for its end."""
+        """Kill it and its children, if they live, and wait for their end."""
         if self._code is None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)
             self.send(signal.SIGKILL)
             self.wait()
 

@@ -7,11 +7,19 @@ A process tells what it did through its pipe, one line at a time and unbuffered:
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import ctypes
+import gc
 import itertools
+import multiprocessing
 import os
 import signal
+import stat
+import sys
 import threading
 import time
+import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -21,6 +29,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, SpanKind, TraceFlags
 
 from cmdrdata_exporter import CmdrDataSpanExporter, event_from_span
+from cmdrdata_exporter import exporter as exporter_module
 
 pipe = -1
 """Where this process tells what it did."""
@@ -122,3 +131,197 @@ def produce(
     if end == "wait":
         note("waits")
         signal.pause()
+
+
+def descriptors() -> int:
+    """Return how many descriptors this process has open, beside connections, which come and go."""
+    count = 0
+    for name in os.listdir("/dev/fd"):
+        with contextlib.suppress(OSError):
+            count += not stat.S_ISSOCK(os.fstat(int(name)).st_mode)
+    return count
+
+
+def in_children(count: int) -> None:
+    """Export nothing oneself, and one call in each of `count` children, which end at once."""
+    exporter = CmdrDataSpanExporter()
+    join(*[in_child(lambda: export(exporter)) for _ in range(count)])
+
+
+def task_by_task(count: int) -> None:
+    """Be a task queue that gives each task a process of its own, forked by one that meters too."""
+    exporter = CmdrDataSpanExporter()
+    for _ in range(count):
+        join(in_child(lambda: export(exporter)))
+        export(exporter)
+
+
+def in_multiprocessing(count: int) -> None:
+    """Export one call in each of `count` children of multiprocessing."""
+    exporter = CmdrDataSpanExporter()
+    children = [
+        multiprocessing.get_context("fork").Process(target=export, args=(exporter,))
+        for _ in range(count)
+    ]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join()
+        assert child.exitcode == 0
+
+
+def in_grandchildren(depth: int) -> None:
+    """Export one call in this process, one in a child, one in a child of that, and so on."""
+    exporter = CmdrDataSpanExporter()
+
+    def descend(left: int) -> None:
+        export(exporter)
+        if left:
+            join(in_child(lambda: descend(left - 1)))
+            export(exporter)
+
+    descend(depth)
+
+
+def forked_in_c(count: int) -> None:
+    """
+    Fork as a server in C does that loads the application first, and never tells Python; each child exports one call.
+
+    In this process runs no thread, as in the master of uWSGI.
+    """
+    sys.modules["uwsgi"] = types.ModuleType("uwsgi")
+    exporter = CmdrDataSpanExporter()
+    for _ in range(count):
+        pid = ctypes.PyDLL(None).fork()
+        if pid == 0:
+            export(exporter)
+            os._exit(0)
+        join(pid)
+
+
+def forked_in_c_with_threads(count: int) -> None:
+    """Fork as a server in C does, while the drainer is at work, and tell Python in the child only."""
+    exporter = CmdrDataSpanExporter()
+    for _ in range(count):
+        export(exporter)
+        pid = ctypes.PyDLL(None).fork()
+        if pid == 0:
+            # Without this a process that had threads cannot run Python any more.
+            ctypes.pythonapi.PyOS_AfterFork_Child()
+            export(exporter)
+            os._exit(0)
+        join(pid)
+
+
+def preload(workers: int, count: int) -> None:
+    """Be a web server that loads the application before it forks its workers, and meters before that already."""
+    exporter = CmdrDataSpanExporter()
+    export(exporter)
+
+    def serve() -> None:
+        for _ in range(count):
+            export(exporter)
+        exporter.shutdown()
+
+    join(*[in_child(serve) for _ in range(workers)])
+
+
+def fork_under_load(forks: int) -> None:
+    """Fork again and again while two threads export and the drainer is at work; each child exports one call."""
+    exporter = CmdrDataSpanExporter()
+    over = threading.Event()
+
+    def load() -> None:
+        while not over.is_set():
+            export(exporter)
+            time.sleep(0.002)
+
+    threads = [threading.Thread(target=load) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    longest = 0.0
+    before = 0
+    for number in range(forks):
+        if number == 10:
+            before = descriptors()
+        began = time.monotonic()
+        child = in_child(lambda: export(exporter))
+        forked = time.monotonic()
+        join(child)
+        longest = max(longest, time.monotonic() - began)
+        note("fork", f"{forked - began:.6f}")
+    after = descriptors()
+    over.set()
+    for thread in threads:
+        thread.join()
+    note("longest", longest)
+    note("descriptors", after - before)
+
+
+def in_daemon_thread(count: int) -> None:
+    """End while daemon threads are still exporting."""
+    exporter = CmdrDataSpanExporter()
+    under_way = threading.Event()
+
+    def call() -> None:
+        for number in itertools.count():
+            export(exporter)
+            time.sleep(0.002)
+            if number == count:
+                under_way.set()
+
+    for _ in range(2):
+        threading.Thread(target=call, daemon=True).start()
+    under_way.wait()
+
+
+def in_finalizers(count: int) -> None:
+    """Export from `__del__`, of objects that die one by one, in cycles, and with the interpreter."""
+    exporter = CmdrDataSpanExporter()
+
+    class Call:
+        def __del__(self) -> None:
+            export(exporter)
+
+    for _ in range(count):
+        cycle = Call()
+        vars(cycle)["itself"] = cycle
+        Call()
+        export(exporter)
+    gc.collect()
+    # Dies when the modules are torn down.
+    vars(sys.modules[__name__])["last"] = Call()
+
+
+def in_signal_handler(count: int) -> None:
+    """Export from a signal handler, which interrupts exports."""
+    exporter = CmdrDataSpanExporter()
+    handled = itertools.count(1)
+    over = threading.Event()
+
+    def handle(*_: object) -> None:
+        export(exporter)
+        if next(handled) == count:
+            over.set()
+        else:
+            signal.setitimer(signal.ITIMER_REAL, 0.001)
+
+    signal.signal(signal.SIGALRM, handle)
+    signal.setitimer(signal.ITIMER_REAL, 0.001)
+    while not over.is_set():
+        export(exporter)
+
+
+def late(count: int) -> None:
+    """Export when the exporter's own end is over: in functions that were registered before it was there."""
+
+    def end() -> None:
+        for _ in range(count):
+            export(exporter)
+
+    atexit.unregister(exporter_module._close_deliveries)
+    atexit.register(end)
+    # What was registered last is called first.
+    atexit.register(exporter_module._close_deliveries)
+    exporter = CmdrDataSpanExporter()
+    export(exporter)

@@ -19,9 +19,9 @@ CRASHES = 100
 
 WRITING = [
     "before:directory.Directory.prepare:1",
-    "before:directory.Directory.describe:1",
+    "before:directory.Directory._describe:1",
     "after:directory.Directory.create:1",
-    "after:directory.Directory.describe:1",
+    "after:directory.Directory._describe:1",
     "before:journal.Journal._begin:1",
     "after:directory.Directory.create:2",
     "after:journal.Journal._begin:1",
@@ -60,7 +60,6 @@ DRAINING = [
     "after:ledger.Ledger.note:1",
     "before:ledger.Ledger.vacuum:1",
     "before:drainer.Drainer._end:1",
-    "before:readings.Reading.close:1",
     "before:ledger.Ledger.forget_journals:1",
     "after:ledger.Ledger.forget_journals:1",
     "before:drainer.Drainer._lead_no_more:1",

@@ -44,11 +44,14 @@ def main() -> None:
 
 
 def run(job: dict[str, Any], pipe: int) -> None:
-    """Be the process that was asked for."""
+    """Be the process that was asked for, in a group with its children."""
+    os.setpgid(0, 0)
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)
     stderr = os.open(job["stderr"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    # Nothing of a process that hangs may keep the tests' own output open.
+    os.dup2(stderr, 1)
     os.dup2(stderr, 2)
     os.close(stderr)
     for name in list(os.environ):
