@@ -123,7 +123,8 @@ class Calls:
 
     def forked(self) -> None:
         """Start anew in a forked child, where the lock may be held by a thread that is not there."""
-        self._lock = threading.Lock()
+        # A finalizer or a signal handler may end a call in the middle of another's.
+        self._lock = threading.RLock()
         self._covered: OrderedDict[_Key, _Call | None] = OrderedDict()
         """Spans whose call is billed, with what they told where they are calls themselves."""
         self._responses: OrderedDict[tuple[int, str], _Call] = OrderedDict()
@@ -202,7 +203,9 @@ class Calls:
         if not _instruments_own_sdk(call.scope, call.provider):
             return False
         nearest: _Call | None = None
-        for other in reversed(self._billed):
+        # By position, since a finalizer may add a call meanwhile.
+        for position in range(1, len(self._billed) + 1):
+            other = self._billed[-position]
             if other.end < call.start:
                 break
             if (

@@ -65,7 +65,7 @@ class Jobs:
     ) -> None:
         self._capacity = capacity
         self._clock = clock
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._jobs: OrderedDict[Key, Job] = OrderedDict()
 
     def start(self, key: Key, started: Attributes, *, tracked: bool = True) -> None:
@@ -101,7 +101,7 @@ class Jobs:
 
     def forked(self) -> None:
         """Go on in a forked child with what its parent knew; another thread may have held the lock."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
 
 def _report(forgotten: list[Job]) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.trace import SpanContext
 
 from cmdrdata_exporter import CmdrDataSpanExporter
 from cmdrdata_exporter.identity import Calls, Seam, seam
@@ -300,3 +301,18 @@ def test_what_is_remembered_is_bounded() -> None:
     } == {"covered": 2, "responses": 4, "billed": 2}
     assert calls.is_billed(span({}, scope="x", context=(8, 1)), "openai", "chatcmpl-0") is False
     assert calls.is_billed(span({}, scope="x", context=(9, 1)), "openai", "chatcmpl-5") is True
+
+
+def test_a_call_that_ends_in_the_middle_of_another_one(events: RecordedEvents) -> None:
+    """A finalizer or signal handler may export while its own thread does: neither waits, and both are billed."""
+    exporter = CmdrDataSpanExporter(delivery=events)
+    outer = span(chat(), scope="openai", context=(1, 1))
+    other = iter([span(chat(), scope="openai", context=(2, 2))])
+
+    def interrupted() -> SpanContext:
+        exporter.export(list(other))
+        return SpanContext(1, 1, is_remote=False)
+
+    vars(outer)["get_span_context"] = interrupted
+    exporter.export([outer])
+    assert 2 == len(events.wire)

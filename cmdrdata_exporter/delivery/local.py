@@ -21,7 +21,7 @@ class LocalDelivery:
 
     def forked(self) -> None:
         """Start anew in a forked child, which is a destination of its own."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._recorded = 0
         self.events: deque[Event] = deque(maxlen=CAPACITY)
 
