@@ -198,12 +198,15 @@ class Journal:
         """End the file; the next record begins another one. Records that wait for a stalled disk are refused."""
         if self._is_mine():
             return  # What this has interrupted goes on, and this is called again at the exit.
-        if self._lock.acquire(timeout=timeout):
+        while self._lock.acquire(timeout=timeout):
             try:
                 self._drain_waiting()
                 self._seal()
             finally:
                 self._lock.release()
+            if not self._waiting:
+                return
+            # Left here by another thread meanwhile, and no disk is stalled.
         while data := self._next_waiting():
             self._refused(data[_HEAD.size :], JournalFullError("the disk is stalled"))
 
