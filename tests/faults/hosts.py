@@ -38,7 +38,7 @@ class Zygote:
         self._asking = threading.Lock()
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, Path(__file__).with_name("zygote.py")], stdin=theirs
+                [sys.executable, Path(__file__).with_name("zygote.py")], stdin=theirs.fileno()
             )
 
     def __enter__(self) -> Self:
@@ -237,7 +237,7 @@ class Host:
         for directory in self.directories:
             with LedgerReader(directory) as ledger:
                 for state in ("held", "dead", "local"):
-                    found.update(event.event.id for event in ledger.kept(state))
+                    found.update(kept.event.id for kept in ledger.kept(state) if kept.event)
         return found
 
     def settle(self) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tests.faults.hosts import Host
@@ -26,7 +28,7 @@ def recorded(host: Host) -> tuple[int, int, int]:
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )
-def test_forks(host: Host, program: str, options: dict[str, int], events: int) -> None:
+def test_forks(host: Host, program: str, options: dict[str, Any], events: int) -> None:
     """What a forked child has exported is billed once, even if the child ends right after."""
     assert 0 == host.start(program, **options).wait()
     assert "" == host.log
@@ -50,4 +52,3 @@ def test_forks_under_load(host: Host, forks: int) -> None:
     assert 3 >= int(more)
     exported, billed, _ = recorded(host)
     assert exported == billed
-

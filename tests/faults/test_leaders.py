@@ -38,7 +38,9 @@ def test_leader_killed(host: Host, writers: int, kills: int) -> None:
     delivers(host, survivor)
     for _ in range(kills):
         died = leader(host)
-        survivor = next(process for process in host.processes if process.lives and process is not died)
+        survivor = next(
+            process for process in host.processes if process.lives and process is not died
+        )
         began = time.monotonic()
         died.kill()
         delivers(host, survivor)
@@ -75,7 +77,9 @@ def test_leader_stopped(host: Host, seconds: float) -> None:
     stopped.send(signal.SIGCONT)
     delivers(host, host.processes[-1])
     host.settle()
-    print(f"stopped for {seconds} s: {len(host.ids)} events, {host.oracle.duplicates} raw duplicates")
+    print(
+        f"stopped for {seconds} s: {len(host.ids)} events, {host.oracle.duplicates} raw duplicates"
+    )
 
 
 def test_shared_directory(host: Host) -> None:
