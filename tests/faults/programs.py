@@ -25,12 +25,15 @@ from pathlib import Path
 from typing import Any
 
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, SpanKind, TraceFlags
 
 from cmdrdata_exporter import CmdrDataSpanExporter, event_from_span
 from cmdrdata_exporter import exporter as exporter_module
+from cmdrdata_exporter.delivery import journal
+from cmdrdata_exporter.delivery.directory import Directory
 
 pipe = -1
 """Where this process tells what it did."""
@@ -67,11 +70,15 @@ def span() -> ReadableSpan:
 
 def export(exporter: CmdrDataSpanExporter) -> None:
     """Export the span of a call, and tell its event's id."""
-    exported = span()
+    note("id", exported_by(exporter, span()))
+
+
+def exported_by(exporter: CmdrDataSpanExporter, exported: ReadableSpan) -> str:
+    """Export a span, and return its event's id."""
     exporter.export([exported])
     event = event_from_span(exported)
     assert event is not None
-    note("id", event.id)
+    return event.id
 
 
 def numbers(count: int | None) -> Iterator[int]:
@@ -327,3 +334,64 @@ def late(count: int) -> None:
     atexit.register(exporter_module._close_deliveries)
     exporter = CmdrDataSpanExporter()
     export(exporter)
+
+
+def produce_noting_syncs(pause: float) -> None:
+    """Export until something ends this process, and tell when, and what of the journals is on the disk itself."""
+
+    def noting(descriptor: int) -> None:
+        found = os.fstat(descriptor)
+        sync(descriptor)
+        note("synced", found.st_ino, found.st_size)
+
+    def noting_names(directory: Directory) -> None:
+        there = [path.stat().st_ino for path in directory.journals()]
+        sync_names(directory)
+        note("named", *there)
+
+    sync, sync_names = journal._sync, Directory.sync
+    vars(journal)["_sync"] = noting
+    Directory.sync = noting_names
+    exporter = CmdrDataSpanExporter()
+    while True:
+        export(exporter)
+        note("exported", time.monotonic())
+        time.sleep(pause)
+
+
+def in_two_processors(count: int) -> None:
+    """Register the exporter twice, as a program does whose environment names it, too."""
+    provider = TracerProvider()
+    for _ in range(2):
+        provider.add_span_processor(SimpleSpanProcessor(CmdrDataSpanExporter()))
+    tracer = provider.get_tracer("somebody's instrumentation")
+    for _ in range(count):
+        call: Any = tracer.start_span("chat", attributes=CHAT)
+        call.end()
+        event = event_from_span(call)
+        assert event is not None
+        note("id", event.id)
+
+
+def export_at(trace_id: int, ended: int) -> None:
+    """Export the span of one certain call, which ended at a Unix time."""
+    exporter = CmdrDataSpanExporter()
+    exported = span()
+    vars(exported).update(
+        _context=SpanContext(trace_id, 1, is_remote=False),
+        _start_time=(ended - 1) * 1_000_000_000,
+        _end_time=ended * 1_000_000_000,
+    )
+    note("id", exported_by(exporter, exported))
+
+
+def in_two_accounts(keys: dict[str, str], count: int) -> None:
+    """Export to the accounts in turn, each of which has a key of its own."""
+    exporters = {
+        account: CmdrDataSpanExporter(api_key=key, account=account) for account, key in keys.items()
+    }
+    for _ in range(count):
+        for account, exporter in exporters.items():
+            event_id = exported_by(exporter, span())
+            note("id", event_id)
+            note("account", event_id, account)
