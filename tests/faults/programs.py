@@ -350,8 +350,10 @@ def produce_noting_syncs(pause: float) -> None:
         note("named", *there)
 
     sync, sync_names = journal._sync, Directory.sync
-    vars(journal)["_sync"] = noting
-    Directory.sync = noting_names
+    module: Any = journal
+    module._sync = noting
+    owner: Any = Directory
+    owner.sync = noting_names
     exporter = CmdrDataSpanExporter()
     while True:
         export(exporter)
