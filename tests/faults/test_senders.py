@@ -13,7 +13,7 @@ import pytest
 from cmdrdata_exporter.delivery.drainer import Drainer
 from cmdrdata_exporter.delivery.gate import Gate
 from cmdrdata_exporter.delivery.http import Outcome, Verdict
-from cmdrdata_exporter.delivery.ledger import Handed, Ledger
+from cmdrdata_exporter.delivery.ledger import Handed
 from cmdrdata_exporter.delivery.senders import Done, Senders
 from tests.faults.application import Application, until
 from tests.faults.oracle import ACCEPTED, SILENCE, Oracle
@@ -67,13 +67,13 @@ def test_what_fails_after_the_commit(
     failed = threading.Event()
     real = Drainer._tidy_up
 
-    def tidy(drainer: Drainer, ledger: Ledger) -> None:
+    def tidy_up(drainer: Drainer) -> None:
         if not failed.is_set():
             failed.set()
             raise sqlite3.OperationalError("database or disk is full")
-        real(drainer, ledger)
+        real(drainer)
 
-    monkeypatch.setattr(Drainer, "_tidy_up", tidy)
+    monkeypatch.setattr(Drainer, "_tidy_up", tidy_up)
     with Application(tmp_path / "spool", oracle.url) as application:
         application.call(10)
         application.settled(oracle)
