@@ -272,13 +272,14 @@ class Drainer:
     def _keep(self) -> None:
         """Look after the journal of this process."""
         now = time.monotonic()
+        # Before the journals are looked for: one that is not there is taken to be done with.
+        if not self._is_in_place():
+            self._move()
         if now >= self._next_sync:
             self._next_sync = now + TICK
             self._journal.sync()
         if now >= self._next_measure:
             self._next_measure = now + LEAD_INTERVAL
-            if not self._is_in_place():
-                self._move()
             self.full = self._trouble.measured(self._directory.size(), self._options.largest)
 
     def _is_in_place(self) -> bool:
@@ -293,11 +294,11 @@ class Drainer:
         with self.database:
             records: list[bytes] = []
             offset = 0
-            if self.leads:
+            if self.leads and self._ledger is not None:
+                # It is open still, wherever it is.
                 with contextlib.suppress(sqlite3.Error):
-                    records = [] if self._ledger is None else self._ledger.undelivered()
-                if self._readings is not None:
-                    offset = self._readings.offset(self._journal.name)
+                    records = self._ledger.undelivered()
+                    offset = self._ledger.offsets().get(self._journal.name or "", 0)
             self._lead_no_more()
         self._journal.write_anew(offset, records)
 

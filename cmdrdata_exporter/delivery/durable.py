@@ -98,7 +98,8 @@ class DurableDelivery:
             if sizes is None:
                 sizes = self._sizes()
                 self.drainer.wake()
-            with self.drainer.database:
+            # Whoever has the database may wait for a disk that has stalled.
+            if self.drainer.database.acquire(timeout=_left(deadline)):
                 try:
                     with LedgerReader(self.directory) as ledger:
                         if last is None and self._are_imported(ledger, sizes):
@@ -107,6 +108,8 @@ class DurableDelivery:
                             return True
                 except UnreadableError:
                     pass
+                finally:
+                    self.drainer.database.release()
             remaining = deadline - time.monotonic()
             gate = self.drainer.gate
             if remaining <= 0 or (
@@ -118,8 +121,7 @@ class DurableDelivery:
 
     def _sizes(self) -> dict[str, int] | None:
         """Return how large the journals of this process are; None while records wait for a disk that has stalled."""
-        self._journal.sync()
-        if self._journal.is_behind:
+        if not self._journal.catch_up():
             return None
         mine = f"-{os.getpid()}-"
         sizes: dict[str, int] = {}
@@ -227,3 +229,8 @@ class DurableDelivery:
             )
         except OSError:
             self._told -= number
+
+
+def _left(deadline: float) -> float:
+    """Return the seconds until then, as a lock takes them."""
+    return min(max(0.0, deadline - time.monotonic()), threading.TIMEOUT_MAX)

@@ -210,10 +210,11 @@ class Journal:
         while data := self._next_waiting():
             self._refused(data[_HEAD.size :], JournalFullError("the disk is stalled"))
 
-    @property
-    def is_behind(self) -> bool:
-        """Whether records wait in memory for a disk that has stalled."""
-        return bool(self._waiting)
+    def catch_up(self) -> bool:
+        """Write what waits in memory for a disk that had stalled; say whether nothing waits any more."""
+        if self._waiting and not self._is_mine() and self._lock.acquire(timeout=PATIENCE):
+            self._finish()
+        return not self._waiting
 
     def is_in_place(self) -> bool:
         """Say whether the file is where others will find it: someone may have removed or replaced the directory."""

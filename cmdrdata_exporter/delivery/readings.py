@@ -134,11 +134,6 @@ class Readings:
                 more = more or reading.cut
         return found, more
 
-    def offset(self, name: str | None) -> int:
-        """Return how far a journal was read."""
-        reading = self._readings.get(name or "")
-        return self._offsets.get(name or "", 0) if reading is None else reading.offset
-
     def remove_finished(self) -> list[str]:
         """Remove the files of which everything is in the ledger, and return the names that may be forgotten."""
         for name, reading in self._readings.items():
