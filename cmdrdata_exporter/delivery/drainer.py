@@ -277,7 +277,11 @@ class Drainer:
             self._move()
         if now >= self._next_sync:
             self._next_sync = now + TICK
-            self._journal.sync()
+            try:
+                self._journal.sync()
+            except OSError as error:
+                # What was recorded can be delivered all the same.
+                faults.report("sync", "a crash of the host may lose usage events: %s", error)
         if now >= self._next_measure:
             self._next_measure = now + LEAD_INTERVAL
             self.full = self._trouble.measured(self._directory.size(), self._options.largest)
