@@ -92,6 +92,14 @@ class _Response(http.client.HTTPResponse):
 
     def begin(self) -> None:
         super().begin()
+        # Of answers before the answer, http.client passes over 100 alone; what follows another one would be taken for
+        # the answer to the next request. https://www.rfc-editor.org/rfc/rfc9110#section-15.2
+        while 100 <= self.status < 200 and self.status != http.client.SWITCHING_PROTOCOLS:
+            unread: Any = None
+            self.headers = self.msg = unread
+            super().begin()
+        if self.status == http.client.SWITCHING_PROTOCOLS:
+            self.will_close = True
         self._reader.deadline = min(self._reader.deadline, time.monotonic() + LONGEST_BODY)
 
 

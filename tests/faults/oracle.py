@@ -52,6 +52,8 @@ class Reply:
     """Whether it keeps the event. None: as the status says."""
     delay: float = 0.0
     """Seconds from the request to the reply."""
+    before: bytes = b""
+    """This is sent at once."""
     raw: bytes | None = None
     """Exactly this is sent, whatever status, headers and body are."""
     then: Then = Then.KEEP
@@ -285,6 +287,7 @@ class Oracle:
             if self._remember:
                 self.requests.append(Received(request.at, key, headers))
             self.changed.notify_all()
+        connection.sendall(reply.before)
         if reply.delay:
             # Cut short where the backend goes down meanwhile.
             self._closing.wait(reply.delay)
