@@ -14,7 +14,7 @@ from cmdrdata_exporter.delivery import Header
 from cmdrdata_exporter.delivery.directory import Directory
 from cmdrdata_exporter.delivery.durable import DurableDelivery
 from cmdrdata_exporter.delivery.journal import Journal
-from cmdrdata_exporter.delivery.reading import Kept, LedgerReader
+from cmdrdata_exporter.delivery.reading import LedgerReader
 from cmdrdata_exporter.delivery.records import Command, encode_command, key_of
 from cmdrdata_exporter.settings import Settings
 from cmdrdata_exporter.telemetry import Telemetry
@@ -66,10 +66,14 @@ class Application:
     def call(self, number: int = 1) -> list[str]:
         """Meter so many calls; return the ids of their events."""
         ids = [os.urandom(16).hex() for _ in range(number)]
+        self.record(*ids)
+        return ids
+
+    def record(self, *ids: str) -> None:
+        """Record events."""
         for event_id in ids:
             self.delivery.record(event_id, ACME, body_of(event_id))
             self.ids.append(event_id)
-        return ids
 
     def command(self, action: str, *ids: str) -> None:
         """Ask for something to be done with events, as the command line does."""
@@ -82,10 +86,10 @@ class Application:
         """Return how many events are in each state."""
         return balanced(self.directory)
 
-    def kept(self, state: str) -> list[Kept]:
-        """Return the events in a state."""
-        with self.delivery.drainer.database, LedgerReader(self.directory) as ledger:
-            return list(ledger.kept(state))
+    def kept(self, state: str) -> dict[str, str | None]:
+        """Return the events in a state, each with the reason for it."""
+        with LedgerReader(self.directory) as ledger:
+            return {each.event.id: each.reason for each in ledger.kept(state) if each.event}
 
     def wait_for(self, timeout: float = PATIENCE, **numbers: int) -> None:
         """Wait until so many events are in some states."""
