@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+from pathlib import Path
 from typing import Any
 
 from cmdrdata_exporter.delivery import Header
@@ -70,3 +73,14 @@ def counts(directory: Directory) -> dict[str, int]:
         found = ledger.counts()
     assert found["recorded"] == sum(found[state] for state in STATES)
     return {name: number for name, number in found.items() if number}
+
+
+def open_files(directory: Directory) -> int:
+    """Return how many files of a directory this process has open."""
+    there = {(found.st_dev, found.st_ino) for found in map(Path.stat, directory.path.iterdir())}
+    opened: list[tuple[int, int]] = []
+    for path in Path("/dev/fd").iterdir():
+        with contextlib.suppress(OSError):
+            found = os.fstat(int(path.name))
+            opened.append((found.st_dev, found.st_ino))
+    return sum(file in there for file in opened)

@@ -19,6 +19,7 @@ from cmdrdata_exporter.delivery.directory import (
     lock,
     name_of,
 )
+from tests.delivery.samples import open_files
 
 
 @pytest.mark.parametrize(
@@ -266,22 +267,17 @@ def test_leading_on_a_full_disk(directory: Directory, monkeypatch: pytest.Monkey
     os.close(descriptor)
 
 
-def open_files() -> int:
-    """Return how many files this process has open."""
-    return len(list(Path("/dev/fd").iterdir()))
-
-
 def test_a_file_system_without_locks(directory: Directory, monkeypatch: pytest.MonkeyPatch) -> None:
     """An error of locking is told, and leaves nothing open."""
 
     def none(descriptor: int) -> bool:
         raise OSError(errno.ENOLCK, "No locks available")
 
-    before = open_files()
+    before = open_files(directory)
     monkeypatch.setattr(module, "lock", none)
     with pytest.raises(OSError, match="No locks"):
         directory.try_to_lead()
-    assert open_files() == before
+    assert open_files(directory) == before
 
 
 def test_files(directory: Directory) -> None:

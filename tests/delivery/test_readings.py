@@ -166,8 +166,10 @@ def test_an_offset_of_a_journal_that_was_not_read_yet(directory: Directory) -> N
     for reading, new in found:
         reading.committed(new)
     assert read_all(readings) == [b"two", b"two"]
-    assert readings.offset("2.journal") == 30
-    assert readings.offset(None) == 0
+    assert {name: reading.offset for name, reading in readings._readings.items()} == {
+        "1.journal": 30,
+        "2.journal": 30,
+    }
 
 
 def test_what_does_not_fit_is_there_at_once(directory: Directory) -> None:

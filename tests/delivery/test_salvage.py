@@ -15,7 +15,16 @@ from cmdrdata_exporter.delivery.directory import Directory
 from cmdrdata_exporter.delivery.ledger import Ledger
 from cmdrdata_exporter.delivery.reading import LedgerReader
 from cmdrdata_exporter.delivery.salvage import is_sound, salvage
-from tests.delivery.samples import DELIVERED, NOW, REFUSED, counts, event_id, held, record
+from tests.delivery.samples import (
+    DELIVERED,
+    NOW,
+    REFUSED,
+    counts,
+    event_id,
+    held,
+    open_files,
+    record,
+)
 
 
 def fill(directory: Directory, number: int) -> None:
@@ -220,18 +229,13 @@ def test_garbage(directory: Directory, seed: int) -> None:
     assert [event for event in handed if not records[event.id].endswith(b"\n" + event.body)] == []
 
 
-def open_files() -> int:
-    """Return how many files this process has open."""
-    return len(list(Path("/dev/fd").iterdir()))
-
-
 @pytest.mark.parametrize("where", ["_balance", "replace"])
 def test_a_new_ledger_that_cannot_be_written(
     directory: Directory, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     """Where the new one cannot be written, the old one stays where it is, for the next attempt; nothing stays open."""
     fill(directory, 8)
-    before, files = counts(directory), open_files()
+    before, files = counts(directory), open_files(directory)
 
     def full(*_: object) -> None:
         raise sqlite3.OperationalError("database or disk is full")
@@ -240,7 +244,7 @@ def test_a_new_ledger_that_cannot_be_written(
         patch.setattr(module if where == "_balance" else Path, where, full)
         with pytest.raises(sqlite3.OperationalError, match="full"):
             salvage(directory, NOW)
-    assert open_files() == files
+    assert open_files(directory) == files
     assert counts(directory) == before
     _, lost = salvage(directory, NOW)
     assert lost == 0
