@@ -51,13 +51,14 @@ def assign(
         raise click.UsageError(
             "choose the events by their ids, by --model and --since, or all of them with --all"
         )
-    waiting = [event for event in kept(destination, "held") if event.reason == UNATTRIBUTED]
+    waiting = (event for event in kept(destination, "held") if event.reason == UNATTRIBUTED)
     selected = (
         by_ids(waiting, event_ids, NOUN)
         if event_ids
-        else [event for event in waiting if all_ or _is_of(event, model, day_of(since))]
+        else (event for event in waiting if all_ or _is_of(event, model, day_of(since)))
     )
-    found = change(destination, "assign", [event.key for event in selected], customer)
+    keys = [event.key for event in selected]
+    found = change(destination, "assign", keys, customer)
     report(destination, found, "assigned", NOUN, as_json=as_json, more={"customer": customer})
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
 import click
@@ -108,14 +108,19 @@ def end(fine: bool, *, in_time: bool) -> None:
         click.get_current_context().exit(ATTENTION)
 
 
-def kept(destination: Destination, *states: str) -> list[Kept]:
-    """Return the events in some states, the oldest first."""
+def kept(destination: Destination, *states: str) -> Iterator[Kept]:
+    """
+    Yield the events in some states, the oldest first.
 
-    def read() -> list[Kept]:
+    Raises:
+        click.ClickException: that cannot be done now.
+    """
+    try:
         with LedgerReader(destination.directory) as ledger:
-            return [event for state in states for event in ledger.kept(state)]
-
-    return attempt(read)
+            for state in states:
+                yield from ledger.kept(state)
+    except UnreadableError as error:
+        raise click.ClickException(str(error)) from None
 
 
 def by_ids(events: Iterable[Kept], ids: Sequence[str], noun: str) -> list[Kept]:
@@ -125,17 +130,19 @@ def by_ids(events: Iterable[Kept], ids: Sequence[str], noun: str) -> list[Kept]:
     Raises:
         click.UsageError: an id names none, or several.
     """
-    there = list(events)
-    found: dict[bytes, Kept] = {}
-    for wanted in ids:
-        matching = [event for event in there if id_of(event) == wanted] or [
-            event for event in there if id_of(event).startswith(wanted)
-        ]
-        if len(matching) != 1:
-            how_many = "more than one" if matching else "no"
+    matching: dict[str, list[Kept]] = {wanted: [] for wanted in ids}
+    for event in events:
+        for wanted, found in matching.items():
+            if id_of(event).startswith(wanted):
+                found.append(event)
+    chosen: dict[bytes, Kept] = {}
+    for wanted, found in matching.items():
+        exactly = [event for event in found if id_of(event) == wanted] or found
+        if len(exactly) != 1:
+            how_many = "more than one" if exactly else "no"
             raise click.UsageError(f"{how_many} {noun} has an id that begins with {wanted!r}")
-        found[matching[0].key] = matching[0]
-    return list(found.values())
+        chosen[exactly[0].key] = exactly[0]
+    return list(chosen.values())
 
 
 def id_of(event: Kept) -> str:

@@ -43,7 +43,8 @@ def drop(
         )
     dead = kept(destination, "dead")
     selected = dead if all_ else by_ids(dead, event_ids, NOUN)
-    found = change(destination, "drop", [event.key for event in selected])
+    keys = [event.key for event in selected]
+    found = change(destination, "drop", keys)
     report(destination, found, "dropped", NOUN, as_json=as_json)
 
 

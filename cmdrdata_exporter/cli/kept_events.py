@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import click
 from rich.console import Console
@@ -87,16 +87,16 @@ def _body(kept: Kept) -> Json | None:
     return None if kept.event is None else json.loads(kept.event.body)
 
 
-def _show(console: Console, events: Sequence[Kept], limit: int, noun: str) -> None:
-    if not events:
-        console.print(Text(f"There is no {noun}."))
-        return
+def _show(console: Console, events: Iterable[Kept], limit: int, noun: str) -> None:
     shown = table()
     shown.add_column("ID", no_wrap=True)
     shown.add_column("Since (UTC)", no_wrap=True)
     for name in ("Reason", "Customer", "Model"):
         shown.add_column(name, overflow="fold")
-    for event in events[:limit]:
+    count = 0
+    for count, event in enumerate(events, 1):
+        if count > limit:
+            continue
         header = None if event.event is None else event.event.header
         shown.add_row(
             cell(id_of(event)[:SHORT]),
@@ -105,8 +105,11 @@ def _show(console: Console, events: Sequence[Kept], limit: int, noun: str) -> No
             customer(header.customer) if header else Text("cannot be read"),
             cell(header.model if header else None),
         )
+    if not count:
+        console.print(Text(f"There is no {noun}."))
+        return
     console.print(shown)
-    if len(events) > limit:
+    if count > limit:
         console.print()
-        rest = plural(len(events) - limit, noun)
+        rest = plural(count - limit, noun)
         console.print(Text(f"And {rest} more: --limit shows more, --json all."))

@@ -101,13 +101,16 @@ def replay(
 def _selected(
     destination: Destination, event_ids: tuple[str, ...], reason: str | None, *, ambiguous: bool
 ) -> list[bytes]:
-    held = [event for event in kept(destination, "held") if event.reason == AMBIGUOUS]
     if ambiguous:
-        return [event.key for event in held]
-    dead = kept(destination, "dead")
+        return [event.key for event in kept(destination, "held") if event.reason == AMBIGUOUS]
     if event_ids:
-        return [event.key for event in by_ids([*dead, *held], event_ids, "dead or ambiguous event")]
-    return [event.key for event in dead if reason in (None, event.reason)]
+        stuck = (
+            event
+            for event in kept(destination, "dead", "held")
+            if event.state == "dead" or event.reason == AMBIGUOUS
+        )
+        return [event.key for event in by_ids(stuck, event_ids, "dead or ambiguous event")]
+    return [event.key for event in kept(destination, "dead") if reason in (None, event.reason)]
 
 
 def _replay_local(spool: Path | None, days: tuple[str, str], as_json: bool) -> None:
@@ -127,12 +130,9 @@ def _replay_local(spool: Path | None, days: tuple[str, str], as_json: bool) -> N
         raise Refusal(str(error)) from None
     keys = {key_of(event.id) for event in _local_events(source.directory, days)}
     known = _known(target, keys)
-    new = (
-        event for event in _local_events(source.directory, days) if key_of(event.id) in keys - known
-    )
-    in_time = attempt(
-        lambda: not keys - known or control.take_in(target, map(_record, new), TIMEOUT)
-    )
+    missing = keys - known
+    new = (event for event in _local_events(source.directory, days) if key_of(event.id) in missing)
+    in_time = attempt(lambda: not missing or control.take_in(target, map(_record, new), TIMEOUT))
     recorded = len(_known(target, keys) - known)
     if as_json:
         print_json(
