@@ -83,7 +83,8 @@ def spool_path(spool: Path | None) -> Path:
     try:
         path = (spool or spool_directory()).expanduser().absolute()
     except RuntimeError as error:
-        raise Refusal(f"{error}: set CMDRDATA_SPOOL_DIR or --spool-dir") from None
+        reason = str(error).rstrip(".")
+        raise Refusal(f"{reason}; set CMDRDATA_SPOOL_DIR or --spool-dir") from None
     if path.exists() and not os.access(path, os.R_OK | os.X_OK):
         raise Refusal(f"{path} cannot be read by this user; {_as_its_owner(path)}")
     return path

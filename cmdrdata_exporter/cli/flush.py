@@ -53,6 +53,7 @@ def _wait(delivery: DurableDelivery, deadline: float) -> str | None:
     gate = delivery.drainer.gate
     while True:
         why = gate.reason
+        remaining = deadline - time.monotonic()
         try:
             with LedgerReader(delivery.directory) as ledger:
                 counts = ledger.counts()
@@ -62,11 +63,10 @@ def _wait(delivery: DurableDelivery, deadline: float) -> str | None:
             leader = delivery.directory.leader()
             if not delivery.drainer.leads and leader and leader == facts.get("pid"):
                 why = facts["reason"]
-                if facts["paused"]:
+                if facts["paused"] and facts["next_attempt"] >= time.time() + remaining:
                     return f"process {leader} leads and is paused: {why}"
         except UnreadableError as error:
             why = str(error)
-        remaining = deadline - time.monotonic()
         hopeless = delivery.drainer.leads and (gate.paused or gate.delay() >= remaining)
         if remaining <= 0 or hopeless:
             return why or "there was not enough time"

@@ -21,7 +21,7 @@ from cmdrdata_exporter.delivery import control
 from cmdrdata_exporter.delivery.directory import Directory
 from cmdrdata_exporter.delivery.reading import LedgerReader
 from tests.cli.conftest import Run
-from tests.ledgers import ENDPOINT, KEY, REFUSED, event_id, fill, record
+from tests.ledgers import ENDPOINT, KEY, NOW, REFUSED, event_id, fill, record
 
 PROGRAM = Path(sys.executable).with_name("cmdrdata")
 
@@ -139,12 +139,24 @@ def test_flush_waits_for_who_leads(directory: Directory, leader: int, run: Run) 
 
 
 def test_flush_says_that_who_leads_is_paused(directory: Directory, leader: int, run: Run) -> None:
-    """A pause of the process that leads is not waited for."""
-    fill(directory, [record(1)], facts={"pid": leader, "paused": True, "reason": "HTTP 403"})
+    """A pause that lasts longer than there is time is not waited for."""
+    facts = {"pid": leader, "paused": True, "reason": "HTTP 403", "next_attempt": 4e9}
+    fill(directory, [record(1)], facts=facts)
     done = run("flush", "--timeout", "60")
     assert (1, f"What keeps them: process {leader} leads and is paused: HTTP 403. ") == (
         done.returncode,
         done.stdout.partition("\n")[2].partition("Every")[0],
+    )
+
+
+def test_flush_waits_for_the_end_of_a_pause(directory: Directory, leader: int, run: Run) -> None:
+    """Where the process that leads will ask again in time, that is waited for."""
+    facts = {"pid": leader, "paused": True, "reason": "HTTP 403", "next_attempt": NOW}
+    fill(directory, [record(1)], facts=facts)
+    done = run("flush", "--timeout", "0.2")
+    assert (1, "What keeps them: HTTP 403. Every event is kept.\n") == (
+        done.returncode,
+        done.stdout.partition("\n")[2],
     )
 
 

@@ -160,6 +160,22 @@ def test_a_reader_with_more_room(
     assert "\n Total" not in run("usage", "--by", "endpoint", "--since", "2026-11-21").stdout
 
 
+def test_a_reader_with_no_room(used: Directory, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However narrow the terminal, tokens in and out are shown."""
+    monkeypatch.setenv("COLUMNS", "20")
+    assert "Left out: total" in run("usage").stdout
+
+
+def test_no_home(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Status 2 where no directory can be named: some containers' users have no home."""
+    monkeypatch.setenv("CMDRDATA_SPOOL_DIR", "~nobody-at-all/spool")
+    done = run("usage")
+    assert (
+        2,
+        "Error: Could not determine home directory; set CMDRDATA_SPOOL_DIR or --spool-dir\n",
+    ) == (done.returncode, done.stderr)
+
+
 def test_nothing_was_used(remote: Directory, run: Run) -> None:
     """That is said in words."""
     assert f"No usage is known of {remote.path.name} for what was asked.\n" == run("usage").stdout
