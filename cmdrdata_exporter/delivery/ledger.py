@@ -192,13 +192,11 @@ class Ledger:
     def _add(self, event: Event, record: bytes, now: float) -> None:
         header = event.header
         key = key_of(event.id)
-        if self._is_known(key, now):
-            self._counts["repeated"] += 1
-            return
         state = HELD if header.hold else self._arrival
-        self._db.execute(
+        added = self._db.execute(
             "INSERT INTO events (key, state, due, recorded, attempts, remember, reason, crc, record)"
-            " VALUES (?, ?, ?, ?, 0, ?, ?, ?, ?)",
+            " SELECT ?, ?, ?, ?, 0, ?, ?, ?, ? WHERE NOT EXISTS"
+            " (SELECT 1 FROM tombstones WHERE key = ? AND (until = ? OR until >= ?)) ON CONFLICT DO NOTHING",
             (
                 key,
                 state,
@@ -208,17 +206,16 @@ class Ledger:
                 UNATTRIBUTED if header.hold else None,
                 zlib.crc32(record),
                 record,
+                key,
+                FOR_EVER,
+                now,
             ),
         )
+        if not added.rowcount:
+            self._counts["repeated"] += 1
+            return
         self._counts["recorded"] += 1
         self._total(event, 1)
-
-    def _is_known(self, key: bytes, now: float) -> bool:
-        rows = self._db.execute(
-            "SELECT -1 FROM events WHERE key = ? UNION ALL SELECT until FROM tombstones WHERE key = ?",
-            (key, key),
-        )
-        return any(until == FOR_EVER or until >= now for (until,) in rows)
 
     # Delivery
 
@@ -243,16 +240,20 @@ class Ledger:
         for seq, key, attempts, remember, crc, record in rows:
             event = intact(key, crc, record)
             if event is None:
-                self._move([seq], DEAD, now, DAMAGED)
+                self._db.execute(
+                    "UPDATE events SET state = ?, due = ?, reason = ? WHERE seq = ?",
+                    (DEAD, now, DAMAGED, seq),
+                )
                 self._counts["damaged"] += 1
             else:
                 # Damage knows no types.
                 tried = attempts if isinstance(attempts, int) else 0
                 known = remember if is_span(remember) else FOR_EVER
                 handed.append(Handed(seq, key, event.id, event.body, tried, known))
-        self._db.executemany(
-            "UPDATE events SET state = ?, due = ? WHERE seq = ?",
-            [(IN_FLIGHT, now, event.seq) for event in handed],
+        marks = ", ".join("?" * len(handed))
+        self._db.execute(
+            f"UPDATE events SET state = ?, due = ? WHERE seq IN ({marks})",  # noqa: S608 - question marks
+            (IN_FLIGHT, now, *(event.seq for event in handed)),
         )
         return handed
 
@@ -262,39 +263,40 @@ class Ledger:
 
         The row may be another one by now, or none: someone may have removed the directory while it was sent.
         """
-        for handed, outcome in outcomes:
-            event = self._found(handed)
-            if event is None:
-                continue
+        for event, outcome in outcomes:
             if outcome is None:
-                self._move([event.seq], PENDING, now, None)
+                self._land(event, PENDING, now, None)
                 continue
-            self._counts["ambiguous"] += outcome.ambiguous
             if outcome.verdict in (Verdict.DELIVERED, Verdict.DUPLICATE):
-                self._db.execute("DELETE FROM events WHERE seq = ?", (event.seq,))
-                self._counts["delivered"] += 1
-                self._remember(event.key, event.remember, now)
+                found = self._db.execute(
+                    "DELETE FROM events WHERE key = ? AND state IN (?, ?)",
+                    (event.key, PENDING, IN_FLIGHT),
+                ).rowcount
+                self._counts["delivered"] += found
+                if found:
+                    self._remember(event.key, event.remember, now)
             elif outcome.verdict is Verdict.REFUSED:
-                self._move([event.seq], DEAD, now, outcome.reason)
+                found = self._land(event, DEAD, now, outcome.reason)
             elif outcome.ambiguous and self._hold_ambiguous:
-                self._move([event.seq], HELD, now, AMBIGUOUS)
+                found = self._land(event, HELD, now, AMBIGUOUS)
             else:
                 delay = 0.0
                 if outcome.verdict is Verdict.RETRY:
                     # Full jitter: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
                     longest = min(FIRST_BACKOFF * 2 ** min(event.attempts, 16), LONGEST_BACKOFF)
                     delay = random.uniform(0, longest)  # noqa: S311 - no secret
-                self._move([event.seq], PENDING, now + delay, outcome.reason)
-                self._db.execute(
-                    "UPDATE events SET attempts = attempts + 1 WHERE seq = ?", (event.seq,)
-                )
+                found = self._land(event, PENDING, now + delay, outcome.reason, attempts=1)
+            self._counts["ambiguous"] += found * outcome.ambiguous
 
-    def _found(self, event: Handed) -> Handed | None:
-        row = self._db.execute(
-            "SELECT seq FROM events WHERE key = ? AND state IN (?, ?)",
-            (event.key, PENDING, IN_FLIGHT),
-        ).fetchone()
-        return None if row is None else event._replace(seq=row[0])
+    def _land(
+        self, event: Handed, state: int, due: float, reason: str | None, *, attempts: int = 0
+    ) -> int:
+        """Move an event that was in flight, wherever it is by now, and return how many rows that were."""
+        return self._db.execute(
+            "UPDATE events SET state = ?, due = ?, reason = ?, attempts = attempts + ?"
+            " WHERE key = ? AND state IN (?, ?)",
+            (state, due, reason, attempts, event.key, PENDING, IN_FLIGHT),
+        ).rowcount
 
     def undelivered(self) -> list[bytes]:
         """Return the records of all events that are in no final state."""
@@ -437,12 +439,6 @@ class Ledger:
             self._total(read, 1)
 
     # What is shared
-
-    def _move(self, seqs: Sequence[int], state: int, due: float, reason: str | None) -> None:
-        self._db.executemany(
-            "UPDATE events SET state = ?, due = ?, reason = ? WHERE seq = ?",
-            [(state, due, reason, seq) for seq in seqs],
-        )
 
     def _total(self, event: Event, sign: int) -> None:
         header = event.header
