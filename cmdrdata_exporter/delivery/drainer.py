@@ -34,7 +34,7 @@ TICK = 0.2
 """Seconds between two looks at the journals, and between two syncs of our own: a crash of the host loses no more."""
 LEAD_INTERVAL = 1.0
 """Seconds between two attempts to lead."""
-LINGER = 0.004
+LINGER = 0.008
 """Seconds in which further outcomes are waited for, so that they share a commit."""
 RETRY_INTERVAL = 0.5
 """Seconds until a commit that failed is tried again."""
@@ -321,10 +321,8 @@ class Drainer:
         """Wait for an outcome or a wake-up; of outcomes, for a few more."""
         with contextlib.suppress(queue.Empty):
             self._receive(self._inbox.get(timeout=wait) if wait else self._inbox.get_nowait())
-            until = time.monotonic() + LINGER
-            # As long as the senders have enough to do.
-            while self.in_flight > SENDERS and (left := until - time.monotonic()) > 0:
-                self._receive(self._inbox.get(timeout=left))
+            if self.in_flight > SENDERS:  # The senders have enough to do.
+                time.sleep(LINGER)
         self._receive_all()
 
     def _receive_all(self) -> None:
