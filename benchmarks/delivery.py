@@ -130,8 +130,9 @@ def post(ground: Ground, latency: float, number: int, *, bare: bool) -> Turn:
     return Turn(number / (ended - began), used / number * 1e6)
 
 
-def measure_posting(ground: Ground, rounds: int, number: int) -> Report:
+def measure_posting(ground: Ground, rounds: int, quick: bool) -> Report:
     """Take turns, bare connections first."""
+    number = 1000 if quick else 4000
     turns: dict[str, list[tuple[Turn, Turn]]] = {}
     for latency in LATENCIES:
         turns[f"{latency * 1000:.0f} ms"] = [
@@ -181,8 +182,9 @@ def print_posting(turns: Report) -> None:
 # Recording
 
 
-def measure_recording(ground: Ground, rounds: int, scale: float) -> Report:
+def measure_recording(ground: Ground, rounds: int, quick: bool) -> Report:
     """Have all contenders record, in turns; return percentiles in µs by mode, situation and contender."""
+    scale = 0.25 if quick else 1.0
     taken: dict[str, dict[str, dict[str, list[int]]]] = {
         mode: {situation: {} for situation in SITUATIONS} for mode in MODES
     }
@@ -255,10 +257,10 @@ def print_recording(report: Report) -> None:
 # Backlogs
 
 
-def measure_backlogs(ground: Ground, backlogs: Sequence[int]) -> Report:
+def measure_backlogs(ground: Ground, rounds: int, quick: bool) -> Report:  # noqa: ARG001 - a part's
     """Return what each backlog does to memory and to the start, and how fast the largest was imported."""
     report: Report = {place: {} for place in PLACES}
-    for number in backlogs:
+    for number in BACKLOGS[:3] if quick else BACKLOGS:
         for place in PLACES:
             path = ground.spool()
             if place == "ledger":
@@ -320,8 +322,9 @@ def print_backlogs(report: Report) -> None:
 # Idle
 
 
-def measure_idle(ground: Ground, events: int, seconds: float) -> Report:
+def measure_idle(ground: Ground, rounds: int, quick: bool) -> Report:  # noqa: ARG001 - a part's
     """Return how soon events are posted on an idle host, and what two idle processes cost."""
+    events, seconds = (10, 10) if quick else (60, 60)
     ground.backend.ask("reset", LATENCIES[0])
     path = ground.spool()
     leads = ground.delivering(path)
@@ -364,10 +367,10 @@ def print_idle(report: Report) -> None:
 # Reports
 
 
-def measure_reports(ground: Ground, sizes: Sequence[int]) -> Report:
+def measure_reports(ground: Ground, rounds: int, quick: bool) -> Report:  # noqa: ARG001 - a part's
     """Return what usage reports over so many events take."""
     report: Report = {}
-    for size in sizes:
+    for size in (1_000_000,) if quick else (1_000_000, 10_000_000):
         path = ground.spool()
         rows = spool.fill_totals(path, size)
         spool.settle_on_disk()
@@ -416,23 +419,30 @@ def verdict(met: bool) -> str:
 
 
 def draw(report: Report) -> str:
-    """Return charts of rates, of recording and of memory."""
+    """Return charts of rates, of recording and of memory, of what was measured."""
     charts: dict[str, dict[str, float]] = {}
-    for latency, pairs in report["posting"].items():
+    for latency, pairs in report.get("posting", {}).items():
         charts[f"events per second, the backend takes {latency}"] = {
             "bare connections": median(bare[0] for bare, _ in pairs),
             "CmdrData": median(ours[0] for _, ours in pairs),
         }
-    situation = SITUATIONS[0]
-    charts[f"µs to record an event, {situation}, p50"] = {
-        name.replace("DurableDelivery", "CmdrData").rpartition("a ")[2].partition("SpanExporter")[0]
-        + ("" if name != EXPORT else ", export"): taken[0]
-        for name, taken in report["recording"]["process"][situation].items()
-    }
-    charts["MiB of memory, by the number of events that wait in the ledger"] = {
-        f"{int(number):,}": begun["most"] / 2**20
-        for number, begun in report["backlogs"]["ledger"].items()
-    }
+    if "recording" in report:
+        situation = SITUATIONS[0]
+        taken = report["recording"]["process"][situation]
+        names = {
+            APPEND: APPEND,
+            QUEUE: "BatchSpanProcessor",
+            RECORD: "CmdrData: record",
+            EXPORT: "CmdrData: export",
+        }
+        charts[f"µs to record an event, {situation}, p50"] = {
+            shown: taken[name][0] for name, shown in names.items()
+        }
+    if "backlogs" in report:
+        charts["MiB of memory, by the number of events that wait in the ledger"] = {
+            f"CmdrData: {int(number):,}": begun["most"] / 2**20
+            for number, begun in report["backlogs"]["ledger"].items()
+        }
     return bars(charts, ours="CmdrData")
 
 
@@ -443,11 +453,13 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=5, help="turns of each contender")
     parser.add_argument("--quick", action="store_true", help="few rounds and small backlogs")
+    parser.add_argument("--only", action="append", choices=PARTS, help="measure this part alone")
     parser.add_argument("--directory", type=Path, default=Path("/var/tmp"), help="on a real disk")  # noqa: S108
     parser.add_argument("--json", type=Path, metavar="FILE", help="write what was measured to FILE")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw into FILE")
     options = parser.parse_args()
-    rounds = 2 if options.quick else options.rounds
+    quick: bool = options.quick
+    rounds = 2 if quick else options.rounds
 
     about = [f"{cpu()}, {multiprocessing.cpu_count()} CPUs", f"Python {platform.python_version()}"]
     about += [f"SQLite {sqlite3.sqlite_version}"]
@@ -456,23 +468,24 @@ def main() -> None:
     report: Report = {"about": about}
     with tempfile.TemporaryDirectory(dir=options.directory) as directory:
         ground = Ground(Path(directory))
-        report["posting"] = measure_posting(ground, rounds, 1000 if options.quick else 4000)
-        print_posting(report["posting"])
-        report["recording"] = measure_recording(ground, rounds, 0.25 if options.quick else 1)
-        print_recording(report["recording"])
-        report["backlogs"] = measure_backlogs(ground, BACKLOGS[:3] if options.quick else BACKLOGS)
-        print_backlogs(report["backlogs"])
-        report["idle"] = measure_idle(ground, *((10, 10) if options.quick else (60, 60)))
-        print_idle(report["idle"])
-        sizes = (1_000_000,) if options.quick else (1_000_000, 10_000_000)
-        report["reports"] = measure_reports(ground, sizes)
-        print_reports(report["reports"])
+        for name, (measure, show) in PARTS.items():
+            if not options.only or name in options.only:
+                report[name] = measure(ground, rounds, quick)
+                show(report[name])
         ground.backend.kill()
     if options.json:
         options.json.write_text(json.dumps(report, indent=1))
     if options.plot:
         options.plot.write_text(draw(report))
 
+
+PARTS: dict[str, tuple[Callable[[Ground, int, bool], Report], Callable[[Report], None]]] = {
+    "posting": (measure_posting, print_posting),
+    "recording": (measure_recording, print_recording),
+    "backlogs": (measure_backlogs, print_backlogs),
+    "idle": (measure_idle, print_idle),
+    "reports": (measure_reports, print_reports),
+}
 
 if __name__ == "__main__":
     main()
