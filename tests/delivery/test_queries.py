@@ -74,7 +74,11 @@ def test_no_query_of_a_turn_scans_a_table(tmp_path: Path, statements: list[str])
     assert {"SELECT", "INSERT", "UPDATE", "DELETE"} == {text.split()[0] for text in plans}
     # A scan for a minimum is called a search, of nothing.
     reads = [(text, line) for text, plan in plans.items() for line in plan]
-    scans = {text for text, line in reads if re.match(r"SCAN (?!CONSTANT ROW)|SEARCH (?!.* USING )", line)}
+    scans = {
+        text
+        for text, line in reads
+        if re.match(r"SCAN (?!CONSTANT ROW)|SEARCH (?!.* USING )", line)
+    }
     assert {"SELECT name, offset FROM journals"} == scans
 
 
