@@ -10,6 +10,18 @@ import pytest
 from tests.faults.hosts import Host, Zygote
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Know the long forms, which `tox -e faults` runs."""
+    config.addinivalue_line("markers", "long: takes minutes; run by `tox -e faults`")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Give the long forms an hour."""
+    for item in items:
+        if item.get_closest_marker("long") and config.pluginmanager.hasplugin("timeout"):
+            item.add_marker(pytest.mark.timeout(3600))
+
+
 @pytest.fixture(scope="session")
 def zygote() -> Iterator[Zygote]:
     """The parent of all processes. It keeps nothing of them."""

@@ -132,9 +132,9 @@ class Process:
             self.send(signal.SIGKILL)
             self.wait()
 
-    def wait(self) -> int:
+    def wait(self, timeout: float = PATIENCE) -> int:
         """Wait until it and its children have ended; return its exit code."""
-        self._reader.join(PATIENCE)
+        self._reader.join(timeout)
         assert not self._reader.is_alive(), f"process {self.pid} does not end"
         if self._code is None:
             self._code = self._zygote.wait(self.pid)
@@ -250,7 +250,8 @@ class Host:
         for process in self.processes:
             process.kill()
         self.count()
-        self.drain()
+        # Ends as soon as everything is delivered.
+        self.drain(600)
         counts = self.counts = self.count()
         assert set() == set(self.ids) - self.oracle.keys - self.kept()
         assert (counts["delivered"], 0, 0) == (

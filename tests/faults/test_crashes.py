@@ -159,7 +159,6 @@ def test_killed_at_random(host: Host, kills: int, events: int) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(1800)
 def test_killed_at_two_points(tmp_path: Path, zygote: Zygote) -> None:
     """Wherever the process is killed that comes after one that was killed, nothing is lost and nothing doubled."""
     pairs = list(itertools.product(POINTS, POINTS))

@@ -39,7 +39,7 @@ def test_forks(host: Host, program: str, options: dict[str, Any], events: int) -
 def test_forks_under_load(host: Host, forks: int) -> None:
     """A process that forks while it meters and delivers waits for nothing, and keeps no descriptor of it."""
     forking = host.start("fork_under_load", forks=forks)
-    assert 0 == forking.wait()
+    assert 0 == forking.wait(600)
     seconds = sorted(float(words[1]) for words in forking.notes if words[0] == "fork")
     (longest,) = forking.wait_for_note("longest")
     (more,) = forking.wait_for_note("descriptors")

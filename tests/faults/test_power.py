@@ -12,9 +12,7 @@ from tests.faults.hosts import Host
 
 
 @pytest.mark.parametrize(("durability", "seconds"), [("process", 0.25), ("fsync", 0.0)])
-@pytest.mark.parametrize(
-    "crashes", [3, pytest.param(100, marks=[pytest.mark.long, pytest.mark.timeout(600)])]
-)
+@pytest.mark.parametrize("crashes", [3, pytest.param(100, marks=pytest.mark.long)])
 def test_power_loss(host: Host, durability: str, seconds: float, crashes: int) -> None:
     """A crash of the host loses nothing that is older than a quarter of a second, and with `fsync` nothing at all."""
     # The ledger syncs what it commits. Here the journals alone are at stake: nobody imports them before the crash.
