@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import signal
 import time
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from cmdrdata_exporter.delivery.ledger import Ledger
 from cmdrdata_exporter.delivery.reading import LedgerReader
 from cmdrdata_exporter.delivery.records import encode_event
 from tests.faults.hosts import Host
+from tests.faults.test_crashes import at
 
 HEADER = Header("acme", "m", "chat.completions", "reported", {"total_tokens": 7}, "2026-11-21")
 
@@ -70,12 +72,13 @@ def test_journal_bit(tmp_path: Path, position: int) -> None:
     )
 
 
-@pytest.mark.parametrize(
-    "seed", [1, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(2, 12))]
-)
-def test_garbage_in_the_ledger(host: Host, seed: int) -> None:
-    """Of 5,000 events 99 % survive garbage in 20 places of the ledger; what is altered is never sent."""
-    events = [record(number, 500) for number in range(5000)]
+Written = dict[str, str]
+"""The SHA-256 of the body of each event, by its id."""
+
+
+def damaged_ledger(host: Host, number: int, places: int, seed: int) -> Written:
+    """Write a ledger of events that wait, and garbage in some places of it; return what was written before."""
+    events = [record(each, 500) for each in range(number)]
     ledger = Ledger(host.directory)
     with ledger.transaction():
         ledger.take_in("1-1-1.journal", 0, [content for _, _, content in events], [], time.time())
@@ -83,19 +86,56 @@ def test_garbage_in_the_ledger(host: Host, seed: int) -> None:
     path = host.directory.path / LEDGER
     chance = random.Random(seed)
     with path.open("r+b") as file:
-        for _ in range(20):
+        for _ in range(places):
             file.seek(chance.randrange(path.stat().st_size // 512) * 512)
             file.write(chance.randbytes(512))
-    seconds = host.drain()
-    assert set(host.oracle.accepted) <= {
-        (event_id, hashlib.sha256(body).hexdigest()) for event_id, body, _ in events
-    }
+    return {event_id: hashlib.sha256(body).hexdigest() for event_id, body, _ in events}
+
+
+def unreadable(host: Host, written: Written) -> int:
+    """Settle the account of a damaged ledger; return how many events could not be read."""
     host.settle()
+    assert {*written.items()} >= {each for each in host.oracle.accepted if each[0] in written}
+    faults.counts.clear()
+    lost = host.counts.get("lost", 0)
+    exported = len(host.oracle.keys - written.keys())
+    assert len(written) == host.counts["delivered"] - exported + host.counts["dead"] + lost
+    return lost
+
+
+@pytest.mark.parametrize(
+    "seed", [1, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(2, 12))]
+)
+def test_garbage_in_the_ledger(host: Host, seed: int) -> None:
+    """Of 5,000 events 99 % are read after garbage in 20 places of the ledger; what is altered is never sent."""
+    written = damaged_ledger(host, 5000, 20, seed)
+    seconds = host.drain()
+    lost = unreadable(host, written)
     counts = host.counts
     print(
         f"seed {seed}: {counts['delivered']} of 5000 delivered in {seconds:.1f} s, {counts['dead']} set aside, "
-        f"{counts.get('lost', 0)} unreadable"
+        f"{lost} unreadable"
     )
-    assert 4950 <= counts["delivered"]
-    assert 5000 == counts["delivered"] + counts["dead"] + counts.get("lost", 0)
-    faults.counts.clear()
+    assert 4950 <= counts["delivered"] + counts["dead"]
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        "before:drainer.salvage:1",
+        "after:salvage._insert:100",
+        "after:salvage._balance:1",
+        "before:salvage.os.link:1",
+        "after:salvage.os.link:1",
+        "after:drainer.salvage:1",
+    ],
+)
+def test_killed_while_salvaging(host: Host, point: str) -> None:
+    """A process that dies while it saves what it can of a damaged ledger leaves as much to the next one."""
+    written = damaged_ledger(host, 300, 2, seed=1)
+    died = host.start("produce", at(point, "kill"), count=20, end="wait")
+    assert -signal.SIGKILL == died.wait()
+    # What two pages hold.
+    assert 10 >= unreadable(host, written)
+    assert 1 == host.counts["salvaged"]
+    assert set(died.ids) <= host.oracle.keys
