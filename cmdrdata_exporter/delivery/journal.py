@@ -10,6 +10,7 @@ A writer holds the lock of its file for as long as it may write to it: who can h
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import struct
 import threading
@@ -27,6 +28,8 @@ OLDEST = 60.0
 """Seconds after which a file is sealed."""
 PATIENCE = 0.002
 """Seconds that a thread waits for another one to finish its append, before it leaves its record to that one."""
+PATIENCE_FOR_FSYNC = 1.0
+"""Likewise, where each append waits for the disk."""
 QUEUE_BYTES = 16 << 20
 """How much may wait for a disk that has stalled."""
 
@@ -119,22 +122,27 @@ class Journal:
         self._is_full = is_full
         self._refused = refused
         self._clock = clock
+        self._patience = PATIENCE_FOR_FSYNC if fsync else PATIENCE
         self._descriptor: int | None = None
+        self._sealed: deque[int] = deque()
+        """Files that have their end and must be synced still, which nobody who appends shall wait for."""
         self.name: str | None = None
         self.forked()
 
     def forked(self) -> None:
         """Begin a file of its own in a forked child. The parent keeps its file: its lock is not touched."""
-        if self._descriptor is not None:
+        for descriptor in (self._descriptor, *self._sealed):
             # Closing a copy leaves the lock alone.
             with contextlib.suppress(OSError):
-                os.close(self._descriptor)
+                if descriptor is not None:
+                    os.close(descriptor)
+        self._sealed.clear()
         self._descriptor = self.name = None
         # Taken once only by a thread: it knows its owner, which Ctrl-C between two statements cannot hide.
         self._lock: Any = threading.RLock()
         self._size = 0
         self._synced = 0
-        self._begun = 0.0
+        self._begun = math.inf
         self._waiting: deque[bytes] = deque()
         self._waiting_bytes = 0
         self.appended = 0
@@ -159,7 +167,7 @@ class Journal:
             return
         try:
             # No thread waits long for a disk that has stalled.
-            if self._lock.acquire(timeout=PATIENCE):
+            if self._lock.acquire(timeout=self._patience):
                 self._write(data)
             else:
                 self._hand_over(data)
@@ -171,7 +179,7 @@ class Journal:
     def sync(self) -> None:
         """Make what was appended survive a crash of the host."""
         old = self._clock() - self._begun >= OLDEST
-        if self._synced == self._size and not old and not self._waiting:
+        if self._synced == self._size and not (old or self._waiting or self._sealed):
             return
         if self._is_mine() or not self._lock.acquire(timeout=PATIENCE):
             return  # The next time.
@@ -182,6 +190,7 @@ class Journal:
             descriptor = None if opened is None else os.dup(opened)
         finally:
             self._finish()
+        self._sync_sealed()
         if descriptor is None:
             return
         try:
@@ -204,6 +213,7 @@ class Journal:
                 self._seal()
             finally:
                 self._lock.release()
+            self._sync_sealed()
             if not self._waiting:
                 return
             # Left here by another thread meanwhile, and no disk is stalled.
@@ -335,21 +345,33 @@ class Journal:
         return descriptor
 
     def _seal(self) -> None:
-        """Mark the end and let go of the file. Called with the lock."""
+        """Mark the end, and leave the file to be synced without the lock. Called with it."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is None:
             return
-        try:
-            # Without the mark it is found to be complete when its lock can be had.
+        self._begun = math.inf
+        # Without the mark it is found to be complete when its lock can be had.
+        with contextlib.suppress(OSError):
             data = frame(b"")
             written = os.write(descriptor, data)
             if written != len(data):
                 _take_back(descriptor, written)
-            _sync(descriptor)
-        except OSError:
-            pass
-        finally:
-            os.close(descriptor)
+        self._sealed.append(descriptor)
+
+    def _sync_sealed(self) -> None:
+        """Make sealed files survive a crash of the host, and let go of them. Called without the lock."""
+        while self._sealed:
+            try:
+                descriptor = self._sealed.popleft()
+            except IndexError:  # another thread was quicker
+                return
+            try:
+                _sync(descriptor)
+                self._directory.sync()
+            except OSError:
+                pass  # What is not on the disk is with the operating system.
+            finally:
+                os.close(descriptor)
 
 
 def _take_back(descriptor: int, written: int) -> None:

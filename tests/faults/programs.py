@@ -107,7 +107,12 @@ def join(*pids: int) -> None:
 
 
 def produce(
-    count: int | None = None, *, threads: int = 1, pause: float = 0.0, end: str = "return"
+    count: int | None = None,
+    *,
+    threads: int = 1,
+    pause: float = 0.0,
+    largest: int = journal.LARGEST,
+    end: str = "return",
 ) -> None:
     """
     Export the spans of `count` calls in each thread, or until something ends this process.
@@ -116,8 +121,10 @@ def produce(
         count: how many calls; None: as many as there is time for.
         threads: how many threads make them; with more than one, none of them is the main one.
         pause: seconds between two calls of a thread.
+        largest: bytes after which a journal is sealed.
         end: how to end: `return`, `_exit` or `wait` for a signal.
     """
+    journal.LARGEST = largest
     exporter = CmdrDataSpanExporter()
 
     def call() -> None:
