@@ -404,3 +404,18 @@ def in_two_accounts(keys: dict[str, str], count: int) -> None:
             event_id = exported_by(exporter, span())
             note("id", event_id)
             note("account", event_id, account)
+
+
+def leave(count: int, *, shutdown_timeout: float = 5.0, shutdown: bool = False) -> None:
+    """
+    Export the spans of `count` calls and end, by returning or after `shutdown()`, which may take so many seconds.
+    """
+    exporter = CmdrDataSpanExporter(shutdown_timeout=shutdown_timeout)
+    for _ in range(count):
+        export(exporter)
+    # Called after what was registered before: it sees how long that took.
+    atexit.register(note, "exits")
+    if shutdown:
+        began = time.monotonic()
+        exporter.shutdown()
+        note("took", time.monotonic() - began)

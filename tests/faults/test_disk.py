@@ -331,19 +331,17 @@ def test_flush_raises_nothing(application: Application, oracle: Oracle) -> None:
     oracle.wait_for_accepted(2)
 
 
-def test_a_disk_that_syncs_nothing(
-    application: Application, oracle: Oracle, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_disk_that_syncs_nothing(application: Application, oracle: Oracle) -> None:
     """Events are delivered from a disk that cannot promise to keep them."""
 
     def sync(descriptor: int) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr(journal, "_sync", sync)
-    application.call(10)
-    until(lambda: faults.counts["sync"] > 1)
-    application.settled(oracle)
-    monkeypatch.undo()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(journal, "_sync", sync)
+        application.call(10)
+        until(lambda: faults.counts["sync"] > 1)
+        application.settled(oracle)
     application.call(10)
     application.settled(oracle)
     assert {"sync"} == set(faults.counts)
