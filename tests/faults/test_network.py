@@ -6,7 +6,7 @@ import contextlib
 import shutil
 import socket
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
@@ -21,7 +21,7 @@ EXPIRED = Path(__file__).with_name("expired.pem")
 
 
 @contextlib.contextmanager
-def refused(tmp_path: Path, patch: pytest.MonkeyPatch) -> Iterator[str]:
+def refused(tmp_path: Path, patch: pytest.MonkeyPatch) -> Generator[str]:
     """Nobody listens."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
@@ -29,7 +29,7 @@ def refused(tmp_path: Path, patch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def no_such_host(tmp_path: Path, patch: pytest.MonkeyPatch) -> Iterator[str]:
+def no_such_host(tmp_path: Path, patch: pytest.MonkeyPatch) -> Generator[str]:
     """The name of the host is not known."""
 
     def resolve(*_: object, **__: object) -> object:
@@ -40,7 +40,7 @@ def no_such_host(tmp_path: Path, patch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def expired_certificate(tmp_path: Path, patch: pytest.MonkeyPatch) -> Iterator[str]:
+def expired_certificate(tmp_path: Path, patch: pytest.MonkeyPatch) -> Generator[str]:
     """The certificate is trusted, but its time is over."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(EXPIRED)
@@ -51,7 +51,7 @@ def expired_certificate(tmp_path: Path, patch: pytest.MonkeyPatch) -> Iterator[s
 
 
 @contextlib.contextmanager
-def black_hole(tmp_path: Path, patch: pytest.MonkeyPatch) -> Iterator[str]:
+def black_hole(tmp_path: Path, patch: pytest.MonkeyPatch) -> Generator[str]:
     """The host answers no attempt to connect."""
     patch.setattr(senders, "ATTEMPT_TIMEOUT", 0.2)
     with socket.socket(socket.AF_INET6) as server, contextlib.ExitStack() as waiting:
