@@ -53,6 +53,8 @@ class Gate:
         self._allowed = limit
         self._under_way = 0
         self._shut_until = 0.0
+        self._closings = 0
+        """How often failures have shut it."""
         self._failures = 0
         self._pauses = 0
         self.reason: str | None = None
@@ -85,40 +87,43 @@ class Gate:
         wanted = self._allowed if self._allowed < self._limit else 2 * self._limit
         return max(0, wanted - prepared)
 
-    def enter(self) -> bool:
-        """Say whether an attempt may begin now; if so, `leave` must follow it."""
+    def enter(self) -> int | None:
+        """Return what `leave` must be given after the attempt that may begin now; None: it may not."""
         with self._lock:
             if self._under_way >= self._allowed or self._clock() < self._shut_until:
-                return False
+                return None
             self._under_way += 1
-            return True
+            return self._closings
 
-    def leave(self, outcome: Outcome) -> None:
+    def leave(self, entered: int, outcome: Outcome) -> None:
         """End an attempt with what came of it."""
         with self._lock:
             self._under_way -= 1
             if outcome.retry_after:
                 self._shut(outcome.retry_after)
+            # Attempts that were under way together when the first of them shut the gate are no answers to a probe.
+            late = entered < self._closings
             if outcome.verdict is Verdict.MISCONFIGURED:
-                self._pause(outcome)
+                self._pause(outcome, late)
             elif outcome.verdict is Verdict.RETRY:
-                self._fail(outcome)
+                self._fail(outcome, late)
             else:
                 self._succeed()
 
-    def _pause(self, outcome: Outcome) -> None:
+    def _pause(self, outcome: Outcome, late: bool) -> None:
         self.reason = outcome.reason
         self._allowed = 1
-        if self._pauses and self._clock() < self._shut_until:
-            return  # One of the attempts that were under way together: one refusal.
+        if self._pauses and late:
+            return
         longest = max(LONGEST_PAUSE, self._probe_interval)
         self._shut(min(self._probe_interval * 2 ** min(self._pauses, 16), longest))
         self._pauses += 1
+        self._closings += 1
 
-    def _fail(self, outcome: Outcome) -> None:
+    def _fail(self, outcome: Outcome, late: bool) -> None:
         self.reason = outcome.reason
-        if self._failures >= PROBE_AFTER and self._clock() < self._shut_until:
-            return  # Under way since before: not the answer to a probe.
+        if self._failures >= PROBE_AFTER and late:
+            return
         self._failures += 1
         beyond = self._failures - PROBE_AFTER
         if beyond >= 0:
@@ -126,6 +131,7 @@ class Gate:
             # Full jitter, so that the clients of a backend that was down do not return in step.
             longest = min(FIRST_BACKOFF * 2 ** min(beyond, 16), LONGEST_BACKOFF)
             self._shut(random.uniform(0, longest))  # noqa: S311 - no secret
+            self._closings += 1
 
     def _succeed(self) -> None:
         self.reason = None

@@ -95,10 +95,10 @@ class Senders:
             self._send(event)
 
     def _send(self, event: Handed) -> None:
-        may = not self._ended and self._gate.enter()
-        self._done.put((event, self._attempt(event) if may else None))
+        entered = None if self._ended else self._gate.enter()
+        self._done.put((event, None if entered is None else self._attempt(event, entered)))
 
-    def _attempt(self, event: Handed) -> Outcome:
+    def _attempt(self, event: Handed, entered: int) -> Outcome:
         outcome = Outcome(Verdict.RETRY, "interrupted", ambiguous=True)
         try:
             outcome = self._post(event.id, event.body, ATTEMPT_TIMEOUT)
@@ -108,5 +108,5 @@ class Senders:
         except BaseException:  # noqa: BLE001 - a thread that ends would take its event with it
             faults.report("sender", "usage event %r was interrupted", event.id, exc_info=True)
         finally:
-            self._gate.leave(outcome)
+            self._gate.leave(entered, outcome)
         return outcome
