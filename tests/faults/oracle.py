@@ -138,7 +138,7 @@ class Oracle:
         self.changed = threading.Condition()
         """Notified after each request."""
         self._attempts: Counter[str] = Counter()
-        self._remember = remember
+        self.remember = remember
         self._tls = tls
         self._log = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         self._syncing = threading.Lock()
@@ -284,7 +284,7 @@ class Oracle:
             self._keep(key, hashlib.sha256(body).hexdigest())
         with self.changed:
             self.received += 1
-            if self._remember:
+            if self.remember:
                 self.requests.append(Received(request.at, key, headers))
             self.changed.notify_all()
         connection.sendall(reply.before)

@@ -12,8 +12,11 @@ import contextlib
 import ctypes
 import gc
 import itertools
+import json
+import logging
 import multiprocessing
 import os
+import resource
 import signal
 import stat
 import sys
@@ -407,9 +410,7 @@ def in_two_accounts(keys: dict[str, str], count: int) -> None:
 
 
 def leave(count: int, *, shutdown_timeout: float = 5.0, shutdown: bool = False) -> None:
-    """
-    Export the spans of `count` calls and end, by returning or after `shutdown()`, which may take so many seconds.
-    """
+    """Export the spans of `count` calls and end, with `shutdown()` or without; that may take so many seconds."""
     exporter = CmdrDataSpanExporter(shutdown_timeout=shutdown_timeout)
     for _ in range(count):
         export(exporter)
@@ -419,3 +420,29 @@ def leave(count: int, *, shutdown_timeout: float = 5.0, shutdown: bool = False) 
         began = time.monotonic()
         exporter.shutdown()
         note("took", time.monotonic() - began)
+
+
+def on_a_full_disk(count: int, largest: int) -> None:
+    """
+    Export `count` calls while no file may have more than `largest` bytes, and as many when they may again.
+
+    Each is noted as `tried`, and what the log says of one of them as `logged`.
+    """
+
+    class Noting(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.getMessage().startswith("{"):
+                note("logged", json.loads(record.getMessage())["id"])
+
+    logging.getLogger("cmdrdata").addHandler(Noting())
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    exporter = CmdrDataSpanExporter()
+    note("tried", exported_by(exporter, span()))
+    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for limit in (largest, most):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, most))
+        for _ in range(count):
+            note("tried", exported_by(exporter, span()))
+        note("limited" if limit == largest else "free")
+        # Until the test goes on.
+        signal.sigwait({signal.SIGUSR1})

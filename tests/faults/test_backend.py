@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 
-from cmdrdata_exporter.delivery.directory import name_of
 from tests.faults.application import Application, until
 from tests.faults.oracle import (
     ACCEPTED,
@@ -72,21 +71,6 @@ def test_nothing_goes_wrong(oracle: Oracle, application: Application) -> None:
     application.call(2000)
     application.settled(oracle)
     assert 0 == oracle.duplicates
-
-
-def test_a_backlog(oracle: Oracle, tmp_path: Path) -> None:
-    """What an earlier process left is delivered by the next one, once each."""
-    with Application(tmp_path / "spool", "http://127.0.0.1:9/") as unreachable:
-        unreachable.delivery.close(0)
-        left = unreachable.call(5000)
-        unreachable.delivery.close(0)
-    (tmp_path / "spool" / unreachable.directory.path.name).rename(
-        tmp_path / "spool" / name_of(oracle.url, "default")
-    )
-    with Application(tmp_path / "spool", oracle.url) as application:
-        application.ids += left
-        application.settled(oracle)
-        assert 0 == oracle.duplicates
 
 
 @pytest.mark.parametrize("status", [429, 503])

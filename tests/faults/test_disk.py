@@ -6,7 +6,9 @@ import errno
 import json
 import os
 import shutil
+import signal
 import sqlite3
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +20,7 @@ import pytest
 from cmdrdata_exporter import CmdrDataSpanExporter, ConfigurationError, faults
 from cmdrdata_exporter.delivery import journal
 from tests.faults.application import Application, body_of, until
+from tests.faults.hosts import Host
 from tests.faults.oracle import SILENCE, Oracle, Reply
 
 
@@ -346,3 +349,62 @@ def test_a_disk_that_syncs_nothing(application: Application, oracle: Oracle) -> 
     application.settled(oracle)
     assert {"sync"} == set(faults.counts)
     faults.counts.clear()
+
+
+def test_files_that_may_not_grow(host: Host) -> None:
+    """Where the system lets no file grow, the ledger's neither, what is not kept is in the log, the rest goes on."""
+    process = host.start("on_a_full_disk", count=300, largest=100_000)
+    process.wait_for_note("limited")
+    released = time.monotonic()
+    process.send(signal.SIGUSR1)
+    process.wait_for_note("free")
+    tried = {words[0] for kind, *words in process.notes if kind == "tried"}
+    logged = [words[0] for kind, *words in process.notes if kind == "logged"]
+    assert (601, len(logged)) == (len(tried), len(set(logged)))
+    assert 0 < len(logged) <= 300
+    host.oracle.wait_for_accepted(len(tried) - len(logged))
+    resumed = min(at for at, _, _ in host.oracle.requests if at > released) - released
+    assert resumed < 2
+    assert tried - set(logged) == host.oracle.keys
+    assert 0 == host.oracle.duplicates
+    process.send(signal.SIGUSR1)
+    assert 0 == process.wait()
+    host.drain()
+    assert len(logged) == host.count()["unspooled"]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 3 MiB."""
+    path = tmp_path / "disk"
+    path.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=3m,mode=700", "tmpfs", str(path)]
+    made = subprocess.run(mount, capture_output=True, text=True, check=False)
+    assert 0 == made.returncode, f"this test needs to mount a file system: {made.stderr}"
+    yield path
+    subprocess.run(["umount", str(path)], check=True)
+
+
+@pytest.mark.long
+def test_a_file_system_that_is_full(
+    small_disk: Path, oracle: Oracle, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A real file system fills up: what did not fit is in the log; once there is space, all else is delivered once."""
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(b"x" * (256 << 10))
+    oracle.answer = lambda _: Reply(503, {"Retry-After": "1"})
+    with Application(small_disk / "spool", oracle.url) as application:
+        ids = application.call(8000)
+        missing = unspooled(caplog)
+        assert 0 < len(missing) < 8000
+        oracle.answer = lambda _: Reply()
+        # The backend accepts what is in flight, and no outcome can be committed.
+        until(lambda: "disk is full" in caplog.text or len(oracle.accepted) > 0)
+        ballast.unlink()
+        before = len(oracle.accepted)
+        oracle.wait_for_accepted(before + 1, timeout=3)
+        application.ids = [event_id for event_id in ids if event_id not in set(missing)]
+        application.wait_for(delivered=len(application.ids), pending=0, in_flight=0)
+        application.call()
+        application.settled(oracle, unspooled=len(missing))
+        assert 0 == oracle.duplicates
