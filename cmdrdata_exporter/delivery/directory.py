@@ -187,6 +187,11 @@ class Directory:
                     total += entry.stat(follow_symlinks=False).st_size
         return total
 
+    def free(self) -> int:
+        """Return how many bytes its file system has room for."""
+        system = os.statvfs(self.path)
+        return system.f_bavail * system.f_frsize
+
     def sync(self) -> None:
         """Make the names in it survive a crash of the host."""
         descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)

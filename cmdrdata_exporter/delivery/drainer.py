@@ -40,6 +40,10 @@ RETRY_INTERVAL = 0.5
 """Seconds until a commit that failed is tried again."""
 IMPORT_BYTES = 256 << 10
 """How much is imported in a transaction: what the senders do not wait for longer than for an answer."""
+LEAST_IMPORT = 4096
+"""The same on a disk that was full a moment ago."""
+RESERVE = 128 << 10
+"""Bytes that are left free by imports, so that outcomes can be committed."""
 UPKEEP_INTERVAL = 10.0
 """Seconds between two rounds of what can wait."""
 EXPIRY_INTERVAL = 600.0
@@ -113,6 +117,10 @@ class Drainer:
         self._looked = False
         self._next_look = self._next_sync = self._next_measure = 0.0
         self._next_import = self._next_upkeep = self._next_expiry = 0.0
+        self._scarce = False
+        """Whether the disk is nearly full."""
+        self._import_bytes = IMPORT_BYTES
+        """How much of them is imported next, as far as the disk has room."""
         self._more = True
         """Whether the journals are to be read now."""
         self._may_shrink = False
@@ -263,6 +271,7 @@ class Drainer:
         except (OSError, sqlite3.Error, UnknownVersionError) as error:
             # A full disk, a database that someone has locked: nothing is lost, and it may pass.
             self._reset_readings()
+            self._make_room()
             self._trouble.met(error)
         except Exception:  # noqa: BLE001 - the thread must live
             self._reset_readings()
@@ -397,6 +406,13 @@ class Drainer:
         self._more = True
         self._readings = None
 
+    def _make_room(self) -> None:
+        """Ask for less of a disk that is full: outcomes of what was sent come first, and they are small."""
+        self._import_bytes //= 16
+        with self.database, contextlib.suppress(sqlite3.Error):
+            if self._ledger is not None:
+                self._ledger.give_back()
+
     def _salvage(self) -> None:
         self._close_ledger()
         path, lost = salvage(self._directory, self._options.clock())
@@ -422,9 +438,13 @@ class Drainer:
         if self._more or now >= self._next_import:
             # Before the journals are read, so that what is woken for meanwhile is read in another step.
             self._more = False
-            chunks, more = self._readings.read(IMPORT_BYTES)
-            if more:
-                self._more = True
+            # The database takes several times as much, and what comes of it must find room too.
+            limit = min(self._import_bytes, (self._directory.free() - RESERVE) // 4)
+            self._scarce = limit < IMPORT_BYTES
+            if limit >= LEAST_IMPORT:
+                chunks, more = self._readings.read(limit)
+                if more:
+                    self._more = True
             self._next_import = now + TICK
         # Where outcomes cannot be committed, this fails as a whole: nothing is handed out.
         room = 0
@@ -432,6 +452,8 @@ class Drainer:
             room = self.gate.room(self.in_flight)
             if self._senders.alone:
                 room = min(room, 1)
+            if self._scarce:
+                room = min(room, max(0, AT_ONCE - self.in_flight))
         upkeep = now >= self._next_upkeep
         with ledger.transaction():
             for reading, found in chunks:
@@ -441,6 +463,7 @@ class Drainer:
             if upkeep:
                 self._upkeep(ledger, now, clock)
             due = ledger.next_due()
+        self._import_bytes = min(2 * max(self._import_bytes, LEAST_IMPORT), IMPORT_BYTES)
         # From here on nothing may fail: what is handed out must be sent.
         self._due, self._seen = due, clock
         self._outcomes.clear()
@@ -457,6 +480,8 @@ class Drainer:
         if self._readings is not None and (gone := self._readings.remove_finished()):
             with ledger.transaction():
                 ledger.forget_journals(gone)
+        if self._scarce:
+            ledger.give_back()
         if self._may_shrink:
             self._may_shrink = False
             ledger.vacuum()

@@ -380,6 +380,13 @@ class Ledger:
         if free > 256:
             self._db.execute("PRAGMA incremental_vacuum(1024)").fetchall()
 
+    def give_back(self) -> None:
+        """Give all that can be spared back to a file system that is nearly full. Not in a transaction."""
+        # The log first, since what follows needs a little of it.
+        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        self._db.execute("PRAGMA incremental_vacuum").fetchall()
+        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
     def note(self, facts: dict[str, Any]) -> None:
         """Write down what commands should know of the process that drains."""
         self._db.executemany(
