@@ -217,8 +217,9 @@ class Oracle:
         self.wait_for(lambda oracle: oracle.received >= number, timeout)
 
     def forget(self) -> None:
-        """Start counting anew; the log stays."""
+        """Start counting anew, with an empty log."""
         with self.changed:
+            os.ftruncate(self._log, 0)
             self.accepted.clear()
             self.requests.clear()
             self._attempts.clear()

@@ -446,3 +446,16 @@ def on_a_full_disk(count: int, largest: int) -> None:
         note("limited" if limit == largest else "free")
         # Until the test goes on.
         signal.sigwait({signal.SIGUSR1})
+
+
+def produce_in_turns(pause: float) -> None:
+    """Export calls until a SIGUSR1, which makes it rest until the next one."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    exporter = CmdrDataSpanExporter()
+    while True:
+        while signal.SIGUSR1 not in signal.sigpending():
+            export(exporter)
+            time.sleep(pause)
+        signal.sigwait({signal.SIGUSR1})
+        note("rests")
+        signal.sigwait({signal.SIGUSR1})
