@@ -459,6 +459,8 @@ class Drainer:
             for reading, found in chunks:
                 ledger.take_in(reading.path.name, found.end, found.records, found.damaged, clock)
             ledger.settle(self._outcomes, clock)
+            if clock < self._seen - 1:
+                ledger.make_due(clock)
             handed = ledger.hand_out(room, clock) if room else []
             if upkeep:
                 self._upkeep(ledger, now, clock)
@@ -488,8 +490,6 @@ class Drainer:
 
     def _upkeep(self, ledger: Ledger, now: float, clock: float) -> None:
         """Do what can wait, a little at a time. In a transaction."""
-        if clock < self._seen - 1:
-            ledger.make_due(clock)
         ledger.prune_tombstones(self._bucket, clock)
         self._bucket = (self._bucket + 1) % 256
         if now >= self._next_expiry:

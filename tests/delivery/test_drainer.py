@@ -1,0 +1,648 @@
+"""The drainer: what journals hold is sent, each outcome is kept, and whatever fails it goes on where it was."""
+
+from __future__ import annotations
+
+import _thread
+import contextlib
+import logging
+import os
+import shutil
+import sqlite3
+import threading
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import replace
+
+import pytest
+
+from cmdrdata_exporter import faults
+from cmdrdata_exporter.delivery import drainer as module
+from cmdrdata_exporter.delivery.directory import Directory
+from cmdrdata_exporter.delivery.drainer import Drainer, Options
+from cmdrdata_exporter.delivery.http import Outcome
+from cmdrdata_exporter.delivery.journal import Journal
+from cmdrdata_exporter.delivery.ledger import Ledger
+from cmdrdata_exporter.delivery.reading import LedgerReader
+from cmdrdata_exporter.delivery.readings import Readings
+from tests.delivery.samples import (
+    BROKEN,
+    DELIVERED,
+    NOW,
+    REFUSED,
+    UNAUTHORIZED,
+    UNAVAILABLE,
+    Clock,
+    counts,
+    event_id,
+    held,
+    record,
+)
+
+
+class Backend:
+    """Answers attempts as scripted, the last outcome from then on."""
+
+    def __init__(self, *outcomes: Outcome) -> None:
+        self.outcomes = list(outcomes)
+        self.posted: list[str] = []
+
+    def __call__(self, posted: str, body: bytes, timeout: float) -> Outcome:
+        """Take an attempt."""
+        self.posted.append(posted)
+        return self.outcomes.pop(0) if len(self.outcomes) > 1 else self.outcomes[0]
+
+
+class Host:
+    """A drainer without a thread: each turn is made by the test."""
+
+    def __init__(self, directory: Directory, backend: Backend | None, clock: Clock) -> None:
+        self.directory = directory
+        self.journal = Journal(directory)
+        self.drainer = Drainer(directory, self.journal, Options(post=backend, clock=clock))
+
+    def turn(self, until: Callable[[], bool], most: int = 50) -> None:
+        """Make turns until something is so."""
+        for _ in range(most):
+            self.drainer._turn()
+            if until():
+                return
+        raise AssertionError("it never comes to that")
+
+    def append(self, *numbers: int) -> None:
+        """Record events."""
+        for number in numbers:
+            self.journal.append(record(number))
+
+    def has(self, **expected: int) -> Callable[[], bool]:
+        """Return what says whether the counts are as expected, those that are zero left out."""
+        return lambda: counts(self.directory) == expected
+
+    def close(self) -> None:
+        """End it as the end of a process does."""
+        self.journal.seal()
+        self.drainer._end()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """The time of day, which stands."""
+    return Clock(NOW)
+
+
+@pytest.fixture
+def backend() -> Backend:
+    """A backend that takes everything until it is scripted otherwise."""
+    return Backend(DELIVERED)
+
+
+@pytest.fixture
+def host(directory: Directory, backend: Backend, clock: Clock) -> Iterator[Host]:
+    """A host whose backend answers as scripted."""
+    host = Host(directory, backend, clock)
+    yield host
+    host.close()
+
+
+@pytest.fixture
+def local(directory: Directory, clock: Clock) -> Iterator[Host]:
+    """A host that is itself the destination."""
+    host = Host(directory, None, clock)
+    yield host
+    host.close()
+
+
+def ids(*numbers: int) -> list[str]:
+    """Return the ids of events."""
+    return [event_id(number) for number in numbers]
+
+
+def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return what was logged."""
+    return [record.getMessage() for record in caplog.records]
+
+
+# Draining
+
+
+def test_from_the_journal_to_the_backend(host: Host, backend: Backend) -> None:
+    """What was appended is sent once, and a journal that is done with is removed."""
+    host.append(1, 2, 3)
+    host.turn(host.has(recorded=3, delivered=3))
+    assert sorted(backend.posted) == ids(1, 2, 3)
+    assert len(host.directory.journals()) == 1
+    host.journal.seal()
+    host.turn(lambda: host.directory.journals() == [])
+    host.append(4)
+    host.turn(host.has(recorded=4, delivered=4))
+    assert sorted(backend.posted) == ids(1, 2, 3, 4)
+
+
+def test_what_an_earlier_process_has_left(directory: Directory, host: Host) -> None:
+    """A process that begins takes back what was in flight, and sends it as something ambiguous."""
+    ledger = Ledger(directory)
+    with ledger.transaction():
+        ledger.take_in("0.journal", 7, [record(1), record(2)], [], NOW)
+        ledger.hand_out(1, NOW)
+    ledger.close()
+    host.turn(host.has(recorded=2, delivered=2, ambiguous=1))
+
+
+def test_where_events_stay(local: Host) -> None:
+    """Without a backend events are imported, and nothing is sent."""
+    local.append(1)
+    local.journal.append(held(2))
+    local.turn(local.has(recorded=2, local=1, held=1))
+    assert local.drainer.in_flight == 0
+
+
+def test_local_events_make_room(local: Host, caplog: pytest.LogCaptureFixture) -> None:
+    """Where the directory is nearly full bodies of local events go; the log says once that it is."""
+    local.drainer._options = replace(local.drainer._options, largest=100_000)
+    local.append(*range(300))
+    local.turn(local.has(recorded=300, local=300))
+    local.drainer._next_upkeep = local.drainer._next_measure = 0.0
+    local.turn(lambda: local.drainer.full)
+    local.drainer._next_upkeep = local.drainer._next_measure = 0.0
+    local.drainer._turn()
+    with LedgerReader(local.directory) as reader:
+        assert list(reader.kept("local")) == []
+    assert counts(local.directory) == {"recorded": 300, "local": 300}
+    assert messages(caplog) == [
+        f"{local.directory.path} has 0 MB of usage events, of 0 MB that it may have; beyond that new events go to the "
+        "log"
+    ]
+
+
+def test_one_leads(directory: Directory, clock: Clock) -> None:
+    """Of two that drain one directory the first leads until it ends, then the other does; each event is sent once."""
+    backend = Backend(DELIVERED)
+    one, two = Host(directory, backend, clock), Host(directory, backend, clock)
+    one.turn(lambda: one.drainer.leads)
+    two.drainer._turn()
+    two.append(1)
+    assert not two.drainer.leads
+    one.turn(one.has(recorded=1, delivered=1))
+    assert not two.drainer._is_over()
+    two.drainer._stop_at = module.time.monotonic() + 60
+    assert two.drainer._is_over()
+    two.drainer._stop_at = None
+    one.close()
+    two.append(2)
+    two.drainer._next_look = 0.0
+    two.turn(two.has(recorded=2, delivered=2))
+    assert backend.posted == ids(1, 2)
+    two.close()
+
+
+def test_a_clock_that_goes_back(host: Host, backend: Backend, clock: Clock) -> None:
+    """What would be due in a year only, since the clock was set back, is sent at once."""
+    backend.outcomes = [UNAVAILABLE, DELIVERED]
+    clock.now = NOW + 365 * 86400
+    host.append(1)
+    host.turn(lambda: len(backend.posted) == 1)
+    host.turn(host.has(recorded=1, pending=1))
+    clock.now = NOW
+    host.turn(host.has(recorded=1, delivered=1))
+
+
+# What fails
+
+
+class Full:
+    """A disk on which nothing can be committed while it is full."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.full = False
+        self.failed = 0
+        real = Ledger.transaction
+
+        @contextlib.contextmanager
+        def transaction(ledger: Ledger) -> Generator[None]:
+            with real(ledger):
+                yield
+                if self.full:
+                    self.failed += 1
+                    raise sqlite3.OperationalError("database or disk is full")
+
+        monkeypatch.setattr(Ledger, "transaction", transaction)
+
+
+def test_a_full_disk(
+    host: Host,
+    backend: Backend,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """While outcomes cannot be committed nothing is sent; then all goes on, and nothing was sent twice."""
+    disk = Full(monkeypatch)
+    host.append(1, 2)
+    host.turn(host.has(recorded=2, delivered=2))
+    host.append(3)
+
+    def then_full(posted: str, body: bytes, timeout: float) -> Outcome:
+        disk.full = True
+        return Backend.__call__(backend, posted, body, timeout)
+
+    monkeypatch.setattr(host.drainer._senders, "_post", then_full)
+    host.turn(lambda: disk.full)
+    host.append(4)
+    host.turn(lambda: disk.failed >= 3)
+    assert sorted(backend.posted) == ids(1, 2, 3)
+    assert counts(host.directory) == {"recorded": 4, "delivered": 2, "in_flight": 1, "pending": 1}
+    monkeypatch.setattr(host.drainer._senders, "_post", backend)
+    disk.full = False
+    host.turn(host.has(recorded=4, delivered=4))
+    assert sorted(backend.posted) == ids(1, 2, 3, 4)
+    assert messages(caplog) == [
+        f"usage events in {host.directory.path} wait: SQLite says database or disk is full. None is lost; it is tried "
+        "again",
+        f"usage events in {host.directory.path} go on",
+    ]
+
+
+def test_a_failure_does_not_import_again(
+    host: Host, backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a turn that failed at any moment, no journal is imported a second time."""
+    disk = Full(monkeypatch)
+    host.append(1, 2)
+    host.turn(host.has(recorded=2, delivered=2))
+    disk.full = True
+    host.drainer._turn()
+    disk.full = False
+    # In the moment in which journals are not to be looked at.
+    host.drainer._more = False
+    host.drainer._next_import = module.time.monotonic() + 3600
+    with host.drainer.database:
+        assert host.drainer._drain() == []
+        host.drainer._tidy_up()
+    host.drainer._next_import = 0.0
+    host.append(3)
+    host.turn(host.has(recorded=3, delivered=3))
+    assert sorted(backend.posted) == ids(1, 2, 3)
+
+
+def test_what_fails_after_a_commit(
+    host: Host, backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was handed out is sent, even where what comes after the commit fails."""
+
+    def fail(readings: Readings) -> list[str]:
+        raise PermissionError(13, "Permission denied")
+
+    host.append(1)
+    with monkeypatch.context() as patch:
+        patch.setattr(Readings, "remove_finished", fail)
+        host.turn(host.has(recorded=1, delivered=1))
+    assert backend.posted == ids(1)
+
+
+def test_a_defect_of_ours(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is raised in a turn, the next one is made."""
+
+    def fail(ledger: Ledger) -> None:
+        raise ZeroDivisionError
+
+    host.append(1)
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "next_due", fail)
+        host.drainer._turn()
+        host.drainer._turn()
+    host.turn(host.has(recorded=1, delivered=1))
+    assert faults.counts.pop("drainer") == 2
+
+
+def test_a_ledger_of_a_later_version(
+    host: Host, directory: Directory, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A ledger of a later version is left to that version: nobody leads, and nothing is sent."""
+    ledger = Ledger(directory)
+    ledger._db.execute("PRAGMA user_version = 9")
+    ledger.close()
+    host.append(1)
+    host.drainer._turn()
+    assert not host.drainer.leads
+    assert directory.leader() is None
+    assert messages(caplog) == [
+        f"usage events in {directory.path} wait: its ledger is of version 9, and this release knows version 1. None is "
+        "lost; it is tried again"
+    ]
+
+
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+def test_a_damaged_ledger(
+    host: Host,
+    backend: Backend,
+    directory: Directory,
+    clock: Clock,
+    caplog: pytest.LogCaptureFixture,
+    when: str,
+) -> None:
+    """A ledger that is found to be damaged, at the start or later, is salvaged, and its events are sent."""
+    if when == "before":
+        (directory.path / "ledger.db").write_bytes(b"no database at all" * 100)
+    host.append(1)
+    host.turn(lambda: counts(directory).get("delivered", 0) == 1)
+    if when == "meanwhile":
+        backend.outcomes = [UNAVAILABLE]
+        host.append(2, 3)
+        host.turn(lambda: counts(directory).get("recorded") == 3 and not host.drainer.in_flight)
+        assert host.drainer._ledger is not None
+        host.drainer._ledger._db.execute("DROP TABLE damaged")
+        clock.now += 60
+        backend.outcomes = [DELIVERED]
+        host.append(4)
+        host.turn(host.has(recorded=4, delivered=4, salvaged=1))
+    assert len(list(directory.path.glob("ledger.db.broken-*"))) == 1
+    told = [message for message in messages(caplog) if "was damaged" in message]
+    assert len(told) == 1
+    assert "0 events could not" in told[0]
+
+
+def test_a_directory_that_is_removed(
+    host: Host, backend: Backend, directory: Directory, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What this process still knows of a directory that was removed is written anew and sent."""
+    backend.outcomes = [UNAVAILABLE]
+    host.append(1)
+    host.turn(lambda: counts(directory) == {"recorded": 1, "pending": 1})
+    host.append(2)
+    shutil.rmtree(directory.path)
+    backend.outcomes = [DELIVERED]
+    host.drainer._next_measure = 0.0
+    host.drainer.gate._succeed()
+    host.turn(lambda: counts(directory).get("delivered") == 2)
+    assert set(backend.posted) == set(ids(1, 2))
+    assert "was removed or replaced" in caplog.text
+
+
+# What the backend says
+
+
+def test_a_wrong_key(
+    host: Host, backend: Backend, directory: Directory, caplog: pytest.LogCaptureFixture
+) -> None:
+    """While the key is refused all is kept, commands can see why, and the log says it at the beginning and the end."""
+    backend.outcomes = [UNAUTHORIZED]
+    host.append(1, 2)
+    host.turn(lambda: counts(directory) == {"recorded": 2, "pending": 2} and backend.posted != [])
+    host.turn(lambda: "pid" in facts(directory))
+    assert facts(directory) == {
+        "at": NOW,
+        "next_attempt": pytest.approx(NOW + 60, abs=20),
+        "paused": True,
+        "pid": os.getpid(),
+        "probing": True,
+        "reason": "HTTP 401",
+    }
+    backend.outcomes = [DELIVERED]
+    host.drainer.gate._shut_until = 0.0
+    host.turn(host.has(recorded=2, delivered=2))
+    host.drainer._turn()
+    assert [message.partition("(")[0] for message in messages(caplog)] == [
+        "CmdrData does not accept events ",
+        "CmdrData accepts events again",
+    ]
+
+
+def facts(directory: Directory) -> dict[str, object]:
+    """Return what the process that drains has noted."""
+    with LedgerReader(directory) as reader:
+        found = reader.facts()
+    return found if found.get("paused") else {}
+
+
+def test_a_backend_that_is_down(
+    host: Host, backend: Backend, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A backend that does not answer is told once, after several failures."""
+    backend.outcomes = [BROKEN]
+    host.append(*range(6))
+    host.turn(lambda: host.drainer.gate.in_trouble)
+    host.turn(lambda: "cannot be reached" in caplog.text)
+    (message,) = messages(caplog)
+    assert message.startswith(
+        "CmdrData cannot be reached or does not answer as it should (HTTP 500, "
+    )
+
+
+def test_a_refused_event(host: Host, backend: Backend) -> None:
+    """A refused event is dead, and those behind it are delivered."""
+    backend.outcomes = [REFUSED, DELIVERED]
+    host.append(1, 2, 3)
+    host.turn(host.has(recorded=3, dead=1, delivered=2))
+
+
+# The thread
+
+
+class Running:
+    """A drainer with its thread."""
+
+    def __init__(self, directory: Directory, backend: Callable[..., Outcome]) -> None:
+        self.journal = Journal(directory)
+        self.drainer = Drainer(directory, self.journal, Options(post=backend))
+
+
+def test_the_thread(directory: Directory) -> None:
+    """Started, it delivers what is recorded; stopped, it has delivered what could be and lets another one lead."""
+    posted = threading.Event()
+
+    def post(*_: object) -> Outcome:
+        posted.set()
+        return DELIVERED
+
+    running = Running(directory, post)
+    running.drainer.start()
+    running.drainer.start()
+    running.journal.append(record(1))
+    running.drainer.wake()
+    assert posted.wait(10)
+    running.journal.append(record(2))
+    running.journal.seal()
+    running.drainer.stop(10)
+    assert (running.drainer.running, directory.leader()) == (False, None)
+    assert counts(directory) == {"recorded": 2, "delivered": 2}
+    running.drainer.stop(10)
+    running.journal.append(record(3))
+    running.drainer.start()
+    running.journal.seal()
+    running.drainer.stop(10)
+    assert counts(directory) == {"recorded": 3, "delivered": 3}
+
+
+@pytest.mark.parametrize(
+    "outcome", [UNAVAILABLE, UNAUTHORIZED, Outcome(UNAVAILABLE.verdict, "HTTP 429", retry_after=99)]
+)
+def test_stopping_while_nothing_can_be_delivered(directory: Directory, outcome: Outcome) -> None:
+    """The end waits as long as something may come of it, no longer, and what is left stays."""
+    running = Running(directory, Backend(outcome))
+    running.journal.append(record(1))
+    running.drainer.start()
+    running.drainer.stop(0.3)
+    assert not running.drainer.running
+    assert counts(directory) == {"recorded": 1, "pending": 1}
+    running.journal.seal()
+
+
+def test_stopping_with_a_backend_that_does_not_answer(directory: Directory) -> None:
+    """An attempt that hangs does not hold up the end; its event is taken back by whoever drains next."""
+    asked, answer = threading.Event(), threading.Event()
+
+    def post(*_: object) -> Outcome:
+        asked.set()
+        assert answer.wait(10)
+        return DELIVERED
+
+    running = Running(directory, post)
+    running.journal.append(record(1))
+    running.drainer.start()
+    assert asked.wait(10)
+    running.drainer.stop(0)
+    assert counts(directory) == {"recorded": 1, "in_flight": 1}
+    answer.set()
+    after = Running(directory, Backend(DELIVERED))
+    after.drainer.start()
+    after.drainer.stop(10)
+    assert counts(directory) == {"recorded": 1, "delivered": 1, "ambiguous": 1}
+    running.journal.seal()
+
+
+def test_many_that_start_at_once(directory: Directory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many threads start it at once, one thread drains."""
+    started: list[object] = []
+    monkeypatch.setattr(_thread, "start_new_thread", lambda *arguments: started.append(arguments))  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
+    drainer = Running(directory, Backend(DELIVERED)).drainer
+    begin = drainer._begin
+
+    def begin_slowly() -> None:
+        # In the middle of one start another one begins.
+        drainer.running = False
+        drainer.start()
+        drainer.running = True
+        begin()
+
+    drainer._begin = begin_slowly
+    drainer.start()
+    assert len(started) == 1
+
+
+def test_where_no_thread_can_be_started(
+    directory: Directory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An interpreter that shuts down starts no thread: what is recorded stays in the journal."""
+
+    def none(*_: object) -> int:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(_thread, "start_new_thread", none)
+    running = Running(directory, Backend(DELIVERED))
+    running.drainer.start()
+    assert not running.drainer.running
+    running.journal.append(record(1))
+    running.journal.seal()
+    assert counts(directory) == {"recorded": 1, "pending": 1}
+
+
+def test_a_thread_that_sends_itself(
+    host: Host, backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where there are no senders the drainer's own thread sends, one event after the other."""
+
+    def none(*_: object) -> int:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(_thread, "start_new_thread", none)
+    host.append(1, 2)
+    host.turn(host.has(recorded=2, delivered=2))
+    assert backend.posted == ids(1, 2)
+
+
+def test_a_last_commit_that_fails(
+    directory: Directory, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the last outcomes cannot be committed the end comes all the same, and the next process sends again."""
+    host = Host(directory, Backend(DELIVERED), clock)
+    host.append(1)
+    host.turn(lambda: host.drainer._outcomes != [])
+    Full(monkeypatch).full = True
+    host.drainer._end()
+    assert directory.leader() is None
+    assert faults.counts.pop("last commit") == 1
+    assert counts(directory) == {"recorded": 1, "in_flight": 1}
+    host.journal.seal()
+
+
+# Forks
+
+
+def test_parking(host: Host) -> None:
+    """Parked, the database is closed; afterwards the same process goes on."""
+    host.append(1)
+    host.turn(host.has(recorded=1, delivered=1))
+    assert host.drainer.park()
+    assert host.drainer._ledger is None
+    host.drainer.unpark()
+    host.append(2)
+    host.turn(host.has(recorded=2, delivered=2))
+
+
+def test_a_forked_child(host: Host, directory: Directory) -> None:
+    """A child of a parked parent leads nowhere until its parent has ended, whose lock it leaves alone."""
+    host.turn(lambda: host.drainer.leads)
+    assert host.drainer.park()
+    child = os.fork()
+    if child == 0:  # pragma: no cover - measured in the parent only
+        host.journal.forked()
+        host.drainer.forked(parked=True)
+        host.drainer._turn()
+        fine = host.drainer.may_lead and not host.drainer.leads and directory.leader() is not None
+        os._exit(0 if fine else 1)
+    host.drainer.unpark()
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert directory.leader() == os.getpid()
+    host.append(1)
+    host.turn(host.has(recorded=1, delivered=1))
+
+
+def test_a_child_forked_in_the_middle(host: Host, directory: Directory) -> None:
+    """A child whose parent could not be parked never uses SQLite: what it records, others send."""
+    host.turn(lambda: host.drainer.leads)
+    child = os.fork()
+    if child == 0:  # pragma: no cover - measured in the parent only
+        host.journal.forked()
+        host.drainer.forked(parked=False)
+        host.append(1)
+        host.drainer._turn()
+        host.drainer._stop_at = module.time.monotonic() + 60
+        os._exit(0 if not host.drainer.leads and host.drainer._is_over() else 1)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    host.turn(host.has(recorded=1, delivered=1))
+
+
+def test_a_parent_that_cannot_be_parked(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fork waits for the database, but not for ever."""
+
+    class Busy:
+        """A lock that is not had."""
+
+        def acquire(self, timeout: float) -> bool:
+            """Wait in vain."""
+            assert timeout == 1.0
+            return False
+
+    with monkeypatch.context() as patch:
+        patch.setattr(host.drainer, "database", Busy())
+        assert not host.drainer.park()
+
+
+def test_nothing_of_an_event_is_in_the_log(
+    host: Host, backend: Backend, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever is told, no event is."""
+    caplog.set_level(logging.DEBUG, "cmdrdata")
+    backend.outcomes = [REFUSED, UNAUTHORIZED, DELIVERED]
+    host.append(1, 2)
+    host.turn(lambda: len(backend.posted) == 2)
+    assert "acme" not in caplog.text
