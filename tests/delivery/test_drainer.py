@@ -55,17 +55,18 @@ class Host:
     """A drainer without a thread: each turn is made by the test."""
 
     def __init__(self, directory: Directory, backend: Backend | None, clock: Clock) -> None:
-        self.directory = directory
+        self.directory, self.clock = directory, clock
         self.journal = Journal(directory)
         self.drainer = Drainer(directory, self.journal, Options(post=backend, clock=clock))
 
     def turn(self, until: Callable[[], bool], most: int = 50) -> None:
-        """Make turns until something is so."""
+        """Make turns until something is so, one a second by the time of day."""
         for _ in range(most):
             self.drainer._turn()
+            self.clock.now += 1
             if until():
                 return
-        raise AssertionError("it never comes to that")
+        raise AssertionError(f"it never comes to that: {counts(self.directory)}")
 
     def append(self, *numbers: int) -> None:
         """Record events."""
@@ -332,12 +333,11 @@ def test_a_ledger_of_a_later_version(
 def test_a_damaged_ledger(
     host: Host,
     backend: Backend,
-    directory: Directory,
-    clock: Clock,
     caplog: pytest.LogCaptureFixture,
     when: str,
 ) -> None:
     """A ledger that is found to be damaged, at the start or later, is salvaged, and its events are sent."""
+    directory = host.directory
     if when == "before":
         (directory.path / "ledger.db").write_bytes(b"no database at all" * 100)
     host.append(1)
@@ -347,11 +347,11 @@ def test_a_damaged_ledger(
         host.append(2, 3)
         host.turn(lambda: counts(directory).get("recorded") == 3 and not host.drainer.in_flight)
         assert host.drainer._ledger is not None
-        host.drainer._ledger._db.execute("DROP TABLE damaged")
-        clock.now += 60
+        host.drainer._ledger._db.execute("DROP TABLE totals")
         backend.outcomes = [DELIVERED]
         host.append(4)
-        host.turn(host.has(recorded=4, delivered=4, salvaged=1))
+        host.turn(lambda: counts(directory).get("delivered") == 4)
+        assert counts(directory)["salvaged"] == 1
     assert len(list(directory.path.glob("ledger.db.broken-*"))) == 1
     told = [message for message in messages(caplog) if "was damaged" in message]
     assert len(told) == 1
@@ -387,8 +387,8 @@ def test_a_wrong_key(
     host.turn(lambda: counts(directory) == {"recorded": 2, "pending": 2} and backend.posted != [])
     host.turn(lambda: "pid" in facts(directory))
     assert facts(directory) == {
-        "at": NOW,
-        "next_attempt": pytest.approx(NOW + 60, abs=20),
+        "at": pytest.approx(NOW, abs=50),
+        "next_attempt": pytest.approx(NOW + 60, abs=50),
         "paused": True,
         "pid": os.getpid(),
         "probing": True,
