@@ -66,7 +66,7 @@ _MOST = 10**100
 VERSION = 1
 _SCHEMA = """
 CREATE TABLE events (
-    seq INTEGER PRIMARY KEY,
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, -- no number comes again: who waits for one waits for that event
     key BLOB NOT NULL UNIQUE,    -- 16 bytes that stand for the id
     state INTEGER NOT NULL,
     due REAL NOT NULL,           -- when it may be sent; of other states, since when it is in it
