@@ -274,7 +274,7 @@ def measure_backlogs(ground: Ground, rounds: int, quick: bool) -> Report:  # noq
 
 
 def _begun(ground: Ground, path: Path, *, empty: bool) -> dict[str, float]:
-    """Return the seconds until the first POST and the most bytes in the five seconds after it."""
+    """Return the seconds until the first POST; of the five seconds after it the most bytes and events per second."""
     ground.backend.ask("reset", LATENCIES[0])
     process = ground.delivering(path)
     before, _ = process.ask("resident")
@@ -284,9 +284,10 @@ def _begun(ground: Ground, path: Path, *, empty: bool) -> dict[str, float]:
     wait_for(lambda: ground.backend.ask("first") is not None, 120)
     first = ground.backend.ask("first") - began
     time.sleep(5)
+    rate = ground.backend.ask("number") / 5
     _, most = process.ask("resident")
     process.kill()
-    return {"start": first, "before": before, "most": most}
+    return {"start": first, "before": before, "most": most, "rate": rate}
 
 
 def print_backlogs(report: Report) -> None:
@@ -296,9 +297,13 @@ def print_backlogs(report: Report) -> None:
         cells = [f"{int(number):,}"]
         for place in PLACES:
             begun = report[place][number]
-            cells += [f"{begun['most'] / 2**20:.1f}", f"{begun['start']:.2f}"]
+            cells += [
+                f"{begun['most'] / 2**20:.1f}",
+                f"{begun['start']:.2f}",
+                f"{begun['rate']:,.0f}",
+            ]
         rows.append(cells)
-    header = [f"{place}, {what}" for place in PLACES for what in ("MiB", "seconds")]
+    header = [f"{place}, {what}" for place in PLACES for what in ("MiB", "seconds", "events/s")]
     print_table(["events that wait", *header], rows)
     none, all_of_it = rows[0][0], rows[-1][0]
     for place in PLACES:
