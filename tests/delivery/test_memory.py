@@ -204,8 +204,14 @@ def test_retry_after_gates_all_events() -> None:
     assert [event_id for event_id, _ in backend.received] == ["1", "2", "1"]
 
 
-def test_an_event_that_the_backend_cannot_digest() -> None:
+def longest(low: float, high: float) -> float:
+    """Draw the largest number, so that no pause is shorter than a flush while the clock stands."""
+    return high
+
+
+def test_an_event_that_the_backend_cannot_digest(monkeypatch: pytest.MonkeyPatch) -> None:
     """An event that fails again and again goes behind the others, which are delivered in spite of it."""
+    monkeypatch.setattr("random.uniform", longest)
     clock = Clock()
 
     def post(event_id: str, body: bytes, timeout: float) -> Outcome:
@@ -278,8 +284,9 @@ def test_a_handler_that_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     faults.counts.clear()
 
 
-def test_trouble_is_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_trouble_is_told(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     """A backend in trouble is told once, with what waits, and its return too; a failure or two are not."""
+    monkeypatch.setattr("random.uniform", longest)
     clock = Clock()
     backend = Backend(*[UNAVAILABLE] * 3, DELIVERED, *[BROKEN] * 7, DELIVERED)
     waiting = delivery(backend, clock=clock)
@@ -321,9 +328,10 @@ def test_a_mended_key(monkeypatch: pytest.MonkeyPatch) -> None:
     """Delivery goes on by itself once the backend accepts events again, one probe at a time until then."""
     monkeypatch.setattr("cmdrdata_exporter.delivery.memory.PROBE_INTERVAL", 0.001)
     probes: list[str] = []
-    all_there = threading.Event()
+    recorded, all_there = threading.Event(), threading.Event()
 
     def post(event_id: str, body: bytes, timeout: float) -> Outcome:
+        assert recorded.wait(10)
         probes.append(event_id)
         if len(probes) < 4:
             return UNAUTHORIZED
@@ -334,6 +342,7 @@ def test_a_mended_key(monkeypatch: pytest.MonkeyPatch) -> None:
     delivery = MemoryDelivery(post, senders=1)
     delivery.record("1", ACME, b"{}")
     delivery.record("2", ACME, b"{}")
+    recorded.set()
     assert all_there.wait(10)
     assert delivery.flush(10)
     assert counts(delivery) == {"recorded": 2, "delivered": 2}
