@@ -31,12 +31,39 @@ def longest(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(random, "uniform", lambda low, high: high)  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
 
 
+class InOrder:
+    """A gate that attempts leave in the order in which they entered it."""
+
+    def __init__(self, **options: Any) -> None:
+        self.gate = Gate(LIMIT, **options)
+        self._entered: list[int] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.gate, name)
+
+    def enter(self) -> bool:
+        """Say whether an attempt may begin."""
+        entered = self.gate.enter()
+        if entered is not None:
+            self._entered.append(entered)
+        return entered is not None
+
+    def leave(self, outcome: Outcome) -> None:
+        """End the attempt that began first."""
+        self.gate.leave(self._entered.pop(0), outcome)
+
+    def undo(self) -> None:
+        """Take back the attempt that began last."""
+        self._entered.pop()
+        self.gate._under_way -= 1
+
+
 class Asked:
     """A gate and its clock."""
 
     def __init__(self, **options: Any) -> None:
         self.clock = Clock()
-        self.gate = Gate(LIMIT, clock=self.clock, **options)
+        self.gate = InOrder(clock=self.clock, **options)
 
     def answer(self, *outcomes: Outcome) -> list[float]:
         """Attempt one thing after the other, each as soon as it may be; return the seconds waited before each."""
@@ -54,7 +81,7 @@ class Asked:
         while self.gate.enter():
             number += 1
         for _ in range(number):
-            self.gate._under_way -= 1
+            self.gate.undo()
         return number
 
 
@@ -183,7 +210,7 @@ class AnyAnswers(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.clock = Clock()
-        self.gate = Gate(LIMIT, clock=self.clock)
+        self.gate = InOrder(clock=self.clock)
         self.under_way = 0
         self.not_before = 0.0
         self.in_a_row = 0
