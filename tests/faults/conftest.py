@@ -10,11 +10,6 @@ import pytest
 from tests.faults.hosts import Host, Zygote
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Know the long forms, which `tox -e faults` runs."""
-    config.addinivalue_line("markers", "long: takes minutes; run by `tox -e faults`")
-
-
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Give the long forms an hour."""
     for item in items:
