@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.application import Application
 from tests.faults.hosts import Host, Zygote
+from tests.faults.oracle import Oracle
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -33,3 +35,17 @@ def host(tmp_path: Path, zygote: Zygote) -> Iterator[Host]:
         met.settle()
     finally:
         met.close()
+
+
+@pytest.fixture
+def oracle(tmp_path: Path) -> Iterator[Oracle]:
+    """A backend that takes everything, until it is told otherwise."""
+    with Oracle(tmp_path / "accepted") as running:
+        yield running
+
+
+@pytest.fixture
+def application(tmp_path: Path, oracle: Oracle) -> Iterator[Application]:
+    """An application in this process that delivers to it."""
+    with Application(tmp_path / "spool", oracle.url) as running:
+        yield running

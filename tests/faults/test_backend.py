@@ -9,7 +9,7 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,20 +31,6 @@ YES = (200, 201, 202, 204, 409)
 HINTS = b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\n\r\n"
 IN_FLIGHT = 32
 """How many attempts may be under way together."""
-
-
-@pytest.fixture
-def oracle(tmp_path: Path) -> Iterator[Oracle]:
-    """A backend that takes everything."""
-    with Oracle(tmp_path / "accepted") as running:
-        yield running
-
-
-@pytest.fixture
-def application(tmp_path: Path, oracle: Oracle) -> Iterator[Application]:
-    """An application that delivers to it."""
-    with Application(tmp_path / "spool", oracle.url) as running:
-        yield running
 
 
 def first(*replies: Reply) -> Answer:

@@ -26,19 +26,11 @@ from tests.faults.oracle import SILENCE, Oracle, Reply
 
 
 @pytest.fixture
-def oracle(tmp_path: Path) -> Iterator[Oracle]:
-    """A backend that takes everything."""
-    with Oracle(tmp_path / "accepted") as running:
-        yield running
-
-
-@pytest.fixture
-def application(tmp_path: Path, oracle: Oracle) -> Iterator[Application]:
+def application(application: Application, oracle: Oracle) -> Application:
     """An application, which drains its directory."""
-    with Application(tmp_path / "spool", oracle.url) as running:
-        running.call()
-        running.settled(oracle)
-        yield running
+    application.call()
+    application.settled(oracle)
+    return application
 
 
 def unspooled(caplog: pytest.LogCaptureFixture) -> list[str]:

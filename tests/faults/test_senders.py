@@ -5,7 +5,6 @@ from __future__ import annotations
 import queue
 import sqlite3
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,13 +24,6 @@ EVENT = Handed(1, b"", "", b"", 0, 0)
 def post(event_id: str, body: bytes, timeout: float) -> Outcome:
     """Deliver whatever it is."""
     return DELIVERED
-
-
-@pytest.fixture
-def oracle(tmp_path: Path) -> Iterator[Oracle]:
-    """A backend that takes everything."""
-    with Oracle(tmp_path / "accepted") as running:
-        yield running
 
 
 def test_what_waits_at_the_end_is_not_sent(tmp_path: Path, oracle: Oracle) -> None:

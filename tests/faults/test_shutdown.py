@@ -21,7 +21,7 @@ def black_hole(host: Host) -> Host:
 
 
 @pytest.mark.parametrize("shutdown", [True, False], ids=["shutdown", "atexit"])
-@pytest.mark.parametrize(("timeout", "most"), [(1.0, 1.2), (5.0, 5.5)])
+@pytest.mark.parametrize(("timeout", "most"), [(1.0, 1.5), (5.0, 5.5)])
 @pytest.mark.parametrize("count", LEFT)
 def test_a_backend_that_never_answers(
     black_hole: Host, count: int, timeout: float, most: float, shutdown: bool
