@@ -57,7 +57,11 @@ class Attempts:
 @pytest.fixture(autouse=True)
 def no_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
     """Chance takes the longest time that it may."""
-    monkeypatch.setattr(module.random, "uniform", lambda least, most: most)
+
+    def longest(least: float, most: float) -> float:
+        return most
+
+    monkeypatch.setattr(module.random, "uniform", longest)
 
 
 def test_retry_after_holds_whatever_succeeds() -> None:
