@@ -15,8 +15,6 @@ import pytest
 from cmdrdata_exporter.delivery.directory import LEDGER
 from tests.faults.hosts import Host, Zygote
 
-CRASHES = 100
-
 WRITING = [
     "before:directory.Directory.prepare:1",
     "before:directory.Directory._describe:1",
@@ -128,19 +126,20 @@ def test_failing_at(host: Host, point: str, error: str) -> None:
     assert 0 == host.oracle.duplicates
 
 
-def test_killed_after_acceptance(host: Host) -> None:
+@pytest.mark.parametrize("crashes", [30, pytest.param(100, marks=pytest.mark.long)])
+def test_killed_after_acceptance(host: Host, crashes: int) -> None:
     """
     An event that was accepted when its process died is sent again under the same key, with the same bytes.
 
     Each such attempt is counted as ambiguous: it is all that can double.
     """
-    for _ in range(CRASHES):
+    for _ in range(crashes):
         died = host.start("produce", at("after:http.Client.post:1", "kill"), count=1, end="wait")
         assert -signal.SIGKILL == died.wait()
         host.drain()
     host.settle()
-    assert (CRASHES, CRASHES) == (len(host.oracle.keys), host.oracle.duplicates)
-    assert (CRASHES, CRASHES) == (host.counts["delivered"], host.counts["ambiguous"])
+    assert (crashes, crashes) == (len(host.oracle.keys), host.oracle.duplicates)
+    assert (crashes, crashes) == (host.counts["delivered"], host.counts["ambiguous"])
 
 
 @pytest.mark.parametrize(
