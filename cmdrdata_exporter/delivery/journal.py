@@ -26,10 +26,15 @@ LARGEST = 8 << 20
 """Bytes after which a file is sealed and another one begun."""
 OLDEST = 60.0
 """Seconds after which a file is sealed."""
-PATIENCE = 0.002
-"""Seconds that a thread waits for another one to finish its append, before it leaves its record to that one."""
+PATIENCE = 0.045
+"""
+Seconds that a thread waits for another one that has its record and is appending, before it takes the disk to be
+stalled. Where threads compute, who appends may wait for the interpreter several times 5 ms.
+"""
 PATIENCE_FOR_FSYNC = 1.0
 """Likewise, where each append waits for the disk."""
+PATIENCE_WHILE_STALLED = 0.002
+"""Seconds after which a thread leaves its record to the one that is appending."""
 QUEUE_BYTES = 16 << 20
 """How much may wait for a disk that has stalled."""
 
@@ -140,6 +145,7 @@ class Journal:
         self._descriptor = self.name = None
         # Taken once only by a thread: it knows its owner, which Ctrl-C between two statements cannot hide.
         self._lock: Any = threading.RLock()
+        self._stalled = False
         self._size = 0
         self._synced = 0
         self._begun = math.inf
@@ -164,14 +170,18 @@ class Journal:
         if self._is_mine():
             # In a signal handler or finalizer, which has interrupted this thread's own append.
             self._hand_over(data)
+            self.handed_over += 1
             return
         try:
             # No thread waits long for a disk that has stalled.
-            if self._lock.acquire(timeout=self._patience):
+            if self._lock.acquire(timeout=PATIENCE_WHILE_STALLED):
                 self._write(data)
             else:
+                # Whoever appends now writes it too, and is given the time: locks are not fair.
                 self._hand_over(data)
-                self._lock.acquire(blocking=False)
+                if not self._lock.acquire(timeout=0 if self._stalled else self._patience):
+                    self._stalled = True
+                    self.handed_over += 1
         finally:
             if self._is_mine():
                 self._finish()
@@ -252,7 +262,6 @@ class Journal:
             raise JournalFullError("too many events wait for a disk that does not answer")
         self._waiting_bytes += len(data)
         self._waiting.append(data)
-        self.handed_over += 1
 
     def _is_mine(self) -> bool:
         """Say whether this thread has the lock."""
@@ -261,6 +270,7 @@ class Journal:
 
     def _finish(self) -> None:
         """Write what other threads left here, and release the lock."""
+        self._stalled = False
         while True:
             try:
                 self._drain_waiting()
