@@ -158,13 +158,22 @@ def test_killed_at_random(host: Host, kills: int, events: int) -> None:
     assert host.oracle.duplicates <= 64 * kills
 
 
-@pytest.mark.parametrize("durability", ["process", "fsync"])
-def test_killed_while_the_disk_is_slow(host: Host, durability: str) -> None:
-    """A disk that takes its time to sync what it was given keeps no event of another thread in memory."""
-    slowly = at("before:journal._sync:1+", "sleep 0.02")
+@pytest.mark.parametrize(
+    ("slow", "seconds", "durability"),
+    [
+        ("journal.os.write", 0.004, "process"),
+        ("journal._sync", 0.02, "process"),
+        ("journal._sync", 0.02, "fsync"),
+    ],
+)
+def test_killed_while_the_disk_is_slow(
+    host: Host, slow: str, seconds: float, durability: str
+) -> None:
+    """Where each append takes its time, as where other threads compute, no event of another one is in memory only."""
+    slowly = at(f"before:{slow}:1+", f"sleep {seconds}")
     for _ in range(3):
         running = host.start(
-            "produce", {**slowly, "CMDRDATA_DURABILITY": durability}, threads=4, largest=20_000
+            "produce", {**slowly, "CMDRDATA_DURABILITY": durability}, threads=3, largest=20_000
         )
         running.wait_for(60)
         running.kill()

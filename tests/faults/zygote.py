@@ -49,7 +49,7 @@ def run(job: dict[str, Any], pipe: int) -> None:
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)
-    stderr = os.open(job["stderr"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    stderr = os.open(job["stderr"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     # Nothing of a process that hangs may keep the tests' own output open.
     os.dup2(stderr, 1)
     os.dup2(stderr, 2)
