@@ -71,15 +71,14 @@ class Asked:
         for outcome in outcomes:
             waits.append(self.gate.delay())
             self.clock.now += waits[-1]
-            entered = self.gate.enter()
-            assert entered is not None
-            self.gate.leave(entered, outcome)
+            assert self.gate.enter()
+            self.gate.leave(outcome)
         return waits
 
     def at_once(self) -> int:
         """Return how many attempts may begin now."""
         number = 0
-        while self.gate.enter() is not None:
+        while self.gate.enter():
             number += 1
         for _ in range(number):
             self.gate.undo()
@@ -97,9 +96,9 @@ def test_open() -> None:
     assert asked.at_once() == LIMIT
     assert [asked.gate.room(prepared) for prepared in (0, LIMIT, 2 * LIMIT, 99)] == [16, 8, 0, 0]
     assert (asked.gate.paused, asked.gate.in_trouble, asked.gate.reason) == (False, False, None)
-    assert [asked.gate.enter() for _ in range(LIMIT + 1)] == [0] * LIMIT + [None]
-    asked.gate.leave(0, DELIVERED)
-    assert asked.gate.enter() is not None
+    assert [asked.gate.enter() for _ in range(LIMIT + 1)] == [True] * LIMIT + [False]
+    asked.gate.leave(DELIVERED)
+    assert asked.gate.enter()
 
 
 @pytest.mark.parametrize("outcome", [DELIVERED, DUPLICATE, REFUSED], ids=repr)
@@ -145,9 +144,9 @@ def test_the_slow_start() -> None:
 def test_failures_that_were_under_way_together() -> None:
     """What was under way when probing began is no answer to a probe."""
     asked = Asked()
-    assert [asked.gate.enter() for _ in range(LIMIT)] == [0] * LIMIT
+    assert [asked.gate.enter() for _ in range(LIMIT)] == [True] * LIMIT
     for _ in range(LIMIT):
-        asked.gate.leave(0, UNAVAILABLE)
+        asked.gate.leave(UNAVAILABLE)
     assert (asked.gate.failures, asked.gate.delay()) == (PROBE_AFTER, 0.5)
 
 
@@ -173,9 +172,9 @@ def test_pauses(interval: float, waits: list[float]) -> None:
 def test_refusals_that_were_under_way_together() -> None:
     """Many attempts that meet the same wrong key are one refusal."""
     asked = Asked()
-    assert [asked.gate.enter() for _ in range(LIMIT)] == [0] * LIMIT
+    assert [asked.gate.enter() for _ in range(LIMIT)] == [True] * LIMIT
     for _ in range(LIMIT):
-        asked.gate.leave(0, UNAUTHORIZED)
+        asked.gate.leave(UNAUTHORIZED)
     assert asked.gate.delay() == 60
     asked.clock.now += 60
     assert asked.at_once() == 1
@@ -185,16 +184,16 @@ def test_refusals_that_were_under_way_together() -> None:
 def test_retry_after(verdict: Verdict) -> None:
     """Nothing begins inside the time for which the backend asked, whatever else succeeds meanwhile."""
     asked = Asked()
-    assert [asked.gate.enter() for _ in range(3)] == [0] * 3
-    asked.gate.leave(0, retry_after(3600.0, verdict))
-    asked.gate.leave(0, DELIVERED)
-    asked.gate.leave(0, retry_after(1.0, verdict))
+    assert [asked.gate.enter() for _ in range(3)] == [True] * 3
+    asked.gate.leave(retry_after(3600.0, verdict))
+    asked.gate.leave(DELIVERED)
+    asked.gate.leave(retry_after(1.0, verdict))
     assert asked.gate.delay() == 3600
     asked.clock.now += 3599.9
-    assert asked.gate.enter() is None
+    assert not asked.gate.enter()
     assert asked.gate.room(0) == 0
     asked.clock.now += 0.1
-    assert asked.gate.enter() is not None
+    assert asked.gate.enter()
 
 
 @pytest.mark.parametrize("seconds", [0.0, None])
@@ -213,15 +212,13 @@ class AnyAnswers(RuleBasedStateMachine):
         self.clock = Clock()
         self.gate = InOrder(clock=self.clock)
         self.under_way = 0
-        self.entered: list[int] = []
         self.not_before = 0.0
         self.in_a_row = 0
 
     @rule()
     def enter(self) -> None:
         """Ask."""
-        if (entered := self.gate.enter()) is not None:
-            self.entered.append(entered)
+        if self.gate.enter():
             assert self.clock.now >= self.not_before
             assert self.gate.delay() == 0
             self.under_way += 1
@@ -235,7 +232,7 @@ class AnyAnswers(RuleBasedStateMachine):
     def leave(self, outcome: Outcome) -> None:
         """Come back."""
         self.under_way -= 1
-        self.gate.leave(self.entered.pop(0), outcome)
+        self.gate.leave(outcome)
         failed = outcome.verdict is Verdict.RETRY
         self.in_a_row = self.in_a_row + 1 if failed else 0
         if outcome.verdict in (Verdict.DELIVERED, Verdict.REFUSED):
@@ -243,13 +240,14 @@ class AnyAnswers(RuleBasedStateMachine):
             assert self.gate.reason is None
         elif outcome.verdict is Verdict.MISCONFIGURED:
             assert self.gate.paused
+            assert self.gate.delay() > 0
 
     @precondition(lambda self: self.under_way)  # pyright: ignore[reportUnknownLambdaType]
     @rule(seconds=st.sampled_from([0.0, 1.0, 30.0, 3600.0]))
     def leave_and_wait(self, seconds: float) -> None:
         """Come back with a time to wait."""
         self.under_way -= 1
-        self.gate.leave(self.entered.pop(0), retry_after(seconds))
+        self.gate.leave(retry_after(seconds))
         self.not_before = max(self.not_before, self.clock.now + seconds)
 
     @rule(seconds=st.sampled_from([0.1, 1.0, 60.0, 300.0]))
