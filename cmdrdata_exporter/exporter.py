@@ -205,6 +205,8 @@ _timeout = SHUTDOWN_TIMEOUT
 _Built = DurableDelivery | LocalDelivery | MemoryDelivery
 _Destination = tuple[str, ...]
 _deliveries: dict[_Destination, _Built] = {}
+_settings: dict[_Destination, Settings] = {}
+"""What each was configured with last: a key that was rotated takes the place of the one before."""
 _reports: weakref.WeakKeyDictionary[Delivery, Telemetry] = weakref.WeakKeyDictionary()
 _lock = threading.RLock()
 _waited = 0.0
@@ -252,6 +254,7 @@ def _delivery(settings: Settings) -> Delivery:
         return LocalDelivery()  # Metering is switched off: it will get nothing.
     destination = str(settings.spool_dir), settings.endpoint or "", settings.account
     with _lock:
+        _settings[destination] = settings
         if destination not in _deliveries:
             telemetry = Telemetry(settings.endpoint, settings.account)
             _deliveries[destination] = delivery = _build(settings, telemetry)
