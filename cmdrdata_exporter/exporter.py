@@ -252,7 +252,7 @@ def _delivery(settings: Settings) -> Delivery:
     """Return the delivery of a destination, the same one for the same destination, so that two exporters share it."""
     if settings.spool_dir is None:
         return LocalDelivery()  # Metering is switched off: it will get nothing.
-    destination = str(settings.spool_dir), settings.endpoint or "", settings.account
+    destination = _destination(settings)
     with _lock:
         _settings[destination] = settings
         if destination not in _deliveries:
@@ -269,6 +269,10 @@ def _delivery(settings: Settings) -> Delivery:
         return _deliveries[destination]
 
 
+def _destination(settings: Settings) -> _Destination:
+    return str(settings.spool_dir), settings.endpoint or "", settings.account
+
+
 def options(settings: Settings, telemetry: Telemetry | None = None) -> Options:
     """
     Return how the destination of `settings` is drained.
@@ -280,9 +284,10 @@ def options(settings: Settings, telemetry: Telemetry | None = None) -> Options:
     hold_ambiguous = settings.ambiguous == "hold"
     if settings.endpoint is None:
         return Options(post=None, hold_ambiguous=hold_ambiguous)
+    destination = _destination(settings)
     client = Client(
         settings.endpoint,
-        settings.read_key,
+        lambda: _settings.get(destination, settings).read_key(),
         USER_AGENT,
         connections=SENDERS,
         clock=time.time,

@@ -42,6 +42,7 @@ def clean_state(
     monkeypatch.setenv("CMDRDATA_SPOOL_DIR", str(tmp_path_factory.mktemp("spool")))
     monkeypatch.setattr(exporter, "_latest", None)
     monkeypatch.setattr(exporter, "_deliveries", deliveries := {})
+    monkeypatch.setattr(exporter, "_settings", {})
     monkeypatch.setattr(exporter, "_waited", 0.0)
     monkeypatch.setattr(jobs, "known", jobs.Jobs())
     monkeypatch.setattr(unattributed, "note", unattributed.Unattributed().note)

@@ -280,6 +280,25 @@ def begin_anew(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(exporter, "_waited", 0.0)
 
 
+def test_a_key_that_is_rotated_in_code(
+    httpserver: HTTPServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An exporter that is built with another key for the same account takes over what waits for it."""
+    monkeypatch.setenv("CMDRDATA_PROBE_INTERVAL", "1")
+    url = httpserver.url_for("/")
+    refused = httpserver.expect_request("/", headers={"authorization": f"Bearer {KEY}"})
+    refused.respond_with_data(status=401)
+    rotated = "tk-rotated-rotated-rotated"
+    accepted = httpserver.expect_request("/", headers={"authorization": f"Bearer {rotated}"})
+    accepted.respond_with_data(status=202)
+    old = CmdrDataSpanExporter(KEY, url, account="production", customer_id="acme")
+    old.export([span(CHAT)])
+    assert not old.force_flush(100)
+    new = CmdrDataSpanExporter(rotated, url, account="production", customer_id="acme")
+    assert new._delivery is old._delivery
+    assert new.force_flush(10_000)
+
+
 def test_a_rotated_key(
     httpserver: HTTPServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

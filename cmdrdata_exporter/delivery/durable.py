@@ -111,10 +111,7 @@ class DurableDelivery:
                 finally:
                     self.drainer.database.release()
             remaining = deadline - time.monotonic()
-            gate = self.drainer.gate
-            if remaining <= 0 or (
-                self.drainer.leads and (gate.paused or gate.delay() >= remaining)
-            ):
+            if remaining <= 0 or (self.drainer.leads and self.drainer.gate.delay() >= remaining):
                 return False
             time.sleep(min(look, remaining))
             look = min(2 * look, _LONGEST_LOOK)

@@ -26,15 +26,10 @@ LARGEST = 8 << 20
 """Bytes after which a file is sealed and another one begun."""
 OLDEST = 60.0
 """Seconds after which a file is sealed."""
-PATIENCE = 0.045
-"""
-Seconds that a thread waits for another one that has its record and is appending, before it takes the disk to be
-stalled. Where threads compute, who appends may wait for the interpreter several times 5 ms.
-"""
-PATIENCE_FOR_FSYNC = 1.0
-"""Likewise, where each append waits for the disk."""
-PATIENCE_WHILE_STALLED = 0.002
-"""Seconds after which a thread leaves its record to the one that is appending."""
+PATIENCE = 0.002
+"""Seconds that a thread waits for another one's append, before it looks what keeps that one."""
+PATIENCE_AT_THE_BEGINNING = 0.045
+"""Likewise, while that one begins a file."""
 QUEUE_BYTES = 16 << 20
 """How much may wait for a disk that has stalled."""
 
@@ -127,7 +122,6 @@ class Journal:
         self._is_full = is_full
         self._refused = refused
         self._clock = clock
-        self._patience = PATIENCE_FOR_FSYNC if fsync else PATIENCE
         self._descriptor: int | None = None
         self._sealed: deque[int] = deque()
         """Files that have their end and must be synced still, which nobody who appends shall wait for."""
@@ -145,8 +139,15 @@ class Journal:
         self._descriptor = self.name = None
         # Taken once only by a thread: it knows its owner, which Ctrl-C between two statements cannot hide.
         self._lock: Any = threading.RLock()
-        self._stalled = False
-        self._size = 0
+        self._counting = threading.RLock()
+        self._before: int | None = None
+        """The size of the file before the write that is being made with the lock."""
+        self._beside: set[int] = set()
+        """The threads that append without the lock, beside the one that has it."""
+        self._torn = False
+        """The end of the file is being mended: nobody may append beside."""
+        self._written = 0
+        """How many frames were written to the file, and `_synced`, how many of them are on the disk itself."""
         self._synced = 0
         self._begun = math.inf
         self._waiting: deque[bytes] = deque()
@@ -160,43 +161,40 @@ class Journal:
         """
         Add a record. When this returns, the death of the process does not lose it.
 
-        The one exception is counted in `handed_over`: while another thread's write is stalled, the record waits in
-        memory for that write to return.
+        The one exception is counted in `handed_over`: while another thread's write is stalled in the operating system,
+        the record waits in memory for that write to return.
 
         Raises:
-            OSError: it could not be written, and nothing of it was.
+            OSError: it could not be written.
         """
         data = frame(record)
-        if self._is_mine():
-            # In a signal handler or finalizer, which has interrupted this thread's own append.
-            self._hand_over(data)
-            self.handed_over += 1
-            return
-        try:
-            # No thread waits long for a disk that has stalled.
-            if self._lock.acquire(timeout=PATIENCE_WHILE_STALLED):
+        # A signal handler or finalizer may have interrupted this thread's own append: it must not wait for that.
+        mine = self._is_mine()
+        patience = PATIENCE if self._descriptor is not None else PATIENCE_AT_THE_BEGINNING
+        if not mine and self._lock.acquire(timeout=patience):
+            try:
                 self._write(data)
-            else:
-                # Whoever appends now writes it too, and is given the time: locks are not fair.
-                self._hand_over(data)
-                if not self._lock.acquire(timeout=0 if self._stalled else self._patience):
-                    self._stalled = True
-                    self.handed_over += 1
-        finally:
-            if self._is_mine():
+            finally:
                 self._finish()
+        elif not self._write_beside(data):
+            self._hand_over(data)
+            # Its owner may have looked for what is left to it just before.
+            if not mine and self._lock.acquire(blocking=False):
+                self._finish()
+            else:
+                self.handed_over += 1
 
     def sync(self) -> None:
         """Make what was appended survive a crash of the host."""
         old = self._clock() - self._begun >= OLDEST
-        if self._synced == self._size and not (old or self._waiting or self._sealed):
+        if self._synced == self._written and not (old or self._waiting or self._sealed):
             return
         if self._is_mine() or not self._lock.acquire(timeout=PATIENCE):
             return  # The next time.
         try:
             if old:
                 self._seal()
-            name, size, opened = self.name, self._size, self._descriptor
+            name, written, opened = self.name, self._written, self._descriptor
             descriptor = None if opened is None else os.dup(opened)
         finally:
             self._finish()
@@ -211,7 +209,7 @@ class Journal:
         finally:
             os.close(descriptor)
         if name == self.name:
-            self._synced = size
+            self._synced = written
 
     def seal(self, timeout: float = 1.0) -> None:
         """End the file; the next record begins another one. Records that wait for a stalled disk are refused."""
@@ -251,7 +249,8 @@ class Journal:
             descriptor, self._descriptor = self._descriptor, None
             if descriptor is not None:
                 try:
-                    records += scan(os.pread(descriptor, self._size, offset), final=True).records
+                    size = os.fstat(descriptor).st_size
+                    records += scan(os.pread(descriptor, size, offset), final=True).records
                 finally:
                     os.close(descriptor)
             for record in records:
@@ -270,7 +269,6 @@ class Journal:
 
     def _finish(self) -> None:
         """Write what other threads left here, and release the lock."""
-        self._stalled = False
         while True:
             try:
                 self._drain_waiting()
@@ -311,29 +309,78 @@ class Journal:
         descriptor = self._descriptor
         if descriptor is None:
             descriptor = self._begin()
-        written = os.write(descriptor, data)
+        self._before = before = os.fstat(descriptor).st_size
+        try:
+            written = os.write(descriptor, data)
+        finally:
+            self._before = None
         if written != len(data):
-            _take_back(descriptor, written)
+            self._take_back(descriptor, before + written, written)
             raise JournalFullError("no space is left on the device")
         if self._fsync:
             try:
-                _sync(descriptor)
+                self._sync_at_once(descriptor)
             except OSError:
                 # Whether it is on the disk cannot be known any more: it must not be here and refused. Who reads may
                 # have read it already, so that nothing may take its place.
                 self._descriptor = None
-                try:
-                    _take_back(descriptor, written)
-                finally:
-                    os.close(descriptor)
+                self._take_back(descriptor, before + written, written)
+                self._sealed.append(descriptor)
                 raise
-            if self._synced == 0:
-                self._directory.sync()
-            self._synced = self._size + written
-        self._size += written
-        self.appended += 1
-        if self._size >= LARGEST or self._clock() - self._begun >= OLDEST:
+        self._count()
+        if before + written >= LARGEST or self._clock() - self._begun >= OLDEST:
             self._seal()
+
+    def _write_beside(self, data: bytes) -> bool:
+        """
+        Append a frame without the lock, if its owner only waits for the interpreter; return whether it was.
+
+        One write to the end of a file is one step for the operating system, whoever else writes. So the lock only
+        keeps a disk that has stalled from holding up more than one thread: then the owner's write is not there yet.
+        """
+        me = threading.get_ident()
+        # In this order: who seals the file, or mends its end, lets nobody in and then looks who is inside.
+        self._beside.add(me)
+        try:
+            before, descriptor = self._before, self._descriptor
+            if descriptor is None or self._torn or self._is_full():
+                return False
+            # Where each append waits for the disk, this one does too; what this thread has interrupted is not stalled.
+            waits = before is None or self._fsync or self._is_mine()
+            if not waits and os.fstat(descriptor).st_size == before:
+                return False
+            written = os.write(descriptor, data)
+            if written != len(data):
+                # What is there of it is no record, and will be found to be none.
+                raise JournalFullError("no space is left on the device")
+            if self._fsync:
+                self._sync_at_once(descriptor)
+            self._count()
+            return True
+        finally:
+            self._beside.discard(me)
+
+    def _count(self) -> None:
+        with self._counting:
+            self._written += 1
+            self.appended += 1
+            if self._fsync:
+                self._synced = self._written
+
+    def _sync_at_once(self, descriptor: int) -> None:
+        _sync(descriptor)
+        if self._synced == 0:
+            self._directory.sync()
+
+    def _take_back(self, descriptor: int, size: int, written: int) -> None:
+        """Remove what was written last, if that is the end of the file still. Called with the lock."""
+        self._torn = True
+        try:
+            # Where another thread appends beside, it stays, and will be found to be no record.
+            if not self._beside and os.fstat(descriptor).st_size == size:
+                os.ftruncate(descriptor, size - written)
+        finally:
+            self._torn = False
 
     def _begin(self) -> int:
         """Create a file and take its lock, before others can see it."""
@@ -349,7 +396,7 @@ class Journal:
             os.close(descriptor)
             path.with_name(name + NEW).unlink(missing_ok=True)
             raise
-        self._size = self._synced = 0
+        self._written = self._synced = 0
         self._begun = self._clock()
         self.name, self._descriptor = name, descriptor
         return descriptor
@@ -360,17 +407,19 @@ class Journal:
         if descriptor is None:
             return
         self._begun = math.inf
-        # Without the mark it is found to be complete when its lock can be had.
-        with contextlib.suppress(OSError):
-            data = frame(b"")
-            written = os.write(descriptor, data)
-            if written != len(data):
-                _take_back(descriptor, written)
+        # Without the mark it is found to be complete when its lock can be had. Who appends beside has the last word.
+        if not self._beside:
+            with contextlib.suppress(OSError):
+                data = frame(b"")
+                size, written = os.fstat(descriptor).st_size, os.write(descriptor, data)
+                if written != len(data):
+                    self._take_back(descriptor, size + written, written)
         self._sealed.append(descriptor)
 
     def _sync_sealed(self) -> None:
         """Make sealed files survive a crash of the host, and let go of them. Called without the lock."""
-        while self._sealed:
+        # Who appends beside may have one of them still; the next time, then.
+        while self._sealed and not self._beside:
             try:
                 descriptor = self._sealed.popleft()
             except IndexError:  # another thread was quicker
@@ -382,12 +431,6 @@ class Journal:
                 pass  # What is not on the disk is with the operating system.
             finally:
                 os.close(descriptor)
-
-
-def _take_back(descriptor: int, written: int) -> None:
-    """Remove what was written last."""
-    # Not back to a size that was noted: Ctrl-C may have come between a write and its noting.
-    os.ftruncate(descriptor, os.fstat(descriptor).st_size - written)
 
 
 def _sync(descriptor: int) -> None:

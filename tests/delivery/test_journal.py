@@ -372,6 +372,7 @@ def test_a_failed_fsync(directory: Directory, monkeypatch: pytest.MonkeyPatch) -
         with pytest.raises(OSError, match="No space left"):
             strict.append(b"two")
     strict.append(b"three")
+    strict.sync()
     assert [path.read_bytes() for path in directory.journals()] == [frame(b"one"), frame(b"three")]
     with directory.journals()[0].open("rb") as file:
         assert lock(file.fileno())
@@ -520,7 +521,9 @@ def test_left_in_the_last_moment(directory: Directory, journal: Journal) -> None
     held, ready = threading.Event(), threading.Event()
 
     def hold() -> None:
+        assert journal._descriptor is not None
         with journal._lock:
+            journal._before = os.fstat(journal._descriptor).st_size  # as if it wrote
             held.set()
             assert ready.wait(10)
 
@@ -551,6 +554,86 @@ def test_left_between_the_last_look_and_the_release(directory: Directory, journa
     journal._drain_waiting = drain_then_leave
     journal.append(b"three")
     assert written(directory) == [b"one", b"three", b"two"]
+
+
+def test_a_thread_that_only_waits_for_the_interpreter(
+    directory: Directory, journal: Journal
+) -> None:
+    """Who has the lock, and whose write is not under way, keeps nobody's record in memory."""
+    journal.append(b"one")
+    held, over = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with journal._lock:
+            held.set()
+            assert over.wait(10)
+
+    thread = started(hold)
+    assert held.wait(10)
+    journal.append(b"two")
+    assert written(directory) == [b"one", b"two"]
+    assert (journal.handed_over, journal.appended) == (0, 2)
+    over.set()
+    thread.join()
+
+
+def test_nobody_writes_beside_who_mends_the_end(
+    directory: Directory, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a record that did not fit is cut off, another one waits in memory; it is not cut off with it."""
+    journal.append(b"one")
+    truncate = os.ftruncate
+    threads: list[threading.Thread] = []
+
+    def cut(descriptor: int, size: int) -> None:
+        thread = started(journal.append, b"two")
+        thread.join()
+        threads.append(thread)
+        truncate(descriptor, size)
+
+    real = os.write
+
+    def short(descriptor: int, data: bytes) -> int:
+        return real(descriptor, data[:20])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "ftruncate", cut)
+        patch.setattr(os, "write", short)
+        patch.setattr(journal, "_finish", journal._lock.release)
+        with pytest.raises(JournalFullError):
+            journal.append(b"a record that does not fit")
+    assert len(threads) == 1
+    assert journal.catch_up()
+    assert written(directory) == [b"one", b"two"]
+
+
+def test_nobody_who_writes_beside_is_cut_off(
+    directory: Directory, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A record that another thread is writing beside stays, and what did not fit before it is no record."""
+    journal.append(b"one")
+    real = os.write
+
+    def write(descriptor: int, data: bytes) -> int:
+        monkeypatch.setattr(os, "write", real)
+        written = real(descriptor, data[:20])
+        journal._beside.add(-1)
+        return written
+
+    monkeypatch.setattr(os, "write", write)
+    with pytest.raises(JournalFullError):
+        journal.append(b"a record that does not fit")
+    journal.append(b"two")
+    (path,) = directory.journals()
+    assert scan(path.read_bytes(), final=True).records == [b"one", b"two"]
+    # Neither is the file ended or let go of, as long as someone may write to it.
+    journal.seal()
+    with directory.journals()[0].open("rb") as file:
+        assert not lock(file.fileno())
+    journal._beside.clear()
+    journal.seal()
+    with directory.journals()[0].open("rb") as file:
+        assert lock(file.fileno())
 
 
 def test_many_threads(directory: Directory, journal: Journal) -> None:
@@ -591,7 +674,8 @@ def test_a_signal_handler_in_the_middle_of_an_append(
         journal.append(b"one")
     finally:
         signal.signal(signal.SIGUSR1, previous)
-    assert written(directory) == [b"one", b"handler's"]
+    assert written(directory) == [b"handler's", b"one"]
+    assert journal.handed_over == 0
 
 
 def test_a_finalizer_in_the_middle_of_an_append(
@@ -617,7 +701,8 @@ def test_a_finalizer_in_the_middle_of_an_append(
 
     monkeypatch.setattr(os, "write", write)
     journal.append(b"one")
-    assert written(directory) == [b"one", b"finalizer's"]
+    assert written(directory) == [b"finalizer's", b"one"]
+    assert journal.handed_over == 0
 
 
 @pytest.mark.parametrize(
