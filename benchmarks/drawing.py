@@ -24,11 +24,12 @@ def bars(charts: Mapping[str, Mapping[str, float]], ours: str) -> str:
         scale = (_WIDTH - _LABELS - 70) / max(values.values())
         for name, value in values.items():
             length, middle = max(1.0, value * scale), y + _BAR - 5
+            shown = f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
             colour = "#0b7a75" if name.startswith(ours) else "#9aa5b1"
             parts += [
                 f'<text x="{_LABELS - 8}" y="{middle}" text-anchor="end">{escape(name)}</text>',
                 f'<rect x="{_LABELS}" y="{y}" width="{length:.1f}" height="{_BAR}" fill="{colour}"/>',
-                f'<text x="{_LABELS + length + 6:.1f}" y="{middle}">{value:,.3g}</text>',
+                f'<text x="{_LABELS + length + 6:.1f}" y="{middle}">{shown}</text>',
             ]
             y += _BAR + _GAP
     return "\n".join(
