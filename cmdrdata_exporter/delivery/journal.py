@@ -30,6 +30,8 @@ PATIENCE = 0.002
 """Seconds that a thread waits for another one's append, before it looks what keeps that one."""
 PATIENCE_AT_THE_BEGINNING = 0.045
 """Likewise, while that one begins a file."""
+WAIT_BESIDE = 1.0
+"""Seconds that who leaves a file waits at most for those who write to it still."""
 QUEUE_BYTES = 16 << 20
 """How much may wait for a disk that has stalled."""
 
@@ -142,8 +144,8 @@ class Journal:
         self._counting = threading.RLock()
         self._before: int | None = None
         """The size of the file before the write that is being made with the lock."""
-        self._beside: set[int] = set()
-        """The threads that append without the lock, beside the one that has it."""
+        self._beside: set[object] = set()
+        """One for each append that is made without the lock, beside the thread that has it."""
         self._torn = False
         """The end of the file is being mended: nobody may append beside."""
         self._written = 0
@@ -236,6 +238,17 @@ class Journal:
 
     def is_in_place(self) -> bool:
         """Say whether the file is where others will find it: someone may have removed or replaced the directory."""
+        if self._is_there():
+            return True
+        # It may have been sealed, read and removed since, or be another one by now: not while the lock is held.
+        if self._is_mine() or not self._lock.acquire(timeout=PATIENCE):
+            return True  # The next time.
+        try:
+            return self._is_there()
+        finally:
+            self._finish()
+
+    def _is_there(self) -> bool:
         name, descriptor = self.name, self._descriptor
         try:
             return name is None or descriptor is None or self._directory.has(name, descriptor)
@@ -246,13 +259,17 @@ class Journal:
         """Begin another file, with what follows `offset` in this one, which others will not find, and other records."""
         with self._lock:
             records = [*others]
-            descriptor, self._descriptor = self._descriptor, None
-            if descriptor is not None:
-                try:
-                    size = _size(descriptor)
-                    records += scan(os.pread(descriptor, size, offset), final=True).records
-                finally:
-                    os.close(descriptor)
+            descriptor = self._descriptor
+            # One that was begun since has a place, and others read it from its beginning.
+            if descriptor is not None and not self._is_there():
+                self._descriptor = None
+                # Who appends beside has it still, and what is written there is read here or never.
+                until = time.monotonic() + WAIT_BESIDE
+                while self._beside and time.monotonic() < until:
+                    time.sleep(PATIENCE)
+                self._sealed.append(descriptor)
+                size = _size(descriptor)
+                records += scan(os.pread(descriptor, size, offset), final=True).records
             for record in records:
                 self._write_or_refuse(frame(record))
 
@@ -338,10 +355,11 @@ class Journal:
         One write to the end of a file is one step for the operating system, whoever else writes. So the lock only
         keeps a disk that has stalled from holding up more than one thread: then the owner's write is not there yet.
         """
-        me = threading.get_ident()
-        # In this order: who seals the file, or mends its end, lets nobody in and then looks who is inside.
-        self._beside.add(me)
+        # Not the thread: a signal handler may append in the middle of this, and leave before it.
+        me = object()
         try:
+            # In this order: who seals the file, or mends its end, lets nobody in and then looks who is inside.
+            self._beside.add(me)
             before, descriptor = self._before, self._descriptor
             if descriptor is None or self._torn or self._is_full():
                 return False

@@ -636,6 +636,36 @@ def test_nobody_who_writes_beside_is_cut_off(
         assert lock(file.fileno())
 
 
+def test_a_signal_handler_beside(
+    directory: Directory, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A handler that appends in the middle of an append beside does not hide that one from who ends the file."""
+    journal.append(b"one")
+    real = os.write
+    held, over = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with journal._lock:
+            held.set()
+            assert over.wait(10)
+            journal._seal()
+        journal._sync_sealed()
+
+    thread = started(hold)
+    assert held.wait(10)
+
+    def write(descriptor: int, data: bytes) -> int:
+        monkeypatch.setattr(os, "write", real)
+        journal.append(b"of the handler")
+        over.set()
+        thread.join()
+        return real(descriptor, data)
+
+    monkeypatch.setattr(os, "write", write)
+    journal.append(b"two")
+    assert written(directory) == [b"one", b"of the handler", b"two"]
+
+
 def test_many_threads(directory: Directory, journal: Journal) -> None:
     """Whatever threads append at once is there, each record once."""
 
@@ -819,3 +849,43 @@ def test_a_directory_that_is_removed(directory: Directory, journal: Journal) -> 
     assert journal.is_in_place()
     journal.write_anew(0, [])
     assert written(directory) == [b"of the ledger", b"two"]
+
+
+def test_a_file_that_is_done_with_while_it_is_looked_for(
+    directory: Directory, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that was sealed, read and removed at that moment was in its place: nothing of it is written anew."""
+    journal.append(b"one")
+    real = directory.has
+
+    def has(name: str, descriptor: int) -> bool:
+        monkeypatch.undo()
+        journal.seal()
+        (directory.path / name).unlink()
+        journal.append(b"two")
+        return real(name, descriptor)
+
+    monkeypatch.setattr(directory, "has", has)
+    assert journal.is_in_place()
+    journal.write_anew(0, [b"of the ledger"])
+    assert written(directory) == [b"two", b"of the ledger"]
+
+
+def test_a_directory_that_is_removed_under_who_appends_beside(
+    directory: Directory, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What another thread writes at that moment to a file that others will not find is written anew too."""
+    journal.append(b"one")
+    descriptor = journal._descriptor
+    assert descriptor is not None
+    for path in directory.path.iterdir():
+        path.unlink()
+    journal._beside.add("another thread")
+
+    def sleep(seconds: float) -> None:
+        os.write(descriptor, frame(b"two"))
+        journal._beside.clear()
+
+    monkeypatch.setattr(module.time, "sleep", sleep)
+    journal.write_anew(0, [])
+    assert written(directory) == [b"one", b"two"]
