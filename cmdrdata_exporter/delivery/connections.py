@@ -19,6 +19,7 @@ from urllib.parse import unquote, urlsplit
 
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import NewConnectionError
 from urllib3.response import BaseHTTPResponse
 from urllib3.util import parse_url
 
@@ -103,10 +104,21 @@ class _Response(http.client.HTTPResponse):
         self._reader.deadline = min(self._reader.deadline, time.monotonic() + LONGEST_BODY)
 
 
+class NoConnectionError(NewConnectionError):
+    """A connection that broke before it was set up, so that nothing of a request can have left; see its cause."""
+
+
 class _OneWrite(http.client.HTTPConnection):
     """Sends the head of a request together with the beginning of its body, which every request of ours has."""
 
     _head: bytes | None = None
+
+    def connect(self) -> None:
+        try:
+            super().connect()
+        except OSError as error:
+            # TLS has the same errors for a handshake as for an answer that breaks off.
+            raise NoConnectionError(self, str(error)) from error
 
     def endheaders(self, *args: Any, **kwargs: Any) -> None:
         self._head = b""

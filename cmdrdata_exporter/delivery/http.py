@@ -25,10 +25,9 @@ from urllib3.exceptions import (
     HTTPError,
     NewConnectionError,
     ProxyError,
-    SSLError,
 )
 
-from cmdrdata_exporter.delivery.connections import poster
+from cmdrdata_exporter.delivery.connections import NoConnectionError, poster
 
 LONGEST_RETRY_AFTER = 3600.0
 """Seconds. A backend that asks for more waits no longer than this."""
@@ -98,11 +97,9 @@ def classify(status: int, headers: Mapping[str, str], body: str, now: float) -> 
 
 def classify_failure(error: Exception) -> Outcome:
     """Read a failure to get an answer: did the request reach the backend?"""
-    unreached = isinstance(error, (NewConnectionError, ConnectTimeoutError, ProxyError)) or (
-        # Only a failed handshake or certificate surely precedes the request.
-        isinstance(error, SSLError) and "EOF" not in str(error)
-    )
-    return Outcome(Verdict.RETRY, type(error).__name__, ambiguous=not unreached)
+    unreached = isinstance(error, (NewConnectionError, ConnectTimeoutError, ProxyError))
+    told = error.__cause__ if isinstance(error, NoConnectionError) else error
+    return Outcome(Verdict.RETRY, type(told).__name__, ambiguous=not unreached)
 
 
 def _retry_after(value: str | None, now: float) -> float | None:

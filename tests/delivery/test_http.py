@@ -108,8 +108,9 @@ def test_retry_after(value: str, seconds: float | None) -> None:
         (NewConnectionError(NO_POOL, "refused"), False),
         (NameResolutionError("host", NO_POOL, socket.gaierror("no such host")), False),
         (ConnectTimeoutError("slow"), False),
-        (SSLError("CERTIFICATE_VERIFY_FAILED"), False),
+        # A failed handshake is another error: NoConnectionError.
         (SSLError("UNEXPECTED_EOF_WHILE_READING"), True),
+        (SSLError("DECRYPTION_FAILED_OR_BAD_RECORD_MAC"), True),
         (ReadTimeoutError(NO_POOL, "/", "slow"), True),
         (ProtocolError("Connection aborted."), True),
         (OSError("reset"), True),
@@ -249,6 +250,14 @@ def test_answers_that_break_off(
     """Without a status nothing is known; with one it counts, whatever became of the body."""
     outcome = client(raw_server(reply)).post("1", b"{}", 5)
     assert (outcome.verdict, outcome.ambiguous) == (verdict, ambiguous)
+
+
+@pytest.mark.parametrize("reply", [b"", b"HTTP/1.1 200 OK\r\n\r\n"], ids=["none", "no TLS"])
+def test_a_handshake_that_breaks_off(reply: bytes, raw_server: Callable[[bytes], str]) -> None:
+    """Before there is a connection nothing of the event has left."""
+    url = raw_server(reply).replace("http", "https")
+    outcome = client(url).post("1", b"{}", 5)
+    assert (outcome.verdict, outcome.ambiguous) == (RETRY, False)
 
 
 @pytest.fixture

@@ -70,7 +70,7 @@ def black_hole(tmp_path: Path, patch: pytest.MonkeyPatch) -> Generator[str]:
     [
         (refused, "NewConnectionError"),
         (no_such_host, "NameResolutionError"),
-        (expired_certificate, "SSLError"),
+        (expired_certificate, "SSLCertVerificationError"),
         (black_hole, "ConnectTimeoutError"),
     ],
 )
