@@ -118,7 +118,8 @@ class _OneWrite(http.client.HTTPConnection):
             super().connect()
         except OSError as error:
             # TLS has the same errors for a handshake as for an answer that breaks off.
-            raise NoConnectionError(self, str(error)) from error
+            connection: Any = self
+            raise NoConnectionError(connection, str(error)) from error
 
     def endheaders(self, *args: Any, **kwargs: Any) -> None:
         self._head = b""
