@@ -19,6 +19,7 @@ from cmdrdata_exporter.delivery.ledger import Ledger
 from cmdrdata_exporter.delivery.reading import LedgerReader, UnreadableError
 from cmdrdata_exporter.delivery.readings import Readings
 from cmdrdata_exporter.delivery.records import Command, encode_command
+from cmdrdata_exporter.delivery.salvage import finish
 
 KEYS = 10_000
 """How many events one record may name."""
@@ -80,6 +81,7 @@ def import_journals(directory: Directory) -> bool:
     if lock_file is None:
         return False
     try:
+        finish(directory)
         ledger = Ledger(directory, local=directory.path.name == LOCAL)
         with contextlib.closing(ledger):
             readings = Readings(directory, ledger.offsets())

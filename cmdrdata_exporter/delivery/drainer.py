@@ -26,7 +26,7 @@ from cmdrdata_exporter.delivery.gate import Gate
 from cmdrdata_exporter.delivery.journal import Journal
 from cmdrdata_exporter.delivery.ledger import Handed, Ledger, UnknownVersionError, is_broken
 from cmdrdata_exporter.delivery.readings import Readings, clear_away
-from cmdrdata_exporter.delivery.salvage import is_sound, salvage
+from cmdrdata_exporter.delivery.salvage import finish, is_sound, salvage
 from cmdrdata_exporter.delivery.senders import AT_ONCE, Done, Post, Senders
 from cmdrdata_exporter.delivery.trouble import Trouble
 
@@ -154,14 +154,17 @@ class Drainer:
         if self.running:
             return
         self.running = True
-        self._begin()
-        self._ended.clear()
         try:
+            self._begin()
+            self._ended.clear()
             # Not a threading.Thread: that takes locks which a signal handler may have interrupted, and
             # instrumentations have it hand on the context of whoever starts it.
             _thread.start_new_thread(self._run, (self._inbox,))
         except RuntimeError:
             self.running = False
+        except BaseException:  # Ctrl-C: the next event starts it.
+            self.running = False
+            raise
 
     def wake(self) -> None:
         """Look at the journals now."""
@@ -353,11 +356,12 @@ class Drainer:
             return False
         self._next_look = now + LEAD_INTERVAL
         self._directory.check()
-        lock_file = self._directory.try_to_lead()
+        # A child that is forked in between would not know that it has the lock too, and keep it from everybody.
+        with self.database:
+            self._lock_file = self._directory.try_to_lead()
         self._looked = True
-        if lock_file is None:
+        if self._lock_file is None:
             return False
-        self._lock_file = lock_file
         self._next_import = self._next_upkeep = self._next_expiry = 0.0
         self._more = True
         if self._senders is not None:
@@ -388,6 +392,7 @@ class Drainer:
     def _open(self) -> Ledger:
         """Return the ledger, open. Called with the database."""
         if self._ledger is None:
+            finish(self._directory)
             self._ledger = Ledger(
                 self._directory,
                 local=self._options.post is None,

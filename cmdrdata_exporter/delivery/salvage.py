@@ -1,7 +1,8 @@
 """
 What is done with a damaged ledger: what can be read of it moves into a new one, and the damaged one is put aside.
 
-The new one takes its place when it is complete, so that whatever fails before that leaves everything as it was.
+The new one takes its place when it is complete, so that whatever fails before that leaves everything as it was; the
+damaged one has a second name from then on, by which `finish` knows that the rest is to be done.
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ def salvage(directory: Directory, now: float) -> tuple[Path, int]:
         sqlite3.Error: the new one cannot be written, or the old one not be opened now.
         OSError: likewise.
     """
+    finish(directory)
     path, complete = directory.path / LEDGER, directory.path / _NEW
     broken = directory.path / f"{LEDGER}.broken-{int(now)}-{os.urandom(2).hex()}"
     # Of an attempt that failed.
@@ -83,13 +85,31 @@ def salvage(directory: Directory, now: float) -> tuple[Path, int]:
     finally:
         old.close()
         new.close()
-    with contextlib.suppress(FileNotFoundError):
-        Path(f"{path}-wal").rename(f"{broken}-wal")
-    Path(f"{path}-shm").unlink(missing_ok=True)
     os.link(path, broken)
-    complete.replace(path)
-    directory.sync()
+    finish(directory)
     return broken, lost
+
+
+def finish(directory: Directory) -> None:
+    """
+    Put a new ledger that is complete in the place of the damaged one, as a process may have been about to that died.
+
+    To be called before the ledger is opened: half done, the damaged one is without what was written to it last.
+
+    Raises:
+        OSError: it cannot be done now.
+    """
+    path, complete = directory.path / LEDGER, directory.path / _NEW
+    if not (complete.exists() and path.exists()):
+        return
+    for broken in directory.path.glob(f"{LEDGER}.broken-*"):
+        if broken.samefile(path):
+            with contextlib.suppress(FileNotFoundError):
+                Path(f"{path}-wal").rename(f"{broken}-wal")
+            Path(f"{path}-shm").unlink(missing_ok=True)
+            complete.replace(path)
+            directory.sync()
+            return
 
 
 def _remove(path: Path) -> None:

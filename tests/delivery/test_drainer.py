@@ -526,6 +526,23 @@ def test_many_that_start_at_once(directory: Directory, monkeypatch: pytest.Monke
     assert len(started) == 1
 
 
+def test_an_interrupted_start(directory: Directory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C in the middle of a start leaves it to the next event."""
+    drainer = Drainer(directory, Journal(directory), Options(post=Backend(DELIVERED)))
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(drainer, "_begin", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            drainer.start()
+    assert not drainer.running
+    drainer.start()
+    assert drainer.running
+    drainer.stop(10)
+
+
 def test_where_no_thread_can_be_started(
     directory: Directory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -603,6 +620,21 @@ def test_a_forked_child(host: Host, directory: Directory) -> None:
     assert directory.leader() == os.getpid()
     host.append(1)
     host.turn(host.has(recorded=1, delivered=1))
+
+
+def test_a_fork_while_it_begins_to_lead(
+    host: Host, directory: Directory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who forks then waits: a child with a copy of the lock that it does not know would keep it from everybody."""
+    real, locked = directory.try_to_lead, list[bool]()
+
+    def lead() -> int | None:
+        locked.append(host.drainer.database.locked())
+        return real()
+
+    monkeypatch.setattr(directory, "try_to_lead", lead)
+    host.turn(lambda: host.drainer.leads)
+    assert locked == [True]
 
 
 def test_a_child_forked_in_the_middle(host: Host, directory: Directory) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import sqlite3
@@ -14,7 +15,7 @@ from cmdrdata_exporter.delivery import salvage as module
 from cmdrdata_exporter.delivery.directory import Directory
 from cmdrdata_exporter.delivery.ledger import Ledger
 from cmdrdata_exporter.delivery.reading import LedgerReader
-from cmdrdata_exporter.delivery.salvage import is_sound, salvage
+from cmdrdata_exporter.delivery.salvage import finish, is_sound, salvage
 from tests.delivery.samples import (
     DELIVERED,
     NOW,
@@ -248,7 +249,33 @@ def test_a_new_ledger_that_cannot_be_written(
     assert counts(directory) == before
     _, lost = salvage(directory, NOW)
     assert lost == 0
-    assert counts(directory) == before | {"salvaged": 1}
+    # What only had to take its place did so first.
+    assert counts(directory) == before | {"salvaged": 2 if where == "replace" else 1}
+
+
+@pytest.mark.parametrize("where", ["link", "replace"])
+def test_the_last_steps(directory: Directory, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    """Where it ends on the way, while others read, nothing of the log of the database is lost."""
+    fill(directory, 8)
+    with LedgerReader(directory) as reader:
+        # As long as it reads, what is written is in the log.
+        reader.last()
+        ledger = Ledger(directory)
+        with ledger.transaction():
+            ledger.take_in("3.journal", 97, [record(100), record(101)], [], NOW)
+        ledger.close()
+        before = counts(directory)
+
+        def refuse(*_: object) -> None:
+            raise OSError(errno.EPERM, "Operation not permitted")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os if where == "link" else Path, where, refuse)
+            with pytest.raises(OSError, match="not permitted"):
+                salvage(directory, NOW)
+    finish(directory)
+    Ledger(directory).close()
+    assert counts(directory) == before | ({} if where == "link" else {"salvaged": 1})
 
 
 def test_an_old_ledger_that_cannot_be_opened_now(directory: Directory) -> None:
