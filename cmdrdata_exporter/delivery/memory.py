@@ -47,6 +47,7 @@ class MemoryDelivery:
         reset: what a forked child does before it sends its own events.
         capacity: how many events are kept at most, of those to be sent, held and refused each; others go to the log.
         senders: how many threads send.
+        hold_ambiguous: whether an event whose attempt may have been accepted unseen is held, until the process ends.
         clock: returns monotonic seconds.
     """
 
@@ -57,12 +58,14 @@ class MemoryDelivery:
         reset: Callable[[], None] = lambda: None,
         capacity: int = 10_000,
         senders: int = 4,
+        hold_ambiguous: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._post = post
         self._reset = reset
         self._capacity = capacity
         self._senders = senders
+        self._hold_ambiguous = hold_ambiguous
         self._clock = clock
         self._clear()
         processes.renew_after_fork(self)
@@ -119,9 +122,7 @@ class MemoryDelivery:
         with self._changed:
             self._counts["recorded"] += 1
             if header.hold:
-                self.held.append(event)
-                if len(self.held) > self._capacity:
-                    lines = self._write_off([self.held.popleft()], "too many are held")
+                lines = self._hold(event)
             elif len(self._pending) + len(self._in_flight) < self._capacity:
                 self._pending.append(event)
                 self._start_senders()
@@ -187,6 +188,13 @@ class MemoryDelivery:
                 for events in (self._in_flight, self._pending, self.held, self.dead):
                     events.clear()
             _say(lines)
+
+    def _hold(self, event: Event) -> list[_Line]:
+        """Keep an event without sending it. Called under the lock."""
+        self.held.append(event)
+        if len(self.held) > self._capacity:
+            return self._write_off([self.held.popleft()], "too many are held")
+        return []
 
     def _write_off(
         self, events: list[Event], reason: str, state: str = "undelivered"
@@ -281,8 +289,12 @@ class MemoryDelivery:
                 oldest, reason = self.dead.popleft()
                 lines += self._write_off([oldest], f"refused: {reason}")
             return lines
-        # Behind the others: what the backend cannot digest shall not keep them from it.
-        self._pending.append(event)
+        held: list[_Line] = []
+        if outcome.ambiguous and self._hold_ambiguous:
+            held = self._hold(event)
+        else:
+            # Behind the others: what the backend cannot digest shall not keep them from it.
+            self._pending.append(event)
         if outcome.verdict is Verdict.MISCONFIGURED:
             self._close_gate(PROBE_INTERVAL)
             paused, self._paused, self._told = self._paused, True, True
@@ -295,9 +307,9 @@ class MemoryDelivery:
             self._close_gate(random.uniform(0, longest))  # noqa: S311 - no secret
         self._failures += 1
         if self._failures != PROBE_AFTER:
-            return []
+            return held
         self._told = True
-        return [_trouble(outcome.reason, len(self._pending) + len(self._in_flight))]
+        return [*held, _trouble(outcome.reason, len(self._pending) + len(self._in_flight))]
 
     def _close_gate(self, seconds: float) -> None:
         self._closed_until = max(self._closed_until, self._clock() + seconds)

@@ -361,6 +361,16 @@ def test_events_without_a_customer() -> None:
     assert counts(sending) == {"recorded": 1, "delivered": 1}
 
 
+def test_ambiguous_attempts() -> None:
+    """What may have been accepted unseen is held where the user wants that, and is no obstacle to a flush."""
+    backend = Backend(BROKEN)
+    holding = delivery(backend, hold_ambiguous=True)
+    holding.record("1", ACME, b"{}")
+    assert holding.flush(1)
+    assert counts(holding) == {"recorded": 1, "held": 1, "ambiguous": 1}
+    assert backend.received == [("1", b"{}")]
+
+
 def test_local() -> None:
     """Without a backend this process is the destination."""
     local = LocalDelivery()
