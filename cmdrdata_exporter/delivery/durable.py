@@ -27,6 +27,8 @@ from cmdrdata_exporter.delivery.records import (
 _FIRST_LOOK = 0.005
 _LONGEST_LOOK = 0.1
 """Seconds between two looks of who waits for a delivery."""
+_GAUGE_WAIT = 0.5
+"""Seconds that a measurement waits for whoever uses the database."""
 
 
 class DurableDelivery:
@@ -45,6 +47,7 @@ class DurableDelivery:
         """How many events could not be written and are in the log instead, by the reason."""
         self._told = 0
         """How many of them the ledger was told of."""
+        self._telling = threading.Lock()
         self._journal = Journal(
             directory,
             fsync=fsync,
@@ -163,11 +166,16 @@ class DurableDelivery:
             return known
         known["delivery.paused"] = int(self.drainer.gate.paused)
         known["spool.size"] = self.directory.size()
+        # Who measures must not wait for a disk that has stalled, nor for what a signal handler has interrupted.
+        if not self.drainer.database.acquire(timeout=_GAUGE_WAIT):
+            return known
         try:
-            with self.drainer.database, LedgerReader(self.directory) as ledger:
+            with LedgerReader(self.directory) as ledger:
                 counts, oldest = ledger.counts(), ledger.oldest_pending()
         except UnreadableError:
             return known
+        finally:
+            self.drainer.database.release()
         known["events.pending"] = counts["pending"] + counts["in_flight"]
         known["events.oldest_pending"] = 0.0 if oldest is None else max(0.0, time.time() - oldest)
         return known
@@ -189,6 +197,7 @@ class DurableDelivery:
         self._parked.clear()
         self._pid = os.getpid()
         self._told = self.unspooled.total()
+        self._telling = threading.Lock()
         self._journal.forked()
         self.drainer.forked(parked=parked)
 
@@ -216,16 +225,19 @@ class DurableDelivery:
 
     def _tell(self) -> None:
         """Have the ledger count the events that are in the log, now that something can be written again."""
-        number = self.unspooled.total() - self._told
-        if not number:
+        # Who finds another one at it leaves the rest to the next event, or to the end.
+        if not self._telling.acquire(blocking=False):
             return
-        self._told += number
         try:
-            control.append(
-                self.directory, [encode_command(Command("unspooled", (), number=number))]
-            )
+            total = self.unspooled.total()
+            if total != self._told:
+                command = Command("unspooled", (), number=total - self._told)
+                control.append(self.directory, [encode_command(command)])
+                self._told = total
         except OSError:
-            self._told -= number
+            pass  # The next time.
+        finally:
+            self._telling.release()
 
 
 def _left(deadline: float) -> float:

@@ -8,6 +8,7 @@ import os
 import sqlite3
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 
 from cmdrdata_exporter import faults
+from cmdrdata_exporter.delivery import durable as module
 from cmdrdata_exporter.delivery.directory import Directory
 from cmdrdata_exporter.delivery.drainer import Options
 from cmdrdata_exporter.delivery.durable import DurableDelivery
@@ -295,6 +297,27 @@ def test_a_full_disk(
     assert counts(make.directory) == {"recorded": 2, "delivered": 2, "unspooled": 2}
 
 
+def test_two_that_tell_at_once(make: Deliveries) -> None:
+    """Events in the log are counted in the ledger once, whoever tells of them at the same time."""
+
+    class Interrupted(Counter[str]):
+        """Counts, and another one tells while it does."""
+
+        def total(self) -> int:
+            """Return the sum."""
+            total = super().total()
+            delivery.unspooled = Counter(self)
+            delivery._tell()
+            return total
+
+    delivery = make()
+    delivery.unspooled = Interrupted({"No space left on device": 2})
+    record(delivery, 1)
+    assert delivery.flush(10)
+    delivery.close(10)
+    assert counts(make.directory) == {"recorded": 1, "delivered": 1, "unspooled": 2}
+
+
 def test_a_full_directory(make: Deliveries, caplog: pytest.LogCaptureFixture) -> None:
     """At the limit of the directory new events go to the log, and those that are there stay."""
     delivery = make(Backend(UNAVAILABLE))
@@ -354,6 +377,20 @@ def test_gauges(make: Deliveries) -> None:
     assert 0 <= found.pop("events.oldest_pending") < 60
     assert found.pop("spool.size") > 0
     assert found == {"delivery.durable": 1, "delivery.paused": 1, "events.pending": 1}
+
+
+def test_gauges_while_the_database_is_used(
+    make: Deliveries, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who measures does not wait for ever: a signal handler may have interrupted who uses the database."""
+    monkeypatch.setattr(module, "_GAUGE_WAIT", 0.01)
+    delivery = make()
+    record(delivery, 1)
+    assert delivery.flush(10)
+    with delivery.drainer.database:
+        found = delivery.gauges()
+    assert found.pop("spool.size") > 0
+    assert found == {"delivery.durable": 1, "delivery.paused": 0}
 
 
 # Forks
