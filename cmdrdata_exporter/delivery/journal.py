@@ -127,17 +127,20 @@ class Journal:
         self._descriptor: int | None = None
         self._sealed: deque[int] = deque()
         """Files that have their end and must be synced still, which nobody who appends shall wait for."""
+        self._syncing: set[int] = set()
+        """Those of them that are being synced, and copies of the current file: a child inherits them too."""
         self.name: str | None = None
         self.forked()
 
     def forked(self) -> None:
         """Begin a file of its own in a forked child. The parent keeps its file: its lock is not touched."""
-        for descriptor in (self._descriptor, *self._sealed):
+        for descriptor in (self._descriptor, *self._sealed, *self._syncing):
             # Closing a copy leaves the lock alone.
             with contextlib.suppress(OSError):
                 if descriptor is not None:
                     os.close(descriptor)
         self._sealed.clear()
+        self._syncing.clear()
         self._descriptor = self.name = None
         # Taken once only by a thread: it knows its owner, which Ctrl-C between two statements cannot hide.
         self._lock: Any = threading.RLock()
@@ -173,18 +176,18 @@ class Journal:
         # A signal handler or finalizer may have interrupted this thread's own append: it must not wait for that.
         mine = self._is_mine()
         patience = PATIENCE if self._descriptor is not None else PATIENCE_AT_THE_BEGINNING
-        if not mine and self._lock.acquire(timeout=patience):
-            try:
+        try:
+            if not mine and self._lock.acquire(timeout=patience):
                 self._write(data)
-            finally:
+            elif not self._write_beside(data):
+                self._hand_over(data)
+                # Its owner may have looked for what is left to it just before.
+                if mine or not self._lock.acquire(blocking=False):
+                    self.handed_over += 1
+        finally:
+            # Not only where it is known to be had: Ctrl-C may have come between that and the next statement.
+            if not mine and self._is_mine():
                 self._finish()
-        elif not self._write_beside(data):
-            self._hand_over(data)
-            # Its owner may have looked for what is left to it just before.
-            if not mine and self._lock.acquire(blocking=False):
-                self._finish()
-            else:
-                self.handed_over += 1
 
     def sync(self) -> None:
         """Make what was appended survive a crash of the host."""
@@ -203,12 +206,14 @@ class Journal:
         self._sync_sealed()
         if descriptor is None:
             return
+        self._syncing.add(descriptor)
         try:
             # Without the lock: whoever appends does not wait for it.
             _sync(descriptor)
             if self._synced == 0:
                 self._directory.sync()
         finally:
+            self._syncing.discard(descriptor)
             os.close(descriptor)
         if name == self.name:
             self._synced = written
@@ -442,12 +447,14 @@ class Journal:
                 descriptor = self._sealed.popleft()
             except IndexError:  # another thread was quicker
                 return
+            self._syncing.add(descriptor)
             try:
                 _sync(descriptor)
                 self._directory.sync()
             except OSError:
                 pass  # What is not on the disk is with the operating system.
             finally:
+                self._syncing.discard(descriptor)
                 os.close(descriptor)
 
 

@@ -780,6 +780,32 @@ def test_interrupted(
     assert written(directory) == [b"one", *kept, b"three"]
 
 
+def test_interrupted_before_a_file_is_begun(directory: Directory, journal: Journal) -> None:
+    """So it does where there is no file yet, which nobody could write beside to."""
+    real = journal._lock.acquire
+
+    class Interrupted:
+        """A lock that is had, and Ctrl-C comes before anyone knows."""
+
+        def __init__(self) -> None:
+            self.real = journal._lock
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.real, name)
+
+        def acquire(self, **options: Any) -> bool:
+            """Have the lock, once in vain."""
+            journal._lock = self.real
+            real(**options)
+            raise KeyboardInterrupt
+
+    journal._lock = Interrupted()
+    with pytest.raises(KeyboardInterrupt):
+        journal.append(b"one")
+    journal.append(b"two")
+    assert (journal.handed_over, written(directory)) == (0, [b"two"])
+
+
 def test_interrupted_with_the_record_of_another_thread(
     directory: Directory, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -821,6 +847,33 @@ def test_a_forked_child(directory: Directory, journal: Journal) -> None:
         [b"one", b"two"],
         [b"child's"],
     ]
+
+
+@pytest.mark.parametrize("sealed", [False, True])
+def test_a_child_forked_while_a_file_is_synced(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch, sealed: bool
+) -> None:
+    """A child keeps nothing of its parent's open: the file's lock would outlive the parent."""
+    journal.append(b"one")
+    codes: list[int] = []
+
+    def fork(descriptor: int) -> None:
+        child = os.fork()
+        if child == 0:  # pragma: no cover - measured in the parent only
+            journal.forked()
+            try:
+                os.fstat(descriptor)
+            except OSError:
+                os._exit(0)
+            os._exit(1)
+        codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+
+    monkeypatch.setattr(module, "_sync", fork)
+    if sealed:
+        journal.seal()
+    else:
+        journal.sync()
+    assert codes == [0]
 
 
 def test_a_child_without_its_parents_files(journal: Journal) -> None:
