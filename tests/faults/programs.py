@@ -7,6 +7,7 @@ A process tells what it did through its pipe, one line at a time and unbuffered:
 
 from __future__ import annotations
 
+import _imp
 import atexit
 import contextlib
 import ctypes
@@ -222,8 +223,12 @@ def forked_in_c_with_threads(count: int) -> None:
     exporter = CmdrDataSpanExporter()
     for _ in range(count):
         export(exporter)
+        # Of all that Python does before a fork of its own, the one thing that its child relies on.
+        _imp.acquire_lock()
         pid = ctypes.PyDLL(None).fork()
-        if pid == 0:
+        if pid != 0:
+            _imp.release_lock()
+        else:
             # Without this a process that had threads cannot run Python any more.
             ctypes.pythonapi.PyOS_AfterFork_Child()
             export(exporter)

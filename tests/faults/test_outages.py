@@ -93,7 +93,7 @@ def leave_behind(directory: Directory, count: int) -> list[str]:
 def test_a_backlog(tmp_path: Path) -> None:
     """What earlier processes left is delivered by the next one, once each."""
     with Oracle(tmp_path / "accepted") as oracle:
-        left = leave_behind(Directory.prepare(tmp_path / "spool", oracle.url, "default"), 20_000)
+        left = leave_behind(Directory.prepare(tmp_path / "spool", oracle.url, "default"), 5_000)
         with Application(tmp_path / "spool", oracle.url) as application:
             application.ids += left
             application.settled(oracle)
