@@ -67,7 +67,14 @@ ALLOWED: dict[str, set[str]] = {
         for name in ("delivery.gate", "delivery.http", "delivery.ledger", "faults")
     },
     f"{EXPORTER}.delivery.trouble": {
-        f"{EXPORTER}.{name}" for name in ("delivery.directory", "delivery.gate", "faults")
+        f"{EXPORTER}.{name}"
+        for name in (
+            "delivery.directory",
+            "delivery.gate",
+            "delivery.http",
+            "delivery.senders",
+            "faults",
+        )
     },
     f"{EXPORTER}.delivery.drainer": {
         f"{EXPORTER}.{name}"
@@ -86,7 +93,15 @@ ALLOWED: dict[str, set[str]] = {
     },
     f"{EXPORTER}.delivery.control": {
         f"{EXPORTER}.delivery.{name}"
-        for name in ("directory", "journal", "ledger", "reading", "readings", "records")
+        for name in (
+            "directory",
+            "journal",
+            "ledger",
+            "reading",
+            "readings",
+            "records",
+            "salvage",
+        )
     },
     f"{EXPORTER}.delivery.durable": {
         f"{EXPORTER}.{name}"

@@ -85,7 +85,7 @@ def spool_path(spool: Path | None) -> Path:
     except RuntimeError as error:
         reason = str(error).rstrip(".")
         raise Refusal(f"{reason}; set CMDRDATA_SPOOL_DIR or --spool-dir") from None
-    if path.exists() and not os.access(path, os.R_OK | os.X_OK):
+    if path.is_dir() and not os.access(path, os.R_OK | os.X_OK):
         raise Refusal(f"{path} cannot be read by this user; {_as_its_owner(path)}")
     return path
 

@@ -30,6 +30,7 @@ from cmdrdata_exporter.cli.terminal import (
     size,
     span,
 )
+from cmdrdata_exporter.delivery.directory import unusable
 from cmdrdata_exporter.delivery.drainer import LARGEST
 from cmdrdata_exporter.delivery.reading import LedgerReader, UnreadableError
 from cmdrdata_exporter.delivery.trouble import NEARLY
@@ -70,15 +71,18 @@ def status(spool: Path | None, as_json: bool) -> None:
         print_json(found)
     else:
         show_status(Terminal(), found)
-    if any(destination["attention"] for destination in found["destinations"]):
+    if found["unusable"] or any(destination["attention"] for destination in found["destinations"]):
         click.get_current_context().exit(ATTENTION)
 
 
 def status_of(spool: Path) -> Json:
     """Return what `cmdrdata status --json` prints."""
+    found = [_destination(destination) for destination in all_of(spool)]
     return {
         "spool_dir": str(spool),
-        "destinations": [_destination(destination) for destination in all_of(spool)],
+        # What is there may be another user's, who can use it.
+        "unusable": None if found else unusable(spool),
+        "destinations": found,
     }
 
 
@@ -194,6 +198,8 @@ def show_status(console: Console, found: Json) -> None:
     destinations = found["destinations"]
     if not destinations:
         console.print(Text(f"No events have been kept in {found['spool_dir']} yet."))
+    if found["unusable"]:
+        console.print(Text(f"! {found['unusable']}"))
     for destination in destinations:
         heading(console, destination["name"])
         _show(console, destination)

@@ -221,10 +221,30 @@ def lock(descriptor: int, *, shared: bool = False) -> bool:
     return True
 
 
+def unusable(spool: Path) -> str | None:
+    """Say why a process of this user would not keep events in a spool directory; None where it would. For commands."""
+    if not os.path.lexists(spool):
+        nearest = next(path for path in spool.parents if path.exists())
+        can = nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)
+        return None if can else f"{str(spool)!r} cannot be made by this user. {_MEND}"
+    try:
+        _check(spool)
+        _refuse_network(spool)
+    except UnsafeDirectoryError as error:
+        return str(error)
+    if not os.access(spool, os.R_OK | os.W_OK | os.X_OK):
+        return f"{str(spool)!r} cannot be written. {_MEND}"
+    return None
+
+
 def _make(path: Path) -> None:
     """Make a directory that is ours alone, or check the one that is there."""
     with contextlib.suppress(FileExistsError):
         path.mkdir(mode=0o700)
+    _check(path)
+
+
+def _check(path: Path) -> None:
     found = path.lstat()
     if not stat.S_ISDIR(found.st_mode):
         what = "a symbolic link" if stat.S_ISLNK(found.st_mode) else "no directory"

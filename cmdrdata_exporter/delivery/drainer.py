@@ -243,6 +243,7 @@ class Drainer:
                 with self.database:
                     self._step(self._open(), hand_out=False)
                     self._tidy_up()
+                self._trouble.refused()
         except (OSError, sqlite3.Error) as error:
             faults.report("last commit", "what was sent last could not be noted: %s", error)
         finally:
@@ -266,7 +267,8 @@ class Drainer:
                 with self.database:
                     self._tidy_up()
                 self._trouble.over()
-                if self._trouble.answered(self.gate, self.in_flight):
+                self._trouble.refused()
+                if self._trouble.answered(self.gate):
                     self._next_upkeep = 0.0  # so that commands know at once
                 wait = self._wait()
             else:
@@ -473,6 +475,7 @@ class Drainer:
         self._import_bytes = min(2 * max(self._import_bytes, LEAST_IMPORT), IMPORT_BYTES)
         # From here on nothing may fail: what is handed out must be sent.
         self._due, self._seen = due, clock
+        self._trouble.settled(self._outcomes)
         self._outcomes.clear()
         for reading, found in chunks:
             reading.committed(found)

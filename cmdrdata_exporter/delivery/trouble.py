@@ -5,14 +5,21 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cmdrdata_exporter import faults
 from cmdrdata_exporter.delivery.directory import Directory
 from cmdrdata_exporter.delivery.gate import Gate
+from cmdrdata_exporter.delivery.http import Verdict
+from cmdrdata_exporter.delivery.senders import Done
 
 NEARLY = 0.8
 """The part of what a directory may have, from which on it is said to be nearly full."""
+
+REFUSALS_INTERVAL = 60.0
+"""Seconds between two messages about refused events, at least."""
 
 
 class Trouble:
@@ -21,10 +28,17 @@ class Trouble:
 
     Args:
         directory: which.
+        clock: returns monotonic seconds.
     """
 
-    def __init__(self, directory: Directory) -> None:
+    def __init__(
+        self, directory: Directory, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._directory = directory
+        self._clock = clock
+        self._refused = 0
+        self._last_refusal = ""
+        self._next_refusal = 0.0
         self._met: str | None = None
         self._told_of_gate = False
         self.nearly_full = False
@@ -80,7 +94,28 @@ class Trouble:
             path,
         )
 
-    def answered(self, gate: Gate, waiting: int) -> bool:
+    def settled(self, outcomes: Sequence[Done]) -> None:
+        """Take note of what came of attempts; of refused events `refused` tells."""
+        for event, outcome in outcomes:
+            if outcome is not None and outcome.verdict is Verdict.REFUSED:
+                self._refused += 1
+                self._last_refusal = f"{event.id} with {outcome.reason}"
+
+    def refused(self) -> None:
+        """Tell of events that were refused for good: of the first at once, then once a minute."""
+        now = self._clock()
+        if self._refused and now >= self._next_refusal:
+            self._next_refusal = now + REFUSALS_INTERVAL
+            number, self._refused = self._refused, 0
+            faults.say(
+                logging.ERROR,
+                "CmdrData refused %d usage event(s) for good, the last one %s. They are kept as dead letters: "
+                "see `cmdrdata dead-letters list`",
+                number,
+                self._last_refusal,
+            )
+
+    def answered(self, gate: Gate) -> bool:
         """Tell of a backend that does not take events, and of one that does again; return whether that is new."""
         if gate.paused and not self._told_of_gate:
             faults.say(
@@ -94,10 +129,9 @@ class Trouble:
             faults.say(
                 logging.WARNING,
                 "CmdrData cannot be reached or does not answer as it should (%s, %d failures in a row). "
-                "%d events or more wait and are kept; attempts go on, at most a minute apart",
+                "Events wait, and all are kept; attempts go on, at most a minute apart",
                 gate.reason,
                 gate.failures,
-                waiting,
             )
         elif self._told_of_gate and not gate.in_trouble:
             faults.say(logging.WARNING, "CmdrData accepts events again")

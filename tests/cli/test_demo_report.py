@@ -56,6 +56,7 @@ LEDGER: dict[str, Any] = {
     },
     "status": {
         "spool_dir": "/spool",
+        "unusable": None,
         "destinations": [
             {
                 "name": "default-0",

@@ -73,6 +73,7 @@ def test_everything_as_json(
         1,
         {
             "spool_dir": str(spool),
+            "unusable": None,
             "destinations": [
                 {
                     "name": remote.path.name,
@@ -259,6 +260,32 @@ def test_all_is_well(
     fill(remote, [record(1), record(2)], [DELIVERED], facts={})
     code, found = run_json("status")
     assert (0, []) == (code, found["destinations"][0]["attention"])
+
+
+@pytest.mark.parametrize("what", ["link", "open to all", "no directory", "below a file"])
+def test_a_directory_that_the_application_refuses(
+    tmp_path: Path, run_json: Callable[..., tuple[int, Any]], what: str
+) -> None:
+    """Where no event can be kept, `status` says why, as the application does, and ends with 1."""
+    spool = tmp_path / "refused"
+    told = {
+        "link": "is a symbolic link; events are kept in real directories",
+        "open to all": "can be written by other users",
+        "no directory": "is no directory; events are kept in real directories",
+        "below a file": "cannot be made by this user",
+    }[what]
+    if what == "link":
+        spool.symlink_to(tmp_path)
+    elif what == "open to all":
+        spool.mkdir()
+        spool.chmod(0o777)
+    else:
+        spool.touch()
+    if what == "below a file":
+        spool = spool / "below"
+    code, found = run_json("status", "--spool-dir", str(spool))
+    assert (1, []) == (code, found["destinations"])
+    assert found["unusable"].startswith(f"{str(spool)!r} {told}")
 
 
 def test_nothing_yet(run: Run, spool: Path) -> None:
