@@ -29,7 +29,7 @@ OLDEST = 60.0
 PATIENCE = 0.002
 """Seconds that a thread waits for another one's append, before it looks what keeps that one."""
 PATIENCE_AT_THE_BEGINNING = 0.045
-"""Likewise, while that one begins a file."""
+"""More of them, while that one begins a file."""
 WAIT_BESIDE = 1.0
 """Seconds that who leaves a file waits at most for those who write to it still."""
 QUEUE_BYTES = 16 << 20
@@ -175,9 +175,8 @@ class Journal:
         data = frame(record)
         # A signal handler or finalizer may have interrupted this thread's own append: it must not wait for that.
         mine = self._is_mine()
-        patience = PATIENCE if self._descriptor is not None else PATIENCE_AT_THE_BEGINNING
         try:
-            if not mine and self._lock.acquire(timeout=patience):
+            if not mine and self._acquire():
                 self._write(data)
             elif not self._write_beside(data):
                 self._hand_over(data)
@@ -283,6 +282,12 @@ class Journal:
             raise JournalFullError("too many events wait for a disk that does not answer")
         self._waiting_bytes += len(data)
         self._waiting.append(data)
+
+    def _acquire(self) -> bool:
+        """Wait for the lock, longer where its owner begins a file, perhaps only since this waits."""
+        return self._lock.acquire(timeout=PATIENCE) or (
+            self._descriptor is None and self._lock.acquire(timeout=PATIENCE_AT_THE_BEGINNING)
+        )
 
     def _is_mine(self) -> bool:
         """Say whether this thread has the lock."""

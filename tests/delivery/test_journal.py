@@ -577,6 +577,44 @@ def test_a_thread_that_only_waits_for_the_interpreter(
     thread.join()
 
 
+def test_a_file_that_is_ended_while_another_thread_waits(
+    directory: Directory, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who waits for the lock when the file ends waits for the next file too, and leaves no record in memory."""
+    monkeypatch.setattr(module, "PATIENCE_AT_THE_BEGINNING", 10)
+    journal.append(b"one")
+    real, held, timeouts = journal._lock, threading.Event(), list[float]()
+    over = threading.Event()
+
+    def hold() -> None:
+        with real:
+            held.set()
+            assert over.wait(10)
+
+    class Watched:
+        """A lock whose owner ends the file and begins another one while it is waited for."""
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(real, name)
+
+        def acquire(self, timeout: float) -> bool:
+            """Wait."""
+            timeouts.append(timeout)
+            if len(timeouts) == 2:
+                over.set()
+                return real.acquire(timeout=timeout)
+            found = real.acquire(timeout=timeout)
+            journal._seal()
+            return found
+
+    thread = started(hold)
+    assert held.wait(10)
+    monkeypatch.setattr(journal, "_lock", Watched())
+    journal.append(b"two")
+    thread.join()
+    assert (journal.handed_over, written(directory)) == (0, [b"one", b"two"])
+
+
 def test_nobody_writes_beside_who_mends_the_end(
     directory: Directory, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
