@@ -371,6 +371,7 @@ class Drainer:
         try:
             clear_away(self._directory)
             with self.database:
+                finish(self._directory)
                 if not is_sound(self._directory):
                     self._salvage()
                 ledger = self._open()
