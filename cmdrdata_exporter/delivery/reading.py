@@ -91,6 +91,9 @@ class LedgerReader:
         except sqlite3.OperationalError as error:
             if not self._is_being_made(error):
                 raise UnreadableError(f"the ledger cannot be read: {error}") from error
+            # Nor has it any for what is asked next: all is of one instant.
+            self._db.close()
+            self._db = None
         except sqlite3.Error as error:
             raise UnreadableError(f"the ledger cannot be read: {error}") from error
 

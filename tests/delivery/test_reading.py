@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cmdrdata_exporter.delivery import Event
-from cmdrdata_exporter.delivery.directory import Directory
+from cmdrdata_exporter.delivery.directory import LEDGER, Directory
 from cmdrdata_exporter.delivery.journal import Journal, frame
 from cmdrdata_exporter.delivery.ledger import Ledger
 from cmdrdata_exporter.delivery.reading import Kept, LedgerReader, Total, UnreadableError
@@ -243,3 +243,15 @@ def test_a_directory_whose_name_is_no_uri(tmp_path: Path) -> None:
     directory = Directory.prepare(tmp_path / "a?b#c%20d e\u00e9", None, "default")
     fill(directory, record(1))
     assert counts(directory) == {"recorded": 1, "pending": 1}
+
+
+def test_a_ledger_that_gets_its_tables_meanwhile(directory: Directory) -> None:
+    """What is being made when it is read is empty in all that is asked."""
+    with sqlite3.connect(directory.path / LEDGER) as made:
+        made.execute("PRAGMA user_version = 0")
+    made.close()
+    with LedgerReader(directory) as reader:
+        assert reader.last() == 0
+        Ledger(directory).close()
+        assert reader.offsets() == {}
+        assert set(reader.counts().values()) == {0}
