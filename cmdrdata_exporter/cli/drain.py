@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import queue
 import signal
 import sys
-import threading
 from pathlib import Path
 from types import FrameType
 
@@ -39,11 +40,11 @@ def drain(name: str | None, spool: Path | None, as_json: bool) -> None:
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
     )
-    ended = threading.Event()
+    # A handler may interrupt a line that is being logged, or the wait for it: this queue can be interrupted.
+    told: queue.SimpleQueue[int] = queue.SimpleQueue()
 
     def end(number: int, _: FrameType | None) -> None:
-        _logger.info("%s: ending", signal.Signals(number).name)
-        ended.set()
+        told.put(number)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)
@@ -52,17 +53,20 @@ def drain(name: str | None, spool: Path | None, as_json: bool) -> None:
     _logger.info("destination %s, events kept in %s", description, delivery.directory.path)
     delivery.start()
     try:
-        _watch(delivery, ended)
+        _watch(delivery, told)
     finally:
         delivery.close(SHUTDOWN_TIMEOUT)
     report(before, left(delivery.directory), delivery.drainer.gate.reason, as_json)
 
 
-def _watch(delivery: DurableDelivery, ended: threading.Event) -> None:
+def _watch(delivery: DurableDelivery, ends: queue.SimpleQueue[int]) -> None:
     """Wait for the end, and tell who drains whenever that changes."""
     told: int | bool | None = False
     wait = 0.1
-    while not ended.wait(wait):
+    while True:
+        with contextlib.suppress(queue.Empty):
+            _logger.info("%s: ending", signal.Signals(ends.get(timeout=wait)).name)
+            return
         leads = delivery.drainer.leads
         now = True if leads else delivery.directory.leader()
         if now == told:
