@@ -250,11 +250,12 @@ class Ledger:
                 tried = attempts if isinstance(attempts, int) else 0
                 known = remember if is_span(remember) else FOR_EVER
                 handed.append(Handed(seq, key, event.id, event.body, tried, known))
-        marks = ", ".join("?" * len(handed))
-        self._db.execute(
-            f"UPDATE events SET state = ?, due = ? WHERE seq IN ({marks})",  # noqa: S608 - question marks
-            (IN_FLIGHT, now, *(event.seq for event in handed)),
-        )
+        if handed:
+            marks = ", ".join("?" * len(handed))
+            self._db.execute(
+                f"UPDATE events SET state = ?, due = ? WHERE seq IN ({marks})",  # noqa: S608 - question marks
+                (IN_FLIGHT, now, *(event.seq for event in handed)),
+            )
         return handed
 
     def settle(self, outcomes: Sequence[tuple[Handed, Outcome | None]], now: float) -> None:
