@@ -154,6 +154,8 @@ class TestBesideOurs:
             OTEL_TRACES_EXPORTER="cmdrdata",
             OTEL_METRICS_EXPORTER="none",
             OTEL_LOGS_EXPORTER="none",
+            # Those of HTTP are here for another test; they see the request, and no call.
+            OTEL_PYTHON_DISABLED_INSTRUMENTATIONS="httpx,requests,urllib,urllib3",
         )
         assert EVENTS[family] == outcome.events
         # Of two that have one name for their entry points, only one may be loaded.
