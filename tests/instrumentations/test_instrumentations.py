@@ -155,7 +155,7 @@ class TestBesideOurs:
             OTEL_METRICS_EXPORTER="none",
             OTEL_LOGS_EXPORTER="none",
             # Those of HTTP are here for another test; they see the request, and no call.
-            OTEL_PYTHON_DISABLED_INSTRUMENTATIONS="httpx,requests,urllib,urllib3",
+            OTEL_PYTHON_DISABLED_INSTRUMENTATIONS="httpx,httpx2,requests,urllib,urllib3",
         )
         assert EVENTS[family] == outcome.events
         # Of two that have one name for their entry points, only one may be loaded.
