@@ -56,7 +56,7 @@ class CmdrDataSpanExporter(SpanExporter):
     `OTEL_TRACES_EXPORTER=otlp,cmdrdata` does.
 
     Args:
-        api_key: the CmdrData key. Without key and endpoint the destination is `local`: events stay in this process.
+        api_key: the CmdrData key. Without key and endpoint the destination is `local`: events stay on this host.
         endpoint: the full URL to POST events to.
         account: a name for the account behind the key.
         customer_id: who pays for calls that name no customer.

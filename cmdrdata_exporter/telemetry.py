@@ -33,8 +33,7 @@ from opentelemetry import metrics
 from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation
 
 from cmdrdata_exporter import faults, processes
-from cmdrdata_exporter.delivery.http import Outcome, Verdict
-from cmdrdata_exporter.delivery.senders import Post
+from cmdrdata_exporter.delivery.http import Outcome, Post, Verdict
 from cmdrdata_exporter.version import VERSION
 
 SCOPE = "cmdrdata_exporter"

@@ -31,12 +31,21 @@ ALLOWED: dict[str, set[str]] = {
         f"{EXPORTER}.{name}" for name in ("attributes", "customer", "scrubbing")
     },
     f"{EXPORTER}.delivery": set(),
+    f"{EXPORTER}.delivery.backoff": set(),
     f"{EXPORTER}.delivery.connections": set(),
     f"{EXPORTER}.delivery.http": {f"{EXPORTER}.delivery.connections"},
     f"{EXPORTER}.delivery.local": {f"{EXPORTER}.delivery", f"{EXPORTER}.processes"},
     f"{EXPORTER}.delivery.memory": {
         f"{EXPORTER}.{name}"
-        for name in ("delivery", "delivery.http", "delivery.records", "faults", "processes")
+        for name in (
+            "delivery",
+            "delivery.backoff",
+            "delivery.gate",
+            "delivery.http",
+            "delivery.records",
+            "faults",
+            "processes",
+        )
     },
     f"{EXPORTER}.delivery.records": {f"{EXPORTER}.delivery"},
     f"{EXPORTER}.delivery.directory": set(),
@@ -46,7 +55,13 @@ ALLOWED: dict[str, set[str]] = {
     },
     f"{EXPORTER}.delivery.ledger": {
         f"{EXPORTER}.{name}"
-        for name in ("delivery", "delivery.directory", "delivery.http", "delivery.records")
+        for name in (
+            "delivery",
+            "delivery.backoff",
+            "delivery.directory",
+            "delivery.http",
+            "delivery.records",
+        )
     },
     f"{EXPORTER}.delivery.salvage": {
         f"{EXPORTER}.delivery.{name}" for name in ("directory", "ledger")
@@ -61,7 +76,7 @@ ALLOWED: dict[str, set[str]] = {
             "delivery.records",
         )
     },
-    f"{EXPORTER}.delivery.gate": {f"{EXPORTER}.delivery.http"},
+    f"{EXPORTER}.delivery.gate": {f"{EXPORTER}.delivery.{name}" for name in ("backoff", "http")},
     f"{EXPORTER}.delivery.senders": {
         f"{EXPORTER}.{name}"
         for name in ("delivery.gate", "delivery.http", "delivery.ledger", "faults")
@@ -140,8 +155,7 @@ ALLOWED: dict[str, set[str]] = {
         )
     },
     f"{EXPORTER}.telemetry": {
-        f"{EXPORTER}.{name}"
-        for name in ("delivery.http", "delivery.senders", "faults", "processes", "version")
+        f"{EXPORTER}.{name}" for name in ("delivery.http", "faults", "processes", "version")
     },
     EXPORTER: {f"{EXPORTER}.{name}" for name in ("customer", "events", "exporter", "settings")},
     f"{INSTRUMENTOR}.version": set(),

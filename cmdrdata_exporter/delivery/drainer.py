@@ -23,11 +23,12 @@ from dataclasses import dataclass
 from cmdrdata_exporter import faults
 from cmdrdata_exporter.delivery.directory import LOCK, Directory
 from cmdrdata_exporter.delivery.gate import Gate
+from cmdrdata_exporter.delivery.http import Post
 from cmdrdata_exporter.delivery.journal import Journal
 from cmdrdata_exporter.delivery.ledger import Handed, Ledger, UnknownVersionError, is_broken
 from cmdrdata_exporter.delivery.readings import Readings, clear_away
 from cmdrdata_exporter.delivery.salvage import finish, is_sound, salvage
-from cmdrdata_exporter.delivery.senders import AT_ONCE, Done, Post, Senders
+from cmdrdata_exporter.delivery.senders import AT_ONCE, Done, Senders
 from cmdrdata_exporter.delivery.trouble import Trouble
 
 TICK = 0.2

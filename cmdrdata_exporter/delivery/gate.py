@@ -13,18 +13,15 @@ After a success that ends probing or a pause, the number of attempts at a time d
 
 from __future__ import annotations
 
-import random
 import threading
 import time
 from collections.abc import Callable
 
+from cmdrdata_exporter.delivery.backoff import backoff
 from cmdrdata_exporter.delivery.http import Outcome, Verdict
 
 PROBE_AFTER = 5
 """Failures in a row after which one event at a time is tried."""
-FIRST_BACKOFF = 0.5
-LONGEST_BACKOFF = 60.0
-"""Seconds between two probes, at most."""
 LONGEST_PAUSE = 300.0
 """Seconds between two probes while the backend does not accept the key."""
 
@@ -128,9 +125,7 @@ class Gate:
         beyond = self._failures - PROBE_AFTER
         if beyond >= 0:
             self._allowed = 1
-            # Full jitter, so that the clients of a backend that was down do not return in step.
-            longest = min(FIRST_BACKOFF * 2 ** min(beyond, 16), LONGEST_BACKOFF)
-            self._shut(random.uniform(0, longest))  # noqa: S311 - no secret
+            self._shut(backoff(beyond))
             self._closings += 1
 
     def _succeed(self) -> None:

@@ -39,6 +39,10 @@ _LONGEST_BODY = 65536
 _ALREADY_EXISTS = ("already exists", "already recorded", "already_exists", "duplicate")
 
 
+ATTEMPT_TIMEOUT = 10.0
+"""Seconds that one attempt may take."""
+
+
 class Verdict(enum.Enum):
     """What became of one attempt to deliver an event."""
 
@@ -62,6 +66,10 @@ class Outcome:
     """The event may have been accepted all the same: the request went out whole, no verdict came back."""
     retry_after: float | None = None
     """Seconds in which nothing may be sent."""
+
+
+Post = Callable[[str, bytes, float], Outcome]
+"""Sends an event's id and body within a number of seconds, as `Client.post` does."""
 
 
 def classify(status: int, headers: Mapping[str, str], body: str, now: float) -> Outcome:

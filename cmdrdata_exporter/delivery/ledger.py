@@ -23,7 +23,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import random
 import sqlite3
 import zlib
 from collections import Counter
@@ -31,6 +30,7 @@ from collections.abc import Generator, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from cmdrdata_exporter.delivery import FOR_EVER, Event
+from cmdrdata_exporter.delivery.backoff import LONGEST_BACKOFF, backoff
 from cmdrdata_exporter.delivery.directory import LEDGER, Directory
 from cmdrdata_exporter.delivery.http import Outcome, Verdict
 from cmdrdata_exporter.delivery.records import (
@@ -56,9 +56,6 @@ DAMAGED = "damaged"
 
 KEEP = 30 * 86400.0
 """Seconds: undelivered events expire after these, local ones lose their bodies."""
-FIRST_BACKOFF = 0.5
-LONGEST_BACKOFF = 60.0
-"""Seconds between two attempts of one event."""
 
 _MOST = 10**100
 """No amount is counted as more than this."""
@@ -281,11 +278,7 @@ class Ledger:
             elif outcome.ambiguous and self._hold_ambiguous:
                 found = self._land(event, HELD, now, AMBIGUOUS)
             else:
-                delay = 0.0
-                if outcome.verdict is Verdict.RETRY:
-                    # Full jitter: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
-                    longest = min(FIRST_BACKOFF * 2 ** min(event.attempts, 16), LONGEST_BACKOFF)
-                    delay = random.uniform(0, longest)  # noqa: S311 - no secret
+                delay = backoff(event.attempts) if outcome.verdict is Verdict.RETRY else 0.0
                 found = self._land(event, PENDING, now + delay, outcome.reason, attempts=1)
             self._counts["ambiguous"] += found * outcome.ambiguous
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextvars
 import logging
-import random
 import threading
 import time
 from collections import Counter, deque
@@ -17,23 +16,16 @@ from collections.abc import Callable
 
 from cmdrdata_exporter import faults, processes
 from cmdrdata_exporter.delivery import Event, Header
-from cmdrdata_exporter.delivery.http import Outcome, Verdict
+from cmdrdata_exporter.delivery.backoff import LONGEST_BACKOFF, backoff
+from cmdrdata_exporter.delivery.gate import PROBE_AFTER
+from cmdrdata_exporter.delivery.http import ATTEMPT_TIMEOUT, Outcome, Post, Verdict
 from cmdrdata_exporter.delivery.records import line
 
 _Line = tuple[int, str, tuple[object, ...]]
 """What is to be logged: level, message and its arguments. It is logged without the lock, since a handler may wait."""
 
-Post = Callable[[str, bytes, float], Outcome]
-"""Sends an event's id and body within a number of seconds."""
-
-ATTEMPT_TIMEOUT = 10.0
-"""Seconds one attempt may take."""
 PROBE_INTERVAL = 60.0
 """Seconds between attempts while key or endpoint are refused."""
-PROBE_AFTER = 5
-"""Failures in a row after which one event at a time is tried, and the log says so."""
-FIRST_BACKOFF = 0.5
-LONGEST_BACKOFF = 60.0
 
 
 class MemoryDelivery:
@@ -302,9 +294,7 @@ class MemoryDelivery:
         if outcome.retry_after is not None:
             self._close_gate(outcome.retry_after)
         else:
-            longest = min(FIRST_BACKOFF * 2 ** min(self._failures, 16), LONGEST_BACKOFF)
-            # Full jitter, so that the clients of a backend that was down do not return in step.
-            self._close_gate(random.uniform(0, longest))  # noqa: S311 - no secret
+            self._close_gate(backoff(self._failures))
         self._failures += 1
         if self._failures != PROBE_AFTER:
             return held

@@ -5,21 +5,16 @@ from __future__ import annotations
 import _thread
 import contextlib
 import queue
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from cmdrdata_exporter import faults
 from cmdrdata_exporter.delivery.gate import Gate
-from cmdrdata_exporter.delivery.http import Outcome, Verdict
+from cmdrdata_exporter.delivery.http import ATTEMPT_TIMEOUT, Outcome, Post, Verdict
 from cmdrdata_exporter.delivery.ledger import Handed
-
-ATTEMPT_TIMEOUT = 10.0
-"""Seconds that one attempt may take."""
 
 AT_ONCE = 4
 """Threads that are there from the beginning, since at the exit of the process none can be started any more."""
 
-Post = Callable[[str, bytes, float], Outcome]
-"""Sends an event's id and body within a number of seconds."""
 Done = tuple[Handed, Outcome | None]
 """An event that was given to the senders and what came of it; None: the gate had been shut, it was not sent."""
 

@@ -1,0 +1,20 @@
+"""How long to wait before something that has failed is tried again."""
+
+from __future__ import annotations
+
+import random
+
+FIRST_BACKOFF = 0.5
+LONGEST_BACKOFF = 60.0
+"""Seconds, at most, after the first failure and after many."""
+
+
+def backoff(failures: int) -> float:
+    """
+    Return the seconds to wait after one failure and `failures` more: twice as many with each, at most a minute.
+
+    Full jitter, so that the clients of a backend that was down do not return in step:
+    https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
+    """
+    longest = min(FIRST_BACKOFF * 2 ** min(failures, 16), LONGEST_BACKOFF)
+    return random.uniform(0, longest)  # noqa: S311 - no secret
