@@ -31,7 +31,7 @@ from cmdrdata_exporter.delivery.http import Client
 from cmdrdata_exporter.delivery.local import LocalDelivery
 from cmdrdata_exporter.delivery.memory import MemoryDelivery
 from cmdrdata_exporter.events import UsageEvent, encode, event_from_span
-from cmdrdata_exporter.identity import Calls, seam
+from cmdrdata_exporter.identity import Calls, Report, seam
 from cmdrdata_exporter.settings import ConfigurationError, Settings
 from cmdrdata_exporter.telemetry import Telemetry
 from cmdrdata_exporter.version import USER_AGENT
@@ -135,8 +135,14 @@ class CmdrDataSpanExporter(SpanExporter):
         if event is None:
             self._calls.pass_up(span)
             return
-        billed = self._calls.is_billed(span, event.provider, event.metadata.get("response_id"))
-        if billed or seam.covers(scope, event.provider):
+        report = Report.of(
+            span,
+            provider=event.provider,
+            endpoint=event.endpoint,
+            response_id=event.metadata.get("response_id"),
+            tokens=(event.input_tokens, event.output_tokens),
+        )
+        if self._calls.is_billed(span, report) or seam.covers(report):
             self._pass_over(scope)
         else:
             self._record(event)

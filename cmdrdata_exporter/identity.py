@@ -3,9 +3,9 @@ Which spans are one and the same call, so that one charge is one event.
 
 A call may be seen by several instrumentations: ours at the SDK's seam, others around the SDK, frameworks around those.
 
-- While our instrumentor is active it is the authority for what passes its seam (`seam`): spans of others that
-  instrument the openai SDK make no event, nor do spans of a provider that the seam has metered, unless their scope
-  instruments that provider's own SDK.
+- While our instrumentor is active it is the authority for what passes its seam (`seam`). A span of another is such a
+  call where both have the same response id at the same time or, where one of them has no id, where the call began
+  within the span's time and used as much. `docs/metering.md` has the rules in order.
 - Among the spans of others the first to end is the charge: the innermost, but for some streams. Another
   instrumentation's span is the same call where it is above it in the trace or right below it, where it has the same
   response id at the same time, or where both instrument one SDK and stand side by side, one within the other's time.
@@ -16,15 +16,17 @@ from __future__ import annotations
 import re
 import threading
 from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import chain
+from typing import Any, NamedTuple
 
 from opentelemetry.sdk.trace import ReadableSpan
 
 from cmdrdata_exporter import processes
 
 CAPACITY = 10_000
-"""Spans and response ids that are remembered. A call is seen by all its instrumentations within moments."""
+"""Calls, spans and response ids that are remembered. A call is seen by all its instrumentations within moments."""
 
 _OPENAI_SDK = re.compile(r"(?:.*\.)?openai(?:_v2|\.v1)?")
 """Scopes that instrument the openai SDK: `opentelemetry.instrumentation.openai.v1`, not `….openai_agents`."""
@@ -54,29 +56,207 @@ _OWN_SDK = {
 """The SDK of a provider's own, as the scopes of instrumentations name it, where that is not the provider's name."""
 
 
+_TEXT = frozenset(
+    {"chat.completions", "completions", "generate_content", "responses", "responses.compact"}
+)
+"""Endpoints that are not told apart by all who report a call."""
+
+
+class Metered(NamedTuple):
+    """What the seam tells of a call that passed it."""
+
+    provider: str
+    endpoint: str
+    response_id: str | None
+    input_tokens: int | None
+    output_tokens: int | None
+    span_id: int
+    start: int
+    end: int | None
+    """None while it has not ended."""
+
+    def may_be(self, report: Report) -> bool:
+        """Say whether `report` is of this call, as far as both tell."""
+        if None not in (self.response_id, report.response_id):
+            return (
+                self.response_id == report.response_id
+                and self.start <= report.end
+                and (self.end is None or report.start <= self.end)
+            )
+        return (
+            report.start <= self.start <= report.end
+            and (self.endpoint == report.endpoint or {self.endpoint, report.endpoint} <= _TEXT)
+            # Of a stream that told no usage others may tell an estimate.
+            and (
+                (self.input_tokens is None and self.output_tokens is None)
+                or (self.input_tokens or 0, self.output_tokens or 0) == report.tokens
+            )
+        )
+
+
+_Key = tuple[int, int]
+"""The ids of a trace and of a span in it."""
+
+
+@dataclass(eq=False)
+class Report:
+    """What the span of another instrumentation tells of a call."""
+
+    scope: str
+    provider: str
+    endpoint: str
+    response_id: str | None
+    tokens: tuple[int, int]
+    """Those of the input and of the output."""
+    span: _Key
+    parent: _Key | None
+    start: int
+    end: int
+    beside: set[str] = field(default_factory=set[str])
+    """The scopes whose span beside this one is the same call: at most one of each."""
+
+    @classmethod
+    def of(
+        cls,
+        span: ReadableSpan,
+        *,
+        provider: str,
+        endpoint: str,
+        response_id: object,
+        tokens: tuple[int, int],
+    ) -> Report:
+        """Return what a span tells, of which the exporter has read the rest."""
+        context, parent, scope = span.get_span_context(), span.parent, span.instrumentation_scope
+        return cls(
+            scope=scope.name if scope else "",
+            provider=_SPELLINGS.get(provider, provider),
+            endpoint=endpoint,
+            response_id=response_id if isinstance(response_id, str) else None,
+            tokens=tokens,
+            span=(context.trace_id, context.span_id) if context else (0, 0),
+            parent=(parent.trace_id, parent.span_id) if parent else None,
+            start=span.start_time or 0,
+            end=span.end_time or 0,
+        )
+
+    def contains(self, other: Report) -> bool:
+        """Say whether `other` is within the time of this."""
+        return self.start <= other.start and other.end <= self.end
+
+    def overlaps(self, other: Report) -> bool:
+        """Say whether both have a time in common."""
+        return self.start <= other.end and other.start <= self.end
+
+
+def _none_open() -> Iterable[Metered]:
+    return ()
+
+
 class Seam:
-    """What our instrumentor tells of itself."""
+    """
+    What our instrumentor tells of itself.
+
+    A call that ends costs one `append`. What it tells is looked through only when another instrumentation's span comes.
+    """
 
     def __init__(self) -> None:
         self.active = False
+        self.open_calls: Callable[[], Iterable[Metered]] = _none_open
+        """Returns the calls that outlive the SDK's method: a framework's span may end before its stream does."""
+        self._ended: deque[Metered] = deque(maxlen=CAPACITY)
         self._providers: set[str] = set()
+        self.forked()
+        processes.renew_after_fork(self)
 
-    def metered(self, provider: str) -> None:
-        """Note that a call to `provider` passed the seam."""
-        if provider not in self._providers:
-            # Frameworks call whatever speaks the protocol by the protocol's name.
-            self._providers.update((provider, "openai"))
+    def forked(self) -> None:
+        """Start anew in a forked child, where the lock may be held by a thread that is not there."""
+        # A finalizer or a signal handler may export a span in the middle of another's export.
+        self._lock = threading.RLock()
+        self._calls: deque[Metered] = deque()
+        """The calls that ended, in that order."""
+        self._by_response: dict[str, deque[Metered]] = {}
+        self._claims: OrderedDict[tuple[int, int, str], _Key] = OrderedDict()
+        """The span of each scope that reports a call: at most one of each."""
 
-    def covers(self, scope: str, provider: str) -> bool:
-        """Say whether a span of `scope` about `provider` reports what has passed the seam."""
-        if not self.active:
-            return False
-        if _OPENAI_SDK.fullmatch(scope):
+    def metered(self, call: Metered) -> None:
+        """Note that a call passed the seam and has ended."""
+        self._ended.append(call)
+
+    def covers(self, report: Report) -> bool:
+        """Say whether a span reports what has passed the seam."""
+        if self.active and _OPENAI_SDK.fullmatch(report.scope):
             return True
-        provider = _SPELLINGS.get(provider, provider)
-        if provider not in self._providers:
+        with self._lock:
+            self._sort_in()
+            if self._claim(report):
+                return True
+        if not self.active or report.response_id is not None:
             return False
-        return provider == "openai" or not _instruments_own_sdk(scope, provider)
+        # Its call is not found, and it has no id that would show it to be another one: better too few than two.
+        return report.provider in self._providers and (
+            report.provider == "openai" or not _instruments_own_sdk(report.scope, report.provider)
+        )
+
+    def _sort_in(self) -> None:
+        """Take what has been noted since the last time."""
+        while True:
+            try:
+                call = self._ended.popleft()
+            except IndexError:
+                break
+            # Frameworks call whatever speaks the protocol by the protocol's name.
+            self._providers.update((call.provider, "openai"))
+            self._calls.append(call)
+            if call.response_id is not None:
+                self._by_response.setdefault(call.response_id, deque()).append(call)
+        while len(self._calls) > CAPACITY:
+            response_id = self._calls.popleft().response_id
+            if response_id is not None:
+                same = self._by_response[response_id]
+                same.popleft()
+                if not same:
+                    del self._by_response[response_id]
+
+    def _claim(self, report: Report) -> bool:
+        """
+        Find the call that a span reports, and have it reported by no other span of its scope.
+
+        Some servers use one response id again and again, and calls at one time may use the same number of tokens.
+        Since each span takes one call, there are as many events as calls even where the wrong two are paired.
+        """
+        open_calls = tuple(self.open_calls())
+        with_its_id = self._by_response.get(report.response_id or "", deque())
+        for ended in (with_its_id, self._calls):
+            calls = [
+                call
+                for call in chain(_since(ended, report.start), open_calls)
+                if call.may_be(report) and self._is_free(call, report)
+            ]
+            if calls:
+                # Of several the one that began first: so each of their spans finds one.
+                call = min(calls, key=_start)
+                self._claims[call.start, call.span_id, report.scope] = report.span
+                _bound(self._claims, CAPACITY)
+                return True
+        return False
+
+    def _is_free(self, call: Metered, report: Report) -> bool:
+        """Say whether no other span of the scope reports the call. One span may come twice, through two exporters."""
+        span = self._claims.get((call.start, call.span_id, report.scope), report.span)
+        return span == report.span
+
+
+def _since(calls: deque[Metered], moment: int) -> Iterator[Metered]:
+    """Return the calls that ended at a moment or later, the last one first."""
+    # A copy, since a finalizer may add a call meanwhile.
+    for call in reversed(tuple(calls)):
+        if call.end is not None and call.end < moment:
+            return
+        yield call
+
+
+def _start(call: Metered) -> int:
+    return call.start
 
 
 seam = Seam()
@@ -86,31 +266,6 @@ seam = Seam()
 def _instruments_own_sdk(scope: str, provider: str) -> bool:
     """Say whether a scope names the SDK of a provider's own: an instrumentation of it, or the SDK itself."""
     return not set(scope.split(".")).isdisjoint(_OWN_SDK.get(provider, (provider,)))
-
-
-_Key = tuple[int, int]
-"""The ids of a trace and of a span in it."""
-
-
-@dataclass(eq=False)
-class _Call:
-    """What is remembered of a span that is a call."""
-
-    scope: str
-    provider: str
-    response_id: str | None
-    trace_id: int
-    parent: _Key | None
-    start: int
-    end: int
-    beside: set[str] = field(default_factory=set[str])
-    """The scopes whose span beside this one is the same call: at most one of each."""
-
-    def contains(self, other: _Call) -> bool:
-        return self.start <= other.start and other.end <= self.end
-
-    def overlaps(self, other: _Call) -> bool:
-        return self.start <= other.end and other.start <= self.end
 
 
 class Calls:
@@ -125,11 +280,11 @@ class Calls:
         """Start anew in a forked child, where the lock may be held by a thread that is not there."""
         # A finalizer or a signal handler may end a call in the middle of another's.
         self._lock = threading.RLock()
-        self._covered: OrderedDict[_Key, _Call | None] = OrderedDict()
+        self._covered: OrderedDict[_Key, Report | None] = OrderedDict()
         """Spans whose call is billed, with what they told where they are calls themselves."""
-        self._responses: OrderedDict[tuple[int, str], _Call] = OrderedDict()
+        self._responses: OrderedDict[tuple[int, str], Report] = OrderedDict()
         """The span that told a response first, by trace and response id, and with 0 by response id alone."""
-        self._billed: deque[_Call] = deque(maxlen=self._capacity)
+        self._billed: deque[Report] = deque(maxlen=self._capacity)
         """The spans that were billed, in the order of their ends."""
 
     def cover(self, span: ReadableSpan) -> None:
@@ -143,32 +298,22 @@ class Calls:
             if self._contains(span):
                 self._cover(span, None)
 
-    def is_billed(self, span: ReadableSpan, provider: str, response_id: object) -> bool:
+    def is_billed(self, span: ReadableSpan, report: Report) -> bool:
         """Say whether the call of a span is billed already; if not, it is from now on."""
-        context, scope = span.get_span_context(), span.instrumentation_scope
-        if context is None:
+        if span.get_span_context() is None:
             return False
-        call = _Call(
-            scope.name if scope else "",
-            _SPELLINGS.get(provider, provider),
-            response_id if isinstance(response_id, str) else None,
-            context.trace_id,
-            (span.parent.trace_id, span.parent.span_id) if span.parent else None,
-            span.start_time or 0,
-            span.end_time or 0,
-        )
         with self._lock:
             # In any case, since what a span tells that is passed over may be what relates the next one.
-            same_response = self._is_told(call)
+            same_response = self._is_told(report)
             billed = (
                 self._contains(span)
-                or self._is_inside(call)
+                or self._is_inside(report)
                 or same_response
-                or self._is_beside(call)
+                or self._is_beside(report)
             )
-            self._cover(span, call)
+            self._cover(span, report)
             if not billed:
-                self._billed.append(call)
+                self._billed.append(report)
             return billed
 
     def _contains(self, span: ReadableSpan) -> bool:
@@ -176,16 +321,16 @@ class Calls:
         context = span.get_span_context()
         return context is not None and (context.trace_id, context.span_id) in self._covered
 
-    def _is_inside(self, call: _Call) -> bool:
+    def _is_inside(self, call: Report) -> bool:
         """Say whether the parent, which may end first where a stream is read, was another instrumentation's call."""
         outer = self._covered.get(call.parent) if call.parent else None
         return outer is not None and outer.scope != call.scope and outer.overlaps(call)
 
-    def _is_told(self, call: _Call) -> bool:
+    def _is_told(self, call: Report) -> bool:
         """Say whether another instrumentation told the response. Some servers reuse ids: elsewhere, time decides."""
         if call.response_id is None:
             return False
-        here, anywhere = (call.trace_id, call.response_id), (0, call.response_id)
+        here, anywhere = (call.span[0], call.response_id), (0, call.response_id)
         for key, at_that_time in ((here, call.overlaps), (anywhere, call.contains)):
             told = self._responses.get(key)
             if told is not None and told.scope != call.scope and at_that_time(told):
@@ -194,7 +339,7 @@ class Calls:
         _bound(self._responses, 2 * self._capacity)
         return False
 
-    def _is_beside(self, call: _Call) -> bool:
+    def _is_beside(self, call: Report) -> bool:
         """
         Say whether another instrumentation of the same SDK billed the call, without that one being inside the other.
 
@@ -202,7 +347,7 @@ class Calls:
         """
         if not _instruments_own_sdk(call.scope, call.provider):
             return False
-        nearest: _Call | None = None
+        nearest: Report | None = None
         # By position, since a finalizer may add a call meanwhile.
         for position in range(1, len(self._billed) + 1):
             other = self._billed[-position]
@@ -225,7 +370,7 @@ class Calls:
         nearest.beside.add(call.scope)
         return True
 
-    def _cover(self, span: ReadableSpan, call: _Call | None) -> None:
+    def _cover(self, span: ReadableSpan, call: Report | None) -> None:
         context, parent = span.get_span_context(), span.parent
         if context is not None:
             self._covered[context.trace_id, context.span_id] = call

@@ -26,7 +26,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
 from cmdrdata_exporter import CmdrDataSpanExporter, faults
-from cmdrdata_exporter.identity import seam
+from cmdrdata_exporter.identity import Metered, seam
 from cmdrdata_exporter.scrubbing import scrubbed
 from opentelemetry_instrumentation_cmdrdata import failures, jobs, open_calls, semconv
 from opentelemetry_instrumentation_cmdrdata.endpoints import Endpoint, find
@@ -202,7 +202,6 @@ class Call:
             attributes[semconv.STREAM] = True
         attributes.update(_request_attributes(endpoint, parameters) or {})
         self._details = (_request_details(endpoint, parameters) or {}) if endpoint.details else {}
-        seam.metered(server.provider)
         attributes.update(said.attributes)
         if not said.tracked:
             attributes[semconv.TRACKED] = False
@@ -329,8 +328,31 @@ class Call:
         """
         # A forked child has copies of its parent's calls; who started a call ends it.
         if self._once.acquire(blocking=False) and self._pid == os.getpid():
+            self._tell_seam(error)
             open_calls.forget(self)
             self._end(error, cut)
+
+    def metered(self, end: int | None = None) -> Metered:
+        """Return what relates the spans of others to this call, which ended at `end` or has not yet."""
+        begun, read = self._attributes, self._reading.attributes
+        return Metered(
+            begun[semconv.PROVIDER],
+            self.endpoint.name,
+            read.get(semconv.RESPONSE_ID) or begun.get(semconv.RESPONSE_ID),
+            read.get(semconv.INPUT_TOKENS),
+            read.get(semconv.OUTPUT_TOKENS),
+            self._context.span_id,
+            self._start_time,
+            end,
+        )
+
+    @faults.guarded
+    def _tell_seam(self, error: BaseException | None) -> None:
+        """Say that the call passed the seam, also where it makes no event, as others may report it all the same."""
+        call = self.metered(self._start_time + time.perf_counter_ns() - self._begin)
+        # What failed without a word from the model is no call that others report: they report the next attempt.
+        if error is None or call.response_id is not None:
+            seam.metered(call)
 
     @faults.guarded
     def _end(self, error: BaseException | None, cut: bool) -> None:
@@ -458,6 +480,15 @@ class Call:
         once = getattr(self, "_once", None)
         if once is not None and not once.locked():
             open_calls.dropped(self)
+
+
+def _open_calls() -> list[Metered]:
+    """Return what relates the spans of others to the calls that are open now."""
+    return [call.metered() for call in open_calls.still_open() if isinstance(call, Call)]
+
+
+# Here, since a `TrackedOpenAI` is metered without an instrumentor.
+seam.open_calls = _open_calls
 
 
 class _Outcome(NamedTuple):

@@ -64,6 +64,12 @@ def forget(call: OpenCall) -> None:
     _open.pop(id(call), None)
 
 
+def still_open() -> list[OpenCall]:
+    """Return the calls that are open now."""
+    calls = (reference() for reference in list(_open.values()))
+    return [call for call in calls if call is not None]
+
+
 def dropped(call: OpenCall, error: BaseException | None = None) -> None:
     """
     Have `call` ended, to which nothing refers any more.
@@ -90,10 +96,8 @@ def end_dropped() -> None:
 def end_all() -> None:
     """End every call that is still open: the process exits."""
     end_dropped()
-    for reference in list(_open.values()):
-        call = reference()
-        if call is not None:
-            call.end(cut=True)
+    for call in still_open():
+        call.end(cut=True)
     # What the reaper has taken shall be billed before the delivery closes.
     if _ending is not None and _ending.acquire(timeout=LONGEST_END):
         _ending.release()

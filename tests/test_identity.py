@@ -9,8 +9,8 @@ import pytest
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanContext
 
-from cmdrdata_exporter import CmdrDataSpanExporter
-from cmdrdata_exporter.identity import Calls, Seam, seam
+from cmdrdata_exporter import CmdrDataSpanExporter, event_from_span
+from cmdrdata_exporter.identity import CAPACITY, Calls, Metered, Report, Seam, seam
 from tests.metering import RecordedEvents
 from tests.test_events import recorded, span
 
@@ -57,42 +57,185 @@ def billed(events: RecordedEvents, *batches: list[ReadableSpan]) -> int:
     return len(events.wire)
 
 
+def metered(
+    response_id: str | None = None,
+    *,
+    provider: str = "openai",
+    endpoint: str = "chat.completions",
+    tokens: tuple[int | None, int | None] = (3, 4),
+    times: tuple[int, int | None] = (100, 200),
+    span_id: int = 1,
+) -> Metered:
+    """Return what the seam tells of a chat of 7 tokens."""
+    return Metered(provider, endpoint, response_id, *tokens, span_id, *times)
+
+
+def report(
+    response_id: str | None = None,
+    *,
+    scope: str = LANGCHAIN,
+    provider: str = "together",
+    endpoint: str = "chat.completions",
+    tokens: tuple[int, int] = (3, 4),
+    times: tuple[int, int] = (90, 210),
+    span_id: int = 2,
+) -> Report:
+    """Return what a span of another instrumentation tells of the same chat."""
+    return Report.of(
+        span({}, scope=scope, context=(2, span_id), times=times),
+        provider=provider,
+        endpoint=endpoint,
+        response_id=response_id,
+        tokens=tokens,
+    )
+
+
 @pytest.mark.parametrize(
-    ("scope", "provider", "covered"),
+    ("scope", "provider", "response_id", "covered"),
     [
-        ("opentelemetry.instrumentation.genai.openai", "openai", True),
-        ("opentelemetry.instrumentation.openai.v1", "openai", True),
-        ("opentelemetry.instrumentation.openai_v2", "openai", True),
-        ("openinference.instrumentation.openai", "anthropic", True),
-        ("openinference.instrumentation.openai_agents", "openai", True),
-        ("openinference.instrumentation.langchain", "openai", True),
-        ("openinference.instrumentation.langchain", "groq", True),
-        ("openinference.instrumentation.langchain", "mistralai", True),
-        ("openinference.instrumentation.langchain", "anthropic", False),
-        ("openinference.instrumentation.groq", "groq", False),
-        ("opentelemetry.instrumentation.mistralai", "mistral_ai", False),
-        ("opentelemetry.instrumentation.anthropic", "anthropic", False),
-        ("", "anthropic", False),
+        ("opentelemetry.instrumentation.genai.openai", "openai", None, True),
+        ("opentelemetry.instrumentation.openai.v1", "openai", None, True),
+        ("opentelemetry.instrumentation.openai_v2", "openai", "chatcmpl-9", True),
+        ("openinference.instrumentation.openai", "anthropic", None, True),
+        ("openinference.instrumentation.openai_agents", "openai", None, True),
+        ("openinference.instrumentation.langchain", "openai", None, True),
+        ("openinference.instrumentation.langchain", "openai", "chatcmpl-9", False),
+        ("openinference.instrumentation.langchain", "groq", None, True),
+        ("openinference.instrumentation.langchain", "mistralai", None, True),
+        ("openinference.instrumentation.langchain", "anthropic", None, False),
+        ("openinference.instrumentation.groq", "groq", None, False),
+        ("opentelemetry.instrumentation.mistralai", "mistral_ai", None, False),
+        ("opentelemetry.instrumentation.anthropic", "anthropic", None, False),
+        ("litellm", "openai", "chatcmpl-9", False),
+        ("", "anthropic", None, False),
     ],
 )
-def test_what_the_seam_covers(scope: str, provider: str, covered: bool) -> None:
-    """Ours is the authority for the openai SDK and for the providers that it was seen to call, not for other SDKs."""
+def test_what_the_seam_covers_at_another_time(
+    scope: str, provider: str, response_id: str | None, covered: bool
+) -> None:
+    """Where no call is found, the scope decides or, without a response id, the provider: not of other SDKs."""
     told = Seam()
-    told.metered("groq")
-    told.metered("mistral_ai")
-    assert told.covers(scope, provider) is False, (
-        "an instrumentor that is not active covers nothing"
-    )
+    told.metered(metered("chatcmpl-1", provider="groq", times=(1, 2)))
+    told.metered(metered("chatcmpl-2", provider="mistral_ai", times=(3, 4)))
+    reported = report(response_id, scope=scope, provider=provider)
+    assert told.covers(reported) is False, "an instrumentor that is not active covers nothing else"
     told.active = True
-    assert told.covers(scope, provider) is covered
+    assert told.covers(reported) is covered
 
 
 def test_before_anything_was_metered() -> None:
     """A framework that calls a provider in its own way is billed until the seam has seen that provider."""
     told = Seam()
     told.active = True
-    assert told.covers(OPENAI, "openai") is True
-    assert told.covers(LANGCHAIN, "openai") is False
+    assert told.covers(report(scope=OPENAI, provider="openai")) is True
+    assert told.covers(report(scope=LANGCHAIN, provider="openai")) is False
+
+
+@pytest.mark.parametrize("active", [True, False])
+@pytest.mark.parametrize(
+    ("call", "reported", "same"),
+    [
+        (metered("c-1"), report("c-1"), True),
+        (metered("c-1"), report("c-1", times=(110, 190), endpoint="x", tokens=(0, 0)), True),
+        (metered("c-1", times=(100, None)), report("c-1", times=(150, 160)), True),
+        (metered("c-1"), report("c-1", times=(201, 210)), False),
+        (metered("c-1"), report("c-1", times=(80, 99)), False),
+        (metered("c-1"), report("c-2"), False),
+        (metered(), report("made-up"), True),
+        (metered("c-1"), report(), True),
+        (metered("c-1", times=(100, None)), report(times=(90, 150)), True),
+        (metered("c-1"), report(times=(101, 210)), False),
+        (metered("c-1"), report(times=(90, 99)), False),
+        (metered("c-1"), report(tokens=(3, 5)), False),
+        (metered("c-1", tokens=(None, None)), report(tokens=(3, 5)), True),
+        (metered("c-1", endpoint="responses"), report(), True),
+        (metered("c-1", endpoint="moderations", tokens=(None, None)), report(), False),
+        (
+            metered(endpoint="embeddings", tokens=(3, None)),
+            report("made-up", endpoint="embeddings", tokens=(3, 0)),
+            True,
+        ),
+    ],
+    ids=[
+        "id-around",
+        "id-inside",
+        "id-while-open",
+        "id-afterwards",
+        "id-before",
+        "another-id",
+        "an-id-that-the-provider-did-not-give",
+        "no-id-around",
+        "no-id-while-open",
+        "no-id-began-later",
+        "no-id-before",
+        "no-id-other-usage",
+        "no-id-estimated-usage",
+        "no-id-another-name-of-the-endpoint",
+        "no-id-another-endpoint",
+        "embeddings",
+    ],
+)
+def test_which_call_a_span_reports(
+    call: Metered, reported: Report, same: bool, active: bool
+) -> None:
+    """Id and time relate a span to a call or, where one has no id, time and usage; the provider's name never does."""
+    told = Seam()
+    told.active = active
+    if call.end is None:
+        told.open_calls = lambda: [call]
+    else:
+        told.metered(call)
+    assert told.covers(reported) is same
+
+
+def test_each_call_is_reported_once_by_a_scope() -> None:
+    """A call with the same id, or as many tokens, that did not pass the seam is an event of its own."""
+    told = Seam()
+    told.metered(metered("c-1"))
+    assert told.covers(report("c-1", span_id=2)) is True
+    assert told.covers(report("c-1", span_id=3)) is False
+    assert told.covers(report(span_id=4)) is False
+    assert told.covers(report("c-1", span_id=5, scope="litellm")) is True
+    assert told.covers(report("c-1", span_id=2)) is True, "the same span, by another exporter"
+
+
+def test_calls_at_the_same_time() -> None:
+    """Each of several spans finds a call of its own, in whichever order they end."""
+    told = Seam()
+    told.metered(metered("c-2", times=(110, 190), span_id=2))
+    told.metered(metered("c-1", times=(100, 200), span_id=1))
+    assert told.covers(report(span_id=3, times=(90, 210))) is True
+    assert told.covers(report(span_id=4, times=(105, 220))) is True
+    assert told.covers(report(span_id=5, times=(90, 230))) is False
+
+
+def test_a_server_that_uses_one_id_for_all() -> None:
+    """The time tells which of many calls with one response id a span reports."""
+    told = Seam()
+    for number in range(3):
+        told.metered(metered("x", times=(number * 100, number * 100 + 50), span_id=number))
+    assert told.covers(report("x", times=(60, 90))) is False
+    assert told.covers(report("x", times=(90, 160), span_id=3)) is True
+    assert told.covers(report("x", times=(90, 160), span_id=4)) is False
+
+
+def test_what_the_seam_remembers_is_bounded() -> None:
+    """The oldest calls are forgotten first, with their ids, whether or not anything asks."""
+    told = Seam()
+    for number in range(CAPACITY + 2):
+        told.metered(metered(f"c-{number}", span_id=number))
+    assert len(told._ended) == CAPACITY
+    assert told.covers(report("c-1")) is False
+    for number in range(2):
+        told.metered(metered(f"d-{number}", span_id=number))
+    assert told.covers(report("d-1")) is True
+    assert told.covers(report("c-3", span_id=3)) is False
+    assert {
+        "noted": len(told._ended),
+        "calls": len(told._calls),
+        "ids": len(told._by_response),
+        "claims": len(told._claims),
+    } == {"noted": 0, "calls": CAPACITY, "ids": CAPACITY, "claims": 1}
 
 
 @pytest.mark.parametrize(
@@ -110,7 +253,7 @@ def test_beside_ours(name: str, active: Seam, events: RecordedEvents) -> None:
 @pytest.mark.parametrize("name", ["openinference_anthropic", "openllmetry_anthropic"])
 def test_other_providers_beside_ours(name: str, active: Seam, events: RecordedEvents) -> None:
     """What our seam does not see is billed as ever."""
-    active.metered("openai")
+    active.metered(metered("chatcmpl-1"))
     exporter = CmdrDataSpanExporter(delivery=events)
     exporter.export(recorded(name))
     assert {event["provider"] for event in events.wire} == {"anthropic"}
@@ -119,8 +262,14 @@ def test_other_providers_beside_ours(name: str, active: Seam, events: RecordedEv
 @pytest.mark.parametrize("name", ["openinference_langchain", "openllmetry_langchain"])
 def test_frameworks_beside_ours(name: str, active: Seam, events: RecordedEvents) -> None:
     """A framework's spans of calls that passed the seam are passed over, in whichever trace they are."""
-    active.metered("openai")
-    CmdrDataSpanExporter(delivery=events).export(recorded(name))
+    spans = recorded(name)
+    for one in spans:
+        event = event_from_span(one)
+        if event is not None:
+            times = (one.start_time or 0) + 1, (one.end_time or 0) - 1
+            response_id, tokens = event.metadata["response_id"], (event.input_tokens, 7)
+            active.metered(metered(response_id, tokens=tokens, times=times))
+    CmdrDataSpanExporter(delivery=events).export(spans)
     assert events.wire == []
 
 
@@ -291,16 +440,23 @@ def test_what_is_remembered_is_bounded() -> None:
         calls.cover(one)
     assert [calls._contains(one) for one in spans] == [False, True, True, True, True]
     calls = Calls(capacity=2)
+
+    def is_billed(one: ReadableSpan, response_id: str) -> bool:
+        reported = Report.of(
+            one, provider="openai", endpoint="x", response_id=response_id, tokens=(3, 4)
+        )
+        return calls.is_billed(one, reported)
+
     for number in range(6):
         one = span({}, scope=OPENAI, context=(number + 1, 1))
-        assert calls.is_billed(one, "openai", f"chatcmpl-{number}") is False
+        assert is_billed(one, f"chatcmpl-{number}") is False
     assert {
         "covered": len(calls._covered),
         "responses": len(calls._responses),
         "billed": len(calls._billed),
     } == {"covered": 2, "responses": 4, "billed": 2}
-    assert calls.is_billed(span({}, scope="x", context=(8, 1)), "openai", "chatcmpl-0") is False
-    assert calls.is_billed(span({}, scope="x", context=(9, 1)), "openai", "chatcmpl-5") is True
+    assert is_billed(span({}, scope="x", context=(8, 1)), "chatcmpl-0") is False
+    assert is_billed(span({}, scope="x", context=(9, 1)), "chatcmpl-5") is True
 
 
 def test_a_call_that_ends_in_the_middle_of_another_one(events: RecordedEvents) -> None:
