@@ -26,6 +26,8 @@ OPERATION = "gen_ai.operation.name"
 OPENINFERENCE_KIND = "openinference.span.kind"
 OPENLLMETRY_REQUEST_TYPE = "llm.request.type"
 OPENAI_API_TYPE = "openai.api.type"
+CACHE_HIT = "litellm.cache_hit"
+"""True where LiteLLM answered from its own cache, with the usage of the call that it remembers: no charge."""
 ENDPOINT = "cmdrdata.endpoint"
 """`metadata.endpoint` of the event, such as `chat.completions`. A span that has it is billed whatever else it is."""
 

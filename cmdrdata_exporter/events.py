@@ -27,13 +27,33 @@ from cmdrdata_exporter.scrubbing import scrubbed
 FORMAT_VERSION = "0.1.0"
 """The version of the event's format, sent as `version`."""
 
-# Operations that are a charge. Agents, workflows and tools contain calls, they are none.
-_INFERENCE = frozenset({"chat", "text_completion", "generate_content", "embeddings"})
-_OPENINFERENCE = {"LLM": "chat", "EMBEDDING": "embeddings"}
-_OPENLLMETRY = {"chat": "chat", "completion": "text_completion", "embedding": "embeddings"}
+_CHAT = "chat"
+_OPERATIONS = {
+    _CHAT: "chat.completions",
+    "text_completion": "completions",
+    "generate_content": "generate_content",
+    "embeddings": "embeddings",
+    # LiteLLM gives the name of the function that was called.
+    "acompletion": "chat.completions",
+    "atext_completion": "completions",
+    "embedding": "embeddings",
+    "aembedding": "embeddings",
+    "responses": "responses",
+    "aresponses": "responses",
+    "anthropic_messages": "chat.completions",
+    "aanthropic_messages": "chat.completions",
+    "image_generation": "images.generate",
+    "aimage_generation": "images.generate",
+    "image_edit": "images.edit",
+    "aimage_edit": "images.edit",
+}
+"""
+`metadata.endpoint` by operation, for spans that do not tell it.
 
-_ENDPOINTS = {"chat": "chat.completions", "text_completion": "completions"}
-"""`metadata.endpoint` by operation, for spans that do not tell; an operation that is not here is its own endpoint."""
+No other operation is a charge: agents, workflows and tools contain calls, they are none.
+"""
+_OPENINFERENCE = {"LLM": _CHAT, "EMBEDDING": "embeddings"}
+_OPENLLMETRY = {"chat": _CHAT, "completion": "text_completion", "embedding": "embeddings"}
 
 _IMAGES = ("created", "image_count", "size", "quality", "style", "operation")
 _AUDIO = ("operation", "language", "response_format", "text_length")
@@ -361,22 +381,22 @@ def _endpoint(attributes: Mapping[str, Any]) -> str | None:
     """Return what was called, None where the span is no model call. First the cheap look that refuses most spans."""
     if (endpoint := _text(attributes.get(names.ENDPOINT))) is not None:
         return endpoint
+    if attributes.get(names.CACHE_HIT) is True:
+        return None
     operation = None
     if (kind := _text(attributes.get(names.OPENINFERENCE_KIND))) is not None:
         operation = _OPENINFERENCE.get(kind)
     elif (named := _text(attributes.get(names.OPERATION))) is not None:
-        operation = named if named in _INFERENCE else None
+        operation = named
     elif (request_type := _text(attributes.get(names.OPENLLMETRY_REQUEST_TYPE))) is not None:
         operation = _OPENLLMETRY.get(request_type)
-    if operation is None:
-        return None
-    if operation == "chat" and (
+    if operation == _CHAT and (
         attributes.get(names.OPENAI_API_TYPE) == "responses"
         # Not every instrumentation tells, but the provider's ids do.
         or str(_first(attributes, names.RESPONSE_ID)).startswith("resp_")
     ):
         return "responses"
-    return _ENDPOINTS.get(operation, operation)
+    return _OPERATIONS.get(operation or "")
 
 
 def _metadata(
