@@ -52,6 +52,8 @@ _OPERATIONS = {
 
 No other operation is a charge: agents, workflows and tools contain calls, they are none.
 """
+_NEMO = "nemo_guardrails"
+"""Its operations are named as the tasks of a guardrail, of which anybody may add some; only models have a provider."""
 _OPENINFERENCE = {"LLM": _CHAT, "EMBEDDING": "embeddings"}
 _OPENLLMETRY = {"chat": _CHAT, "completion": "text_completion", "embedding": "embeddings"}
 
@@ -217,7 +219,8 @@ def event_from_span(span: ReadableSpan, *, customer_id: str | None = None) -> Us
         customer_id: who pays where the span does not say.
     """
     attributes: Mapping[str, Any] = span.attributes or {}
-    endpoint = _endpoint(attributes)
+    scope = span.instrumentation_scope
+    endpoint = _endpoint(attributes, scope.name if scope else "")
     if endpoint is None:
         return None
     read = _Read(attributes)
@@ -228,7 +231,6 @@ def event_from_span(span: ReadableSpan, *, customer_id: str | None = None) -> Us
     reported = not (
         input_tokens is None and output_tokens is None and total_tokens is None and not usage
     )
-    scope = span.instrumentation_scope
     if not reported and (scope is None or scope.name != OUR_SCOPE):
         return None
 
@@ -276,7 +278,8 @@ def event_from_span(span: ReadableSpan, *, customer_id: str | None = None) -> Us
         time_to_first_token_ms=round(first_chunk * 1000)
         if isinstance(first_chunk, (int, float)) and 0 <= first_chunk < _LONGEST_WAIT
         else None,
-        streaming=told.get("streaming") is True,
+        # LiteLLM writes the word.
+        streaming=told.get("streaming") in (True, "True"),
         retry_count=_count(told.get("retry_count")) or 0,
         error_type=error_type(told.get("error_type"), error_code) if failed else None,
         error_code=error_code,
@@ -377,7 +380,7 @@ def _error_type_of_status(status: int) -> str:
     return "invalid_request" if status >= 400 else "unknown_error"
 
 
-def _endpoint(attributes: Mapping[str, Any]) -> str | None:
+def _endpoint(attributes: Mapping[str, Any], scope: str) -> str | None:
     """Return what was called, None where the span is no model call. First the cheap look that refuses most spans."""
     if (endpoint := _text(attributes.get(names.ENDPOINT))) is not None:
         return endpoint
@@ -388,6 +391,8 @@ def _endpoint(attributes: Mapping[str, Any]) -> str | None:
         operation = _OPENINFERENCE.get(kind)
     elif (named := _text(attributes.get(names.OPERATION))) is not None:
         operation = named
+        if scope == _NEMO and _first(attributes, names.PROVIDER) is not None:
+            operation = _CHAT
     elif (request_type := _text(attributes.get(names.OPENLLMETRY_REQUEST_TYPE))) is not None:
         operation = _OPENLLMETRY.get(request_type)
     if operation == _CHAT and (

@@ -36,7 +36,7 @@ from cmdrdata_exporter import (
     set_customer_context,
 )
 from cmdrdata_exporter.identity import seam
-from opentelemetry_instrumentation_cmdrdata import open_calls, package
+from opentelemetry_instrumentation_cmdrdata import bypassing, open_calls, package
 from opentelemetry_instrumentation_cmdrdata.calls import SCOPE, Recorder
 from opentelemetry_instrumentation_cmdrdata.version import __version__
 
@@ -124,8 +124,18 @@ class CmdrDataInstrumentor(BaseInstrumentor):
             (exporter or current_exporter()).record(span)
 
         tracer = trace.get_tracer(SCOPE, __version__, kwargs.get("tracer_provider"))
-        patching.patch(Recorder(tracer, __version__, record, metering.settings.stream_usage))
+        recorder = Recorder(tracer, __version__, record, metering.settings.stream_usage)
+
+        def record_first(span: ReadableSpan) -> None:
+            recorder.record = record
+            bypassing.report()
+            record(span)
+
+        recorder.record = record_first
+        patching.patch(recorder)
         seam.active = True
+        bypassing.report()
+        processes.at_exit(bypassing.report, priority=300)
         # Streams that are open now or later are ended by the exit at the latest, also after `uninstrument`.
         # First: what they lead to is delivered afterwards.
         processes.at_exit(open_calls.end_all, priority=200)

@@ -163,6 +163,7 @@ ALLOWED: dict[str, set[str]] = {
     f"{INSTRUMENTOR}.preflight": {EXPORTER},
     f"{INSTRUMENTOR}.semconv": set(),
     f"{INSTRUMENTOR}.failures": {f"{EXPORTER}.scrubbing"},
+    f"{INSTRUMENTOR}.bypassing": {f"{EXPORTER}.faults"},
     f"{INSTRUMENTOR}.open_calls": {f"{EXPORTER}.faults", f"{EXPORTER}.processes"},
     f"{INSTRUMENTOR}.providers": set(),
     f"{INSTRUMENTOR}.unbilled": set(),
@@ -234,6 +235,7 @@ ALLOWED: dict[str, set[str]] = {
             f"{INSTRUMENTOR}.{name}"
             for name in (
                 "attribution",
+                "bypassing",
                 "calls",
                 "clients",
                 "open_calls",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.clients.billed import Billed, billed
-from tests.standins import EMBEDDINGS_USAGE
+from tests.standins import EMBEDDINGS_USAGE, MODEL_DATES
 
 if TYPE_CHECKING:
     from tests.clients.billed import Run
@@ -41,6 +41,75 @@ class TestLiteLLM:
         assert "[[1.0, 2.0]]\n" == run("litellm_chat.py", "embedding")
 
         assert [
+            Billed(
+                endpoint="embeddings",
+                model="text-embedding-3-small",
+                input_tokens=EMBEDDINGS_USAGE["prompt_tokens"],
+                output_tokens=0,
+                total_tokens=EMBEDDINGS_USAGE["total_tokens"],
+            )
+        ] == billed(backend)
+
+
+class TestLiteLLMSpans:
+    """LiteLLM with its own spans on, which report what goes past the openai SDK, and what does not."""
+
+    @pytest.fixture(autouse=True)
+    def exported(self, environment: dict[str, str]) -> None:
+        """Spans go to us, and the program names the customer."""
+        environment["OTEL_TRACES_EXPORTER"] = "cmdrdata"
+        del environment["CMDRDATA_CUSTOMER_ID"]
+
+    @pytest.mark.parametrize("way", ["completion", "acompletion", "stream"])
+    def test_through_the_sdk(self, run: Run, backend: CmdrDataStandIn, way: str) -> None:
+        """A span that names a provider of its own, of a call that passed the seam, makes no second event."""
+        providers = ("openai", "perplexity", "moonshot", "cerebras", "nvidia_nim")
+        models = [f"{provider}/gpt-4.1-mini" for provider in providers]
+        assert 5 * "hello\n" == run("litellm_spans.py", way, *models)
+
+        assert 5 * [Billed(endpoint="chat.completions", streaming=way == "stream")] == billed(
+            backend
+        )
+
+    @pytest.mark.parametrize("way", ["completion", "acompletion"])
+    def test_past_the_sdk(self, run: Run, backend: CmdrDataStandIn, way: str) -> None:
+        """What LiteLLM calls by HTTP of its own is billed from its span, beside calls that pass the seam."""
+        providers = ("deepseek", "groq", "mistral", "openai", "openrouter", "together_ai", "xai")
+        models = [f"{provider}/gpt-4.1-mini" for provider in providers]
+        assert 7 * "hello\n" == run("litellm_spans.py", way, *models)
+
+        assert [
+            Billed(endpoint="chat.completions", provider=provider) for provider in providers
+        ] == sorted(billed(backend), key=lambda event: event.provider)
+
+    def test_a_stream_past_the_sdk(self, run: Run, backend: CmdrDataStandIn) -> None:
+        """A stream's span is made in a thread, into which the threading instrumentation hands the customer."""
+        assert "hello\n" == run("litellm_spans.py", "stream", "deepseek/gpt-4.1-mini")
+
+        # Its span names the model as it was asked for.
+        assert [
+            Billed(
+                endpoint="chat.completions",
+                model="gpt-4.1-mini",
+                provider="deepseek",
+                streaming=True,
+            )
+        ] == billed(backend)
+
+    @pytest.mark.parametrize("way", ["responses", "aresponses"])
+    def test_responses(self, run: Run, backend: CmdrDataStandIn, way: str) -> None:
+        """The Responses API goes past the SDK, and its span names no provider."""
+        assert "hello\n" == run("litellm_spans.py", way, "openai/o4-mini")
+
+        model = MODEL_DATES["o4-mini"]
+        assert [Billed(endpoint="responses", model=model, provider="unknown")] == billed(backend)
+
+    def test_embedding(self, run: Run, backend: CmdrDataStandIn) -> None:
+        """Embeddings have no id, and LiteLLM makes one up: time and usage relate its span to the call."""
+        models = [f"{provider}/text-embedding-3-small" for provider in ("openai", "together_ai")]
+        assert 2 * "[1.0, 2.0]\n" == run("litellm_spans.py", "embedding", *models)
+
+        assert 2 * [
             Billed(
                 endpoint="embeddings",
                 model="text-embedding-3-small",

@@ -17,7 +17,8 @@ match sys.argv[1]:
     case "stream_usage":
         options = {"include_usage": True}
         chunks = litellm.completion(**request, stream=True, stream_options=options)
-        print("".join(chunk.choices[0].delta.content or "" for chunk in chunks))
+        # The chunk with the usage, which the program asks for, has no choices.
+        print("".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices))
     case "embedding":
         response = litellm.embedding(model="openai/text-embedding-3-small", input=["hello"])
         print([item["embedding"] for item in response.data])
