@@ -1,9 +1,9 @@
 """
-The attribute names that the exporter reads, each spelled once.
+The attribute names that the exporter reads, each spelled once: our own instrumentation takes them from here.
 
 `gen_ai.*` names are literals: the constants of opentelemetry-semantic-conventions are all deprecated, and lack the
 newer names.
-Where instrumentations spell one fact differently, a tuple lists the spellings, the preferred one first.
+Where instrumentations spell one fact differently, a tuple lists the spellings, ours first.
 The `cmdrdata.*` names belong to this package: set them on any span and it is billed accordingly.
 """
 
@@ -15,8 +15,9 @@ OUR_SCOPE = "opentelemetry_instrumentation_cmdrdata"
 OWN_PREFIX = "cmdrdata."
 
 # Who pays
-CUSTOMER_ID = "cmdrdata.customer.id"
-CUSTOMER_REFUSED = "cmdrdata.customer.refused"
+CUSTOMER_PREFIX = "cmdrdata.customer."
+CUSTOMER_ID = CUSTOMER_PREFIX + "id"
+CUSTOMER_REFUSED = CUSTOMER_PREFIX + "refused"
 """Why the customer that was named cannot be billed. Such a call has no customer, whatever the default is."""
 METADATA_PREFIX = "cmdrdata.metadata."
 """`cmdrdata.metadata.<key>`: the user's own keys of the event's metadata."""

@@ -30,7 +30,7 @@ from cmdrdata_exporter.delivery.durable import DurableDelivery
 from cmdrdata_exporter.delivery.http import Client
 from cmdrdata_exporter.delivery.local import LocalDelivery
 from cmdrdata_exporter.delivery.memory import MemoryDelivery
-from cmdrdata_exporter.events import UsageEvent, encode, event_from_span
+from cmdrdata_exporter.events import UsageEvent, customer_place, encode, event_from_span
 from cmdrdata_exporter.identity import Calls, Report, seam
 from cmdrdata_exporter.settings import ConfigurationError, Settings
 from cmdrdata_exporter.telemetry import Telemetry
@@ -169,8 +169,9 @@ class CmdrDataSpanExporter(SpanExporter):
             )
         if event.customer_id is None:
             unattributed.note(held=self.settings.unattributed == "hold")
+        body = encode(event)
         hold = self.settings.unattributed == "hold"
-        self._delivery.record(event.id, _header(event, hold=hold), encode(event))
+        self._delivery.record(event.id, _header(event, body, hold=hold), body)
 
     def _pass_over(self, scope: str) -> None:
         self.passed_over[scope] += 1
@@ -347,7 +348,8 @@ def _kept(delivery: _Built) -> str:
     )
 
 
-def _header(event: UsageEvent, *, hold: bool) -> Header:
+def _header(event: UsageEvent, body: bytes, *, hold: bool) -> Header:
+    hold = hold and event.customer_id is None
     return Header(
         customer=event.customer_id,
         model=event.model,
@@ -360,7 +362,8 @@ def _header(event: UsageEvent, *, hold: bool) -> Header:
             **event.usage,
         },
         day=_day(event.timestamp // 86400),
-        hold=hold and event.customer_id is None,
+        hold=hold,
+        customer_at=customer_place(body) if hold else None,
         remember=event.remember,
     )
 

@@ -26,6 +26,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
 from cmdrdata_exporter import CmdrDataSpanExporter, faults
+from cmdrdata_exporter.attributes import OUR_SCOPE
 from cmdrdata_exporter.identity import Metered, seam
 from cmdrdata_exporter.scrubbing import scrubbed
 from opentelemetry_instrumentation_cmdrdata import failures, jobs, open_calls, semconv
@@ -39,8 +40,8 @@ from opentelemetry_instrumentation_cmdrdata.providers import Server
 from opentelemetry_instrumentation_cmdrdata.unbilled import is_unbilled
 from opentelemetry_instrumentation_cmdrdata.usage import BREAKDOWNS, Attributes, Reading
 
-SCOPE = "opentelemetry_instrumentation_cmdrdata"
-"""The instrumentation scope of our spans."""
+SCOPE = OUR_SCOPE
+"""The instrumentation scope of our spans, by which the exporter knows them."""
 
 _RESOURCE = Resource({})
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)

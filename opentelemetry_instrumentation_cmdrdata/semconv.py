@@ -1,6 +1,8 @@
 """
-The attribute names that this package writes, each spelled once.
+The attribute names that this package writes.
 
+Those that the exporter reads are spelled there, in `cmdrdata_exporter.attributes`, and only there: of several
+spellings the first is ours. The others are spelled here.
 The GenAI conventions are in development; these are the names on their main branch in October 2026,
 https://github.com/open-telemetry/semantic-conventions-genai/tree/6fd0d763.
 They are literals because the constants of opentelemetry-semantic-conventions are deprecated and lack the newer names.
@@ -8,14 +10,16 @@ They are literals because the constants of opentelemetry-semantic-conventions ar
 
 from __future__ import annotations
 
+from cmdrdata_exporter import attributes as read
+
 # The call; the first five are set when the span starts, for samplers
-OPERATION = "gen_ai.operation.name"
-PROVIDER = "gen_ai.provider.name"
-REQUEST_MODEL = "gen_ai.request.model"
-SERVER_ADDRESS = "server.address"
+OPERATION = read.OPERATION
+PROVIDER = read.PROVIDER[0]
+REQUEST_MODEL = read.REQUEST_MODEL[0]
+SERVER_ADDRESS = read.SERVER_ADDRESS[0]
 SERVER_PORT = "server.port"
-OPENAI_API_TYPE = "openai.api.type"
-ERROR_TYPE = "error.type"
+OPENAI_API_TYPE = read.OPENAI_API_TYPE
+ERROR_TYPE = read.ERROR_TYPE[0]
 
 # Its request
 CHOICE_COUNT = "gen_ai.request.choice.count"
@@ -33,30 +37,30 @@ REASONING_LEVEL = "gen_ai.request.reasoning.level"
 REQUEST_SERVICE_TIER = "openai.request.service_tier"
 SEED = "gen_ai.request.seed"
 STOP_SEQUENCES = "gen_ai.request.stop_sequences"
-STREAM = "gen_ai.request.stream"
+STREAM = read.STREAMING[0]
 TEMPERATURE = "gen_ai.request.temperature"
 TOP_P = "gen_ai.request.top_p"
 
 # Its response
-FINISH_REASONS = "gen_ai.response.finish_reasons"
-RESPONSE_ID = "gen_ai.response.id"
-RESPONSE_MODEL = "gen_ai.response.model"
-RESPONSE_SERVICE_TIER = "openai.response.service_tier"
+FINISH_REASONS = read.FINISH_REASONS[0]
+RESPONSE_ID = read.RESPONSE_ID[0]
+RESPONSE_MODEL = read.RESPONSE_MODEL[0]
+RESPONSE_SERVICE_TIER = read.SERVICE_TIER[0]
 SYSTEM_FINGERPRINT = "openai.response.system_fingerprint"
-TIME_TO_FIRST_CHUNK = "gen_ai.response.time_to_first_chunk"
+TIME_TO_FIRST_CHUNK = read.TIME_TO_FIRST_CHUNK[0]
 
 # Its usage
-INPUT_TOKENS = "gen_ai.usage.input_tokens"
-OUTPUT_TOKENS = "gen_ai.usage.output_tokens"
-CACHE_READ_TOKENS = "gen_ai.usage.cache_read.input_tokens"
-CACHE_WRITE_TOKENS = "gen_ai.usage.cache_write.input_tokens"
-REASONING_TOKENS = "gen_ai.usage.reasoning.output_tokens"
-TEXT_INPUT_TOKENS = "gen_ai.usage.text.input_tokens"
-IMAGE_INPUT_TOKENS = "gen_ai.usage.image.input_tokens"
-AUDIO_INPUT_TOKENS = "gen_ai.usage.audio.input_tokens"
-TEXT_OUTPUT_TOKENS = "gen_ai.usage.text.output_tokens"
-IMAGE_OUTPUT_TOKENS = "gen_ai.usage.image.output_tokens"
-AUDIO_OUTPUT_TOKENS = "gen_ai.usage.audio.output_tokens"
+INPUT_TOKENS = read.INPUT_TOKENS[0]
+OUTPUT_TOKENS = read.OUTPUT_TOKENS[0]
+CACHE_READ_TOKENS = read.BREAKDOWNS["cache_read_input_tokens"][0]
+CACHE_WRITE_TOKENS = read.BREAKDOWNS["cache_write_input_tokens"][0]
+REASONING_TOKENS = read.BREAKDOWNS["reasoning_output_tokens"][0]
+TEXT_INPUT_TOKENS = read.BREAKDOWNS["text_input_tokens"][0]
+IMAGE_INPUT_TOKENS = read.BREAKDOWNS["image_input_tokens"][0]
+AUDIO_INPUT_TOKENS = read.BREAKDOWNS["audio_input_tokens"][0]
+TEXT_OUTPUT_TOKENS = read.BREAKDOWNS["text_output_tokens"][0]
+IMAGE_OUTPUT_TOKENS = read.BREAKDOWNS["image_output_tokens"][0]
+AUDIO_OUTPUT_TOKENS = read.BREAKDOWNS["audio_output_tokens"][0]
 
 USAGE_PREFIX = "gen_ai.usage."
 
@@ -65,55 +69,55 @@ RESPONSE_STATUS = "gen_ai.response.status"
 STREAM_CURSOR = "gen_ai.request.stream_cursor"
 
 # What the conventions have no name for, defined by the exporter: what the charge is about
-BILLING_PREFIX = "cmdrdata."
-ENDPOINT = "cmdrdata.endpoint"
-EVENT_ID = "cmdrdata.event.id"
-EVENT_REMEMBER = "cmdrdata.event.remember"
-USAGE_STATUS = "cmdrdata.usage_status"
-RETRY_COUNT = "cmdrdata.request.retry_count"
-ERROR_CODE = "cmdrdata.error.code"
-TRACKED = "cmdrdata.tracked"
-ATTRIBUTION_PREFIXES = ("cmdrdata.customer.", "cmdrdata.metadata.")
+BILLING_PREFIX = read.OWN_PREFIX
+ENDPOINT = read.ENDPOINT
+EVENT_ID = read.EVENT_ID
+EVENT_REMEMBER = read.EVENT_REMEMBER
+USAGE_STATUS = read.USAGE_STATUS
+RETRY_COUNT = read.RETRY_COUNT
+ERROR_CODE = read.ERROR_CODE
+TRACKED = BILLING_PREFIX + "tracked"
+ATTRIBUTION_PREFIXES = (read.CUSTOMER_PREFIX, read.METADATA_PREFIX)
 
 # Units of usage
-UNIT_PREFIX = "cmdrdata.usage."
-TOTAL_TOKENS = "cmdrdata.usage.total_tokens"
-ACCEPTED_PREDICTION_TOKENS = "cmdrdata.usage.accepted_prediction_tokens"
-REJECTED_PREDICTION_TOKENS = "cmdrdata.usage.rejected_prediction_tokens"
-AUDIO_SECONDS = "cmdrdata.usage.audio_seconds"
-BATCH_REQUESTS = "cmdrdata.usage.batch_requests"
-CHARACTERS = "cmdrdata.usage.characters"
-CODE_INTERPRETER_CALLS = "cmdrdata.usage.code_interpreter_calls"
-COUNTED = "cmdrdata.usage.counted"
-FILE_SEARCH_CALLS = "cmdrdata.usage.file_search_calls"
-IMAGES = "cmdrdata.usage.images"
-IMAGE_GENERATION_CALLS = "cmdrdata.usage.image_generation_calls"
-IMAGE_GENERATION_INPUT_TOKENS = "cmdrdata.usage.image_generation_input_tokens"
-IMAGE_GENERATION_OUTPUT_TOKENS = "cmdrdata.usage.image_generation_output_tokens"
-SVG_INPUT_TOKENS = "cmdrdata.usage.svg_input_tokens"
-SVG_OUTPUT_TOKENS = "cmdrdata.usage.svg_output_tokens"
-TRAINED_TOKENS = "cmdrdata.usage.trained_tokens"
-VIDEO_SECONDS = "cmdrdata.usage.video_seconds"
-WEB_SEARCH_CALLS = "cmdrdata.usage.web_search_calls"
+UNIT_PREFIX = read.USAGE_PREFIX
+TOTAL_TOKENS = read.TOTAL_TOKENS[0]
+ACCEPTED_PREDICTION_TOKENS = UNIT_PREFIX + "accepted_prediction_tokens"
+REJECTED_PREDICTION_TOKENS = UNIT_PREFIX + "rejected_prediction_tokens"
+AUDIO_SECONDS = UNIT_PREFIX + "audio_seconds"
+BATCH_REQUESTS = UNIT_PREFIX + "batch_requests"
+CHARACTERS = UNIT_PREFIX + "characters"
+CODE_INTERPRETER_CALLS = UNIT_PREFIX + "code_interpreter_calls"
+COUNTED = UNIT_PREFIX + "counted"
+FILE_SEARCH_CALLS = UNIT_PREFIX + "file_search_calls"
+IMAGES = UNIT_PREFIX + "images"
+IMAGE_GENERATION_CALLS = UNIT_PREFIX + "image_generation_calls"
+IMAGE_GENERATION_INPUT_TOKENS = UNIT_PREFIX + "image_generation_input_tokens"
+IMAGE_GENERATION_OUTPUT_TOKENS = UNIT_PREFIX + "image_generation_output_tokens"
+SVG_INPUT_TOKENS = UNIT_PREFIX + "svg_input_tokens"
+SVG_OUTPUT_TOKENS = UNIT_PREFIX + "svg_output_tokens"
+TRAINED_TOKENS = UNIT_PREFIX + "trained_tokens"
+VIDEO_SECONDS = UNIT_PREFIX + "video_seconds"
+WEB_SEARCH_CALLS = UNIT_PREFIX + "web_search_calls"
 
 # Details: each is a key of the event's metadata
-DETAIL_PREFIX = "cmdrdata.detail."
-ASSISTANT_ID = "cmdrdata.detail.assistant_id"
-CREATED = "cmdrdata.detail.created"
-EMBEDDING_COUNT = "cmdrdata.detail.embedding_count"
-EVAL_ID = "cmdrdata.detail.eval_id"
-FLAGGED = "cmdrdata.detail.flagged"
-IMAGE_COUNT = "cmdrdata.detail.image_count"
-JOB_ID = "cmdrdata.detail.job_id"
-LANGUAGE = "cmdrdata.detail.language"
-MODEL = "cmdrdata.detail.model"
-QUALITY = "cmdrdata.detail.quality"
-REQUEST_ID = "cmdrdata.detail.request_id"
-RUN_ID = "cmdrdata.detail.run_id"
-SIZE = "cmdrdata.detail.size"
-STATUS = "cmdrdata.detail.status"
-SVG_MODEL = "cmdrdata.detail.svg_model"
-TEXT_LENGTH = "cmdrdata.detail.text_length"
-THREAD_ID = "cmdrdata.detail.thread_id"
-TRAINING_FILE = "cmdrdata.detail.training_file"
-VALIDATION_FILE = "cmdrdata.detail.validation_file"
+DETAIL_PREFIX = read.DETAIL_PREFIX
+ASSISTANT_ID = DETAIL_PREFIX + "assistant_id"
+CREATED = DETAIL_PREFIX + "created"
+EMBEDDING_COUNT = DETAIL_PREFIX + "embedding_count"
+EVAL_ID = DETAIL_PREFIX + "eval_id"
+FLAGGED = DETAIL_PREFIX + "flagged"
+IMAGE_COUNT = DETAIL_PREFIX + "image_count"
+JOB_ID = DETAIL_PREFIX + "job_id"
+LANGUAGE = DETAIL_PREFIX + "language"
+MODEL = DETAIL_PREFIX + "model"
+QUALITY = DETAIL_PREFIX + "quality"
+REQUEST_ID = DETAIL_PREFIX + "request_id"
+RUN_ID = DETAIL_PREFIX + "run_id"
+SIZE = DETAIL_PREFIX + "size"
+STATUS = DETAIL_PREFIX + "status"
+SVG_MODEL = DETAIL_PREFIX + "svg_model"
+TEXT_LENGTH = DETAIL_PREFIX + "text_length"
+THREAD_ID = DETAIL_PREFIX + "thread_id"
+TRAINING_FILE = DETAIL_PREFIX + "training_file"
+VALIDATION_FILE = DETAIL_PREFIX + "validation_file"

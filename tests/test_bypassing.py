@@ -27,7 +27,7 @@ LINE = (
 @pytest.fixture(autouse=True)
 def nothing_known(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """No package was seen before."""
-    monkeypatch.setattr(bypassing, "_known", set())
+    monkeypatch.setattr(bypassing, "_known", set[str]())
     caplog.set_level(logging.INFO, logger="cmdrdata")
 
 

@@ -10,8 +10,9 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
@@ -27,9 +28,11 @@ from cmdrdata_exporter import (
     faults,
     processes,
 )
-from cmdrdata_exporter.delivery import Header
+from cmdrdata_exporter.delivery import Event, Header
 from cmdrdata_exporter.delivery.directory import Directory, name_of
 from cmdrdata_exporter.delivery.reading import LedgerReader
+from cmdrdata_exporter.delivery.records import assigned, decode, encode_event
+from cmdrdata_exporter.events import UsageEvent
 from cmdrdata_exporter.settings import DEFAULT_ENDPOINT
 from opentelemetry_instrumentation_cmdrdata import CmdrDataInstrumentor
 from tests.metering import RecordedEvents
@@ -70,6 +73,80 @@ def test_foreign_spans_are_billed_and_others_ignored(events: RecordedEvents) -> 
         {"input_tokens": 3, "output_tokens": 4, "total_tokens": 7},
         "2023-11-14",
     )
+
+
+FULL: dict[str, Any] = {
+    **CHAT,
+    "gen_ai.response.model": "m-2026",
+    "gen_ai.usage.cache_read.input_tokens": 2,
+    "cmdrdata.usage.images": 5,
+    # Nothing that the user says is taken for the event's own customer.
+    "cmdrdata.metadata.customer_id": "null",
+    "cmdrdata.metadata.quoted": '"customer_id":null',
+    "cmdrdata.metadata.list": ("customer_id", "null"),
+}
+
+
+def repeated(header: Header, body: bytes) -> dict[str, Any]:
+    """Return what a header repeats of its body, as the body has it."""
+    event = json.loads(body)
+    usage = event["metadata"]["usage"]
+    totals = {name: event[name] for name in ("input_tokens", "output_tokens", "total_tokens")}
+    assert {
+        "customer": event["customer_id"],
+        "model": event["model"],
+        "endpoint": event["metadata"]["endpoint"],
+        "status": event["metadata"]["usage_status"],
+        "units": {**totals, **usage},
+        "day": time.strftime("%Y-%m-%d", time.gmtime(event["timestamp"])),
+    } == {name: getattr(header, name) for name in HEADER}
+    return event
+
+
+HEADER = ("customer", "model", "endpoint", "status", "units", "day")
+
+
+@pytest.mark.parametrize("customer", [None, "acme"])
+@pytest.mark.parametrize("unattributed", ["hold", "send"])
+def test_what_a_header_repeats(
+    customer: str | None, unattributed: Literal["hold", "send"], events: RecordedEvents
+) -> None:
+    """Header and body say the same of whom to bill for what; only what is held has a place for a customer."""
+    taking = CmdrDataSpanExporter(customer_id=customer, unattributed=unattributed, delivery=events)
+    taking.export([span(FULL)])
+    (header,), (body,) = events.headers, events.bodies.values()
+    assert customer == repeated(header, body)["customer_id"]
+    held = customer is None and unattributed == "hold"
+    assert (held, held) == (header.hold, header.customer_at is not None)
+
+
+@pytest.mark.parametrize("keys", ["as-they-are", "reversed", "sorted"])
+def test_the_customer_of_a_held_event(
+    keys: str, events: RecordedEvents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An event is assigned wherever its customer stands among its keys, and nothing else of it changes."""
+    to_wire = UsageEvent.to_wire
+    order: dict[str, Callable[[Iterable[Any]], Iterable[Any]]] = {
+        "as-they-are": list,
+        "reversed": lambda items: reversed(list(items)),
+        "sorted": sorted,
+    }
+
+    def ordered(event: UsageEvent) -> dict[str, Any]:
+        return dict(order[keys](to_wire(event).items()))
+
+    monkeypatch.setattr(UsageEvent, "to_wire", ordered)
+    CmdrDataSpanExporter(delivery=events).export([span(FULL)])
+    (header,), ((event_id, body),) = events.headers, events.bodies.items()
+    record = assigned(encode_event(event_id, header, body), 'Größe "&" Söhne')
+    assert record is not None
+    event = decode(record)
+    assert isinstance(event, Event)
+    assert {**json.loads(body), "customer_id": 'Größe "&" Söhne'} == repeated(
+        event.header, event.body
+    )
+    assert list(json.loads(body)) == list(json.loads(event.body))
+    assert (False, None) == (event.header.hold, event.header.customer_at)
 
 
 def test_in_a_span_pipeline(events: RecordedEvents) -> None:

@@ -40,13 +40,11 @@ class Header:
     day: str
     """The UTC day of the event, `2026-11-21`."""
     hold: bool = False
-    """Keep it until a command assigns a customer: its body begins with `UNASSIGNED` then."""
+    """Keep it until a command assigns a customer."""
+    customer_at: int | None = None
+    """Where in the body the `null` is in whose place an assigned customer goes."""
     remember: int = 0
     """For how many seconds after its delivery the id may come again and must be known. 0: never."""
-
-
-UNASSIGNED = b'{"customer_id":null,'
-"""How the body of an event without a customer begins; assigning one replaces the null and nothing else."""
 
 
 class Event(NamedTuple):

@@ -12,7 +12,7 @@ import json
 import math
 from typing import Any, NamedTuple, TypeGuard, cast
 
-from cmdrdata_exporter.delivery import FOR_EVER, UNASSIGNED, Event, Header
+from cmdrdata_exporter.delivery import FOR_EVER, Event, Header
 
 LONGEST_MEMORY = 100 * 366 * 86400
 """Seconds for which an id is remembered at most, if not for ever."""
@@ -74,6 +74,8 @@ def encode_event(event_id: str, header: Header, body: bytes) -> bytes:
     }
     if header.hold:
         line["hold"] = True
+    if header.customer_at is not None:
+        line["customer_at"] = header.customer_at
     if header.remember:
         line["remember"] = header.remember
     return b"%b\n%b" % (_encode(line).encode(), body)
@@ -123,12 +125,14 @@ def _command(line: Any) -> Command | None:
 def _event(line: Any, body: bytes) -> Event | None:
     customer, units = line["customer"], line["units"]
     hold, remember = line.get("hold", False), line.get("remember", 0)
+    customer_at = line.get("customer_at")
     # What is of another type could not be stored, and everything behind it would wait.
     if not (
         all(isinstance(line[name], str) for name in ("id", "model", "endpoint", "status", "day"))
         and isinstance(customer, str | None)
         and isinstance(hold, bool)
         and is_span(remember)
+        and isinstance(customer_at, int | None)
         and all(map(_is_amount, units.values()))
     ):
         return None
@@ -140,6 +144,7 @@ def _event(line: Any, body: bytes) -> Event | None:
         units=units,
         day=line["day"],
         hold=hold,
+        customer_at=customer_at,
         remember=remember,
     )
     return Event(line["id"], header, body)
@@ -154,17 +159,22 @@ def is_span(seconds: object) -> TypeGuard[int]:
     return isinstance(seconds, int) and FOR_EVER <= seconds <= LONGEST_MEMORY
 
 
+_UNASSIGNED = b'{"customer_id":null,'
+"""How a body without a customer begins that was recorded before records said where the customer goes."""
+
+
 def assigned(record: bytes, customer: str) -> bytes | None:
-    """Return the record of an event without a customer with one; None where it has one, or its body does not say."""
+    """Return the record of an event without a customer with one; None where it has one, or has no place for it."""
     first, _, body = record.partition(b"\n")
     line = cast("dict[str, Any]", json.loads(first))
-    if line["customer"] is not None or not body.startswith(UNASSIGNED):
+    at = line.pop("customer_at", _UNASSIGNED.index(b"null") if body.startswith(_UNASSIGNED) else -1)
+    if line["customer"] is not None or at < 0 or body[at : at + 4] != b"null":
         return None
     line["customer"] = customer
     line.pop("hold", None)
     # As the rest of the body is encoded.
     name = json.dumps(customer, ensure_ascii=False).encode("utf-8", "replace")
-    return b'%b\n{"customer_id":%b,%b' % (_encode(line).encode(), name, body[len(UNASSIGNED) :])
+    return b"%b\n%b%b%b" % (_encode(line).encode(), body[:at], name, body[at + 4 :])
 
 
 def line(state: str, event_id: str, body: bytes) -> str:

@@ -111,6 +111,7 @@ def event_line(**changes: Any) -> bytes:
         event_line(units={"input_tokens": float("nan")}),
         event_line(units={"input_tokens": float("inf")}),
         event_line(hold="yes"),
+        event_line(customer_at="15"),
         event_line(remember="day"),
         event_line(remember=1.5),
         event_line(remember=-2),
@@ -176,23 +177,43 @@ def test_keys(event_id: str, key: bytes) -> None:
 
 
 def test_assigning_a_customer() -> None:
-    """The customer takes the place of the null at the beginning of the body, and nothing else changes."""
-    header = Header(None, "m", "e", "s", {"n": 1}, "2026-11-21", hold=True, remember=5)
-    written = encode_event(ID, header, b'{"customer_id":null,"a":"\xc3\xa9","customer_id2":null}')
+    """The customer takes the place of the null that the record names, and nothing else of the body changes."""
+    body = b'{"a":null,"customer_id":null,"b":"\xc3\xa9","customer_id2":null}'
+    at = body.index(b"null", 9)
+    header = Header(None, "m", "e", "s", {"n": 1}, "d", hold=True, customer_at=at, remember=5)
+    written = encode_event(ID, header, body)
+    assert Event(ID, header, body) == decode(written)
     new = assigned(written, 'A"c\u00e9\n')
     assert new is not None
     assert decode(new) == Event(
         ID,
-        Header('A"c\u00e9\n', "m", "e", "s", {"n": 1}, "2026-11-21", hold=False, remember=5),
-        b'{"customer_id":"A\\"c\xc3\xa9\\n","a":"\xc3\xa9","customer_id2":null}',
+        Header('A"c\u00e9\n', "m", "e", "s", {"n": 1}, "d", hold=False, remember=5),
+        b'{"a":null,"customer_id":"A\\"c\xc3\xa9\\n","b":"\xc3\xa9","customer_id2":null}',
     )
     assert assigned(new, "another") is None
 
 
-def test_a_body_without_a_place_for_the_customer() -> None:
-    """Where the body does not begin with the customer, it cannot be assigned one."""
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (b'{"customer_id":null,"a":1}', b'{"customer_id":"acme","a":1}'),
+        (b'{"a":1,"customer_id":null}', None),
+    ],
+)
+def test_a_record_that_does_not_say_where_the_customer_goes(
+    body: bytes, expected: bytes | None
+) -> None:
+    """A version before wrote no place: it is at the beginning of the body, or there is none."""
     header = Header(None, "m", "e", "s", {}, "2026-11-21", hold=True)
-    assert assigned(encode_event(ID, header, b'{"a":1,"customer_id":null}'), "acme") is None
+    new = assigned(encode_event(ID, header, body), "acme")
+    assert expected == (None if new is None else new.partition(b"\n")[2])
+
+
+@pytest.mark.parametrize("at", [0, 16, 400])
+def test_a_place_that_is_none(at: int) -> None:
+    """Where the record names a place without a null, nothing is assigned rather than the body broken."""
+    header = Header(None, "m", "e", "s", {}, "2026-11-21", hold=True, customer_at=at)
+    assert assigned(encode_event(ID, header, b'{"customer_id":null,"a":1}'), "acme") is None
 
 
 def test_a_line_for_the_log() -> None:

@@ -6,14 +6,17 @@ import os
 import sys
 
 import litellm
-from litellm.litellm_core_utils.logging_worker import GLOBAL_LOGGING_WORKER
 from opentelemetry import trace
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from cmdrdata_exporter import CmdrDataSpanProcessor, customer_context
 
 # It misses its proxy, which is not needed.
 logging.getLogger("LiteLLM").setLevel(logging.ERROR)
+spans = InMemorySpanExporter()
 trace.get_tracer_provider().add_span_processor(CmdrDataSpanProcessor())
+trace.get_tracer_provider().add_span_processor(SimpleSpanProcessor(spans))
 litellm.callbacks = ["otel"]
 litellm.suppress_debug_info = True
 
@@ -33,12 +36,16 @@ def joined(chunks):
     return "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
 
 
+def reports():
+    """Return the spans of LiteLLM that report a call."""
+    return [one for one in spans.get_finished_spans() if one.name == "litellm_request"]
+
+
 async def each(calls):
     """Wait for each answer, and for LiteLLM to have made its span."""
     answers = [await call for call in calls]
-    # It hands that over in a task of its own.
-    await asyncio.sleep(0.1)
-    await GLOBAL_LOGGING_WORKER.flush()
+    while len(reports()) < len(answers):  # noqa: ASYNC110 - they end in any thread
+        await asyncio.sleep(0.01)
     return answers
 
 
