@@ -108,7 +108,8 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     """Return what the calls of each family return where nothing observes them."""
     home = tmp_path_factory.mktemp("bare")
     return {
-        family: run_program(home, family).results for family in ("openai", "langchain", "anthropic")
+        family: run_program(home, family).results
+        for family in ("openai", "langchain", "compatible", "anthropic")
     }
 
 

@@ -130,6 +130,29 @@ def langchain_calls(options: dict[str, Any]) -> Calls:
     yield "agent", lambda: create_agent(model, [weather]).invoke({"messages": HELLO})["messages"]
 
 
+def batch(model: Any) -> list[Any]:
+    """Ask three times at once, and return the answers in the order in which they were given."""
+    answers = model.batch(["hello", "hello", "hello"])
+    return sorted(answers, key=lambda answer: int(answer.response_metadata["id"].split("-")[1]))
+
+
+def compatible_calls(options: dict[str, Any]) -> Calls:
+    """Call a ChatTogether and a ChatDeepSeek, which reach their providers through the openai SDK."""
+    base_url = options.pop("base_url")
+    options["stream_usage"] = True
+    for name, module, key in (
+        ("ChatTogether", "langchain_together", "base_url"),
+        ("ChatDeepSeek", "langchain_deepseek", "api_base"),
+    ):
+        chat_model: Any = getattr(import_module(module), name)
+        model = chat_model(model="gpt-4.1-mini", **options, **{key: base_url})
+        yield f"{name} invoke", lambda model=model: model.invoke("hello")
+        yield f"{name} ainvoke", lambda model=model: wait(model.ainvoke("hello"))
+        yield f"{name} stream", lambda model=model: list(model.stream("hello"))
+        yield f"{name} astream", lambda model=model: wait(collect(model.astream("hello")))
+        yield f"{name} batch", lambda model=model: batch(model)
+
+
 def anthropic_calls(options: dict[str, Any]) -> Calls:
     """Send a message: plain, streamed in both ways, and async."""
     anthropic = import_module("anthropic")
@@ -145,7 +168,12 @@ def anthropic_calls(options: dict[str, Any]) -> Calls:
     yield "message async", lambda: wait(aclient.messages.create(**MESSAGE))
 
 
-FAMILIES = {"openai": openai_calls, "langchain": langchain_calls, "anthropic": anthropic_calls}
+FAMILIES = {
+    "openai": openai_calls,
+    "langchain": langchain_calls,
+    "compatible": compatible_calls,
+    "anthropic": anthropic_calls,
+}
 
 
 def main(
