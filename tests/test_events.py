@@ -379,3 +379,61 @@ def test_an_error_span_of_our_own() -> None:
         "slow down",
         "missing",
     )
+
+
+def usage(**attributes: object) -> dict[str, object]:
+    """Return the attributes of a span that tells what it used."""
+    return {"gen_ai.usage.input_tokens": 3, **attributes}
+
+
+@pytest.mark.parametrize(
+    ("operation", "endpoint"),
+    [
+        ("acompletion", "chat.completions"),
+        ("atext_completion", "completions"),
+        ("embedding", "embeddings"),
+        ("aembedding", "embeddings"),
+        ("responses", "responses"),
+        ("aresponses", "responses"),
+        ("anthropic_messages", "chat.completions"),
+        ("image_generation", "images.generate"),
+        ("aimage_edit", "images.edit"),
+        ("rerank", None),
+        ("invoke_agent", None),
+    ],
+)
+def test_operations_of_litellm(operation: str, endpoint: str | None) -> None:
+    """LiteLLM names the function that was called; what is no model call with tokens is no charge."""
+    event = event_from_span(span(usage(**{"gen_ai.operation.name": operation}), scope="litellm"))
+    assert endpoint == (event and event.endpoint)
+
+
+def test_an_answer_from_a_cache() -> None:
+    """LiteLLM reports what it answers from its own cache with the usage that was charged once."""
+    attributes = usage(**{"gen_ai.operation.name": "chat", "litellm.cache_hit": False})
+    assert event_from_span(span(attributes)) is not None
+    assert event_from_span(span({**attributes, "litellm.cache_hit": True})) is None
+
+
+@pytest.mark.parametrize(
+    ("scope", "provider", "billed"),
+    [
+        ("nemo_guardrails", {"gen_ai.provider.name": "openai"}, True),
+        ("nemo_guardrails", {}, False),
+        ("another", {"gen_ai.provider.name": "openai"}, False),
+    ],
+)
+def test_tasks_of_guardrails(scope: str, provider: dict[str, object], billed: bool) -> None:
+    """NeMo Guardrails names its operations as its tasks, of which those of a model have a provider."""
+    attributes = usage(**{"gen_ai.operation.name": "self_check_input"}, **provider)
+    event = event_from_span(span(attributes, scope=scope))
+    assert ("chat.completions" if billed else None) == (event and event.endpoint)
+
+
+@pytest.mark.parametrize(("value", "streaming"), [(True, True), ("True", True), ("False", False)])
+def test_whether_it_was_a_stream(value: object, streaming: bool) -> None:
+    """LiteLLM writes the word for it."""
+    attributes = usage(**{"gen_ai.operation.name": "chat", "llm.is_streaming": value})
+    event = event_from_span(span(attributes))
+    assert event is not None
+    assert streaming is event.streaming

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,7 +12,9 @@ from tests.standins import EMBEDDINGS_USAGE, MODEL_DATES
 
 if TYPE_CHECKING:
     from tests.clients.billed import Run
-    from tests.standins import CmdrDataStandIn
+    from tests.standins import CmdrDataStandIn, OpenAIStandIn
+
+METERING = Path(__file__).parent.parent.parent / "docs" / "metering.md"
 
 
 class TestLiteLLM:
@@ -59,6 +62,28 @@ class TestLiteLLMSpans:
         """Spans go to us, and the program names the customer."""
         environment["OTEL_TRACES_EXPORTER"] = "cmdrdata"
         del environment["CMDRDATA_CUSTOMER_ID"]
+
+    def test_the_example(
+        self,
+        run: Run,
+        backend: CmdrDataStandIn,
+        environment: dict[str, str],
+        openai_server: OpenAIStandIn,
+        tmp_path: Path,
+    ) -> None:
+        """The program of the documentation is billed as it stands."""
+        section = METERING.read_text().partition("### Packages that go past the SDK\n")[2]
+        program = tmp_path / "app.py"
+        program.write_text(section.partition("```python\n")[2].partition("```")[0])
+        environment["DEEPSEEK_API_BASE"] = openai_server.url
+        environment["DEEPSEEK_API_KEY"] = "sk-standin"
+        # It misses its proxy, which is not needed.
+        environment["LITELLM_LOG"] = "ERROR"
+        assert "hello\n" == run(str(program))
+
+        assert [
+            Billed(endpoint="chat.completions", model="deepseek-chat", provider="deepseek")
+        ] == billed(backend)
 
     @pytest.mark.parametrize("way", ["completion", "acompletion", "stream"])
     def test_through_the_sdk(self, run: Run, backend: CmdrDataStandIn, way: str) -> None:

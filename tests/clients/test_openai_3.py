@@ -60,3 +60,25 @@ class TestAgents:
         assert "hello\n" == run("agent.py")
 
         assert [Billed(endpoint="responses"), Billed(endpoint="responses")] == billed(backend)
+
+
+class TestPastTheSDK:
+    """Programs that call models past the openai SDK, and are billed from their spans."""
+
+    @pytest.fixture(autouse=True)
+    def exported(self, environment: dict[str, str]) -> None:
+        """Spans go to us."""
+        environment["OTEL_TRACES_EXPORTER"] = "cmdrdata"
+
+    @pytest.mark.parametrize("way", ["chat", "achat", "stream"])
+    def test_portkey(self, run: Run, backend: CmdrDataStandIn, way: str) -> None:
+        """Chats of the SDK that Portkey brings are billed from the spans of its instrumentation."""
+        assert "hello\n" == run("portkey_chat.py", way)
+
+        assert [Billed(endpoint="chat.completions", streaming=way == "stream")] == billed(backend)
+
+    def test_guardrails(self, run: Run, backend: CmdrDataStandIn) -> None:
+        """A task of NeMo Guardrails is billed where it called a model; its span names the model that was asked for."""
+        assert "hello\n" == run("guardrails_chat.py")
+
+        assert [Billed(endpoint="chat.completions", model="gpt-4.1-mini")] == billed(backend)
