@@ -76,13 +76,9 @@ class Metered(NamedTuple):
     """None while it has not ended."""
 
     def may_be(self, report: Report) -> bool:
-        """Say whether `report` is of this call, as far as both tell."""
+        """Say whether `report` is of this call, which had not ended before it began, as far as both tell."""
         if None not in (self.response_id, report.response_id):
-            return (
-                self.response_id == report.response_id
-                and self.start <= report.end
-                and (self.end is None or report.start <= self.end)
-            )
+            return self.response_id == report.response_id and self.start <= report.end
         return (
             report.start <= self.start <= report.end
             and (self.endpoint == report.endpoint or {self.endpoint, report.endpoint} <= _TEXT)
