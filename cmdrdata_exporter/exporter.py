@@ -14,13 +14,14 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from opentelemetry.metrics import MeterProvider
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from cmdrdata_exporter import faults, processes, unattributed
+from cmdrdata_exporter.announcement import NOTHING_METERED, announce
 from cmdrdata_exporter.attributes import OUR_SCOPE
 from cmdrdata_exporter.customer import take_from_baggage
 from cmdrdata_exporter.delivery import Delivery, Header
@@ -32,7 +33,14 @@ from cmdrdata_exporter.delivery.local import LocalDelivery
 from cmdrdata_exporter.delivery.memory import MemoryDelivery
 from cmdrdata_exporter.events import UsageEvent, encode, event_from_span
 from cmdrdata_exporter.identity import Calls, seam
-from cmdrdata_exporter.settings import ConfigurationError, Settings
+from cmdrdata_exporter.settings import (
+    CMDRDATA_API_KEY,
+    CMDRDATA_ENABLED,
+    CMDRDATA_ENDPOINT,
+    ConfigurationError,
+    Settings,
+    unknown_variables,
+)
 from cmdrdata_exporter.telemetry import Telemetry
 from cmdrdata_exporter.version import USER_AGENT
 
@@ -94,7 +102,9 @@ class CmdrDataSpanExporter(SpanExporter):
             unattributed=unattributed,
             spool_dir=spool_dir,
         )
-        self._delivery = delivery or _delivery(self.settings)
+        for message in unknown_variables():
+            announce(logging.WARNING, "CmdrData: %s", message)
+        self._delivery = delivery or _delivery(self.settings, of_process=of_process)
         self._shutdown_timeout = shutdown_timeout
         if meter_provider is not None:
             self.report_to(meter_provider)
@@ -104,9 +114,10 @@ class CmdrDataSpanExporter(SpanExporter):
         """How many spans of each scope reported a call that was metered already."""
         if self.settings.baggage_key is not None:
             take_from_baggage(self.settings.baggage_key)
-            _logger.warning(
-                "Customers are taken from the Baggage key %r where the code names none: whoever calls this application "
-                "can set it, unless something before it removes what comes from outside",
+            announce(
+                logging.WARNING,
+                "CmdrData: customers are taken from the Baggage key %r where the code names none: whoever calls this "
+                "application can set it, unless something before it removes what comes from outside",
                 self.settings.baggage_key,
             )
         if of_process:
@@ -194,6 +205,31 @@ class CmdrDataSpanExporter(SpanExporter):
             _wait(self._delivery.shutdown, self._shutdown_timeout)
 
 
+class EnvironmentSpanExporter(SpanExporter):
+    """
+    What `OTEL_TRACES_EXPORTER=cmdrdata` builds: a `CmdrDataSpanExporter`, or one of these, which exports nothing.
+
+    One that raised would end all of OpenTelemetry's initialisation, with the traces of the others. So a setting that
+    cannot be used is told, and traces go on without us.
+    """
+
+    def __new__(cls) -> Any:
+        """Return the exporter that the environment configures, if it can be built."""
+        try:
+            return CmdrDataSpanExporter()
+        except ConfigurationError as error:
+            announce(logging.ERROR, "%s %s", NOTHING_METERED, error)
+            return super().__new__(cls)
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:  # noqa: ARG002 - OpenTelemetry's signature
+        """Do nothing."""
+        return SpanExportResult.SUCCESS
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:  # noqa: ARG002 - OpenTelemetry's signature
+        """Return True: nothing waits."""
+        return True
+
+
 def current_exporter() -> CmdrDataSpanExporter:
     """Return the exporter that meters this process: the one built last, else one configured by the environment."""
     return _latest or CmdrDataSpanExporter()
@@ -248,25 +284,47 @@ def _after_fork_in_child() -> None:
 processes.in_forked_child(_after_fork_in_child)
 
 
-def _delivery(settings: Settings) -> Delivery:
+def _delivery(settings: Settings, *, of_process: bool = True) -> Delivery:
     """Return the delivery of a destination, the same one for the same destination, so that two exporters share it."""
     if settings.spool_dir is None:
-        return LocalDelivery()  # Metering is switched off: it will get nothing.
+        announce(
+            logging.INFO,
+            "CmdrData usage metering is switched off by %s: calls make spans and no usage events",
+            CMDRDATA_ENABLED,
+        )
+        return LocalDelivery()  # It will get nothing.
     destination = _destination(settings)
     with _lock:
         _settings[destination] = settings
-        if destination not in _deliveries:
+        is_new = destination not in _deliveries
+        if is_new:
             telemetry = Telemetry(settings.endpoint, settings.account)
             _deliveries[destination] = delivery = _build(settings, telemetry)
             _reports[delivery] = telemetry
             telemetry.watch(delivery)
-            _logger.info(
-                "CmdrData usage metering: destination %s, %s, events without a customer are %s",
-                settings.destination,
-                _kept(_deliveries[destination]),
-                "held" if settings.unattributed == "hold" else "sent with customer_id null",
-            )
-        return _deliveries[destination]
+        delivery = _deliveries[destination]
+        # Of many accounts, as of clients with keys of their own, only the log has all.
+        say = announce if of_process or len(_deliveries) == 1 else _logger.log
+    if of_process or is_new:
+        _say_where(settings, delivery, say)
+    return delivery
+
+
+def _say_where(settings: Settings, delivery: _Built, say: Callable[..., None]) -> None:
+    """Say where events go and are kept, and what becomes of those without a customer."""
+    is_local = settings.endpoint is None
+    local = (
+        f". Neither {CMDRDATA_API_KEY} nor {CMDRDATA_ENDPOINT} is set, so usage events stay on this machine: "
+        "cmdrdata usage shows them"
+    )
+    say(
+        logging.WARNING if is_local else logging.INFO,
+        "CmdrData usage metering: destination %s, %s, events without a customer are %s%s",
+        settings.destination,
+        _kept(delivery),
+        "held" if settings.unattributed == "hold" else "sent with customer_id null",
+        local if is_local else "",
+    )
 
 
 def _destination(settings: Settings) -> _Destination:
@@ -301,6 +359,20 @@ def options(settings: Settings, telemetry: Telemetry | None = None) -> Options:
     )
 
 
+def prepare_directory(settings: Settings) -> Directory:
+    """
+    Return the directory of the destination of `settings`.
+
+    Raises:
+        ConfigurationError: it must not be used.
+        OSError: it cannot be written.
+    """
+    try:
+        return Directory.prepare(settings.spool_dir or Path(), settings.endpoint, settings.account)
+    except UnsafeDirectoryError as error:
+        raise ConfigurationError(f"the spool directory cannot be used: {error}") from None
+
+
 def _build(settings: Settings, telemetry: Telemetry) -> _Built:
     """
     Return a delivery that keeps events on the disk or, where nothing can be written, in memory.
@@ -309,16 +381,15 @@ def _build(settings: Settings, telemetry: Telemetry) -> _Built:
         ConfigurationError: the directory must not be used.
     """
     how = options(settings, telemetry)
-    spool = settings.spool_dir or Path()
     try:
-        directory = Directory.prepare(spool, settings.endpoint, settings.account)
-    except UnsafeDirectoryError as error:
-        raise ConfigurationError(f"the spool directory cannot be used: {error}") from None
+        directory = prepare_directory(settings)
     except OSError as error:
-        _logger.warning(
-            "The spool directory %s cannot be used (%s): usage events are kept in memory, and what is not delivered "
-            "when this process ends goes to its log. Set CMDRDATA_SPOOL_DIR to a directory that can be written",
-            spool,
+        announce(
+            logging.WARNING,
+            "CmdrData: the spool directory %s cannot be used (%s): usage events are kept in memory, and what is not "
+            "delivered when this process ends goes to its log. "
+            "Set CMDRDATA_SPOOL_DIR to a directory that can be written",
+            settings.spool_dir,
             error.strerror or error,
         )
         if how.post is None:

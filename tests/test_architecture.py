@@ -17,12 +17,13 @@ INSTRUMENTOR = "opentelemetry_instrumentation_cmdrdata"
 
 # Each module and the modules of ours that it may import.
 ALLOWED: dict[str, set[str]] = {
+    f"{EXPORTER}.announcement": set(),
     f"{EXPORTER}.attributes": set(),
     f"{EXPORTER}.faults": set(),
     f"{EXPORTER}.ids": set(),
     f"{EXPORTER}.processes": set(),
     f"{EXPORTER}.identity": {f"{EXPORTER}.processes"},
-    f"{EXPORTER}.settings": {f"{EXPORTER}.ids"},
+    f"{EXPORTER}.settings": {f"{EXPORTER}.ids", f"{EXPORTER}.scrubbing"},
     f"{EXPORTER}.version": set(),
     f"{EXPORTER}.unattributed": set(),
     f"{EXPORTER}.customer": {f"{EXPORTER}.{name}" for name in ("attributes", "faults", "ids")},
@@ -135,6 +136,7 @@ ALLOWED: dict[str, set[str]] = {
     f"{EXPORTER}.exporter": {
         f"{EXPORTER}.{name}"
         for name in (
+            "announcement",
             "attributes",
             "customer",
             "delivery",
@@ -160,7 +162,10 @@ ALLOWED: dict[str, set[str]] = {
     EXPORTER: {f"{EXPORTER}.{name}" for name in ("customer", "events", "exporter", "settings")},
     f"{INSTRUMENTOR}.version": set(),
     f"{INSTRUMENTOR}.package": set(),
-    f"{INSTRUMENTOR}.preflight": {EXPORTER},
+    f"{INSTRUMENTOR}.preflight": {
+        f"{EXPORTER}.{name}" for name in ("announcement", "exporter", "settings")
+    }
+    | {f"{INSTRUMENTOR}.package"},
     f"{INSTRUMENTOR}.semconv": set(),
     f"{INSTRUMENTOR}.failures": {f"{EXPORTER}.scrubbing"},
     f"{INSTRUMENTOR}.open_calls": {f"{EXPORTER}.faults", f"{EXPORTER}.processes"},
@@ -228,6 +233,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     INSTRUMENTOR: {
         EXPORTER,
+        f"{EXPORTER}.announcement",
         f"{EXPORTER}.identity",
         f"{EXPORTER}.processes",
         *(
@@ -332,7 +338,10 @@ def test_the_entry_points() -> None:
     found = {(entry.group, entry.name): entry.value for entry in distribution.entry_points}
     assert found == {
         ("opentelemetry_instrumentor", "cmdrdata"): f"{INSTRUMENTOR}:CmdrDataInstrumentor",
-        ("opentelemetry_traces_exporter", "cmdrdata"): f"{EXPORTER}:CmdrDataSpanExporter",
+        (
+            "opentelemetry_traces_exporter",
+            "cmdrdata",
+        ): f"{EXPORTER}.exporter:EnvironmentSpanExporter",
         ("opentelemetry_environment_variables", "cmdrdata"): f"{INSTRUMENTOR}.preflight",
         ("console_scripts", "cmdrdata"): f"{EXPORTER}.cli:main",
     }

@@ -264,7 +264,7 @@ def test_no_destination_at_all(run: Run, spool: Path) -> None:
             "CMDRDATA_API_KEY",
             "tk-short",
             "Error: CMDRDATA_API_KEY has 8 characters; expected is a CmdrData key: 20 to 500 printable ASCII "
-            "characters without spaces, commonly tk-…. Copy it again from your CmdrData account. "
+            "characters without spaces, commonly with tk- at the beginning. Copy it again from your CmdrData account. "
             "Or choose a destination with --destination NAME\n",
         ),
         (
