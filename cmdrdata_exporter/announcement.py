@@ -21,14 +21,24 @@ _lines: set[str] = set()
 """What was said."""
 
 
-def announce(level: int, message: str, *args: object) -> None:
-    """Say how metering starts, once: to the log if it shows this `level`, else on stderr. Never raises."""
+def announce(level: int, message: str, *args: object, aloud: bool = True) -> None:
+    """
+    Say how metering starts, once. Never raises.
+
+    Args:
+        level: of the log's record.
+        message: with a `%s` for each of `args`.
+        aloud: whether it goes to stderr where the log does not show it.
+    """
     line = message % args if args else message
     if line in _lines:
         return
     _lines.add(line)
-    # Filters and handlers are the application's: whatever they raise, the line goes to stderr then.
+    # Filters and handlers are the application's. Where they fail the line goes to stderr.
     with contextlib.suppress(Exception):
+        if not aloud:
+            _logger.log(level, message, *args)
+            return
         if _is_shown(level):
             _logger.handle(
                 _logger.makeRecord(_logger.name, level, __file__, 0, message, args, None)

@@ -104,7 +104,9 @@ class CmdrDataSpanExporter(SpanExporter):
         )
         for message in unknown_variables():
             announce(logging.WARNING, "CmdrData: %s", message)
-        self._delivery = delivery or _delivery(self.settings, of_process=of_process)
+        self._delivery = delivery or _delivery(self.settings)
+        if delivery is None:
+            _say_where(self.settings, self._delivery, of_process=of_process)
         self._shutdown_timeout = shutdown_timeout
         if meter_provider is not None:
             self.report_to(meter_provider)
@@ -284,46 +286,44 @@ def _after_fork_in_child() -> None:
 processes.in_forked_child(_after_fork_in_child)
 
 
-def _delivery(settings: Settings, *, of_process: bool = True) -> Delivery:
+def _delivery(settings: Settings) -> Delivery:
     """Return the delivery of a destination, the same one for the same destination, so that two exporters share it."""
     if settings.spool_dir is None:
+        return LocalDelivery()  # Metering is switched off: it will get nothing.
+    destination = _destination(settings)
+    with _lock:
+        _settings[destination] = settings
+        if destination not in _deliveries:
+            telemetry = Telemetry(settings.endpoint, settings.account)
+            _deliveries[destination] = delivery = _build(settings, telemetry)
+            _reports[delivery] = telemetry
+            telemetry.watch(delivery)
+        return _deliveries[destination]
+
+
+def _say_where(settings: Settings, delivery: Delivery, *, of_process: bool) -> None:
+    """Say where events go and are kept, and what becomes of those without a customer."""
+    if not settings.enabled:
         announce(
             logging.INFO,
             "CmdrData usage metering is switched off by %s: calls make spans and no usage events",
             CMDRDATA_ENABLED,
         )
-        return LocalDelivery()  # It will get nothing.
-    destination = _destination(settings)
-    with _lock:
-        _settings[destination] = settings
-        is_new = destination not in _deliveries
-        if is_new:
-            telemetry = Telemetry(settings.endpoint, settings.account)
-            _deliveries[destination] = delivery = _build(settings, telemetry)
-            _reports[delivery] = telemetry
-            telemetry.watch(delivery)
-        delivery = _deliveries[destination]
-        # Of many accounts, as of clients with keys of their own, only the log has all.
-        say = announce if of_process or len(_deliveries) == 1 else _logger.log
-    if of_process or is_new:
-        _say_where(settings, delivery, say)
-    return delivery
-
-
-def _say_where(settings: Settings, delivery: _Built, say: Callable[..., None]) -> None:
-    """Say where events go and are kept, and what becomes of those without a customer."""
+        return
     is_local = settings.endpoint is None
     local = (
         f". Neither {CMDRDATA_API_KEY} nor {CMDRDATA_ENDPOINT} is set, so usage events stay on this machine: "
         "cmdrdata usage shows them"
     )
-    say(
+    announce(
         logging.WARNING if is_local else logging.INFO,
         "CmdrData usage metering: destination %s, %s, events without a customer are %s%s",
         settings.destination,
         _kept(delivery),
         "held" if settings.unattributed == "hold" else "sent with customer_id null",
         local if is_local else "",
+        # Of the many accounts that clients may bring along only the log has all.
+        aloud=of_process or len(_deliveries) == 1,
     )
 
 
@@ -404,7 +404,7 @@ def _build(settings: Settings, telemetry: Telemetry) -> _Built:
     return delivery
 
 
-def _kept(delivery: _Built) -> str:
+def _kept(delivery: Delivery) -> str:
     return (
         f"kept in {delivery.directory.path}"
         if isinstance(delivery, DurableDelivery)

@@ -18,7 +18,7 @@ GRPC = "opentelemetry-exporter-otlp-proto-grpc"
 KEY = "tk-0123456789abcdefghij"
 OPENAI = "3.57.0"
 
-DISTRO = {
+DISTRO: dict[str, Mapping[str, str]] = {
     "opentelemetry_distro": {"distro": "opentelemetry.distro:OpenTelemetryDistro"},
     "opentelemetry_configurator": {
         "configurator": "opentelemetry.distro:OpenTelemetryConfigurator"
@@ -27,7 +27,7 @@ DISTRO = {
     "opentelemetry_metrics_exporter": dict.fromkeys(("otlp_proto_http", "console"), ""),
     "opentelemetry_logs_exporter": dict.fromkeys(("otlp_proto_http", "console"), ""),
 }
-OF_A_VENDOR = {**DISTRO, "opentelemetry_distro": {"vendor": "vendor.distro:Distro"}}
+OF_A_VENDOR: dict[str, Mapping[str, str]] = {**DISTRO, "opentelemetry_distro": {"vendor": "vendor.distro:Distro"}}
 NO_METRICS_NO_LOGS = {"OTEL_METRICS_EXPORTER": "none", "OTEL_LOGS_EXPORTER": "none"}
 
 
