@@ -27,7 +27,10 @@ DISTRO: dict[str, Mapping[str, str]] = {
     "opentelemetry_metrics_exporter": dict.fromkeys(("otlp_proto_http", "console"), ""),
     "opentelemetry_logs_exporter": dict.fromkeys(("otlp_proto_http", "console"), ""),
 }
-OF_A_VENDOR: dict[str, Mapping[str, str]] = {**DISTRO, "opentelemetry_distro": {"vendor": "vendor.distro:Distro"}}
+OF_A_VENDOR: dict[str, Mapping[str, str]] = {
+    **DISTRO,
+    "opentelemetry_distro": {"vendor": "vendor.distro:Distro"},
+}
 NO_METRICS_NO_LOGS = {"OTEL_METRICS_EXPORTER": "none", "OTEL_LOGS_EXPORTER": "none"}
 
 

@@ -12,7 +12,7 @@ import click
 
 from cmdrdata_exporter.cli.terminal import REFUSED
 from cmdrdata_exporter.delivery.directory import Directory, destinations, name_of
-from cmdrdata_exporter.settings import ConfigurationError, Settings, spool_directory
+from cmdrdata_exporter.settings import ConfigurationError, Settings, check_text, spool_directory
 
 Command = Callable[..., None]
 
@@ -82,6 +82,9 @@ def spool_path(spool: Path | None) -> Path:
     """
     try:
         path = (spool or spool_directory()).expanduser().absolute()
+        check_text("the spool directory", str(path))
+    except ConfigurationError as error:
+        raise Refusal(f"{error}; set CMDRDATA_SPOOL_DIR or --spool-dir") from None
     except RuntimeError as error:
         reason = str(error).rstrip(".")
         raise Refusal(f"{reason}; set CMDRDATA_SPOOL_DIR or --spool-dir") from None
@@ -170,4 +173,4 @@ def _as_its_owner(path: Path) -> str:
         name = pwd.getpwuid(owner).pw_name
     except KeyError:
         name = f"#{owner}"
-    return f"run the command as its owner: sudo -u {name} cmdrdata …"
+    return f"run the command as its owner: sudo -u {name} cmdrdata ..."

@@ -75,6 +75,7 @@ def test_usage_as_json(used: Directory, run_json: RunJson) -> None:
                     "reasoning_output_tokens": 7,
                 },
             },
+            "incomplete_usage": {"missing": 0, "partial": 0},
             "not_imported": 1,
         },
     ) == run_json("usage")
@@ -131,7 +132,7 @@ def test_a_reader_with_little_room(used: Directory, run: Run) -> None:
 Left out: cache read input tokens, reasoning output tokens. A wider terminal
 shows more, --json all.
 
-2 events more were recorded just now and are not counted yet.
+Not counted yet: 2 more events, recorded just now.
 """
         == done.stdout
     )
@@ -178,7 +179,7 @@ def test_no_home(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_nothing_was_used(remote: Directory, run: Run) -> None:
     """That is said in words."""
-    assert f"No usage is known of {remote.path.name} for what was asked.\n" == run("usage").stdout
+    assert f"No usage recorded for {remote.path.name} with these filters.\n" == run("usage").stdout
 
 
 @pytest.mark.parametrize(
