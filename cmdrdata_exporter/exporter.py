@@ -11,7 +11,7 @@ import threading
 import time
 import weakref
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal
@@ -43,6 +43,7 @@ from cmdrdata_exporter.settings import (
 )
 from cmdrdata_exporter.telemetry import Telemetry
 from cmdrdata_exporter.version import USER_AGENT
+from cmdrdata_exporter.wording import plural
 
 _logger = logging.getLogger("cmdrdata")
 
@@ -108,6 +109,10 @@ class CmdrDataSpanExporter(SpanExporter):
         if delivery is None:
             _say_where(self.settings, self._delivery, of_process=of_process)
         self._shutdown_timeout = shutdown_timeout
+        # One of the application's own is its own to measure, and may be of any kind.
+        self._telemetry = (
+            _reports.get(self._delivery) if isinstance(self._delivery, Hashable) else None
+        )
         if meter_provider is not None:
             self.report_to(meter_provider)
         self._shut_down = False
@@ -130,7 +135,9 @@ class CmdrDataSpanExporter(SpanExporter):
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Record the charges among `spans`. Spans of our own instrumentation were recorded when their call ended."""
         if self._shut_down:
-            _logger.warning("CmdrDataSpanExporter is shut down and ignores %d spans", len(spans))
+            _logger.warning(
+                "CmdrDataSpanExporter is shut down and ignores %s", plural(len(spans), "span")
+            )
             return SpanExportResult.FAILURE
         for span in spans:
             self._export(span)
@@ -178,6 +185,8 @@ class CmdrDataSpanExporter(SpanExporter):
             unattributed.note(held=self.settings.unattributed == "hold")
         hold = self.settings.unattributed == "hold"
         self._delivery.record(event.id, _header(event, hold=hold), encode(event))
+        if self._telemetry is not None:
+            self._telemetry.recorded(event.usage_status)
 
     def _pass_over(self, scope: str) -> None:
         self.passed_over[scope] += 1
@@ -189,8 +198,8 @@ class CmdrDataSpanExporter(SpanExporter):
 
     def report_to(self, meter_provider: MeterProvider) -> None:
         """Have the metrics of the destination go to `meter_provider`, and nowhere else."""
-        if self._delivery in _reports:
-            _reports[self._delivery].report(meter_provider)
+        if self._telemetry is not None:
+            self._telemetry.report(meter_provider)
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         """Deliver what was recorded so far; True only if within the time all of it was."""

@@ -15,6 +15,7 @@ https://github.com/open-telemetry/opentelemetry-python-contrib/blob/v0.60b0/open
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import sys
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
@@ -131,11 +132,12 @@ def reasons(
         settings = Settings.read(environ)
         if not settings.enabled:
             return []
-        prepare_directory(settings)
+        # Where it cannot be written, or Python has no SQLite, events are kept in memory.
+        with contextlib.suppress(ImportError, OSError):
+            importlib.import_module("sqlite3")
+            prepare_directory(settings)
     except ConfigurationError as error:
         problem = str(error)
-    except OSError:
-        pass  # Events are kept in memory then.
     options, command = _options(arguments)
     found = [
         f"OpenTelemetry cannot start: the {missing.signal} exporter {missing.exporter} "

@@ -25,7 +25,8 @@ ALLOWED: dict[str, set[str]] = {
     f"{EXPORTER}.identity": {f"{EXPORTER}.processes"},
     f"{EXPORTER}.settings": {f"{EXPORTER}.ids", f"{EXPORTER}.scrubbing"},
     f"{EXPORTER}.version": set(),
-    f"{EXPORTER}.unattributed": set(),
+    f"{EXPORTER}.unattributed": {f"{EXPORTER}.wording"},
+    f"{EXPORTER}.wording": set(),
     f"{EXPORTER}.customer": {f"{EXPORTER}.{name}" for name in ("attributes", "faults", "ids")},
     f"{EXPORTER}.scrubbing": set(),
     f"{EXPORTER}.events": {
@@ -154,6 +155,7 @@ ALLOWED: dict[str, set[str]] = {
             "telemetry",
             "unattributed",
             "version",
+            "wording",
         )
     },
     f"{EXPORTER}.telemetry": {

@@ -379,3 +379,25 @@ def test_an_error_span_of_our_own() -> None:
         "slow down",
         "missing",
     )
+
+
+def test_integers_of_any_length() -> None:
+    """An integer of somebody's span that JSON could carry, but nobody read, never keeps an event from being written."""
+    huge = 10**5000
+    event = event_from_span(
+        span(
+            {
+                "gen_ai.operation.name": "chat",
+                "cmdrdata.metadata.number": huge,
+                "cmdrdata.metadata.list": (1, huge),
+                "cmdrdata.usage.searches": huge,
+                "cmdrdata.usage.images": 3,
+            }
+        )
+    )
+    assert event is not None
+    sent = json.loads(encode(event))
+    assert hex(huge) == sent["metadata"]["number"]
+    assert [1, hex(huge)] == sent["metadata"]["list"]
+    assert 3 == sent["metadata"]["usage"]["images"]
+    assert "searches" not in sent["metadata"]["usage"]

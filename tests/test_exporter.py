@@ -91,7 +91,7 @@ def test_after_shutdown(events: RecordedEvents, caplog: pytest.LogCaptureFixture
     with caplog.at_level(logging.WARNING, "cmdrdata"):
         assert stopped.export([span(CHAT)]) is SpanExportResult.FAILURE
     assert [record.getMessage() for record in caplog.records] == [
-        "CmdrDataSpanExporter is shut down and ignores 1 spans"
+        "CmdrDataSpanExporter is shut down and ignores 1 span"
     ]
     assert events.wire == []
     stopped.record(span(CHAT, scope="opentelemetry_instrumentation_cmdrdata"))

@@ -21,7 +21,7 @@ from cmdrdata_exporter.cli.replay import replay
 from cmdrdata_exporter.cli.status import status
 from cmdrdata_exporter.cli.terminal import plain, say
 from cmdrdata_exporter.cli.usage import usage
-from cmdrdata_exporter.settings import unknown_variables
+from cmdrdata_exporter.settings import ConfigurationError, check_text, unknown_variables
 
 
 @contextlib.contextmanager
@@ -40,10 +40,17 @@ class _Group(click.Group):
         """Name the commands in the order of the tuple below."""
         return list(self.commands)
 
-    def make_context(self, *arguments: Any, **options: Any) -> click.Context:
-        """Read the command's name and options."""
+    def make_context(
+        self, info_name: str | None, args: list[str], *more: Any, **extra: Any
+    ) -> click.Context:
+        """Read the command's name and options, none of which a ledger could hold that is no text."""
         with _plain_errors():
-            return super().make_context(*arguments, **options)
+            try:
+                for argument in args:
+                    check_text(repr(argument), str(argument))
+            except ConfigurationError as error:
+                raise click.UsageError(str(error)) from None
+            return super().make_context(info_name, args, *more, **extra)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; where its reader, `head` for instance, has read enough, end without a complaint."""

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import click
 
-from cmdrdata_exporter.cli.terminal import REFUSED
+from cmdrdata_exporter.cli.terminal import REFUSED, plain
 from cmdrdata_exporter.delivery.directory import Directory, destinations, name_of
 from cmdrdata_exporter.settings import ConfigurationError, Settings, check_text, spool_directory
 
@@ -120,7 +120,7 @@ def chosen(spool: Path | None, name: str | None) -> Destination:
             f"no events have been kept in {path}. If the application keeps them elsewhere, "
             "set CMDRDATA_SPOOL_DIR or --spool-dir as it does"
         )
-    others = "".join(f"\n  {other.name}  ({other.description})" for other in there)
+    others = "".join(f"\n  {plain(other.name)}  ({plain(other.description)})" for other in there)
     raise Refusal(
         f"no events have been kept for {description!r} in {path}. "
         f"Choose one of these with --destination NAME:{others}"

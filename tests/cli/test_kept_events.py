@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
+from cmdrdata_exporter.delivery import Event
 from cmdrdata_exporter.delivery.directory import Directory
 from cmdrdata_exporter.delivery.http import Outcome, Verdict
 from cmdrdata_exporter.delivery.ledger import Ledger
 from cmdrdata_exporter.delivery.reading import LedgerReader
-from cmdrdata_exporter.delivery.records import key_of
+from cmdrdata_exporter.delivery.records import decode, encode_event, key_of
 from tests.cli.conftest import Run
 from tests.ledgers import AMBIGUOUS, REFUSED, body, event_id, fill, record
 
@@ -198,3 +199,15 @@ def test_dropping_needs_one_choice(arguments: list[str], stuck: Directory, run: 
     assert done.stderr.endswith(
         "Error: name the dead letters by their ids, or all of them with --all\n"
     )
+
+
+def test_more_digits_than_python_converts(remote: Directory, run: Run) -> None:
+    """A number in an event that Python would not read is shown as it is written."""
+    digits = "7" * 5000
+    body = f'{{"customer_id":"acme","number":{digits},"small":7}}'.encode()
+    original = record(1)
+    event = decode(original)
+    assert isinstance(event, Event)
+    fill(remote, [encode_event(event.id, event.header, body)], [REFUSED])
+    shown = json.loads(run("dead-letters", "show", "0001").stdout)["event"]
+    assert {"customer_id": "acme", "number": digits, "small": 7} == shown

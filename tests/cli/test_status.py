@@ -370,3 +370,25 @@ def test_a_directory_of_another_user(
         f"Error: {spool} cannot be read by this user; "
         f"run the command as its owner: sudo -u {owner} cmdrdata ...\n",
     ) == (done.returncode, done.stderr)
+
+
+def test_calls_that_told_no_usage(
+    remote: Directory, run: Run, run_json: Callable[..., tuple[int, Any]]
+) -> None:
+    """Those of the last week need a person, since what made them can still be mended; older ones do not for ever."""
+    days = {1: 0, 2: 6, 3: 7, 4: 100}
+    fill(
+        remote,
+        [record(number, status="missing", day=terminal.day(ago)) for number, ago in days.items()]
+        + [record(5, status="partial", day=terminal.day(1))],
+        5 * [DELIVERED],
+    )
+    code, found = run_json("status")
+    [destination] = found["destinations"]
+    assert 1 == code
+    assert {"since": terminal.day(6), "missing": 2, "partial": 1} == destination["incomplete_usage"]
+    assert [
+        "2 calls of the last 7 days told no usage: cmdrdata usage --by endpoint,model,status; for streams see "
+        "CMDRDATA_STREAM_USAGE"
+    ] == destination["attention"]
+    assert "! 2 calls of the last 7 days told no usage" in run("status").stdout

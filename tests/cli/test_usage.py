@@ -139,6 +139,46 @@ Not counted yet: 2 more events, recorded just now.
     assert (0, "") == (done.returncode, done.stderr)
 
 
+SHARES = [
+    (
+        ["missing"],
+        "Too low: 1 call told no usage. To see which: --by endpoint,model,status\n",
+    ),
+    (
+        ["partial", "partial"],
+        "Too low: 2 calls told only part of their usage. To see which: --by\nendpoint,model,status\n",
+    ),
+    (
+        ["missing", "missing", "partial", "not_applicable"],
+        "Too low: 2 calls told no usage and 1 call only part of it. To see which: --by\n"
+        "endpoint,model,status\n",
+    ),
+    (["reported", "not_applicable"], None),
+]
+
+
+@pytest.mark.parametrize(("statuses", "footnote"), SHARES)
+def test_usage_that_is_not_known(
+    statuses: list[str], footnote: str | None, remote: Directory, run: Run, run_json: RunJson
+) -> None:
+    """Where calls told no usage, or only part of it, the numbers are too low, and it is said of how many."""
+    fill(
+        remote,
+        [
+            *(record(number, status=status) for number, status in enumerate(statuses, 1)),
+            record(90, "globex", status="missing"),
+            record(91, day="2026-11-21", status="missing"),
+        ],
+    )
+    chosen = ("usage", "--customer", "acme", "--until", "2026-11-20")
+    shown = run(*chosen).stdout
+    assert footnote == (shown.partition("\n\n")[2] or None)
+    assert {
+        "missing": statuses.count("missing"),
+        "partial": statuses.count("partial"),
+    } == run_json(*chosen)[1]["incomplete_usage"]
+
+
 def test_a_reader_with_more_room(
     used: Directory, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
