@@ -7,7 +7,7 @@ What the exporter reports of itself, through the application's MeterProvider.
 | `otel.sdk.exporter.span.inflight` | up-down counter, `{span}` | |
 | `otel.sdk.exporter.operation.duration` | histogram of the attempts, `s` | `error.type` where one failed |
 | `cmdrdata.events` | counter, `{event}` | `cmdrdata.outcome` |
-| `cmdrdata.events.recorded` | counter, `{event}` | `cmdrdata.usage_status`: `missing` where a call told no usage |
+| `cmdrdata.events.recorded` | counter, `{event}` | `cmdrdata.usage_status`: `missing` where a call reported none |
 | `cmdrdata.events.pending` | gauge, `{event}` | |
 | `cmdrdata.events.oldest_pending` | gauge, `s` | |
 | `cmdrdata.spool.size` | gauge, `By` | |
@@ -170,7 +170,7 @@ class Telemetry:
             "cmdrdata.events.recorded",
             [only_now(self._recorded)],
             "{event}",
-            "Usage events by what is known of the usage: missing where a call told none",
+            "Usage events by what is known of the usage: missing where a call reported none",
         )
         for name, unit, description in (
             ("events.pending", "{event}", "Events that wait for their delivery"),

@@ -195,7 +195,7 @@ def _attention(known: Json) -> list[str]:
         )
     if missing := known["incomplete_usage"]["missing"]:
         found.append(
-            f"{plural(missing, 'call')} of the last {DAYS} days told no usage: "
+            f"{plural(missing, 'call')} of the last {DAYS} days reported no usage, so no tokens are billed: "
             "cmdrdata usage --by endpoint,model,status; for streams see CMDRDATA_STREAM_USAGE"
         )
     if spool["nearly_full"]:

@@ -192,17 +192,16 @@ def show_usage(console: Console, found: Json) -> None:
 
 def _show_incomplete(console: Console, calls: dict[str, int]) -> None:
     """Say of how many calls the usage is not known, or only in part: the numbers are too low then."""
-    missing, partial = calls["missing"], calls["partial"]
-    known = [f"{plural(missing, 'call')} told no usage"] if missing else []
-    known += [f"{plural(partial, 'call')} only part of it"] if partial and missing else []
-    known += (
-        [f"{plural(partial, 'call')} told only part of their usage"]
-        if not missing and partial
-        else []
-    )
+    known = [
+        f"{plural(calls[status], 'call')} reported {what}"
+        for status, what in (("missing", "no usage"), ("partial", "usage only in part"))
+        if calls[status]
+    ]
     if known:
         console.print()
-        console.print(f"Too low: {' and '.join(known)}. To see which: --by endpoint,model,status")
+        console.print(
+            f"The numbers are too low: {', '.join(known)}. Which: --by endpoint,model,status"
+        )
 
 
 def _fitting(console: Console, found: Json, units: list[str]) -> list[str]:

@@ -142,16 +142,17 @@ Not counted yet: 2 more events, recorded just now.
 SHARES = [
     (
         ["missing"],
-        "Too low: 1 call told no usage. To see which: --by endpoint,model,status\n",
+        "The numbers are too low: 1 call reported no usage. Which: --by\nendpoint,model,status\n",
     ),
     (
         ["partial", "partial"],
-        "Too low: 2 calls told only part of their usage. To see which: --by\nendpoint,model,status\n",
+        "The numbers are too low: 2 calls reported usage only in part. Which: --by\n"
+        "endpoint,model,status\n",
     ),
     (
         ["missing", "missing", "partial", "not_applicable"],
-        "Too low: 2 calls told no usage and 1 call only part of it. To see which: --by\n"
-        "endpoint,model,status\n",
+        "The numbers are too low: 2 calls reported no usage, 1 call reported usage only\n"
+        "in part. Which: --by endpoint,model,status\n",
     ),
     (["reported", "not_applicable"], None),
 ]
