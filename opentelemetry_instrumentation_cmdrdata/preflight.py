@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from importlib.metadata import PackageNotFoundError, entry_points
@@ -37,6 +38,11 @@ _PACKAGES = {
 }
 _DISTRO = "opentelemetry.distro:OpenTelemetryDistro"
 """The distribution that uses OTLP unless it is told otherwise. Others choose exporters of their own."""
+
+_LIMIT = re.compile(
+    r"OTEL_(?:SPAN_|EVENT_|LINK_)?(?:ATTRIBUTE_|EVENT_|LINK_)?(?:COUNT|VALUE_LENGTH)_LIMIT"
+)
+"""What limits a span."""
 
 EntryPoints = Callable[[str], Mapping[str, str]]
 """Returns the names of an entry point group, each with its value."""
@@ -145,6 +151,8 @@ def reasons(
         for missing in missing_exporters(environ, options, installed)
         if missing.chosen is not None
     ]
+    if installed("opentelemetry_configurator"):
+        found += _refused_by_the_sdk(environ, options, installed)
     if _is_isolated(command):
         found.append(
             "Python is started with -I, -E or -S, so it does not load OpenTelemetry: leave that option out"
@@ -155,6 +163,25 @@ def reasons(
     # As an exporter we bill the spans of other instrumentations, without one of our own.
     is_exporter = "cmdrdata" in _names(traces) and installed("opentelemetry_configurator")
     return found if is_exporter else found + _not_instrumented(environ, options, openai_version)
+
+
+def _refused_by_the_sdk(
+    environ: Mapping[str, str], options: Mapping[str, str], installed: EntryPoints
+) -> list[str]:
+    """Return what else than a missing exporter ends the initialisation of OpenTelemetry's SDK."""
+    found: list[str] = []
+    variable = "OTEL_PYTHON_ID_GENERATOR"
+    generator = options.get("id_generator", environ.get(variable, "")).strip()
+    if generator and generator not in installed("opentelemetry_id_generator"):
+        found.append(
+            f"OpenTelemetry cannot start: the id generator {generator} ({variable}={generator}) is not installed"
+        )
+    for name, value in environ.items():
+        if _LIMIT.fullmatch(name) and value.strip() and not value.strip().isdecimal():
+            found.append(
+                f"OpenTelemetry cannot start: {name} is {value!r}; expected is a number that is not negative"
+            )
+    return found
 
 
 def _not_instrumented(

@@ -26,6 +26,7 @@ DISTRO: dict[str, Mapping[str, str]] = {
     "opentelemetry_traces_exporter": dict.fromkeys(("otlp_proto_http", "console", "cmdrdata"), ""),
     "opentelemetry_metrics_exporter": dict.fromkeys(("otlp_proto_http", "console"), ""),
     "opentelemetry_logs_exporter": dict.fromkeys(("otlp_proto_http", "console"), ""),
+    "opentelemetry_id_generator": {"random": ""},
 }
 OF_A_VENDOR: dict[str, Mapping[str, str]] = {
     **DISTRO,
@@ -171,6 +172,20 @@ INSTRUMENTED = {**NO_METRICS_NO_LOGS, "OTEL_TRACES_EXPORTER": "console"}
             "the spool directory cannot be used: '{shared}' can be written by other users",
         ),
         ({"CMDRDATA_SPOOL_DIR": "{file}/below"}, [], OPENAI, None),
+        (
+            {"OTEL_PYTHON_ID_GENERATOR": "nope"},
+            [],
+            OPENAI,
+            "OpenTelemetry cannot start: the id generator nope (OTEL_PYTHON_ID_GENERATOR=nope) is not installed",
+        ),
+        ({"OTEL_PYTHON_ID_GENERATOR": "random"}, [], OPENAI, None),
+        (
+            {"OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "many"},
+            [],
+            OPENAI,
+            "OpenTelemetry cannot start: OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT is 'many'; expected is a number",
+        ),
+        ({"OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT": "12"}, [], OPENAI, None),
         (
             {"CMDRDATA_SPOOL_DIR": "/spool-\udcff"},
             [],
