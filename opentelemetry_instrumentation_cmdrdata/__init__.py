@@ -110,8 +110,10 @@ class CmdrDataInstrumentor(BaseInstrumentor):
                 "install it with: pip install 'openai>=1.0.0'"
             )
             return
-        # OpenTelemetry's own loader passes it. An exception makes it give up all other instrumentations too.
-        is_automatic = "skip_dep_check" in kwargs
+        # OpenTelemetry's own loader passes one of them. An exception makes it give up all other instrumentations too.
+        is_automatic = not kwargs.keys().isdisjoint(
+            ("skip_dep_check", "raise_exception_on_conflict")
+        )
         try:
             super().instrument(**kwargs)
         except Exception as error:

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from cmdrdata_exporter import CmdrDataSpanExporter
+from cmdrdata_exporter import CmdrDataSpanExporter, ConfigurationError
 from cmdrdata_exporter.announcement import announce
+from opentelemetry_instrumentation_cmdrdata import CmdrDataInstrumentor
 
 KEY = "tk-0123456789abcdefghij"
 START = (
@@ -145,3 +146,20 @@ def test_a_line_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
     for number in (1, 1, 2):
         announce(logging.INFO, "line %d", number)
     assert ["line 1", "line 2"] == caplog.messages
+
+
+@pytest.mark.parametrize("option", ["skip_dep_check", "raise_exception_on_conflict"])
+def test_opentelemetry_loads_the_instrumentor(
+    option: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its loader gets no exception, with which it would give up all other instrumentations; code of its own does."""
+    monkeypatch.setenv("CMDRDATA_API_KEY", "tk-short")
+    instrumentor = CmdrDataInstrumentor()
+    instrumentor.instrument(**{option: True})
+    [message] = caplog.messages
+    assert message.startswith(
+        "CmdrData: NOTHING WILL BE METERED: CMDRDATA_API_KEY has 8 characters;"
+    )
+    assert not instrumentor.is_instrumented_by_opentelemetry
+    with pytest.raises(ConfigurationError):
+        instrumentor.instrument()
