@@ -47,7 +47,7 @@ def clean_state(
         if name.startswith(("CMDRDATA_", "OTEL_", "OPENAI_", "AZURE_")) or name.lower() in PROXIES:
             monkeypatch.delenv(name)
     monkeypatch.setenv("CMDRDATA_SPOOL_DIR", str(tmp_path_factory.mktemp("spool")))
-    monkeypatch.setattr(announcement, "_lines", set())
+    monkeypatch.setattr(announcement, "_lines", set[str]())
     monkeypatch.setattr(exporter, "_latest", None)
     monkeypatch.setattr(exporter, "_deliveries", deliveries := {})
     monkeypatch.setattr(exporter, "_settings", {})
