@@ -103,12 +103,16 @@ def metadata_attributes(metadata: Mapping[str, object]) -> dict[str, MetadataVal
 
 def _attribute(value: object) -> MetadataValue:
     """Return `value` as a span can have it; what it cannot goes as its string: metadata is for people to read."""
-    if isinstance(value, (bool, int, float)):
+    if isinstance(value, int):
+        return value if is_short(value) else _cut(digits(value))
+    if isinstance(value, float):
         return value
     if isinstance(value, str):
         return _cut(value)
     items = tuple(cast("Sequence[Any]", value)) if isinstance(value, (list, tuple)) else None
     if items is not None and {type(item) for item in items} in _UNIFORM:
+        if not all(is_short(item) for item in items if isinstance(item, int)):
+            items = tuple(map(digits, items))
         return tuple(_cut(item) if isinstance(item, str) else item for item in items)
     faults.report(
         "metadata of another type",
@@ -119,6 +123,20 @@ def _attribute(value: object) -> MetadataValue:
         return _cut(str(cast("object", value)))
     except Exception:  # noqa: BLE001 - an object of the application's; its call is billed all the same
         return f"<{type(cast('object', value)).__name__}>"
+
+
+def is_short(value: int) -> bool:
+    """Say whether an integer has the 64 bits that OTLP has for one: with a longer one a whole export would fail."""
+    return value.bit_length() < 64
+
+
+def digits(value: int) -> str:
+    """Return an integer as text: in hexadecimal where Python refuses so many decimal digits, or would take long."""
+    return str(value) if value.bit_length() < _LONGEST_DECIMAL else hex(value)
+
+
+_LONGEST_DECIMAL = 2048
+"""Bits; the least number of digits that `sys.set_int_max_str_digits` allows are more."""
 
 
 def _cut(value: str) -> str:

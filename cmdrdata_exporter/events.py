@@ -21,7 +21,7 @@ from opentelemetry.trace import StatusCode, format_span_id, format_trace_id
 
 from cmdrdata_exporter import attributes as names
 from cmdrdata_exporter.attributes import OUR_SCOPE
-from cmdrdata_exporter.customer import usable
+from cmdrdata_exporter.customer import digits, is_short, usable
 from cmdrdata_exporter.scrubbing import scrubbed
 
 FORMAT_VERSION = "0.1.0"
@@ -305,6 +305,8 @@ def event_from_span(span: ReadableSpan, *, customer_id: str | None = None) -> Us
     )
 
 
+_MOST = 2.0**63
+"""More than any quantity, and than an integer of the ledger."""
 _LONGEST_WAIT = 10 * 365 * 86400
 """Seconds; no answer took longer to begin."""
 
@@ -358,7 +360,7 @@ class _Read:
         """Read one of the names that belong to this package."""
         if name.startswith(names.USAGE_PREFIX):
             # A flag, or a number; what is neither tells no quantity.
-            if isinstance(value, (bool, int, float)) and 0 <= value < math.inf:
+            if isinstance(value, (int, float)) and 0 <= value < _MOST:
                 self.usage[name[len(names.USAGE_PREFIX) :]] = value
         elif name.startswith(names.DETAIL_PREFIX):
             self.details[name[len(names.DETAIL_PREFIX) :]] = _plain(value)
@@ -500,7 +502,10 @@ def _plain(value: object) -> object:
     """Return an attribute's value as JSON has it; what JSON does not have, as a string."""
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in cast("Sequence[object]", value)]
-    if isinstance(value, (str, bool, int)) or (isinstance(value, float) and math.isfinite(value)):
+    if isinstance(value, int):
+        # The spans of others may have any; JSON that nobody can read again is lost.
+        return value if is_short(value) else digits(value)
+    if isinstance(value, str) or (isinstance(value, float) and math.isfinite(value)):
         return value
     return str(value)
 

@@ -11,16 +11,17 @@ import threading
 import time
 import weakref
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from opentelemetry.metrics import MeterProvider
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from cmdrdata_exporter import faults, processes, unattributed
+from cmdrdata_exporter.announcement import NOTHING_METERED, announce
 from cmdrdata_exporter.attributes import OUR_SCOPE
 from cmdrdata_exporter.customer import take_from_baggage
 from cmdrdata_exporter.delivery import Delivery, Header
@@ -32,9 +33,17 @@ from cmdrdata_exporter.delivery.local import LocalDelivery
 from cmdrdata_exporter.delivery.memory import MemoryDelivery
 from cmdrdata_exporter.events import UsageEvent, customer_place, encode, event_from_span
 from cmdrdata_exporter.identity import Calls, Report, seam
-from cmdrdata_exporter.settings import ConfigurationError, Settings
+from cmdrdata_exporter.settings import (
+    CMDRDATA_API_KEY,
+    CMDRDATA_ENABLED,
+    CMDRDATA_ENDPOINT,
+    ConfigurationError,
+    Settings,
+    unknown_variables,
+)
 from cmdrdata_exporter.telemetry import Telemetry
 from cmdrdata_exporter.version import USER_AGENT
+from cmdrdata_exporter.wording import plural
 
 _logger = logging.getLogger("cmdrdata")
 
@@ -94,8 +103,16 @@ class CmdrDataSpanExporter(SpanExporter):
             unattributed=unattributed,
             spool_dir=spool_dir,
         )
+        for message in unknown_variables():
+            announce(logging.WARNING, "CmdrData: %s", message)
         self._delivery = delivery or _delivery(self.settings)
+        if delivery is None:
+            _say_where(self.settings, self._delivery, of_process=of_process)
         self._shutdown_timeout = shutdown_timeout
+        # One of the application's own is its own to measure, and may be of any kind.
+        self._telemetry = (
+            _reports.get(self._delivery) if isinstance(self._delivery, Hashable) else None
+        )
         if meter_provider is not None:
             self.report_to(meter_provider)
         self._shut_down = False
@@ -104,9 +121,10 @@ class CmdrDataSpanExporter(SpanExporter):
         """How many spans of each scope reported a call that was metered already."""
         if self.settings.baggage_key is not None:
             take_from_baggage(self.settings.baggage_key)
-            _logger.warning(
-                "Customers are taken from the Baggage key %r where the code names none: whoever calls this application "
-                "can set it, unless something before it removes what comes from outside",
+            announce(
+                logging.WARNING,
+                "CmdrData: customers are taken from the Baggage key %r where the code names none: whoever calls this "
+                "application can set it, unless something before it removes what comes from outside",
                 self.settings.baggage_key,
             )
         if of_process:
@@ -117,7 +135,9 @@ class CmdrDataSpanExporter(SpanExporter):
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Record the charges among `spans`. Spans of our own instrumentation were recorded when their call ended."""
         if self._shut_down:
-            _logger.warning("CmdrDataSpanExporter is shut down and ignores %d spans", len(spans))
+            _logger.warning(
+                "CmdrDataSpanExporter is shut down and ignores %s", plural(len(spans), "span")
+            )
             return SpanExportResult.FAILURE
         for span in spans:
             self._export(span)
@@ -172,6 +192,8 @@ class CmdrDataSpanExporter(SpanExporter):
         body = encode(event)
         hold = self.settings.unattributed == "hold"
         self._delivery.record(event.id, _header(event, body, hold=hold), body)
+        if self._telemetry is not None:
+            self._telemetry.recorded(event.usage_status)
 
     def _pass_over(self, scope: str) -> None:
         self.passed_over[scope] += 1
@@ -183,8 +205,8 @@ class CmdrDataSpanExporter(SpanExporter):
 
     def report_to(self, meter_provider: MeterProvider) -> None:
         """Have the metrics of the destination go to `meter_provider`, and nowhere else."""
-        if self._delivery in _reports:
-            _reports[self._delivery].report(meter_provider)
+        if self._telemetry is not None:
+            self._telemetry.report(meter_provider)
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         """Deliver what was recorded so far; True only if within the time all of it was."""
@@ -199,6 +221,31 @@ class CmdrDataSpanExporter(SpanExporter):
         if not self._shut_down:
             self._shut_down = True
             _wait(self._delivery.shutdown, self._shutdown_timeout)
+
+
+class EnvironmentSpanExporter(SpanExporter):
+    """
+    What `OTEL_TRACES_EXPORTER=cmdrdata` builds: a `CmdrDataSpanExporter`, or one of these, which exports nothing.
+
+    One that raised would end all of OpenTelemetry's initialisation, with the traces of the others. So a setting that
+    cannot be used is told, and traces go on without us.
+    """
+
+    def __new__(cls) -> Any:
+        """Return the exporter that the environment configures, if it can be built."""
+        try:
+            return CmdrDataSpanExporter()
+        except ConfigurationError as error:
+            announce(logging.ERROR, "%s %s", NOTHING_METERED, error)
+            return super().__new__(cls)
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:  # noqa: ARG002 - OpenTelemetry's signature
+        """Do nothing."""
+        return SpanExportResult.SUCCESS
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:  # noqa: ARG002 - OpenTelemetry's signature
+        """Return True: nothing waits."""
+        return True
 
 
 def current_exporter() -> CmdrDataSpanExporter:
@@ -267,13 +314,33 @@ def _delivery(settings: Settings) -> Delivery:
             _deliveries[destination] = delivery = _build(settings, telemetry)
             _reports[delivery] = telemetry
             telemetry.watch(delivery)
-            _logger.info(
-                "CmdrData usage metering: destination %s, %s, events without a customer are %s",
-                settings.destination,
-                _kept(_deliveries[destination]),
-                "held" if settings.unattributed == "hold" else "sent with customer_id null",
-            )
         return _deliveries[destination]
+
+
+def _say_where(settings: Settings, delivery: Delivery, *, of_process: bool) -> None:
+    """Say where events go and are kept, and what becomes of those without a customer."""
+    if not settings.enabled:
+        announce(
+            logging.INFO,
+            "CmdrData usage metering is switched off by %s: calls make spans and no usage events",
+            CMDRDATA_ENABLED,
+        )
+        return
+    is_local = settings.endpoint is None
+    local = (
+        f". Neither {CMDRDATA_API_KEY} nor {CMDRDATA_ENDPOINT} is set, so usage events stay on this machine: "
+        "cmdrdata usage shows them"
+    )
+    announce(
+        logging.WARNING if is_local else logging.INFO,
+        "CmdrData usage metering: destination %s, %s, events without a customer are %s%s",
+        settings.destination,
+        _kept(delivery),
+        "held" if settings.unattributed == "hold" else "sent with customer_id null",
+        local if is_local else "",
+        # Of the many accounts that clients may bring along only the log has all.
+        aloud=of_process or len(_deliveries) == 1,
+    )
 
 
 def _destination(settings: Settings) -> _Destination:
@@ -308,6 +375,20 @@ def options(settings: Settings, telemetry: Telemetry | None = None) -> Options:
     )
 
 
+def prepare_directory(settings: Settings) -> Directory:
+    """
+    Return the directory of the destination of `settings`.
+
+    Raises:
+        ConfigurationError: it must not be used.
+        OSError: it cannot be written.
+    """
+    try:
+        return Directory.prepare(settings.spool_dir or Path(), settings.endpoint, settings.account)
+    except UnsafeDirectoryError as error:
+        raise ConfigurationError(f"the spool directory cannot be used: {error}") from None
+
+
 def _build(settings: Settings, telemetry: Telemetry) -> _Built:
     """
     Return a delivery that keeps events on the disk or, where nothing can be written, in memory.
@@ -316,16 +397,15 @@ def _build(settings: Settings, telemetry: Telemetry) -> _Built:
         ConfigurationError: the directory must not be used.
     """
     how = options(settings, telemetry)
-    spool = settings.spool_dir or Path()
     try:
-        directory = Directory.prepare(spool, settings.endpoint, settings.account)
-    except UnsafeDirectoryError as error:
-        raise ConfigurationError(f"the spool directory cannot be used: {error}") from None
+        directory = prepare_directory(settings)
     except OSError as error:
-        _logger.warning(
-            "The spool directory %s cannot be used (%s): usage events are kept in memory, and what is not delivered "
-            "when this process ends goes to its log. Set CMDRDATA_SPOOL_DIR to a directory that can be written",
-            spool,
+        announce(
+            logging.WARNING,
+            "CmdrData: the spool directory %s cannot be used (%s): usage events are kept in memory, and what is not "
+            "delivered when this process ends goes to its log. "
+            "Set CMDRDATA_SPOOL_DIR to a directory that can be written",
+            settings.spool_dir,
             error.strerror or error,
         )
         if how.post is None:
@@ -340,7 +420,7 @@ def _build(settings: Settings, telemetry: Telemetry) -> _Built:
     return delivery
 
 
-def _kept(delivery: _Built) -> str:
+def _kept(delivery: Delivery) -> str:
     return (
         f"kept in {delivery.directory.path}"
         if isinstance(delivery, DurableDelivery)

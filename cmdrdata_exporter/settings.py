@@ -7,10 +7,12 @@ Each variable's name is a constant below, with what it means and what it accepts
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import ipaddress
 import math
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +21,7 @@ from urllib.parse import urlsplit
 from urllib3.util import parse_url
 
 from cmdrdata_exporter.ids import LONGEST, refusal
+from cmdrdata_exporter.scrubbing import issuer
 
 CMDRDATA_API_KEY = "CMDRDATA_API_KEY"
 """The CmdrData key: 20 to 500 characters without whitespace or control characters, commonly `tk-…`."""
@@ -79,6 +82,16 @@ CMDRDATA_STREAM_USAGE = "CMDRDATA_STREAM_USAGE"
 Whether streamed chats and completions are asked to tell their usage (`stream_options.include_usage`), where the
 application does not say: `auto` where the host is known to understand it, `always`, or `never`. Default: `auto`.
 """
+
+NAMES = tuple(name for name in list(globals()) if name.startswith("CMDRDATA_"))
+"""Every variable: the constants above."""
+
+_FORMER = {
+    "CMDRDATA_URL": f"{CMDRDATA_ENDPOINT}, which takes the full URL to POST events to",
+}
+"""What names that others had for a setting are called here."""
+_OF_KUBERNETES = re.compile(r"\w*_(?:SERVICE_HOST|SERVICE_PORT(?:_\w+)?|PORT|PORT_\d+_\w+)")
+"""What Kubernetes sets in each container for a service that is called `cmdrdata`."""
 
 DEFAULT_ENDPOINT = "https://api.cmdrdata.ai/api/events"
 
@@ -161,15 +174,20 @@ class Settings:
 
         def given(name: str, argument: object = None) -> tuple[str, str | None]:
             """The value to use, and the name under which its user knows it."""
-            if argument is not None:
+            value: object = argument
+            if argument is None:
+                variable = variables.get(name, "")
+                value = variable if variable.strip() else None
+            else:
                 name = name.removeprefix("CMDRDATA_").lower()
-                if not isinstance(argument, str):
-                    raise ConfigurationError(
-                        f"{name} is of type {type(argument).__name__}; a string is expected"
-                    )
-                return name, argument
-            value = variables.get(name, "")
-            return name, value if value.strip() else None
+            if value is None:
+                return name, None
+            if not isinstance(value, str):
+                raise ConfigurationError(
+                    f"{name} is of type {type(value).__name__}; a string is expected"
+                )
+            check_text(name, value)
+            return name, value
 
         stream_usage = _choice(given(CMDRDATA_STREAM_USAGE), ("auto", "always", "never"))
         baggage_key = _baggage_key(given(CMDRDATA_CUSTOMER_FROM))
@@ -217,6 +235,8 @@ class Settings:
             raise ConfigurationError(
                 f"{spool_name} is {spool!r}; expected is the path of a directory on a local disk"
             )
+        spool_path = _default_spool(variables) if spool is None else Path(spool)
+        _check_place("the default spool directory" if spool is None else spool_name, spool_path)
         return cls(
             api_key=key,
             api_key_file=None if key_file is None else Path(key_file),
@@ -226,7 +246,7 @@ class Settings:
             customer_id=customer,
             unattributed=_choice(given(CMDRDATA_UNATTRIBUTED, unattributed), ("hold", "send")),
             ambiguous=_choice(given(CMDRDATA_AMBIGUOUS), ("retry", "hold")),
-            spool_dir=_default_spool(variables) if spool is None else Path(spool),
+            spool_dir=spool_path,
             durability=_choice(given(CMDRDATA_DURABILITY), ("process", "fsync")),
             probe_interval=_seconds(given(CMDRDATA_PROBE_INTERVAL), 60.0, 1.0, 300.0),
             stream_usage=stream_usage,
@@ -239,6 +259,52 @@ def spool_directory(environ: Mapping[str, str] | None = None) -> Path:
     variables = os.environ if environ is None else environ
     given = variables.get(CMDRDATA_SPOOL_DIR, "")
     return Path(given) if given.strip() else _default_spool(variables)
+
+
+def unknown_variables(environ: Mapping[str, str] | None = None) -> list[str]:
+    """Return a message for each variable that is meant for us by its name and is no setting: it is misspelt, or old."""
+    variables = os.environ if environ is None else environ
+    return [
+        f"{name} is no setting and has no effect; {_meant(name)}"
+        for name, value in sorted(variables.items())
+        if name not in NAMES
+        and re.sub(r"[\W_]", "", name).upper().startswith("CMDRDATA")
+        and value.strip()
+        and not _OF_KUBERNETES.fullmatch(name)
+    ]
+
+
+def _meant(name: str) -> str:
+    """Say which setting a name may stand for."""
+    upper = name.upper()
+    if upper in _FORMER:
+        return f"here it is called {_FORMER[upper]}"
+    # Compared without underscores, which are what is misplaced most often.
+    names = {_letters(known): known for known in NAMES}
+    [nearest] = difflib.get_close_matches(_letters(name), names, 1, 0.75) or [None]
+    if nearest is None:
+        return f"the settings are {', '.join(NAMES)}"
+    return f"did you mean {names[nearest]}?"
+
+
+def _letters(name: str) -> str:
+    """Return what tells one setting from the others."""
+    return re.sub(r"[\W_]", "", name).upper().removeprefix("CMDRDATA")
+
+
+def check_text(name: str, value: str) -> None:
+    """
+    Make sure that a setting can be written down, as a path or in a request.
+
+    Raises:
+        ConfigurationError: it holds bytes that are no UTF-8, which Python reads as surrogates. The value is not shown.
+    """
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ConfigurationError(
+            f"{name} holds bytes that are not UTF-8; expected is text in UTF-8"
+        ) from None
 
 
 def is_loopback(host: str) -> bool:
@@ -285,6 +351,20 @@ def _default_spool(variables: Mapping[str, str]) -> Path:
     return base / "cmdrdata"
 
 
+def _check_place(name: str, path: Path) -> None:
+    """Make sure that the place a path stands for, in the home or the working directory, can be written down."""
+    try:
+        place = str(path.expanduser().absolute())
+    except (OSError, RuntimeError):
+        return  # There is no such place: the delivery says so.
+    try:
+        check_text(name, place)
+    except ConfigurationError as error:
+        raise ConfigurationError(
+            f"{error}. Set {CMDRDATA_SPOOL_DIR} to a directory whose path is"
+        ) from None
+
+
 def _baggage_key(setting: tuple[str, str | None]) -> str | None:
     name, value = setting
     if value is None:
@@ -301,6 +381,8 @@ def _check_key(name: str, key: str) -> None:
     problem = (
         "is in quotes, which are no part of a key"
         if key[:1] in ("'", '"')
+        else f"begins like a key of {owner}, which nobody else shall get"
+        if (owner := issuer(key))
         else f"has {len(key)} characters"
         if not 20 <= len(key) <= 500
         else "holds whitespace"
@@ -314,7 +396,7 @@ def _check_key(name: str, key: str) -> None:
     if problem:
         raise ConfigurationError(
             f"{name} {problem}; expected is a CmdrData key: 20 to 500 printable ASCII characters "
-            "without spaces, commonly tk-…. Copy it again from your CmdrData account"
+            "without spaces, commonly with tk- at the beginning. Copy it again from your CmdrData account"
         )
 
 
@@ -373,6 +455,7 @@ def _proxy(url: str, variables: Mapping[str, str]) -> str | None:
     proxy = variables.get("https_proxy") or variables.get("HTTPS_PROXY")
     if not proxy or urlsplit(url).scheme != "https" or _is_direct(url, variables):
         return None
+    check_text("HTTPS_PROXY", proxy)
     if "://" not in proxy:
         proxy = f"http://{proxy}"
     expected = (

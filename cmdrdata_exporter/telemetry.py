@@ -7,6 +7,7 @@ What the exporter reports of itself, through the application's MeterProvider.
 | `otel.sdk.exporter.span.inflight` | up-down counter, `{span}` | |
 | `otel.sdk.exporter.operation.duration` | histogram of the attempts, `s` | `error.type` where one failed |
 | `cmdrdata.events` | counter, `{event}` | `cmdrdata.outcome` |
+| `cmdrdata.events.recorded` | counter, `{event}` | `cmdrdata.usage_status`: `missing` where a call reported none |
 | `cmdrdata.events.pending` | gauge, `{event}` | |
 | `cmdrdata.events.oldest_pending` | gauge, `s` | |
 | `cmdrdata.spool.size` | gauge, `By` | |
@@ -92,6 +93,7 @@ class Telemetry:
         """Count anew in a forked child."""
         self._lock = threading.Lock()
         self._attempts: Counter[str] = Counter()
+        self._usage: dict[str, int] = {}
         self._looked = -math.inf
         self._values: dict[str, float] = {}
 
@@ -115,6 +117,14 @@ class Telemetry:
             delivered = outcome.verdict in (Verdict.DELIVERED, Verdict.DUPLICATE)
             error = {} if delivered else {"error.type": outcome.reason.removeprefix("HTTP ")}
             self._duration.record(seconds, {**self._attributes, **error})
+
+    def recorded(self, usage_status: str) -> None:
+        """
+        Count an event by what is known of its usage.
+
+        Without a lock, which a signal handler that makes a call would wait for in vain; at worst one is not counted.
+        """
+        self._usage[usage_status] = self._usage.get(usage_status, 0) + 1
 
     def watch(self, measured: Measured) -> None:
         """Report of `measured` from now on, to the global provider until another one is named."""
@@ -156,6 +166,12 @@ class Telemetry:
             "{event}",
             "Usage events by what became of them, attempts by their outcome",
         )
+        meter.create_observable_counter(
+            "cmdrdata.events.recorded",
+            [only_now(self._recorded)],
+            "{event}",
+            "Usage events by what is known of the usage: missing where a call reported none",
+        )
         for name, unit, description in (
             ("events.pending", "{event}", "Events that wait for their delivery"),
             ("events.oldest_pending", "s", "How long the oldest of them waits"),
@@ -183,6 +199,10 @@ class Telemetry:
             counts = {**recorded, **self._attempts}
         for outcome, number in counts.items():
             yield Observation(number, {**self._attributes, "cmdrdata.outcome": outcome})
+
+    def _recorded(self) -> Iterable[Observation]:
+        for status, number in self._usage.copy().items():
+            yield Observation(number, {**self._attributes, "cmdrdata.usage_status": status})
 
     def _gauge(self, name: str) -> Iterable[Observation]:
         now = time.monotonic()

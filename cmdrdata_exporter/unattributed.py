@@ -6,6 +6,8 @@ import inspect
 import logging
 import time
 
+from cmdrdata_exporter.wording import plural
+
 INTERVAL = 60.0
 """Seconds between two messages, at least."""
 
@@ -40,10 +42,10 @@ class Unattributed:
         self._next = now + INTERVAL
         new, self._told = self.count - self._told, self.count
         _logger.warning(
-            "%d usage events name no customer%s; they are %s. This one is from %s. "
+            "%s without a customer%s, %s. This one is from %s. "
             "Say who pays with customer_context(...), customer_id=... or CMDRDATA_CUSTOMER_ID",
-            self.count,
-            "" if new == self.count else f", {new} of them new",
+            plural(self.count, "usage event"),
+            "" if new == self.count else f", {new:,} of them new",
             "held" if held else "sent with customer_id null",
             location(),
         )

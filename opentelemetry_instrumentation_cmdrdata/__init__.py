@@ -28,6 +28,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 
 from cmdrdata_exporter import (
     CmdrDataSpanExporter,
+    ConfigurationError,
     clear_customer_context,
     current_exporter,
     customer_context,
@@ -35,6 +36,7 @@ from cmdrdata_exporter import (
     processes,
     set_customer_context,
 )
+from cmdrdata_exporter.announcement import NOTHING_METERED, announce
 from cmdrdata_exporter.identity import seam
 from opentelemetry_instrumentation_cmdrdata import bypassing, open_calls, package
 from opentelemetry_instrumentation_cmdrdata.calls import SCOPE, Recorder
@@ -108,7 +110,17 @@ class CmdrDataInstrumentor(BaseInstrumentor):
                 "install it with: pip install 'openai>=1.0.0'"
             )
             return
-        super().instrument(**kwargs)
+        # OpenTelemetry's own loader passes one of them. An exception makes it give up all other instrumentations too.
+        is_automatic = not kwargs.keys().isdisjoint(
+            ("skip_dep_check", "raise_exception_on_conflict")
+        )
+        try:
+            super().instrument(**kwargs)
+        except Exception as error:
+            if not is_automatic:
+                raise
+            reason = error if isinstance(error, ConfigurationError) else repr(error)
+            announce(logging.ERROR, "%s %s", NOTHING_METERED, reason)
 
     def _instrument(self, **kwargs: Any) -> None:
         from opentelemetry_instrumentation_cmdrdata import patching

@@ -11,7 +11,14 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from cmdrdata_exporter import CmdrDataSpanExporter, customer, exporter, faults, unattributed
+from cmdrdata_exporter import (
+    CmdrDataSpanExporter,
+    announcement,
+    customer,
+    exporter,
+    faults,
+    unattributed,
+)
 from opentelemetry_instrumentation_cmdrdata import CmdrDataInstrumentor, jobs
 from tests.metering import Meter, RecordedEvents
 from tests.provider import Provider
@@ -40,6 +47,7 @@ def clean_state(
         if name.startswith(("CMDRDATA_", "OTEL_", "OPENAI_", "AZURE_")) or name.lower() in PROXIES:
             monkeypatch.delenv(name)
     monkeypatch.setenv("CMDRDATA_SPOOL_DIR", str(tmp_path_factory.mktemp("spool")))
+    monkeypatch.setattr(announcement, "_lines", set[str]())
     monkeypatch.setattr(exporter, "_latest", None)
     monkeypatch.setattr(exporter, "_deliveries", deliveries := {})
     monkeypatch.setattr(exporter, "_settings", {})

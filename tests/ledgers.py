@@ -40,6 +40,7 @@ def record(
     model: str = "gpt-5-mini",
     day: str = "2026-11-20",
     endpoint: str = "chat.completions",
+    status: str = "reported",
     units: dict[str, int | float] | None = None,
 ) -> bytes:
     """Return an event as it is in a journal; one without a customer is held."""
@@ -48,7 +49,7 @@ def record(
         customer=customer,
         model=model,
         endpoint=endpoint,
-        status="reported",
+        status=status,
         units=used if units is None else units,
         day=day,
         hold=customer is None,

@@ -18,14 +18,16 @@ INSTRUMENTOR = "opentelemetry_instrumentation_cmdrdata"
 
 # Each module and the modules of ours that it may import.
 ALLOWED: dict[str, set[str]] = {
+    f"{EXPORTER}.announcement": set(),
     f"{EXPORTER}.attributes": set(),
     f"{EXPORTER}.faults": set(),
     f"{EXPORTER}.ids": set(),
     f"{EXPORTER}.processes": set(),
     f"{EXPORTER}.identity": {f"{EXPORTER}.processes"},
-    f"{EXPORTER}.settings": {f"{EXPORTER}.ids"},
+    f"{EXPORTER}.settings": {f"{EXPORTER}.ids", f"{EXPORTER}.scrubbing"},
     f"{EXPORTER}.version": set(),
-    f"{EXPORTER}.unattributed": set(),
+    f"{EXPORTER}.unattributed": {f"{EXPORTER}.wording"},
+    f"{EXPORTER}.wording": set(),
     f"{EXPORTER}.customer": {f"{EXPORTER}.{name}" for name in ("attributes", "faults", "ids")},
     f"{EXPORTER}.scrubbing": set(),
     f"{EXPORTER}.events": {
@@ -136,6 +138,7 @@ ALLOWED: dict[str, set[str]] = {
     f"{EXPORTER}.exporter": {
         f"{EXPORTER}.{name}"
         for name in (
+            "announcement",
             "attributes",
             "customer",
             "delivery",
@@ -153,6 +156,7 @@ ALLOWED: dict[str, set[str]] = {
             "telemetry",
             "unattributed",
             "version",
+            "wording",
         )
     },
     f"{EXPORTER}.telemetry": {
@@ -161,7 +165,10 @@ ALLOWED: dict[str, set[str]] = {
     EXPORTER: {f"{EXPORTER}.{name}" for name in ("customer", "events", "exporter", "settings")},
     f"{INSTRUMENTOR}.version": set(),
     f"{INSTRUMENTOR}.package": set(),
-    f"{INSTRUMENTOR}.preflight": {EXPORTER},
+    f"{INSTRUMENTOR}.preflight": {
+        f"{EXPORTER}.{name}" for name in ("announcement", "exporter", "settings")
+    }
+    | {f"{INSTRUMENTOR}.package"},
     f"{INSTRUMENTOR}.semconv": {f"{EXPORTER}.attributes"},
     f"{INSTRUMENTOR}.failures": {f"{EXPORTER}.scrubbing"},
     f"{INSTRUMENTOR}.bypassing": {f"{EXPORTER}.faults"},
@@ -231,6 +238,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     INSTRUMENTOR: {
         EXPORTER,
+        f"{EXPORTER}.announcement",
         f"{EXPORTER}.identity",
         f"{EXPORTER}.processes",
         *(
@@ -329,7 +337,10 @@ def test_the_entry_points() -> None:
     found = {(entry.group, entry.name): entry.value for entry in distribution.entry_points}
     assert found == {
         ("opentelemetry_instrumentor", "cmdrdata"): f"{INSTRUMENTOR}:CmdrDataInstrumentor",
-        ("opentelemetry_traces_exporter", "cmdrdata"): f"{EXPORTER}:CmdrDataSpanExporter",
+        (
+            "opentelemetry_traces_exporter",
+            "cmdrdata",
+        ): f"{EXPORTER}.exporter:EnvironmentSpanExporter",
         ("opentelemetry_environment_variables", "cmdrdata"): f"{INSTRUMENTOR}.preflight",
         ("console_scripts", "cmdrdata"): f"{EXPORTER}.cli:main",
     }

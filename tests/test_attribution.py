@@ -252,6 +252,32 @@ def test_odd_metadata(chat: Provider, meter: Meter) -> None:
     faults.counts.clear()
 
 
+def test_integers_of_any_length(meter: Meter, chat: Provider) -> None:
+    """What has more than 64 bits goes as text: OTLP has no room for it, and Python writes no 5,000 digits."""
+    metadata: dict[str, Any] = {
+        "largest": 2**63 - 1,
+        "least": -(2**63) + 1,
+        "larger": 2**63,
+        "list": [1, 2**70],
+        "huge": 10**5000,
+    }
+    with client(chat) as sync:
+        create_of(sync)(**ARGUMENTS, usage_metadata=metadata)
+    [event] = meter.events()
+    assert {
+        "largest": 2**63 - 1,
+        "least": -(2**63) + 1,
+        "larger": "9223372036854775808",
+        "list": ["1", "1180591620717411303424"],
+        "huge": hex(10**5000)[:1024],
+    } == {key: event["metadata"][key] for key in metadata}
+    for finished in meter.spans():
+        for name, value in (finished.attributes or {}).items():
+            assert not isinstance(value, int) or value.bit_length() < 64, name
+    assert {"long metadata": 1} == dict(faults.counts)
+    faults.counts.clear()
+
+
 def test_without_the_instrumentor(chat: Provider) -> None:
     """Without us the keywords are the SDK's to refuse, and its methods are its own."""
     before = vars(Completions)["create"]

@@ -437,3 +437,25 @@ def test_whether_it_was_a_stream(value: object, streaming: bool) -> None:
     event = event_from_span(span(attributes))
     assert event is not None
     assert streaming is event.streaming
+
+
+def test_integers_of_any_length() -> None:
+    """An integer of somebody's span that JSON could carry, but nobody read, never keeps an event from being written."""
+    huge = 10**5000
+    event = event_from_span(
+        span(
+            {
+                "gen_ai.operation.name": "chat",
+                "cmdrdata.metadata.number": huge,
+                "cmdrdata.metadata.list": (1, huge),
+                "cmdrdata.usage.searches": huge,
+                "cmdrdata.usage.images": 3,
+            }
+        )
+    )
+    assert event is not None
+    sent = json.loads(encode(event))
+    assert hex(huge) == sent["metadata"]["number"]
+    assert [1, hex(huge)] == sent["metadata"]["list"]
+    assert 3 == sent["metadata"]["usage"]["images"]
+    assert "searches" not in sent["metadata"]["usage"]

@@ -168,7 +168,7 @@ def test_after_shutdown(events: RecordedEvents, caplog: pytest.LogCaptureFixture
     with caplog.at_level(logging.WARNING, "cmdrdata"):
         assert stopped.export([span(CHAT)]) is SpanExportResult.FAILURE
     assert [record.getMessage() for record in caplog.records] == [
-        "CmdrDataSpanExporter is shut down and ignores 1 spans"
+        "CmdrDataSpanExporter is shut down and ignores 1 span"
     ]
     assert events.wire == []
     stopped.record(span(CHAT, scope="opentelemetry_instrumentation_cmdrdata"))
@@ -245,7 +245,9 @@ def test_the_start_is_logged(
         CmdrDataSpanExporter()
         CmdrDataSpanExporter(api_key=KEY, account="production", unattributed="send")
     assert [record.getMessage() for record in caplog.records] == [
-        f"CmdrData usage metering: destination local, kept in {spool / 'local'}, events without a customer are held",
+        f"CmdrData usage metering: destination local, kept in {spool / 'local'}, events without a customer are held. "
+        "Neither CMDRDATA_API_KEY nor CMDRDATA_ENDPOINT is set, so usage events stay on this machine: "
+        "cmdrdata usage shows them",
         "CmdrData usage metering: destination production at https://api.cmdrdata.ai/api/events, "
         f"kept in {spool / name_of(DEFAULT_ENDPOINT, 'production')}, events without a customer are sent with "
         "customer_id null",
@@ -321,7 +323,8 @@ def test_the_exit_of_the_process(httpserver: HTTPServer) -> None:
     """A process that simply ends has delivered what it recorded."""
     httpserver.expect_request("/", method="POST").respond_with_data(status=202)
     _, status, log = run_to_the_exit(httpserver.url_for("/"), 1)
-    assert (status, log) == (0, "")
+    assert (status, log.count("\n")) == (0, 1)
+    assert log.startswith("CmdrData usage metering: destination a at http://localhost:")
     ((request, _),) = httpserver.log
     assert json.loads(request.get_data())["total_tokens"] == 7
 
@@ -438,14 +441,33 @@ def test_no_writable_directory(
     )
     CmdrDataSpanExporter(spool_dir=spool).export([span(CHAT)])
     warnings = [record.getMessage() for record in caplog.records if record.levelno > logging.INFO]
-    assert warnings[:2] == 2 * [
-        f"The spool directory {spool} cannot be used (Not a directory): usage events are kept in memory, and what is "
-        "not delivered when this process ends goes to its log. Set CMDRDATA_SPOOL_DIR to a directory that can be "
-        "written"
+    assert warnings[:1] == [
+        f"CmdrData: the spool directory {spool} cannot be used (Not a directory): usage events are kept in memory, and "
+        "what is not delivered when this process ends goes to its log. "
+        "Set CMDRDATA_SPOOL_DIR to a directory that can be written"
     ]
     in_memory.export([span(CHAT)])
     assert in_memory.force_flush(10_000)
     assert len(ids_of(httpserver)) == 1
+
+
+def test_the_exporter_of_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As OTEL_TRACES_EXPORTER builds it, it never raises: others' traces go on where a setting cannot be used."""
+    assert type(exporter.EnvironmentSpanExporter()) is CmdrDataSpanExporter
+    caplog.clear()
+    (tmp_path / "link").symlink_to(tmp_path)
+    monkeypatch.setenv("CMDRDATA_SPOOL_DIR", str(tmp_path / "link"))
+    built = exporter.EnvironmentSpanExporter()
+    assert built.export([span(CHAT)]) is SpanExportResult.SUCCESS
+    assert built.force_flush()
+    built.shutdown()
+    [record] = caplog.records
+    assert (logging.ERROR, None) == (record.levelno, record.exc_info)
+    assert record.getMessage().startswith(
+        "CmdrData: NOTHING WILL BE METERED: the spool directory cannot be used: "
+    )
 
 
 def test_an_unsafe_directory(tmp_path: Path) -> None:
@@ -557,7 +579,8 @@ def test_children_of_multiprocessing(method: str, httpserver: HTTPServer) -> Non
         timeout=60,
         check=False,
     )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert all(line.startswith("CmdrData usage metering: ") for line in done.stderr.splitlines())
     ids = {json.loads(request.get_data())["metadata"]["span_id"] for request, _ in httpserver.log}
     assert ids == {"0000000000000001", "0000000000000002"}
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cmdrdata_exporter import ConfigurationError, Settings, settings
-from cmdrdata_exporter.settings import is_loopback
+from cmdrdata_exporter.settings import NAMES, is_loopback, unknown_variables
 
 KEY = "tk-0123456789abcdefghij"
 
@@ -164,7 +165,7 @@ MISTAKES = [
     (
         {"CMDRDATA_API_KEY": "tk-short"},
         "CMDRDATA_API_KEY has 8 characters; expected is a CmdrData key: 20 to 500 printable ASCII characters without "
-        "spaces, commonly tk-…. Copy it again from your CmdrData account",
+        "spaces, commonly with tk- at the beginning. Copy it again from your CmdrData account",
     ),
     ({"CMDRDATA_API_KEY": "tk-" + "x" * 498}, "CMDRDATA_API_KEY has 501 characters; "),
     ({"CMDRDATA_API_KEY": "tk-0123456789 0123456789"}, "CMDRDATA_API_KEY holds whitespace; "),
@@ -344,6 +345,108 @@ def test_settings_do_not_show_the_key() -> None:
 
 
 @pytest.mark.parametrize(
+    ("key", "owner"),
+    [
+        ("sk-proj-0123456789abcdefghij", "OpenAI"),
+        ("sk-ant-api03-0123456789abcdefghij", "Anthropic"),
+        ("AIzaSyD-9tSrke72PouQMnMX-a7eZSW0jkFMBWY", "Google"),
+        ("gsk_0123456789abcdefghij", "Groq"),
+    ],
+)
+def test_a_key_of_a_provider(key: str, owner: str, tmp_path: Path) -> None:
+    """A provider's key is never sent to CmdrData, however it was given, and never shown."""
+    file = tmp_path / "key"
+    file.write_text(key)
+    for environ, argument in (
+        ({"CMDRDATA_API_KEY": key}, None),
+        ({"CMDRDATA_API_KEY_FILE": str(file)}, None),
+        ({}, key),
+    ):
+        with pytest.raises(ConfigurationError) as raised:
+            Settings.read(environ, api_key=argument)
+        assert f" begins like a key of {owner}, which nobody else shall get; " in str(raised.value)
+        assert key not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "variable",
+    [
+        "CMDRDATA_SPOOL_DIR",
+        "CMDRDATA_API_KEY",
+        "CMDRDATA_API_KEY_FILE",
+        "CMDRDATA_ENDPOINT",
+        "CMDRDATA_ACCOUNT",
+        "CMDRDATA_CUSTOMER_ID",
+        "CMDRDATA_STREAM_USAGE",
+    ],
+)
+def test_what_cannot_be_encoded(variable: str) -> None:
+    """Bytes that are no UTF-8 cannot be written down everywhere, so they are refused, and the value is not shown."""
+    with pytest.raises(ConfigurationError) as raised:
+        Settings.read({variable: "/spool-\udcff-0123456789abcdef"})
+    assert f"{variable} holds bytes that are not UTF-8; expected is text in UTF-8" == str(
+        raised.value
+    )
+
+
+def test_a_home_that_cannot_be_encoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where only the path around it is no UTF-8, the message says which setting helps."""
+    monkeypatch.setenv("HOME", "/home/\udcff")
+    for environ in ({}, {"XDG_STATE_HOME": "/state-\udcff"}):
+        with pytest.raises(ConfigurationError) as raised:
+            Settings.read(environ)
+        assert (
+            "the default spool directory holds bytes that are not UTF-8; expected is text in UTF-8. "
+            "Set CMDRDATA_SPOOL_DIR to a directory whose path is" == str(raised.value)
+        )
+    assert Path("/spool") == Settings.read({"CMDRDATA_SPOOL_DIR": "/spool"}).spool_dir
+
+
+UNKNOWN = {
+    "CMDRDATA_SPOOLDIR": "did you mean CMDRDATA_SPOOL_DIR?",
+    "CMDRDATA_SPOOL": "did you mean CMDRDATA_SPOOL_DIR?",
+    "CMDRDATA_APIKEY": "did you mean CMDRDATA_API_KEY?",
+    "CMDRDATA_KEY_FILE": "did you mean CMDRDATA_API_KEY_FILE?",
+    "CMDRDATA_ENABLE": "did you mean CMDRDATA_ENABLED?",
+    "CMDRDATA_CUSTOMER": "did you mean CMDRDATA_CUSTOMER_ID?",
+    "CMDRDATA_END_POINT": "did you mean CMDRDATA_ENDPOINT?",
+    "cmdrdata_account": "did you mean CMDRDATA_ACCOUNT?",
+    "CMDR_DATA_ACCOUNT": "did you mean CMDRDATA_ACCOUNT?",
+    "CMDRDATA-ACCOUNT": "did you mean CMDRDATA_ACCOUNT?",
+    "CMDRDATAACCOUNT": "did you mean CMDRDATA_ACCOUNT?",
+    "CMDRDATA_URL": "here it is called CMDRDATA_ENDPOINT, which takes the full URL to POST events to",
+    "CMDRDATA_COLOUR": "the settings are CMDRDATA_API_KEY, CMDRDATA_API_KEY_FILE, ",
+}
+
+
+@pytest.mark.parametrize("name", UNKNOWN)
+def test_unknown_variables(name: str) -> None:
+    """A variable that is meant for us and has no effect is told, with what may be meant, and without its value."""
+    [message] = unknown_variables({name: "secret", "PATH": "/bin", **dict.fromkeys(NAMES, "x")})
+    assert message.startswith(f"{name} is no setting and has no effect; {UNKNOWN[name]}")
+    assert "secret" not in message
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "CMDRDATA_SERVICE_HOST",
+        "CMDRDATA_SERVICE_PORT",
+        "CMDRDATA_SERVICE_PORT_HTTP",
+        "CMDRDATA_PORT",
+        "CMDRDATA_PORT_443_TCP_ADDR",
+        "CMDRDATA_DRAIN_SERVICE_HOST",
+        "CMD",
+        "CMDR",
+        "COMMANDER_DATA",
+    ],
+)
+def test_variables_of_others(name: str) -> None:
+    """What Kubernetes sets for a service called cmdrdata, and what is not meant for us, is not told."""
+    assert [] == unknown_variables({name: "x", "CMDRDATA_EMPTY": " "})
+
+
+@pytest.mark.parametrize(
     ("host", "expected"),
     [
         ("localhost", True),
@@ -362,9 +465,8 @@ def test_loopback(host: str, expected: bool) -> None:
 
 
 def test_every_variable_is_documented() -> None:
-    """The README lists each variable, with its default where it has one."""
+    """The README lists exactly the variables that are known: the constants, each of which says its own name."""
     readme = (Path(__file__).parent.parent / "README.md").read_text()
-    variables = [name for name in vars(settings) if name.startswith("CMDRDATA_")]
-    assert len(variables) == 13
-    for name in variables:
-        assert f"| `{name}` |" in readme
+    constants = {name: value for name, value in vars(settings).items() if "CMDRDATA_" in name}
+    assert constants == {name: name for name in NAMES}
+    assert sorted(NAMES) == sorted(re.findall(r"^\| `(\w+)` \|", readme, re.MULTILINE))

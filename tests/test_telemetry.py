@@ -13,6 +13,7 @@ from werkzeug import Request, Response
 
 from cmdrdata_exporter import CmdrDataSpanExporter
 from opentelemetry_instrumentation_cmdrdata import CmdrDataInstrumentor
+from tests.metering import RecordedEvents
 from tests.test_events import span
 from tests.test_exporter import CHAT
 
@@ -85,6 +86,9 @@ def test_a_delivery_is_measured(httpserver: HTTPServer) -> None:
                 "refused": 1,
                 "ambiguous": 0,
             }.items()
+        },
+        "cmdrdata.events.recorded": {
+            (of_all[0], ("cmdrdata.usage_status", "reported"), *of_all[1:]): 2
         },
         "cmdrdata.events.pending": {of_all: 0},
         "cmdrdata.events.oldest_pending": {of_all: 0},
@@ -160,3 +164,24 @@ def test_a_delivery_of_the_application(monkeypatch: pytest.MonkeyPatch) -> None:
 
     CmdrDataSpanExporter(delivery=Discarding(), meter_provider=MeterProvider([reader]))
     assert reported(reader) == {}
+
+
+def test_a_delivery_that_cannot_be_hashed(events: RecordedEvents) -> None:
+    """A delivery of the application's may be of any kind, also beside a provider of metrics."""
+    reader = InMemoryMetricReader()
+    measured = CmdrDataSpanExporter(delivery=events, meter_provider=MeterProvider([reader]))
+    measured.export([span(CHAT)])
+    assert 1 == len(events.bodies)
+    assert reported(reader) == {}
+
+
+def test_usage_that_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Events are counted by what is known of their usage, so that a stream that tells none is seen on a dashboard."""
+    reader = InMemoryMetricReader()
+    measured = CmdrDataSpanExporter(meter_provider=MeterProvider([reader]))
+    for number, status in enumerate(("missing", "reported", "missing", "partial"), 1):
+        measured.export([span({**CHAT, "cmdrdata.usage_status": status}, context=(number, number))])
+    found = reported(reader)["cmdrdata.events.recorded"]
+    assert {"missing": 2, "partial": 1, "reported": 1} == {
+        dict(attributes)["cmdrdata.usage_status"]: number for attributes, number in found.items()
+    }

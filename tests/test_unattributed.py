@@ -44,8 +44,8 @@ def test_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
         events.note(held=True, now=now)
     assert events.count == 5
     first, second = [record.getMessage() for record in caplog.records]
-    assert first.startswith("1 usage events name no customer; they are held. This one is from ")
-    assert second.startswith("4 usage events name no customer, 3 of them new; they are held. ")
+    assert first.startswith("1 usage event without a customer, held. This one is from ")
+    assert second.startswith("4 usage events without a customer, 3 of them new, held. ")
     assert f"{__file__}:" in first
 
 

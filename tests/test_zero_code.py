@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from opentelemetry.instrumentation import auto_instrumentation
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from pytest_httpserver import HTTPServer
 
@@ -31,8 +32,21 @@ print("done")
 """
 
 
-def run(provider: Provider, tmp_path: Path, **environ: str) -> subprocess.CompletedProcess[str]:
-    """Run the program in a process of its own."""
+NO_METRICS_NO_LOGS = {"OTEL_METRICS_EXPORTER": "none", "OTEL_LOGS_EXPORTER": "none"}
+LAUNCHER = "opentelemetry-instrument"
+
+
+def run(
+    provider: Provider, tmp_path: Path, *launcher: str, **environ: str
+) -> subprocess.CompletedProcess[str]:
+    """Run the program in a process of its own, started by `launcher`, with neither metrics nor logs."""
+    return run_as_it_is(provider, tmp_path, *launcher, **{**NO_METRICS_NO_LOGS, **environ})
+
+
+def run_as_it_is(
+    provider: Provider, tmp_path: Path, *launcher: str, **environ: str
+) -> subprocess.CompletedProcess[str]:
+    """Run the program with no more of an environment than this."""
     provider.answer(
         "/v1/chat/completions", Reply(json=replies.CHAT), Reply(events=replies.chat_chunks())
     )
@@ -41,7 +55,7 @@ def run(provider: Provider, tmp_path: Path, **environ: str) -> subprocess.Comple
     program.write_text(PROGRAM)
     bin_directory = Path(sys.executable).parent
     done = subprocess.run(
-        [bin_directory / "opentelemetry-instrument", sys.executable, program, provider.url],
+        [*(launcher or (bin_directory / LAUNCHER,)), sys.executable, program, provider.url],
         env={
             **{
                 name: value
@@ -49,8 +63,6 @@ def run(provider: Provider, tmp_path: Path, **environ: str) -> subprocess.Comple
                 if not name.startswith(("OTEL_", "CMDRDATA_"))
             },
             "PATH": f"{bin_directory}{os.pathsep}{os.environ['PATH']}",
-            "OTEL_METRICS_EXPORTER": "none",
-            "OTEL_LOGS_EXPORTER": "none",
             **environ,
         },
         cwd=tmp_path,
@@ -172,16 +184,75 @@ def test_a_missing_exporter_is_told_loudly(
         CMDRDATA_ENDPOINT=backend.url_for("/api/events"),
     )
     assert done.stderr.startswith(
-        "CmdrData: NOTHING WILL BE METERED. OpenTelemetry's auto-initialisation is about to fail, because an exporter "
-        "is not installed:\n  - the traces exporter no-such-exporter (OTEL_TRACES_EXPORTER=no-such-exporter): install "
-        "what provides it, or set OTEL_TRACES_EXPORTER=none\n"
+        "CmdrData: NOTHING WILL BE METERED:\n  - OpenTelemetry cannot start: the traces exporter no-such-exporter "
+        "(OTEL_TRACES_EXPORTER=no-such-exporter) is not installed: install what provides it, or set "
+        "OTEL_TRACES_EXPORTER=none\n"
     )
     assert events(backend) == []
 
 
-def test_a_wrong_setting(provider: Provider, backend: HTTPServer, tmp_path: Path) -> None:
-    """A key that cannot be used is told first of all, without the key, and the application runs."""
-    done = run(provider, tmp_path, OTEL_TRACES_EXPORTER="none", CMDRDATA_API_KEY="tk-too-short")
-    assert done.stderr.startswith("CmdrData: NOTHING WILL BE METERED. A setting cannot be used; ")
-    assert "CMDRDATA_API_KEY has 12 characters; expected is a CmdrData key" in done.stderr
+def test_beside_a_distribution_alone(
+    provider: Provider, backend: HTTPServer, tmp_path: Path
+) -> None:
+    """With opentelemetry-distro, as the demo brings it, and no exporter of OTLP, the zero-code command meters."""
+    done = run_as_it_is(
+        provider,
+        tmp_path,
+        CMDRDATA_API_KEY=KEY,
+        CMDRDATA_ENDPOINT=backend.url_for("/api/events"),
+        CMDRDATA_CUSTOMER_ID="acme",
+    )
+    assert facts(backend) == FACTS
+    note, start = done.stderr.splitlines()
+    assert note.startswith(
+        "CmdrData: otlp_proto_grpc, which OpenTelemetry would use by default, is not installed, "
+    )
+    assert start.startswith("CmdrData usage metering: destination default at http://localhost:")
+
+
+MISTAKES = [
+    ({"CMDRDATA_API_KEY": "tk-too-short"}, "CMDRDATA_API_KEY has 12 characters; expected is a "),
+    (
+        {"CMDRDATA_SPOOL_DIR": "{link}"},
+        "the spool directory cannot be used: '{link}' is a symbolic link; ",
+    ),
+    ({"CMDRDATA_SPOOL_DIR": "/spool-\udcff"}, "CMDRDATA_SPOOL_DIR holds bytes that are not UTF-8"),
+]
+
+
+@pytest.mark.parametrize("exporters", ["none", "console,cmdrdata"])
+@pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: next(iter(mistake[0])))
+def test_a_wrong_setting(
+    mistake: tuple[dict[str, str], str], exporters: str, provider: Provider, tmp_path: Path
+) -> None:
+    """What cannot be used is told first of all, without a key or a traceback; application and other traces go on."""
+    (tmp_path / "link").symlink_to(tmp_path)
+    link = str(tmp_path / "link")
+    environ = {name: value.format(link=link) for name, value in mistake[0].items()}
+    done = run_as_it_is(
+        provider,
+        tmp_path,
+        **{**NO_METRICS_NO_LOGS, "OTEL_TRACES_EXPORTER": exporters, **environ},
+    )
+    expected = mistake[1].format(link=link)
+    before, child = done.stderr.split("CmdrData: NOTHING WILL BE METERED:")[1:]
+    assert done.stderr.startswith("CmdrData: NOTHING")
+    assert before.startswith(f"\n  - {expected}")
+    assert child.startswith(f" {expected}")
+    assert "Traceback" not in done.stderr
     assert "tk-too-short" not in done.stderr
+
+
+def test_a_wrong_setting_without_the_launcher(provider: Provider, tmp_path: Path) -> None:
+    """Where OpenTelemetry is loaded by `sitecustomize` alone, as the Kubernetes operator does, it is told too."""
+    directory = Path(auto_instrumentation.__file__).parent
+    done = run(
+        provider,
+        tmp_path,
+        "env",
+        PYTHONPATH=str(directory),
+        OTEL_TRACES_EXPORTER="none",
+        CMDRDATA_API_KEY="tk-too-short",
+    )
+    [line] = done.stderr.splitlines()
+    assert line.startswith("CmdrData: NOTHING WILL BE METERED: CMDRDATA_API_KEY has 12 characters;")

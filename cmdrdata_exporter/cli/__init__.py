@@ -9,6 +9,9 @@ They are built with click and rich, which the extra `cli` installs.
 
 from __future__ import annotations
 
+import io
+import locale
+import os
 import sys
 
 from cmdrdata_exporter.cli.extras import require
@@ -16,8 +19,21 @@ from cmdrdata_exporter.cli.extras import require
 
 def main() -> None:
     """Run the command that the program's arguments name."""
+    _write_what_can_be_shown()
     # What a command installs beyond this is an extra of its own that includes it.
     require("demo" if "demo" in sys.argv[1:] else "cli", "click", "rich")
     from cmdrdata_exporter.cli.commands import cmdrdata  # only now: it imports what may be missing
 
     cmdrdata(prog_name="cmdrdata")
+
+
+def _write_what_can_be_shown() -> None:
+    """Have nothing fail that a terminal cannot show, and draw no boxes where it shows ASCII only."""
+    # Python writes UTF-8 in the locale C, unless it is told what to write.
+    # https://docs.python.org/3/library/os.html#utf8-mode
+    told = os.environ.get("PYTHONIOENCODING") or os.environ.get("PYTHONUTF8")
+    ascii_only = not told and locale.setlocale(locale.LC_CTYPE) in ("C", "POSIX")
+    for stream in (sys.stdout, sys.stderr):
+        # Not where something else stands in for it.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="ascii" if ascii_only else None, errors="backslashreplace")

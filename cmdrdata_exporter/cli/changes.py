@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeVar
 import click
 
 from cmdrdata_exporter.cli.destination import Destination, require_owner
-from cmdrdata_exporter.cli.terminal import ATTENTION, Json, plural, print_json
+from cmdrdata_exporter.cli.terminal import ATTENTION, Json, plural, print_json, say
 from cmdrdata_exporter.delivery import control
 from cmdrdata_exporter.delivery.directory import Directory, UnsafeDirectoryError
 from cmdrdata_exporter.delivery.ledger import UnknownVersionError
@@ -16,6 +16,9 @@ from cmdrdata_exporter.delivery.reading import Kept, LedgerReader, UnreadableErr
 
 T = TypeVar("T")
 
+_COUNTERS = {"drop": "dropped", "assign": "assigned", "replay": "replayed"}
+"""What can be done, and what counts how often it was."""
+_VERBS = {done: verb for verb, done in _COUNTERS.items()}
 TIMEOUT = 10.0
 """Seconds that a command waits for the process that leads."""
 
@@ -58,9 +61,8 @@ def attempt(work: Callable[[], T]) -> T:
 
 def _count(directory: Directory, action: str) -> int:
     """Return how many events such a command has ever changed."""
-    counter = {"drop": "dropped", "assign": "assigned", "replay": "replayed"}[action]
     with LedgerReader(directory) as ledger:
-        return ledger.counts().get(counter, 0)
+        return ledger.counts().get(_COUNTERS[action], 0)
 
 
 def report(
@@ -77,9 +79,9 @@ def report(
         document = {"selected": found.selected, done: found.changed, "in_time": found.in_time}
         print_json({**document, **(more or {})})
     elif not found.selected:
-        click.echo(f"There is no {noun} to be {done}.")
+        say(f"No {noun}s to {_VERBS[done]}.")
     else:
-        click.echo(f"{found.changed:,} of {plural(found.selected, noun)} {done}.")
+        say(f"{found.changed:,} of {plural(found.selected, noun)} {done}.")
         if found.changed and done != "dropped":
             tell_who_sends(destination.directory, destination.endpoint)
     end(found.changed >= found.selected, in_time=found.in_time)
@@ -89,7 +91,7 @@ def tell_who_sends(directory: Directory, endpoint: str | None) -> None:
     """Say what becomes of events that are to be sent now."""
     if endpoint is not None:
         leader = directory.leader()
-        click.echo(
+        say(
             "No process sends them now: start the application, or: cmdrdata flush"
             if leader is None
             else f"Process {leader} sends them as soon as it can."
@@ -99,7 +101,7 @@ def tell_who_sends(directory: Directory, endpoint: str | None) -> None:
 def end(fine: bool, *, in_time: bool) -> None:
     """End with the status that says whether all was done that was asked for."""
     if not in_time:
-        click.echo(
+        say(
             f"The process that leads has not answered within {TIMEOUT:.0f} s; "
             "it will do the rest when it goes on. See: cmdrdata status",
             err=True,

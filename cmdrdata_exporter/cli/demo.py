@@ -209,7 +209,12 @@ def _other_instrumentors() -> str:
 
 
 def _tail(stderr: str) -> str:
-    lines = stderr.rstrip().splitlines()
+    # How metering starts says nothing of what has failed.
+    lines = [
+        line
+        for line in stderr.rstrip().splitlines()
+        if not line.startswith("CmdrData usage metering: ")
+    ]
     if not lines:
         return "It wrote nothing to its stderr."
     return "\n".join(["The end of its stderr:", *lines[-STDERR_TAIL_LINES:]])

@@ -8,7 +8,7 @@ from rich.syntax import Syntax
 from rich.text import Text
 
 from cmdrdata_exporter.cli.status import show_status
-from cmdrdata_exporter.cli.terminal import customer, heading, table
+from cmdrdata_exporter.cli.terminal import cell, customer, heading, plain, table
 from cmdrdata_exporter.cli.usage import show_usage
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def show_application(console: Console, source: str, live: bool) -> None:
 def show_outcome(console: Console, outcome: Outcome, live: bool, program: str = "cmdrdata") -> None:
     """Show what the run printed, the calls, the totals, and where to go from here with `program`."""
     heading(console, "What the application printed")
-    console.print(Text(outcome.printed.rstrip()))
+    console.print(Text(plain(outcome.printed.rstrip(), keep="\n")))
     heading(console, "Each call, its span and its event")
     console.print(_calls(outcome))
     heading(console, "Usage per customer: cmdrdata usage")
@@ -107,7 +107,7 @@ def _calls(outcome: Outcome) -> Table:
 def _span(span: Span | None) -> Text:
     if span is None:
         return _missing("no span")
-    return Text(f"{span.name}\n{span.span_id}\n{span.duration_ms} ms")
+    return Text(f"{plain(span.name)}\n{span.span_id}\n{span.duration_ms} ms")
 
 
 def _events(call: Call) -> Text:
@@ -124,7 +124,7 @@ def _event(event: Json) -> Text:
     """Say who pays, for which model, how many tokens, and how the call ended."""
     usage = event["metadata"].get("usage", {})
     lines = [
-        Text.assemble(customer(event["customer_id"]), f", {event['model']}"),
+        Text.assemble(customer(event["customer_id"]), ", ", cell(event["model"])),
         _tokens(event["input_tokens"], "in", usage, cached="cache_read_input_tokens"),
         _tokens(event["output_tokens"], "out", usage, reasoning="reasoning_output_tokens"),
         *_ending(event),
@@ -148,4 +148,4 @@ def _ending(event: Json) -> list[Text]:
         return [Text(f"succeeded, {usage}", style="green")]
     error = event["error"]
     code = f" ({error['code']})" if error["code"] else ""
-    return [Text(f"failed: {error['type']}{code}", style="yellow"), Text(usage)]
+    return [cell(f"failed: {error['type']}{code}", "yellow"), cell(usage)]

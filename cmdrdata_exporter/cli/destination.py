@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import click
 
-from cmdrdata_exporter.cli.terminal import REFUSED
+from cmdrdata_exporter.cli.terminal import REFUSED, plain
 from cmdrdata_exporter.delivery.directory import Directory, destinations, name_of
-from cmdrdata_exporter.settings import ConfigurationError, Settings, spool_directory
+from cmdrdata_exporter.settings import ConfigurationError, Settings, check_text, spool_directory
 
 Command = Callable[..., None]
 
@@ -82,6 +82,9 @@ def spool_path(spool: Path | None) -> Path:
     """
     try:
         path = (spool or spool_directory()).expanduser().absolute()
+        check_text("the spool directory", str(path))
+    except ConfigurationError as error:
+        raise Refusal(f"{error}; set CMDRDATA_SPOOL_DIR or --spool-dir") from None
     except RuntimeError as error:
         reason = str(error).rstrip(".")
         raise Refusal(f"{reason}; set CMDRDATA_SPOOL_DIR or --spool-dir") from None
@@ -117,7 +120,7 @@ def chosen(spool: Path | None, name: str | None) -> Destination:
             f"no events have been kept in {path}. If the application keeps them elsewhere, "
             "set CMDRDATA_SPOOL_DIR or --spool-dir as it does"
         )
-    others = "".join(f"\n  {other.name}  ({other.description})" for other in there)
+    others = "".join(f"\n  {plain(other.name)}  ({plain(other.description)})" for other in there)
     raise Refusal(
         f"no events have been kept for {description!r} in {path}. "
         f"Choose one of these with --destination NAME:{others}"
@@ -170,4 +173,4 @@ def _as_its_owner(path: Path) -> str:
         name = pwd.getpwuid(owner).pw_name
     except KeyError:
         name = f"#{owner}"
-    return f"run the command as its owner: sudo -u {name} cmdrdata …"
+    return f"run the command as its owner: sudo -u {name} cmdrdata ..."

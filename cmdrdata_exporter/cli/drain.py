@@ -14,6 +14,7 @@ import click
 
 from cmdrdata_exporter.cli.destination import destination_option, json_option, spool_option
 from cmdrdata_exporter.cli.sending import delivery_of, left, report
+from cmdrdata_exporter.cli.terminal import plain
 from cmdrdata_exporter.delivery.durable import DurableDelivery
 
 SHUTDOWN_TIMEOUT = 4.0
@@ -22,6 +23,14 @@ LOOK = 1.0
 """Seconds between two looks whether this process leads."""
 
 _logger = logging.getLogger("cmdrdata")
+
+
+class _Formatter(logging.Formatter):
+    """Escapes what others have named, as on a terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the lines of a record."""
+        return plain(super().format(record), keep="\n")
 
 
 @click.command()
@@ -37,9 +46,9 @@ def drain(name: str | None, spool: Path | None, as_json: bool) -> None:
 
     Example: CMDRDATA_API_KEY_FILE=/run/secrets/cmdrdata cmdrdata drain
     """
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
-    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     # A handler may interrupt a line that is being logged, or the wait for it: this queue can be interrupted.
     told: queue.SimpleQueue[int] = queue.SimpleQueue()
 
@@ -74,6 +83,6 @@ def _watch(delivery: DurableDelivery, ends: queue.SimpleQueue[int]) -> None:
             continue
         told = now
         if leads:
-            _logger.info("this process drains it now")
+            _logger.info("this process is now the leader")
         elif now is not None:
-            _logger.info("process %s drains it; this one goes on when that ends", now or "?")
+            _logger.info("process %s is the leader; waiting to take over", now or "?")

@@ -84,7 +84,15 @@ def _row(kept: Kept) -> Json:
 
 
 def _body(kept: Kept) -> Json | None:
-    return None if kept.event is None else json.loads(kept.event.body)
+    return None if kept.event is None else json.loads(kept.event.body, parse_int=_integer)
+
+
+def _integer(digits: str) -> int | str:
+    """Return an integer, as text where it has more digits than Python converts."""
+    try:
+        return int(digits)
+    except ValueError:
+        return digits
 
 
 def _show(console: Console, events: Iterable[Kept], limit: int, noun: str) -> None:
@@ -106,10 +114,10 @@ def _show(console: Console, events: Iterable[Kept], limit: int, noun: str) -> No
             cell(header.model if header else None),
         )
     if not count:
-        console.print(Text(f"There is no {noun}."))
+        console.print(cell(f"No {noun}s."))
         return
     console.print(shown)
     if count > limit:
         console.print()
         rest = plural(count - limit, noun)
-        console.print(Text(f"And {rest} more: --limit shows more, --json all."))
+        console.print(cell(f"And {rest} more: --limit shows more, --json all."))

@@ -31,15 +31,13 @@ from cmdrdata_exporter.cli.destination import (
     spool_option,
     spool_path,
 )
-from cmdrdata_exporter.cli.terminal import plural, print_json
+from cmdrdata_exporter.cli.terminal import plural, print_json, say
 from cmdrdata_exporter.cli.usage import DAY, day_of
 from cmdrdata_exporter.delivery import FOR_EVER, Event, control
 from cmdrdata_exporter.delivery.directory import LOCAL, Directory, UnsafeDirectoryError
 from cmdrdata_exporter.delivery.ledger import AMBIGUOUS
 from cmdrdata_exporter.delivery.reading import LedgerReader, UnreadableError
 from cmdrdata_exporter.delivery.records import encode_event, key_of
-
-NOUN = "event"
 
 
 @click.command()
@@ -95,7 +93,8 @@ def replay(
     destination = chosen(spool, name)
     keys = _selected(destination, event_ids, reason, ambiguous=ambiguous)
     found = change(destination, "replay", keys)
-    report(destination, found, "replayed", NOUN, as_json=as_json)
+    noun = "event" if event_ids else "ambiguous event" if ambiguous else "dead letter"
+    report(destination, found, "replayed", noun, as_json=as_json)
 
 
 def _selected(
@@ -145,7 +144,7 @@ def _replay_local(spool: Path | None, days: tuple[str, str], as_json: bool) -> N
             }
         )
     else:
-        click.echo(
+        say(
             f"{recorded:,} of {plural(len(keys), 'local event')} handed to {target.path.name}; "
             f"{len(known):,} were there before."
         )

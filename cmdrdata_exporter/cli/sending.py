@@ -8,7 +8,7 @@ import click
 
 from cmdrdata_exporter.cli.changes import attempt
 from cmdrdata_exporter.cli.destination import Refusal, require_owner, settings_of, spool_path
-from cmdrdata_exporter.cli.terminal import ATTENTION, Json, plural, print_json
+from cmdrdata_exporter.cli.terminal import ATTENTION, Json, plural, print_json, say
 from cmdrdata_exporter.delivery.directory import (
     LOCAL,
     Directory,
@@ -87,8 +87,8 @@ def report(before: Json, after: Json, why: str | None, as_json: bool) -> None:
             f"{after['held']:,} held",
             plural(after["dead"], "dead letter"),
         ]
-        click.echo(f"{plural(delivered, 'event')} delivered. Left: {', '.join(rest)}.")
+        say(f"{plural(delivered, 'event')} delivered. Left: {', '.join(rest)}.")
         if waiting and why:
-            click.echo(f"What keeps them: {why}. Every event is kept.")
+            say(f"Blocked by: {why}. All events are kept.")
     if waiting:
         click.get_current_context().exit(ATTENTION)

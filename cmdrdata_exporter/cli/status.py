@@ -23,6 +23,8 @@ from cmdrdata_exporter.cli.terminal import (
     Json,
     Terminal,
     age,
+    cell,
+    day,
     heading,
     moment,
     plural,
@@ -30,6 +32,7 @@ from cmdrdata_exporter.cli.terminal import (
     size,
     span,
 )
+from cmdrdata_exporter.cli.usage import incomplete
 from cmdrdata_exporter.delivery.directory import unusable
 from cmdrdata_exporter.delivery.drainer import LARGEST
 from cmdrdata_exporter.delivery.reading import LedgerReader, UnreadableError
@@ -39,6 +42,8 @@ STATES = ("delivered", "local", "pending", "in_flight", "held", "dead", "dropped
 """Where an event may be; together they are what was recorded."""
 LATE = 900.0
 """Seconds for which events may wait for a backend that is down, until a person should look."""
+DAYS = 7
+"""Days for which calls that told no usage need a person: what made them is still there to be mended."""
 COUNTED = {
     "repeated": "came again and were known",
     "ambiguous": "attempts that may have been accepted unseen; each may be billed twice",
@@ -104,6 +109,7 @@ def _destination(destination: Destination) -> Json:
 def _known(destination: Destination, ledger: LedgerReader) -> Json:
     directory = destination.directory
     counts = ledger.counts()
+    since = day(DAYS - 1)
     oldest = ledger.oldest_pending()
     used = directory.size()
     sending = _sending(directory.leader(), ledger.facts())
@@ -121,6 +127,7 @@ def _known(destination: Destination, ledger: LedgerReader) -> Json:
             "not_imported": ledger.not_imported(),
         },
         "counted": {name: counts.get(name, 0) for name in COUNTED},
+        "incomplete_usage": {"since": since, **incomplete(ledger, since=since)},
     }
 
 
@@ -186,6 +193,11 @@ def _attention(known: Json) -> list[str]:
             f"{plural(counted['unspooled'], 'event')} could not be written: "
             'look for "cmdrdata": "unspooled" in the application\'s log'
         )
+    if missing := known["incomplete_usage"]["missing"]:
+        found.append(
+            f"{plural(missing, 'call')} of the last {DAYS} days reported no usage, so no tokens are billed: "
+            "cmdrdata usage --by endpoint,model,status; for streams see CMDRDATA_STREAM_USAGE"
+        )
     if spool["nearly_full"]:
         found.append(
             f"{size(spool['bytes'])} of {size(spool['limit'])} are used; beyond that new events go to the log"
@@ -197,26 +209,26 @@ def show_status(console: Console, found: Json) -> None:
     """Show a reader where every event is."""
     destinations = found["destinations"]
     if not destinations:
-        console.print(Text(f"No events have been kept in {found['spool_dir']} yet."))
+        console.print(cell(f"No events have been kept in {found['spool_dir']} yet."))
     if found["unusable"]:
-        console.print(Text(f"! {found['unusable']}"))
+        console.print(cell(f"! {found['unusable']}"))
     for destination in destinations:
         heading(console, destination["name"])
         _show(console, destination)
     if len(destinations) > 1:
         console.print()
         console.print(
-            "Commands are about the destination of the environment, or --destination NAME."
+            "Commands use the destination from the environment unless --destination NAME is given."
         )
 
 
 def _show(console: Console, destination: Json) -> None:
     endpoint, account = destination["endpoint"], destination["account"]
     goes = "stay on this host" if endpoint is None else f"go to {endpoint}, account {account}"
-    console.print(Text(f"Events {goes}."))
-    console.print(Text(f"Kept in {destination['directory']}."), soft_wrap=True)
+    console.print(cell(f"Events {goes}."))
+    console.print(cell(f"Kept in {destination['directory']}."), soft_wrap=True)
     if "events" in destination:
-        console.print(Text(_who_leads(destination)))
+        console.print(cell(_who_leads(destination)))
         console.print()
         _show_events(console, destination)
         console.print()
@@ -234,7 +246,7 @@ def _items(rows: Iterable[tuple[str, str]]) -> Table:
     """Return lines that are indented where they wrap."""
     items = Table.grid(padding=(0, 1))
     for mark, text in rows:
-        items.add_row(mark, Text(text))
+        items.add_row(cell(mark), cell(text))
     return items
 
 
@@ -248,12 +260,12 @@ def _who_leads(destination: Json) -> str:
     if sending["state"] == "open":
         return f"{who}."
     what = {
-        "paused": "paused, since the backend does not accept them",
+        "paused": "paused: the backend refuses the key or endpoint",
         "probing": "trying them one by one",
     }[sending["state"]]
     if sending["next_attempt"] is None:
-        return f"{who}; the last one was {what} ({sending['reason']}), as of {sending['as_of']}."
-    return f"{who}: {what} ({sending['reason']}), next attempt at {sending['next_attempt']}."
+        return f"{who}. The last one was {what} ({sending['reason']}), as of {sending['as_of']}."
+    return f"{who}. It is {what} ({sending['reason']}), next attempt at {sending['next_attempt']}."
 
 
 def _show_events(console: Console, destination: Json) -> None:
@@ -264,7 +276,7 @@ def _show_events(console: Console, destination: Json) -> None:
     for sign, name in zip("=++++++", STATES, strict=True):
         label = name.replace("_", " ")
         line = f"{sign} {events[name]:>{width},} {label:<10}{_why(destination, name)}"
-        console.print(Text(line.rstrip(), style="" if events[name] else "dim"))
+        console.print(cell(line.rstrip(), "" if events[name] else "dim"))
 
 
 def _why(destination: Json, name: str) -> str:

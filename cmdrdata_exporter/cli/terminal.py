@@ -1,10 +1,17 @@
-"""How the commands print: for a reader, at 80 columns and more, or one JSON document for a script."""
+"""
+How the commands print: for a reader, at 80 columns and more, or one JSON document for a script.
+
+Whatever others have named (a customer, a model, a unit, a reason, a path) may hold what commands a terminal, turns its
+text around or is markup of rich. So it goes through `plain`: by `cell` into a table, by `say` onto a line; errors go
+through it where they are shown.
+"""
 
 from __future__ import annotations
 
 import json
+import sys
 import time
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import click
@@ -12,6 +19,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from cmdrdata_exporter.wording import plural as plural  # noqa: PLC0414 - the commands print with it too
 
 Json = dict[str, Any]
 
@@ -40,17 +49,49 @@ def print_json(document: Json) -> None:
 def heading(console: Console, title: str) -> None:
     """Begin a part of what is shown."""
     console.print()
-    console.rule(Text(title, style="bold"), align="left", style="dim")
+    console.rule(cell(title, "bold"), align="left", style="dim")
+
+
+_ASCII_HEAD = box.Box("    \n    \n -- \n    \n    \n -- \n    \n    \n", ascii=True)
+"""A line of hyphens below the head, for terminals without the characters that draw boxes."""
 
 
 def table(*headers: str) -> Table:
     """Return a table without rows."""
-    return Table(*headers, box=box.SIMPLE_HEAD, show_edge=False)
+    lines = box.SIMPLE_HEAD if encoding().lower().startswith("utf") else _ASCII_HEAD
+    return Table(*headers, box=lines, show_edge=False)
+
+
+def encoding() -> str:
+    """Return how standard output is encoded."""
+    return getattr(sys.stdout, "encoding", None) or "utf-8"
+
+
+def plain(text: object, keep: str = "") -> str:
+    """
+    Return text that others have named with everything escaped that is not to be seen as it is.
+
+    Those are control characters, marks that turn the direction of text, and what the terminal cannot show.
+
+    Args:
+        text: what they have named.
+        keep: characters that stay.
+    """
+    shown = "".join(
+        c if c.isprintable() or c in keep else c.encode("unicode_escape").decode()
+        for c in str(text)
+    )
+    return shown.encode(encoding(), "backslashreplace").decode(encoding())
 
 
 def cell(text: str | None, style: str = "") -> Text:
-    """Return text that others have named, a model for instance, without what would command the terminal."""
-    return Text("".join(c if c.isprintable() else "�" for c in text or ""), style=style)
+    """Return text that others have named, a model for instance, as a cell or a line of what is shown."""
+    return Text(plain(text or ""), style=style)
+
+
+def say(line: str, *, err: bool = False) -> None:
+    """Print a line that may hold what others have named."""
+    click.echo(plain(line), err=err)
 
 
 def customer(name: str | None) -> Text:
@@ -63,11 +104,6 @@ def number(amount: float) -> str:
     return f"{amount:,}" if isinstance(amount, int) else f"{amount:,.3f}".rstrip("0").rstrip(".")
 
 
-def plural(count: int, noun: str) -> str:
-    """Return a number of things."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
-
-
 def moment(seconds: float) -> str:
     """Return a time, `2026-11-21T18:24:10Z`."""
     return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -76,6 +112,12 @@ def moment(seconds: float) -> str:
 def minute(seconds: float) -> str:
     """Return a time for a reader, `2026-11-21 18:24`, in UTC."""
     return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%d %H:%M")
+
+
+def day(days_ago: int) -> str:
+    """Return the name of a UTC day, `2026-11-21`."""
+    then = datetime.fromtimestamp(time.time(), timezone.utc) - timedelta(days=days_ago)
+    return then.strftime("%Y-%m-%d")
 
 
 def age(moment: str) -> float:

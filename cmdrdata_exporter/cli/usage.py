@@ -18,6 +18,7 @@ from cmdrdata_exporter.cli.terminal import (
     cell,
     customer,
     number,
+    plain,
     plural,
     print_json,
     table,
@@ -113,6 +114,7 @@ def usage_of(
                 group = tuple(named[name] or None for name in by)
                 groups.setdefault(group, {})[found.unit] = found.amount
                 total[found.unit] = total.get(found.unit, 0) + found.amount
+            unknown = incomplete(ledger, since=since, until=until, customer=customer)
             waiting = ledger.not_imported()
     except (UnreadableError, OSError) as error:
         raise click.ClickException(str(error)) from None
@@ -131,8 +133,25 @@ def usage_of(
         "until": until,
         "rows": rows,
         "total": _counted(total),
+        "incomplete_usage": unknown,
         "not_imported": waiting,
     }
+
+
+def incomplete(
+    ledger: LedgerReader,
+    *,
+    since: str | None = None,
+    until: str | None = None,
+    customer: str | None = None,
+) -> dict[str, int]:
+    """Return how many calls told no usage, and how many only a part of it."""
+    events = {
+        found.group[0]: int(found.amount)
+        for found in ledger.totals(["status"], since=since, until=until, customer=customer)
+        if found.unit == EVENTS
+    }
+    return {status: events.get(status, 0) for status in ("missing", "partial")}
 
 
 def _counted(units: Json) -> Json:
@@ -151,7 +170,10 @@ def _ordered(units: Json) -> list[str]:
 def show_usage(console: Console, found: Json) -> None:
     """Show a reader what was used, as far as there is room for it."""
     if not found["rows"]:
-        console.print(Text(f"No usage is known of {found['destination']} for what was asked."))
+        console.print(
+            cell(f"No usage recorded for {found['destination']} with these filters."),
+            soft_wrap=True,
+        )
     else:
         units = _ordered(found["total"]["units"])
         shown = _fitting(console, found, units)
@@ -159,14 +181,26 @@ def show_usage(console: Console, found: Json) -> None:
         if left := [unit.replace("_", " ") for unit in units if unit not in shown]:
             console.print()
             console.print(
-                Text(f"Left out: {', '.join(left)}. A wider terminal shows more, --json all."),
+                cell(f"Left out: {', '.join(left)}. A wider terminal shows more, --json all.")
             )
+        _show_incomplete(console, found["incomplete_usage"])
     if found["not_imported"]:
         console.print()
+        more = plural(found["not_imported"], "more event")
+        console.print(f"Not counted yet: {more}, recorded just now.")
+
+
+def _show_incomplete(console: Console, calls: dict[str, int]) -> None:
+    """Say of how many calls the usage is not known, or only in part: the numbers are too low then."""
+    known = [
+        f"{plural(calls[status], 'call')} reported {what}"
+        for status, what in (("missing", "no usage"), ("partial", "usage only in part"))
+        if calls[status]
+    ]
+    if known:
+        console.print()
         console.print(
-            Text(
-                f"{plural(found['not_imported'], 'event')} more were recorded just now and are not counted yet."
-            )
+            f"The numbers are too low: {', '.join(known)}. Which: --by endpoint,model,status"
         )
 
 
@@ -196,9 +230,9 @@ def _table(found: Json, units: list[str]) -> Table:
     return shown
 
 
-def _heading(unit: str) -> str:
+def _heading(unit: str) -> Text:
     """Return the name of a unit in lines so short that most numbers are as long."""
-    return "\n".join(textwrap.wrap(unit.replace("_", " ").capitalize(), 11))
+    return Text("\n".join(textwrap.wrap(plain(unit.replace("_", " ").capitalize()), 11)))
 
 
 def _cell(name: str, value: str | None) -> Text:

@@ -90,7 +90,7 @@ def test_what_a_reader_sees(run: Run) -> None:
         done.stderr,
     )
     done = run("assign", "--customer", "globex", "--all")
-    assert (0, "There is no unattributed event to be assigned.\n") == (
+    assert (0, "No unattributed events to assign.\n") == (
         done.returncode,
         done.stdout,
     )

@@ -69,6 +69,7 @@ USAGE = {
             "reasoning_output_tokens": 192,
         },
     },
+    "incomplete_usage": {"missing": 0, "partial": 0},
     "not_imported": 0,
 }
 

@@ -52,6 +52,7 @@ LEDGER: dict[str, Any] = {
             {"customer": None, "events": 1, "units": {}},
         ],
         "total": {"events": 2, "units": USED},
+        "incomplete_usage": {"missing": 0, "partial": 0},
         "not_imported": 0,
     },
     "status": {

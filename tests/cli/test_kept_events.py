@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
+from cmdrdata_exporter.delivery import Event
 from cmdrdata_exporter.delivery.directory import Directory
 from cmdrdata_exporter.delivery.http import Outcome, Verdict
 from cmdrdata_exporter.delivery.ledger import Ledger
 from cmdrdata_exporter.delivery.reading import LedgerReader
-from cmdrdata_exporter.delivery.records import key_of
+from cmdrdata_exporter.delivery.records import decode, encode_event, key_of
 from tests.cli.conftest import Run
 from tests.ledgers import AMBIGUOUS, REFUSED, body, event_id, fill, record
 
@@ -106,14 +107,14 @@ And 1 dead letter more: --limit shows more, --json all.
 def test_names_command_no_terminal(remote: Directory, run: Run) -> None:
     """What others have named is shown without what a terminal would obey."""
     fill(remote, [record(1, model="m\x1b[2J\x9b2J")], [REFUSED])
-    assert "acme       m�[2J�2J\n" in run("dead-letters", "list").stdout
-    assert "m�[2J�2J" in run("usage", "--by", "model").stdout
+    assert "acme       m\\x1b[2J\\x9b2J\n" in run("dead-letters", "list").stdout
+    assert "m\\x1b[2J\\x9b2J" in run("usage", "--by", "model").stdout
 
 
 def test_empty_lists(remote: Directory, run: Run, run_json: RunJson) -> None:
     """Nothing is said in words, or is an empty list."""
-    assert "There is no dead letter.\n" == run("dead-letters", "list").stdout
-    assert "There is no held event.\n" == run("held", "list").stdout
+    assert "No dead letters.\n" == run("dead-letters", "list").stdout
+    assert "No held events.\n" == run("held", "list").stdout
     assert [] == run_json("held", "list")[1]["events"]
 
 
@@ -187,7 +188,7 @@ def test_dropping_all(stuck: Directory, run: Run, run_json: RunJson) -> None:
         "dead-letters", "drop", "--all", "--yes"
     )
     done = run("dead-letters", "drop", "--all", "--yes")
-    assert (0, "There is no dead letter to be dropped.\n") == (done.returncode, done.stdout)
+    assert (0, "No dead letters to drop.\n") == (done.returncode, done.stdout)
 
 
 @pytest.mark.parametrize("arguments", [[], ["0001", "--all", "--yes"]])
@@ -198,3 +199,15 @@ def test_dropping_needs_one_choice(arguments: list[str], stuck: Directory, run: 
     assert done.stderr.endswith(
         "Error: name the dead letters by their ids, or all of them with --all\n"
     )
+
+
+def test_more_digits_than_python_converts(remote: Directory, run: Run) -> None:
+    """A number in an event that Python would not read is shown as it is written."""
+    digits = "7" * 5000
+    body = f'{{"customer_id":"acme","number":{digits},"small":7}}'.encode()
+    original = record(1)
+    event = decode(original)
+    assert isinstance(event, Event)
+    fill(remote, [encode_event(event.id, event.header, body)], [REFUSED])
+    shown = json.loads(run("dead-letters", "show", "0001").stdout)["event"]
+    assert {"customer_id": "acme", "number": digits, "small": 7} == shown

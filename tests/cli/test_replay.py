@@ -89,7 +89,7 @@ def test_what_a_reader_sees(remote: Directory, run: Run) -> None:
         leader.close(1)
     assert (
         0,
-        f"1 of 1 event replayed.\nProcess {os.getpid()} sends them as soon as it can.\n",
+        f"1 of 1 dead letter replayed.\nProcess {os.getpid()} sends them as soon as it can.\n",
     ) == (
         done.returncode,
         done.stdout,
@@ -102,7 +102,7 @@ def test_a_damaged_event_is_not_sent(remote: Directory, run: Run) -> None:
     ledger._db.execute("UPDATE events SET crc = crc + 1 WHERE reason = 'HTTP 413'")
     ledger.close()
     done = run("replay", "--all")
-    assert (1, f"1 of 2 events replayed.\n{NOBODY_SENDS}") == (done.returncode, done.stdout)
+    assert (1, f"1 of 2 dead letters replayed.\n{NOBODY_SENDS}") == (done.returncode, done.stdout)
     assert {"0001": "acme"} == pending(remote)
 
 

@@ -80,7 +80,7 @@ def test_flush_ends_where_waiting_is_in_vain(backend: HTTPServer, directory: Dir
     assert (
         1,
         "0 events delivered. Left: 1 event to send, 0 held, 0 dead letters.\n"
-        "What keeps them: HTTP 401. Every event is kept.\n",
+        "Blocked by: HTTP 401. All events are kept.\n",
         "",
     ) == (
         done.returncode,
@@ -134,7 +134,7 @@ def test_flush_waits_for_who_leads(directory: Directory, leader: int, run: Run) 
     assert (
         1,
         "0 events delivered. Left: 1 event to send, 0 held, 0 dead letters.\n"
-        "What keeps them: there was not enough time. Every event is kept.\n",
+        "Blocked by: there was not enough time. All events are kept.\n",
     ) == (done.returncode, done.stdout)
 
 
@@ -143,9 +143,9 @@ def test_flush_says_that_who_leads_is_paused(directory: Directory, leader: int, 
     facts = {"pid": leader, "paused": True, "reason": "HTTP 403", "next_attempt": 4e9}
     fill(directory, [record(1)], facts=facts)
     done = run("flush", "--timeout", "60")
-    assert (1, f"What keeps them: process {leader} leads and is paused: HTTP 403. ") == (
+    assert (1, f"Blocked by: process {leader} leads and is paused: HTTP 403. ") == (
         done.returncode,
-        done.stdout.partition("\n")[2].partition("Every")[0],
+        done.stdout.partition("\n")[2].partition("All")[0],
     )
 
 
@@ -154,7 +154,7 @@ def test_flush_waits_for_the_end_of_a_pause(directory: Directory, leader: int, r
     facts = {"pid": leader, "paused": True, "reason": "HTTP 403", "next_attempt": NOW}
     fill(directory, [record(1)], facts=facts)
     done = run("flush", "--timeout", "0.2")
-    assert (1, "What keeps them: HTTP 403. Every event is kept.\n") == (
+    assert (1, "Blocked by: HTTP 403. All events are kept.\n") == (
         done.returncode,
         done.stdout.partition("\n")[2],
     )
@@ -282,7 +282,7 @@ def test_drain_until_it_is_told_to_end(
     backend.expect_request("/api/events", method="POST").respond_with_handler(accept)
     control.append(directory, [record(1)])
     running = drain()
-    running.wait_for("this process drains it now")
+    running.wait_for("this process is now the leader")
     assert f"INFO destination default at {backend.url_for('/api/events')}, " in running.log[0]
     assert came.acquire(timeout=10)
     control.append(directory, [record(2)])
@@ -305,9 +305,9 @@ def test_drain_takes_over(
     assert lock_file is not None
     control.append(directory, [record(1)])
     running = drain("--json")
-    running.wait_for(f"process {os.getpid()} drains it; this one goes on when that ends")
+    running.wait_for(f"process {os.getpid()} is the leader; waiting to take over")
     os.close(lock_file)
-    running.wait_for("this process drains it now")
+    running.wait_for("this process is now the leader")
     code, out, _ = running.end(signal.SIGTERM)
     left: dict[str, Any] = {"pending": 0, "in_flight": 0, "held": 0, "dead": 0}
     assert (0, {"delivered": 1, "left": left, "reason": None}) == (code, json.loads(out))

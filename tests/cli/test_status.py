@@ -108,6 +108,7 @@ def test_everything_as_json(
                         "not_imported": 1,
                     },
                     "counted": {**NOTHING_COUNTED, "repeated": 1, "ambiguous": 2},
+                    "incomplete_usage": {"since": terminal.day(6), "missing": 0, "partial": 0},
                     "attention": [
                         "CmdrData does not accept events (HTTP 401): check key and endpoint. Every event is kept",
                         "1 event without a customer: cmdrdata held list, cmdrdata assign",
@@ -141,8 +142,8 @@ def test_everything_for_a_reader(remote: Directory, local: Directory, run: Run) 
 {f"{name} ".ljust(80, "─")}
 Events go to {ENDPOINT}, account default.
 Kept in {directory[name]}.
-No process sends them now; the last one was paused, since the backend does not
-accept them (HTTP 401), as of 2026-11-21T18:33:20Z.
+No process sends them now. The last one was paused: the backend refuses the key
+or endpoint (HTTP 401), as of 2026-11-21T18:33:20Z.
 
      10 recorded
 =     2 delivered
@@ -186,7 +187,8 @@ Disk: 3 MiB of 1.0 GiB (0%).
 
 Nothing needs you.
 
-Commands are about the destination of the environment, or --destination NAME.
+Commands use the destination from the environment unless --destination NAME is
+given.
 """
         == done.stdout
     )
@@ -198,13 +200,13 @@ Commands are about the destination of the environment, or --destination NAME.
         ({}, "Process {pid} sends them."),
         (
             PAUSED,
-            "Process {pid} sends them: paused, since the backend does not accept them (HTTP\n"
-            "401), next attempt at 2026-11-21T18:34:20Z.",
+            "Process {pid} sends them. It is paused: the backend refuses the key or endpoint\n"
+            "(HTTP 401), next attempt at 2026-11-21T18:34:20Z.",
         ),
         (
             {**PAUSED, "paused": False, "reason": "HTTP 503"},
-            "Process {pid} sends them: trying them one by one (HTTP 503), next attempt at\n"
-            "2026-11-21T18:34:20Z.",
+            "Process {pid} sends them. It is trying them one by one (HTTP 503), next attempt\n"
+            "at 2026-11-21T18:34:20Z.",
         ),
         ({**PAUSED, "probing": False, "paused": False}, "Process {pid} sends them."),
         # What another process has noted before this one led says nothing about it.
@@ -366,5 +368,27 @@ def test_a_directory_of_another_user(
     assert (
         2,
         f"Error: {spool} cannot be read by this user; "
-        f"run the command as its owner: sudo -u {owner} cmdrdata …\n",
+        f"run the command as its owner: sudo -u {owner} cmdrdata ...\n",
     ) == (done.returncode, done.stderr)
+
+
+def test_calls_that_told_no_usage(
+    remote: Directory, run: Run, run_json: Callable[..., tuple[int, Any]]
+) -> None:
+    """Those of the last week need a person, since what made them can still be mended; older ones do not for ever."""
+    days = {1: 0, 2: 6, 3: 7, 4: 100}
+    fill(
+        remote,
+        [record(number, status="missing", day=terminal.day(ago)) for number, ago in days.items()]
+        + [record(5, status="partial", day=terminal.day(1))],
+        5 * [DELIVERED],
+    )
+    code, found = run_json("status")
+    [destination] = found["destinations"]
+    assert 1 == code
+    assert {"since": terminal.day(6), "missing": 2, "partial": 1} == destination["incomplete_usage"]
+    assert [
+        "2 calls of the last 7 days reported no usage, so no tokens are billed: cmdrdata usage --by "
+        "endpoint,model,status; for streams see CMDRDATA_STREAM_USAGE"
+    ] == destination["attention"]
+    assert "! 2 calls of the last 7 days reported no usage" in run("status").stdout

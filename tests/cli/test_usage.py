@@ -75,6 +75,7 @@ def test_usage_as_json(used: Directory, run_json: RunJson) -> None:
                     "reasoning_output_tokens": 7,
                 },
             },
+            "incomplete_usage": {"missing": 0, "partial": 0},
             "not_imported": 1,
         },
     ) == run_json("usage")
@@ -131,11 +132,52 @@ def test_a_reader_with_little_room(used: Directory, run: Run) -> None:
 Left out: cache read input tokens, reasoning output tokens. A wider terminal
 shows more, --json all.
 
-2 events more were recorded just now and are not counted yet.
+Not counted yet: 2 more events, recorded just now.
 """
         == done.stdout
     )
     assert (0, "") == (done.returncode, done.stderr)
+
+
+SHARES = [
+    (
+        ["missing"],
+        "The numbers are too low: 1 call reported no usage. Which: --by\nendpoint,model,status\n",
+    ),
+    (
+        ["partial", "partial"],
+        "The numbers are too low: 2 calls reported usage only in part. Which: --by\n"
+        "endpoint,model,status\n",
+    ),
+    (
+        ["missing", "missing", "partial", "not_applicable"],
+        "The numbers are too low: 2 calls reported no usage, 1 call reported usage only\n"
+        "in part. Which: --by endpoint,model,status\n",
+    ),
+    (["reported", "not_applicable"], None),
+]
+
+
+@pytest.mark.parametrize(("statuses", "footnote"), SHARES)
+def test_usage_that_is_not_known(
+    statuses: list[str], footnote: str | None, remote: Directory, run: Run, run_json: RunJson
+) -> None:
+    """Where calls told no usage, or only part of it, the numbers are too low, and it is said of how many."""
+    fill(
+        remote,
+        [
+            *(record(number, status=status) for number, status in enumerate(statuses, 1)),
+            record(90, "globex", status="missing"),
+            record(91, day="2026-11-21", status="missing"),
+        ],
+    )
+    chosen = ("usage", "--customer", "acme", "--until", "2026-11-20")
+    shown = run(*chosen).stdout
+    assert footnote == (shown.partition("\n\n")[2] or None)
+    assert {
+        "missing": statuses.count("missing"),
+        "partial": statuses.count("partial"),
+    } == run_json(*chosen)[1]["incomplete_usage"]
 
 
 def test_a_reader_with_more_room(
@@ -178,7 +220,7 @@ def test_no_home(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_nothing_was_used(remote: Directory, run: Run) -> None:
     """That is said in words."""
-    assert f"No usage is known of {remote.path.name} for what was asked.\n" == run("usage").stdout
+    assert f"No usage recorded for {remote.path.name} with these filters.\n" == run("usage").stdout
 
 
 @pytest.mark.parametrize(
@@ -264,7 +306,7 @@ def test_no_destination_at_all(run: Run, spool: Path) -> None:
             "CMDRDATA_API_KEY",
             "tk-short",
             "Error: CMDRDATA_API_KEY has 8 characters; expected is a CmdrData key: 20 to 500 printable ASCII "
-            "characters without spaces, commonly tk-…. Copy it again from your CmdrData account. "
+            "characters without spaces, commonly with tk- at the beginning. Copy it again from your CmdrData account. "
             "Or choose a destination with --destination NAME\n",
         ),
         (

@@ -202,8 +202,9 @@ class Host:
 
     @property
     def log(self) -> str:
-        """What the processes logged."""
-        return self.stderr.read_text() if self.stderr.exists() else ""
+        """What the processes logged, after the lines that say how metering starts."""
+        lines = self.stderr.read_text().splitlines(keepends=True) if self.stderr.exists() else []
+        return "".join(line for line in lines if not line.startswith("CmdrData usage metering: "))
 
     def drain(self, timeout: float = PATIENCE) -> float:
         """Do what the next process on this host does: deliver what others have left. Return the seconds it took."""
