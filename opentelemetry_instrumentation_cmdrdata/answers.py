@@ -55,12 +55,45 @@ _COMMON = (
 def read_chat(reading: Reading, body: object) -> None:
     """Read a chat completion or a chunk of one; also a legacy completion, which has the same shape."""
     told = read_answer(reading, body)
+    read_error(reading, told.get("error"))
     for index, choice in enumerate(items(told.get("choices"))):
         of_choice = fields(choice)
         number, reason = of_choice.get("index"), of_choice.get("finish_reason")
         key = number if isinstance(number, int) else index
         if reason is not None or key not in reading.finish_reasons:
             reading.finish_reasons[key] = reason if isinstance(reason, str) else None
+        if told.get("usage") is None:
+            read_usage(reading, of_choice.get("usage"))  # Moonshot's streams.
+        read_error(reading, of_choice.get("error"))  # OpenRouter's.
+    if told.get("usage") is None:
+        read_usage(reading, get(told.get("x_groq"), "usage"))  # Groq's streams.
+        _read_timings(reading, told.get("timings"))
+
+
+def _read_timings(reading: Reading, timings: object) -> None:
+    """
+    Read what llama.cpp tells of a stream that was not asked for its usage: the tokens that it timed.
+
+    https://github.com/ggml-org/llama.cpp/blob/b6800/tools/server/README.md#timings-and-context-usage
+    """
+    if timings is None or reading.reported:
+        return
+    told = fields(timings)
+    new, cached, output = (count(told.get(name)) for name in ("prompt_n", "cache_n", "predicted_n"))
+    if new is not None and cached is not None and output is not None:
+        usage = {"prompt_tokens": new + cached, "completion_tokens": output}
+        read_usage(reading, {**usage, "cached_tokens": cached})
+
+
+def read_error(reading: Reading, error: object) -> None:
+    """Read the error that compatible servers put into an answer whose status says that all is well."""
+    if error is None or error in ("", False):
+        return
+    told = fields(error)
+    message = error if isinstance(error, str) else told.get("message")
+    code = next((told[name] for name in ("code", "type") if told.get(name)), None)
+    if told or isinstance(error, str):
+        reading.error = (str(code or "_OTHER"), str(message or "the answer is an error"))
 
 
 def read_chat_chunk(reading: Reading, chunk: object) -> None:
@@ -70,9 +103,12 @@ def read_chat_chunk(reading: Reading, chunk: object) -> None:
         choices = cast("list[object]", told.get("choices"))
         if told.get("usage") is None and type(choices) is list and len(choices) == 1:
             choice = fields(choices[0])
+            index = choice.get("index")
+            # Also a wrong number is one that is known or not; what is no number is looked at in full.
             if (
                 choice.get("finish_reason") is None
-                and choice.get("index") in reading.finish_reasons
+                and type(index) is int
+                and index in reading.finish_reasons
             ):
                 return
     read_chat(reading, chunk)
@@ -209,6 +245,7 @@ def read_embeddings(reading: Reading, body: object) -> None:
     if isinstance(data, list):
         attributes[semconv.EMBEDDING_COUNT] = len(data)  # pyright: ignore[reportUnknownArgumentType]
     read_usage(reading, get(body, "usage"))
+    read_error(reading, get(body, "error"))
 
 
 def read_moderation(reading: Reading, body: object) -> None:
@@ -224,7 +261,7 @@ def read_moderation(reading: Reading, body: object) -> None:
 
 def read_images(reading: Reading, body: object) -> None:
     """Read images: how many, and the tokens of those models that count them."""
-    read_answer(reading, body)
+    read_error(reading, read_answer(reading, body).get("error"))
     attributes = reading.attributes
     _read_look(attributes, body)
     data = get(body, "data")
@@ -264,6 +301,7 @@ def read_transcription(reading: Reading, body: object) -> None:
         attributes[semconv.TEXT_LENGTH] = len(text)
     put(attributes, semconv.LANGUAGE, get(body, "language"), string)
     read_usage(reading, get(body, "usage"))
+    read_error(reading, get(body, "error"))
     if not reading.reported and (seconds := quantity(get(body, "duration"))) is not None:
         attributes[semconv.AUDIO_SECONDS] = seconds
         reading.reported = True

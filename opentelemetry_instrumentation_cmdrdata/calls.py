@@ -312,7 +312,8 @@ class Call:
     def line(self, line: bytes) -> None:
         """Observe a line of server-sent events: of most of them nothing but whether it tells usage."""
         begins = self.endpoint.has_choices and not self._reading.attributes
-        if line.startswith(b"data:") and (begins or b'"usage"' in line):
+        tells = b'"usage"' in line or b'"timings"' in line
+        if line.startswith(b"data:") and (begins or tells):
             try:
                 chunk: object = json.loads(line[5:])
             except ValueError:
