@@ -151,7 +151,7 @@ def read_response(reading: Reading, body: object) -> None:
     _read_server_tools(reading, get(body, "tool_usage"), output)
     if get(body, "background") is True:
         reading.job = string(get(body, "id")) or reading.job
-        if reading.reported and status in _RESPONSE_ENDED:
+        if status in _RESPONSE_DONE or (reading.reported and status in _RESPONSE_ENDED):
             reading.charges[""] = {}
 
 
@@ -184,6 +184,7 @@ _RESPONSE_EVENTS = frozenset(
     f"response.{state}"
     for state in ("created", "queued", "in_progress", "completed", "incomplete", "failed")
 )
+_RESPONSE_DONE = ("completed", "incomplete")
 _RESPONSE_ENDED = ("completed", "incomplete", "failed", "cancelled")
 
 
@@ -328,12 +329,16 @@ def read_speech_event(reading: Reading, event: object) -> None:
 
 
 def read_batch(reading: Reading, body: object) -> None:
-    """Read a batch, which costs what it says once it has ended."""
+    """Read a batch, which costs what it says once it has ended; one of which nothing was done costs nothing."""
     _read_job(reading, body, ("id", semconv.JOB_ID), ("status", semconv.STATUS))
-    if get(body, "status") in ("completed", "expired", "cancelled", "failed") and reading.reported:
-        completed = get(get(body, "request_counts"), "completed")
+    status = get(body, "status")
+    completed = count(get(get(body, "request_counts"), "completed"))
+    if status == "completed" or (
+        status in ("expired", "cancelled", "failed") and (reading.reported or completed)
+    ):
         put(reading.attributes, semconv.BATCH_REQUESTS, completed, count)
-        reading.charges[""] = {}
+        # How many requests it was is no usage.
+        reading.charges[""] = {} if reading.reported else {semconv.USAGE_STATUS: "missing"}
 
 
 def read_fine_tuning_created(reading: Reading, body: object) -> None:
@@ -354,10 +359,10 @@ def read_fine_tuning(reading: Reading, body: object) -> None:
         ("training_file", semconv.TRAINING_FILE),
         ("validation_file", semconv.VALIDATION_FILE),
     )
-    trained = count(get(body, "trained_tokens"))
-    if get(body, "status") == "succeeded" and trained is not None:
-        reading.charges["succeeded"] = {semconv.TRAINED_TOKENS: trained}
-        reading.reported = True
+    if get(body, "status") == "succeeded":
+        trained = reading.charges["succeeded"] = {}
+        put(trained, semconv.TRAINED_TOKENS, get(body, "trained_tokens"), count)
+        reading.reported = bool(trained)
 
 
 def read_run(reading: Reading, body: object) -> None:
@@ -370,8 +375,10 @@ def read_run(reading: Reading, body: object) -> None:
         ("assistant_id", semconv.ASSISTANT_ID),
         ("status", semconv.STATUS),
     )
-    ended = get(body, "status") in ("completed", "failed", "cancelled", "expired", "incomplete")
-    if ended and reading.reported:
+    status = get(body, "status")
+    if status in ("completed", "incomplete") or (
+        status in ("failed", "cancelled", "expired") and reading.reported
+    ):
         reading.charges[""] = {}
 
 
@@ -425,6 +432,8 @@ def read_eval_run(reading: Reading, body: object) -> None:
         if model is not None and part.reported:
             reading.charges[model] = {**part.attributes, semconv.RESPONSE_MODEL: model}
             reading.reported = True
+    if get(body, "status") == "completed" and not reading.charges:
+        reading.charges[""] = {}
 
 
 def read_grader_run(reading: Reading, body: object) -> None:
@@ -434,6 +443,19 @@ def read_grader_run(reading: Reading, body: object) -> None:
     if (tokens := count(get(metadata, "token_usage"))) is not None:
         reading.attributes[semconv.TOTAL_TOKENS] = tokens
         reading.reported = True
+
+
+def pages_of(read: Callable[[Reading, object], None]) -> Callable[[Reading, object], None]:
+    """Return what reads a page of jobs, each as `read` reads one: those that have ended are `listed`."""
+
+    def read_page(reading: Reading, body: object) -> None:
+        for job in items(get(body, "data")):
+            read(one := Reading(), job)
+            if one.charges:
+                reading.listed.append(one)
+
+    read_page.__name__ = f"{read.__name__}_pages"
+    return read_page
 
 
 def _read_job(reading: Reading, body: object, *details: tuple[str, str]) -> None:

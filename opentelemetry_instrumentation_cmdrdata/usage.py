@@ -20,7 +20,7 @@ Attributes = dict[str, Any]
 class Reading:
     """What was read of an answer so far: whole, or chunk by chunk, where the last value of each field counts."""
 
-    __slots__ = ("attributes", "charges", "error", "finish_reasons", "job", "reported")
+    __slots__ = ("attributes", "charges", "error", "finish_reasons", "job", "listed", "reported")
 
     def __init__(self) -> None:
         self.attributes: Attributes = {}
@@ -37,6 +37,8 @@ class Reading:
         What is to be billed of the job by now, as far as it was not billed before.
         By the part of the job, which is empty where it has but one; with what only that part's event says.
         """
+        self.listed: list[Reading] = []
+        """Of a page of jobs, those that have ended."""
 
 
 def read_usage(reading: Reading, usage: object) -> None:
