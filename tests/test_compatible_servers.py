@@ -240,8 +240,9 @@ def test_an_error_that_is_called_a_success(kind: str, provider: Provider, meter:
 
 def test_no_error(provider: Provider, meter: Meter) -> None:
     """An `error` that is empty is none."""
-    for nothing in (None, "", {}, [], False):
-        body = {"id": "c", "model": "m-1", "choices": [], "usage": USAGE, "error": nothing}
+    nothings: tuple[Any, ...] = (None, "", {}, [], False)
+    for nothing in nothings:
+        body: Any = {"id": "c", "model": "m-1", "choices": [], "usage": USAGE, "error": nothing}
         provider.answer(CHAT, Reply(json=body))
         with OpenAI(api_key="k", base_url=provider.url) as sdk:
             sdk.chat.completions.create(model="m", messages=MESSAGES)
