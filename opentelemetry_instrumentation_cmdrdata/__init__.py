@@ -16,6 +16,7 @@ Prompts and completions are neither read nor kept.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Collection
 from importlib.metadata import PackageNotFoundError
@@ -114,6 +115,9 @@ class CmdrDataInstrumentor(BaseInstrumentor):
         is_automatic = not kwargs.keys().isdisjoint(
             ("skip_dep_check", "raise_exception_on_conflict")
         )
+        if _metadata_version() is None:
+            # The base asks for the metadata, and takes an SDK without it for one that is not there.
+            kwargs["skip_dep_check"] = True
         try:
             super().instrument(**kwargs)
         except Exception as error:
@@ -160,6 +164,17 @@ class CmdrDataInstrumentor(BaseInstrumentor):
 
 
 def _openai_version() -> str | None:
+    """Return the version of the SDK, None where there is none. Frozen programs have it without its metadata."""
+    version = _metadata_version()
+    if version is None:
+        with contextlib.suppress(ImportError):
+            import openai
+
+            version = openai.__version__
+    return version
+
+
+def _metadata_version() -> str | None:
     try:
         return installed_version("openai")
     except PackageNotFoundError:

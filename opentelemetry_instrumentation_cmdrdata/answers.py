@@ -55,12 +55,45 @@ _COMMON = (
 def read_chat(reading: Reading, body: object) -> None:
     """Read a chat completion or a chunk of one; also a legacy completion, which has the same shape."""
     told = read_answer(reading, body)
+    read_error(reading, told.get("error"))
     for index, choice in enumerate(items(told.get("choices"))):
         of_choice = fields(choice)
         number, reason = of_choice.get("index"), of_choice.get("finish_reason")
         key = number if isinstance(number, int) else index
         if reason is not None or key not in reading.finish_reasons:
             reading.finish_reasons[key] = reason if isinstance(reason, str) else None
+        if told.get("usage") is None:
+            read_usage(reading, of_choice.get("usage"))  # Moonshot's streams.
+        read_error(reading, of_choice.get("error"))  # OpenRouter's.
+    if told.get("usage") is None:
+        read_usage(reading, get(told.get("x_groq"), "usage"))  # Groq's streams.
+        _read_timings(reading, told.get("timings"))
+
+
+def _read_timings(reading: Reading, timings: object) -> None:
+    """
+    Read what llama.cpp tells of a stream that was not asked for its usage: the tokens that it timed.
+
+    https://github.com/ggml-org/llama.cpp/blob/b6800/tools/server/README.md#timings-and-context-usage
+    """
+    if timings is None or reading.reported:
+        return
+    told = fields(timings)
+    new, cached, output = (count(told.get(name)) for name in ("prompt_n", "cache_n", "predicted_n"))
+    if new is not None and cached is not None and output is not None:
+        usage = {"prompt_tokens": new + cached, "completion_tokens": output}
+        read_usage(reading, {**usage, "cached_tokens": cached})
+
+
+def read_error(reading: Reading, error: object) -> None:
+    """Read the error that compatible servers put into an answer whose status says that all is well."""
+    if error is None or error in ("", False):
+        return
+    told = fields(error)
+    message = error if isinstance(error, str) else told.get("message")
+    code = next((told[name] for name in ("code", "type") if told.get(name)), None)
+    if told or isinstance(error, str):
+        reading.error = (str(code or "_OTHER"), str(message or "the answer is an error"))
 
 
 def read_chat_chunk(reading: Reading, chunk: object) -> None:
@@ -70,9 +103,12 @@ def read_chat_chunk(reading: Reading, chunk: object) -> None:
         choices = cast("list[object]", told.get("choices"))
         if told.get("usage") is None and type(choices) is list and len(choices) == 1:
             choice = fields(choices[0])
+            index = choice.get("index")
+            # Also a wrong number is one that is known or not; what is no number is looked at in full.
             if (
                 choice.get("finish_reason") is None
-                and choice.get("index") in reading.finish_reasons
+                and type(index) is int
+                and index in reading.finish_reasons
             ):
                 return
     read_chat(reading, chunk)
@@ -115,7 +151,7 @@ def read_response(reading: Reading, body: object) -> None:
     _read_server_tools(reading, get(body, "tool_usage"), output)
     if get(body, "background") is True:
         reading.job = string(get(body, "id")) or reading.job
-        if reading.reported and status in _RESPONSE_ENDED:
+        if status in _RESPONSE_DONE or (reading.reported and status in _RESPONSE_ENDED):
             reading.charges[""] = {}
 
 
@@ -148,6 +184,7 @@ _RESPONSE_EVENTS = frozenset(
     f"response.{state}"
     for state in ("created", "queued", "in_progress", "completed", "incomplete", "failed")
 )
+_RESPONSE_DONE = ("completed", "incomplete")
 _RESPONSE_ENDED = ("completed", "incomplete", "failed", "cancelled")
 
 
@@ -209,6 +246,7 @@ def read_embeddings(reading: Reading, body: object) -> None:
     if isinstance(data, list):
         attributes[semconv.EMBEDDING_COUNT] = len(data)  # pyright: ignore[reportUnknownArgumentType]
     read_usage(reading, get(body, "usage"))
+    read_error(reading, get(body, "error"))
 
 
 def read_moderation(reading: Reading, body: object) -> None:
@@ -224,7 +262,7 @@ def read_moderation(reading: Reading, body: object) -> None:
 
 def read_images(reading: Reading, body: object) -> None:
     """Read images: how many, and the tokens of those models that count them."""
-    read_answer(reading, body)
+    read_error(reading, read_answer(reading, body).get("error"))
     attributes = reading.attributes
     _read_look(attributes, body)
     data = get(body, "data")
@@ -264,6 +302,7 @@ def read_transcription(reading: Reading, body: object) -> None:
         attributes[semconv.TEXT_LENGTH] = len(text)
     put(attributes, semconv.LANGUAGE, get(body, "language"), string)
     read_usage(reading, get(body, "usage"))
+    read_error(reading, get(body, "error"))
     if not reading.reported and (seconds := quantity(get(body, "duration"))) is not None:
         attributes[semconv.AUDIO_SECONDS] = seconds
         reading.reported = True
@@ -290,12 +329,16 @@ def read_speech_event(reading: Reading, event: object) -> None:
 
 
 def read_batch(reading: Reading, body: object) -> None:
-    """Read a batch, which costs what it says once it has ended."""
+    """Read a batch, which costs what it says once it has ended; one of which nothing was done costs nothing."""
     _read_job(reading, body, ("id", semconv.JOB_ID), ("status", semconv.STATUS))
-    if get(body, "status") in ("completed", "expired", "cancelled", "failed") and reading.reported:
-        completed = get(get(body, "request_counts"), "completed")
+    status = get(body, "status")
+    completed = count(get(get(body, "request_counts"), "completed"))
+    if status == "completed" or (
+        status in ("expired", "cancelled", "failed") and (reading.reported or completed)
+    ):
         put(reading.attributes, semconv.BATCH_REQUESTS, completed, count)
-        reading.charges[""] = {}
+        # How many requests it was is no usage.
+        reading.charges[""] = {} if reading.reported else {semconv.USAGE_STATUS: "missing"}
 
 
 def read_fine_tuning_created(reading: Reading, body: object) -> None:
@@ -316,10 +359,10 @@ def read_fine_tuning(reading: Reading, body: object) -> None:
         ("training_file", semconv.TRAINING_FILE),
         ("validation_file", semconv.VALIDATION_FILE),
     )
-    trained = count(get(body, "trained_tokens"))
-    if get(body, "status") == "succeeded" and trained is not None:
-        reading.charges["succeeded"] = {semconv.TRAINED_TOKENS: trained}
-        reading.reported = True
+    if get(body, "status") == "succeeded":
+        trained = reading.charges["succeeded"] = {}
+        put(trained, semconv.TRAINED_TOKENS, get(body, "trained_tokens"), count)
+        reading.reported = bool(trained)
 
 
 def read_run(reading: Reading, body: object) -> None:
@@ -332,8 +375,10 @@ def read_run(reading: Reading, body: object) -> None:
         ("assistant_id", semconv.ASSISTANT_ID),
         ("status", semconv.STATUS),
     )
-    ended = get(body, "status") in ("completed", "failed", "cancelled", "expired", "incomplete")
-    if ended and reading.reported:
+    status = get(body, "status")
+    if status in ("completed", "incomplete") or (
+        status in ("failed", "cancelled", "expired") and reading.reported
+    ):
         reading.charges[""] = {}
 
 
@@ -387,6 +432,8 @@ def read_eval_run(reading: Reading, body: object) -> None:
         if model is not None and part.reported:
             reading.charges[model] = {**part.attributes, semconv.RESPONSE_MODEL: model}
             reading.reported = True
+    if get(body, "status") == "completed" and not reading.charges:
+        reading.charges[""] = {}
 
 
 def read_grader_run(reading: Reading, body: object) -> None:
@@ -396,6 +443,19 @@ def read_grader_run(reading: Reading, body: object) -> None:
     if (tokens := count(get(metadata, "token_usage"))) is not None:
         reading.attributes[semconv.TOTAL_TOKENS] = tokens
         reading.reported = True
+
+
+def pages_of(read: Callable[[Reading, object], None]) -> Callable[[Reading, object], None]:
+    """Return what reads a page of jobs, each as `read` reads one: those that have ended are `listed`."""
+
+    def read_page(reading: Reading, body: object) -> None:
+        for job in items(get(body, "data")):
+            read(one := Reading(), job)
+            if one.charges:
+                reading.listed.append(one)
+
+    read_page.__name__ = f"{read.__name__}_pages"
+    return read_page
 
 
 def _read_job(reading: Reading, body: object, *details: tuple[str, str]) -> None:

@@ -130,7 +130,7 @@ class Recorder:
                 )
             return None
         endpoint, asked_for = found
-        job = asked_for if endpoint.polls else None
+        job = asked_for if endpoint.polls and not endpoint.lists else None
         return Call(self, endpoint, _parameters(options), server(), said, job, streaming=streaming)
 
 
@@ -312,7 +312,8 @@ class Call:
     def line(self, line: bytes) -> None:
         """Observe a line of server-sent events: of most of them nothing but whether it tells usage."""
         begins = self.endpoint.has_choices and not self._reading.attributes
-        if line.startswith(b"data:") and (begins or b'"usage"' in line):
+        tells = b'"usage"' in line or b'"timings"' in line
+        if line.startswith(b"data:") and (begins or tells):
             try:
                 chunk: object = json.loads(line[5:])
             except ValueError:
@@ -415,27 +416,52 @@ class Call:
 
     @faults.guarded
     def _bill(self, attributes: Attributes, outcome: _Outcome, usage_status: str) -> None:
-        """Bill the call, or of the job it is about what is due and was not billed before."""
-        reading, tracked = self._reading, self._said.tracked
+        """Bill the call, or of the jobs it is about what is due and was not billed before."""
+        reading = self._reading
+        if self.endpoint.lists:
+            oldest = time.time() - jobs.LISTED_AGE
+            for job in reading.listed:
+                self._bill_job(job, job.attributes, outcome, oldest)
+        elif reading.job is not None:
+            self._bill_job(reading, attributes, outcome)
+        elif self._said.tracked:
+            event = {semconv.EVENT_ID: os.urandom(16).hex(), semconv.USAGE_STATUS: usage_status}
+            self._record({**self._attributes, **attributes, **event}, outcome)
+
+    def _bill_job(
+        self, reading: Reading, attributes: Attributes, outcome: _Outcome, oldest: float = 0.0
+    ) -> None:
+        """
+        Bill what is due of a job. Who started it pays for it, whoever asks.
+
+        Args:
+            reading: of the job.
+            attributes: what was read of it, and what is known of the call.
+            outcome: how the call ended.
+            oldest: when a job that was not started here must have been created at the earliest.
+        """
         if reading.job is None:
-            if tracked:
-                event = {semconv.EVENT_ID: os.urandom(16).hex(), semconv.USAGE_STATUS: usage_status}
-                self._record({**self._attributes, **attributes, **event}, outcome)
             return
         key = jobs.Key(self._attributes[semconv.SERVER_ADDRESS], reading.job)
+        if attributes.get(semconv.CREATED, oldest) < oldest and not jobs.known.has_started(key):
+            return
         if not self.endpoint.polls:
             started = _kept_of_job({**self._attributes, **attributes})
-            jobs.known.start(key, started, tracked=tracked)
-        for part, of_part in reading.charges.items() if tracked else ():
+            jobs.known.start(key, started, tracked=self._said.tracked)
+        for part, of_part in reading.charges.items() if self._said.tracked else ():
             job = jobs.known.settle(key, part)
             if job is None:
                 continue
             billed: Attributes = {**self._attributes, **attributes, **of_part}
             if job.started is not None:
-                # Who started the job pays for it, whoever asks.
                 billed = {**job.started, **_without(billed, semconv.ATTRIBUTION_PREFIXES)}
-            told = reading.reported or any(name.startswith(semconv.UNIT_PREFIX) for name in billed)
-            billed.setdefault(semconv.USAGE_STATUS, "reported" if told else "missing")
+            elif self.endpoint.lists:
+                # A page shows the jobs of all customers: whose this one is, the caller has not said.
+                billed = _without(billed, semconv.ATTRIBUTION_PREFIXES)
+            has_units = any(name.startswith(semconv.UNIT_PREFIX) for name in billed)
+            billed.setdefault(
+                semconv.USAGE_STATUS, "reported" if reading.reported or has_units else "missing"
+            )
             billed[semconv.EVENT_ID] = key.event_id(part)
             billed[semconv.EVENT_REMEMBER] = jobs.REMEMBERED
             self._record(billed, outcome)

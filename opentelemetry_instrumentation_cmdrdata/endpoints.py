@@ -39,6 +39,8 @@ class Endpoint(NamedTuple):
     """Whether its streams report usage only with `stream_options.include_usage`."""
     polls: bool = False
     """Whether it asks for a job that exists: a charge only if that has ended, and was not billed before."""
+    lists: bool = False
+    """Whether it polls many jobs at once: each that a page shows to have ended is a charge."""
     binary: bool = False
     """Whether its answers are sound or film, which nothing can be read from unless they are events."""
     is_free: bool = False
@@ -56,6 +58,8 @@ class Endpoint(NamedTuple):
     @property
     def span_operation(self) -> str:
         """`gen_ai.operation.name` of its spans."""
+        if self.lists:
+            return f"{self.name}.list"
         return self.operation or (f"{self.name}.retrieve" if self.polls else self.name)
 
 
@@ -247,6 +251,23 @@ ENDPOINTS = (
         path="/evals/{}/runs/{}",
         read=answers.read_eval_run,
         polls=True,
+    ),
+    *(
+        Endpoint(
+            name=name,
+            method="get",
+            path=path,
+            read=answers.pages_of(read),
+            polls=True,
+            lists=True,
+        )
+        for name, path, read in (
+            ("batches", "/batches", answers.read_batch),
+            ("fine_tuning.jobs", "/fine_tuning/jobs", answers.read_fine_tuning),
+            ("beta.threads.runs", "/threads/{}/runs", answers.read_run),
+            ("videos", "/videos", answers.read_video),
+            ("evals.runs", "/evals/{}/runs", answers.read_eval_run),
+        )
     ),
 )
 

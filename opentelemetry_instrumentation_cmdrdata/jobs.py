@@ -23,6 +23,8 @@ CAPACITY = 10_000
 """Jobs that are remembered."""
 LONGEST_AGE = 7 * 24 * 3600.0
 """Seconds that a job is remembered. Batches take up to a day, fine-tuning may take several."""
+LISTED_AGE = 30 * 24 * 3600.0
+"""Seconds: of the jobs that nobody here started, a page bills those that are no older. A list goes back years."""
 REMEMBERED = 400 * 24 * 3600
 """Seconds in which the event of a job is known by its id, wherever and whenever the job is polled again."""
 
@@ -75,6 +77,12 @@ class Jobs:
             if job.started is None:
                 job.started, job.tracked = started, tracked
         _report(forgotten)
+
+    def has_started(self, key: Key) -> bool:
+        """Return whether a call of this process started the job of `key`."""
+        with self._lock:
+            job = self._jobs.get(key)
+            return job is not None and job.started is not None
 
     def settle(self, key: Key, part: str) -> Job | None:
         """Take the one right to bill a part of a job: the job, or None where that part was billed or is not to be."""

@@ -85,7 +85,7 @@ def _tells_stream_usage(client: Any) -> bool:
     url = client.base_url
     # Where the Azure clients have it too; openai 1.0.0 has no other name for it.
     api_version = client._custom_query.get("api-version")  # noqa: SLF001
-    return tells_stream_usage(url.host, url.path, api_version)
+    return tells_stream_usage(url.host, url.path, api_version, azure=_is_azure(client))
 
 
 @faults.guarded
@@ -180,11 +180,14 @@ def _server(client: Any) -> Server:
     return known[1]
 
 
+def _is_azure(client: Any) -> bool:
+    return isinstance(client, (AzureOpenAI, AsyncAzureOpenAI))
+
+
 def _server_at(client: Any, url: Any) -> Server:
     host = url.host
-    azure = isinstance(client, (AzureOpenAI, AsyncAzureOpenAI))
     return Server(
-        provider="azure.ai.openai" if azure else provider_of(host),
+        provider=provider_of(host, azure=_is_azure(client)),
         address=host,
         port=url.port or (80 if url.scheme == "http" else 443),
     )

@@ -3,4 +3,4 @@
 _instruments = ("openai >= 1.0.0",)
 
 OLDEST_TESTED = (1, 0)
-NEWEST_TESTED = (3, 54)
+NEWEST_TESTED = (3, 57)

@@ -15,42 +15,28 @@ class Server(NamedTuple):
     port: int
 
 
-@functools.lru_cache(maxsize=256)
-def provider_of(host: str) -> str:
+class _Host(NamedTuple):
+    """Hosts of one provider."""
+
+    provider: str
+    hosts: re.Pattern[str]
+    usage_since: str | None = None
     """
-    Return `gen_ai.provider.name` for a host.
-
-    A host that is not listed is `openai`, the protocol it speaks; `server.address` tells the difference.
+    The first `api-version` whose streams tell their usage if asked (`stream_options.include_usage`). Empty: all of them
+    do. None: it is not known, and they are not asked unless `CMDRDATA_STREAM_USAGE` says so.
     """
-    for provider, hosts in _PROVIDERS:
-        if hosts.fullmatch(host):
-            return provider
-    return "openai"
 
 
-def tells_stream_usage(host: str, path: str, api_version: str | None) -> bool:
-    """
-    Say whether a server is known to understand `stream_options.include_usage`.
-
-    Azure does since the version of 2024-09-01; its `/openai/v1` has no dated versions and always did.
-
-    Args:
-        host: the server's name.
-        path: of the client's base URL.
-        api_version: the `api-version` that the client sends.
-    """
-    if host == "api.openai.com" or host.endswith(".api.openai.com"):
-        return True
-    if host.endswith(".openai.azure.com"):
-        undated = path.rstrip("/").endswith("/openai/v1")
-        return undated or (api_version or "")[:10] >= "2024-09-01"
-    return False
-
-
-_PROVIDERS = tuple(
-    (provider, re.compile(hosts))
-    for provider, hosts in (
-        ("azure.ai.openai", r".+\.(openai|cognitiveservices|services\.ai)\.azure\.com"),
+_HOSTS = tuple(
+    _Host(provider, re.compile(hosts), *usage_since)
+    for provider, hosts, *usage_since in (
+        ("openai", r"(.+\.)?api\.openai\.com", ""),
+        # The public cloud, and those of the US government and of China.
+        (
+            "azure.ai.openai",
+            r".+\.(openai|cognitiveservices|services\.ai)\.azure\.(com|us|cn)",
+            "2024-09-01",
+        ),
         (
             "aws.bedrock",
             r"bedrock-(runtime|mantle)\..*(amazonaws\.com|amazonaws\.com\.cn|amazonaws\.eu|api\.aws)",
@@ -64,3 +50,44 @@ _PROVIDERS = tuple(
         ("perplexity", r"api\.perplexity\.ai"),
     )
 )
+_AZURE = next(row for row in _HOSTS if row.provider == "azure.ai.openai")
+_OTHER = _Host("openai", re.compile(""))
+"""A host that is not listed is called by the protocol it speaks; `server.address` tells the difference."""
+
+
+@functools.lru_cache(maxsize=256)
+def _row(host: str, azure: bool) -> _Host:
+    if azure:
+        return _AZURE
+    return next((row for row in _HOSTS if row.hosts.fullmatch(host)), _OTHER)
+
+
+def provider_of(host: str, *, azure: bool = False) -> str:
+    """
+    Return `gen_ai.provider.name` for a host.
+
+    Args:
+        host: the server's name.
+        azure: whether the client is one for Azure, whose host may be anybody's gateway.
+    """
+    return _row(host, azure).provider
+
+
+def tells_stream_usage(
+    host: str, path: str, api_version: str | None, *, azure: bool = False
+) -> bool:
+    """
+    Say whether a server is known to understand `stream_options.include_usage`.
+
+    Azure's `/openai/v1` has no dated versions and always did.
+
+    Args:
+        host: the server's name.
+        path: of the client's base URL.
+        api_version: the `api-version` that the client sends.
+        azure: whether the client is one for Azure.
+    """
+    since = _row(host, azure).usage_since
+    if not since:
+        return since is not None
+    return path.rstrip("/").endswith("/openai/v1") or (api_version or "")[:10] >= since

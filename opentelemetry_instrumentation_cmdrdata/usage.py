@@ -20,7 +20,7 @@ Attributes = dict[str, Any]
 class Reading:
     """What was read of an answer so far: whole, or chunk by chunk, where the last value of each field counts."""
 
-    __slots__ = ("attributes", "charges", "error", "finish_reasons", "job", "reported")
+    __slots__ = ("attributes", "charges", "error", "finish_reasons", "job", "listed", "reported")
 
     def __init__(self) -> None:
         self.attributes: Attributes = {}
@@ -37,10 +37,16 @@ class Reading:
         What is to be billed of the job by now, as far as it was not billed before.
         By the part of the job, which is empty where it has but one; with what only that part's event says.
         """
+        self.listed: list[Reading] = []
+        """Of a page of jobs, those that have ended."""
 
 
 def read_usage(reading: Reading, usage: object) -> None:
-    """Read a `usage` object of any endpoint; where several arrive the last one counts whole."""
+    """
+    Read a `usage` object of any endpoint; where several arrive the last one counts whole.
+
+    But for one that is all zero: some servers end a stream with such a one, which tells nothing.
+    """
     if usage is None:
         return
     told = fields(usage)
@@ -57,10 +63,16 @@ def read_usage(reading: Reading, usage: object) -> None:
                     and (number := count(value)) is not None
                 ):
                     attributes[name] = number
-    if (seconds := quantity(told.get("seconds"))) is not None:
-        attributes[semconv.AUDIO_SECONDS] = seconds
+    for field in _CACHE_READ:
+        if (value := told.get(field)) is not None and (number := count(value)) is not None:
+            attributes.setdefault(semconv.CACHE_READ_TOKENS, number)
+    for field in _SECONDS:
+        if (seconds := quantity(told.get(field))) is not None:
+            attributes[semconv.AUDIO_SECONDS] = seconds
     if attributes:
         if reading.reported:
+            if not any(attributes.values()):
+                return
             for name in _USAGE_NAMES:
                 reading.attributes.pop(name, None)
         reading.attributes.update(attributes)
@@ -78,6 +90,9 @@ _TOTALS = (
 _INPUT_DETAILS = {
     "cached_tokens": semconv.CACHE_READ_TOKENS,
     "cache_write_tokens": semconv.CACHE_WRITE_TOKENS,
+    # LiteLLM's proxy and Alibaba's Model Studio; like OpenAI's they are a part of `prompt_tokens`.
+    "cache_creation_tokens": semconv.CACHE_WRITE_TOKENS,
+    "cache_creation_input_tokens": semconv.CACHE_WRITE_TOKENS,
     "text_tokens": semconv.TEXT_INPUT_TOKENS,
     "image_tokens": semconv.IMAGE_INPUT_TOKENS,
     "audio_tokens": semconv.AUDIO_INPUT_TOKENS,
@@ -97,6 +112,11 @@ _DETAILS = (
     ("completion_tokens_details", _OUTPUT_DETAILS),
     ("output_tokens_details", _OUTPUT_DETAILS),
 )
+# Beside the totals. A reasoning count there is not read: of SGLang it is a part of the output, of Perplexity it is not.
+_CACHE_READ = ("cached_tokens", "prompt_cache_hit_tokens")
+"""Together and Moonshot; DeepSeek."""
+_SECONDS = ("seconds", "prompt_audio_seconds")
+"""OpenAI; Mistral."""
 BREAKDOWNS = frozenset((*_INPUT_DETAILS.values(), *_OUTPUT_DETAILS.values()))
 """Subsets of the totals. The conventions drop those that are zero from spans; an event keeps what was reported."""
 _USAGE_NAMES = BREAKDOWNS.union((semconv.AUDIO_SECONDS,), (name for _, name in _TOTALS))

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import inspect
 import logging
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -495,6 +499,9 @@ def test_azure(world: str, provider: Provider, meter: Meter) -> None:
         ("mine.openai.azure.com", "azure.ai.openai"),
         ("mine.services.ai.azure.com", "azure.ai.openai"),
         ("mine.cognitiveservices.azure.com", "azure.ai.openai"),
+        ("mine.openai.azure.us", "azure.ai.openai"),
+        ("mine.services.ai.azure.us", "azure.ai.openai"),
+        ("mine.cognitiveservices.azure.cn", "azure.ai.openai"),
         ("bedrock-runtime.us-east-1.amazonaws.com", "aws.bedrock"),
         ("bedrock-mantle.eu-west-1.api.aws", "aws.bedrock"),
         ("s3.amazonaws.com", "openai"),
@@ -588,6 +595,46 @@ def test_without_openai(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptu
         "openai is not installed in this environment, so there is nothing to instrument; install it with: "
         "pip install 'openai>=1.0.0'"
     ]
+
+
+FROZEN = """
+import importlib.metadata
+import sys
+
+version = importlib.metadata.version
+
+def none_of_openai(name):
+    if name == "openai":
+        raise importlib.metadata.PackageNotFoundError(name)
+    return version(name)
+
+# As in a frozen program, which brings the module without what pip wrote beside it.
+importlib.metadata.version = none_of_openai
+
+import openai
+from cmdrdata_exporter import CmdrDataSpanExporter
+from opentelemetry_instrumentation_cmdrdata import CmdrDataInstrumentor
+
+CmdrDataInstrumentor().instrument()
+openai.OpenAI(base_url=sys.argv[1], api_key="k").embeddings.create(model="e", input="hello")
+"""
+
+
+def test_without_package_metadata(provider: Provider, tmp_path: Path) -> None:
+    """A program that has openai without its package metadata is metered."""
+    provider.answer("/v1/embeddings", Reply(json=replies.EMBEDDINGS))
+    environ = {**os.environ, "CMDRDATA_SPOOL_DIR": str(tmp_path / "spool")}
+    done = subprocess.run(
+        [sys.executable, "-c", FROZEN, provider.url],
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0
+    records = [path.read_bytes() for path in (tmp_path / "spool" / "local").iterdir()]
+    assert any(b'"endpoint":"embeddings"' in content for content in records), done.stderr
 
 
 @pytest.mark.parametrize(

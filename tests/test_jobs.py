@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -939,3 +940,146 @@ def test_a_job_that_cannot_be_started(provider: Provider, meter: Meter) -> None:
         "server_address": "127.0.0.1",
         "usage": {},
     }
+
+
+# --- Jobs of a page ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Page:
+    """How the jobs of a kind are listed."""
+
+    method: str
+    path: str
+    arguments: dict[str, Any] = field(default_factory=dict[str, Any])
+
+
+PAGES = {
+    "batch": Page("batches.list", "/v1/batches"),
+    "fine-tuning": Page("fine_tuning.jobs.list", "/v1/fine_tuning/jobs"),
+    "run": Page("beta.threads.runs.list", "/v1/threads/thread_1/runs", {"thread_id": "thread_1"}),
+    "video": Page("videos.list", "/v1/videos"),
+    "evaluation": Page("evals.runs.list", "/v1/evals/eval_1/runs", {"eval_id": "eval_1"}),
+}
+LISTED = [BY_NAME[name] for name in PAGES if name in BY_NAME]
+every_listed_kind = pytest.mark.parametrize("kind", LISTED, ids=lambda kind: kind.name)
+
+
+def show(kind: Kind, form: Form, world: str, provider: Provider, *jobs: dict[str, Any]) -> None:
+    """List jobs, in the context of another customer."""
+    page = PAGES[kind.name]
+    body = {"object": "list", "data": list(jobs), "has_more": False}
+    provider.answer(page.path, Reply(json=body))
+    with customer_context("other", team="other"):
+        make(world, provider, page.method, form, page.arguments)
+
+
+@every_world
+@pytest.mark.parametrize("form", [PLAIN, *ANSWERS], ids=lambda form: form.name)
+@every_listed_kind
+def test_a_job_on_a_page(
+    kind: Kind, form: Form, world: str, provider: Provider, meter: Meter
+) -> None:
+    """A job that is only seen to end on a page is one charge, of who started it, also when it is asked for later."""
+    start(kind, world, provider)
+    show(kind, form, world, provider, kind.started)
+    show(kind, form, world, provider, {**kind.ended, "id": "another"}, kind.ended)
+    show(kind, form, world, provider, kind.ended)
+    poll(kind, world, provider, kind.ended)
+    # The other one is too old to be new, and nobody here has started it.
+    assert meter.events() == kind.events
+
+
+@every_listed_kind
+def test_a_job_of_a_page_that_nobody_here_started(
+    kind: Kind, provider: Provider, meter: Meter
+) -> None:
+    """A page shows the jobs of all customers, so one that nobody here started is nobody's until somebody says so."""
+    recent = {**kind.ended, "created_at": int(time.time()) - 3600}
+    show(kind, PLAIN, "sync", provider, recent)
+    show(kind, PLAIN, "sync", provider, recent)
+    charges = len(kind.events) - (kind.name == "fine-tuning")
+    assert [None] * charges == [event["customer_id"] for event in meter.events()]
+    assert [None] * charges == [event["metadata"].get("team") for event in meter.events()]
+
+
+@every_listed_kind
+def test_a_page_that_is_not_tracked(kind: Kind, provider: Provider, meter: Meter) -> None:
+    """A list that is not to be tracked bills nothing, and a later one does."""
+    start(kind, "sync", provider)
+    before = len(meter.events())
+    page = PAGES[kind.name]
+    provider.answer(page.path, Reply(json={"object": "list", "data": [kind.ended]}))
+    make("sync", provider, page.method, PLAIN, {**page.arguments, "track_usage": False})
+    assert len(meter.events()) == before
+    show(kind, PLAIN, "sync", provider, kind.ended)
+    assert meter.events() == kind.events
+
+
+@pytest.mark.parametrize("garbage", [None, 7, {}, [None, 7, {}, {"id": 7, "status": "completed"}]])
+@every_listed_kind
+def test_a_page_of_anything(kind: Kind, garbage: object, provider: Provider, meter: Meter) -> None:
+    """Whatever a page holds, what is no job with an id is no charge."""
+    faults.counts.clear()
+    page = PAGES[kind.name]
+    provider.answer(page.path, Reply(json={"object": "list", "data": garbage}))
+    with client(provider) as sdk:
+        resource, method = method_of(sdk, page.method)
+        getattr(resource.with_raw_response, method)(**page.arguments)
+    assert [] == meter.events()
+    assert not faults.counts
+
+
+# --- Jobs that tell no usage ------------------------------------------------------------------
+
+UNTOLD: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "batch": ({"usage": None}, {"batch_requests": 4}),
+    "run": ({"usage": None}, {}),
+    "fine-tuning": ({"trained_tokens": None}, {}),
+    "evaluation": ({"per_model_usage": None}, {}),
+    "background response": ({"usage": None, "output": []}, {}),
+}
+
+
+@pytest.mark.parametrize(
+    "kind", [BY_NAME[name] for name in UNTOLD if name in BY_NAME], ids=lambda kind: kind.name
+)
+def test_a_job_that_tells_no_usage(kind: Kind, provider: Provider, meter: Meter) -> None:
+    """A job that was done without a word of its usage is an event of its own, marked so, once."""
+    change, usage = UNTOLD[kind.name]
+    start(kind, "sync", provider)
+    before = len(meter.events())
+    poll(kind, "sync", provider, *[{**kind.ended, **change}] * 2)
+    (event,) = meter.events()[before:]
+    assert ("acme", 0, 0, "missing", usage) == (
+        event["customer_id"],
+        event["input_tokens"],
+        event["output_tokens"],
+        event["metadata"]["usage_status"],
+        event["metadata"]["usage"],
+    )
+
+
+NOTHING_DONE: dict[str, dict[str, Any]] = {
+    "batch": {
+        "usage": None,
+        "status": "failed",
+        "request_counts": {"total": 5, "completed": 0, "failed": 5},
+    },
+    "run": {"usage": None, "status": "failed"},
+    "video": {"status": "failed"},
+    "fine-tuning": {"trained_tokens": None, "status": "failed"},
+    "evaluation": {"per_model_usage": None, "status": "failed"},
+    "background response": {"usage": None, "output": [], "status": "failed"},
+}
+
+
+@pytest.mark.parametrize(
+    "kind", [BY_NAME[name] for name in NOTHING_DONE if name in BY_NAME], ids=lambda kind: kind.name
+)
+def test_a_job_that_did_nothing(kind: Kind, provider: Provider, meter: Meter) -> None:
+    """A job that failed and tells no usage is no charge."""
+    start(kind, "sync", provider)
+    before = len(meter.events())
+    poll(kind, "sync", provider, {**kind.ended, **NOTHING_DONE[kind.name]})
+    assert len(meter.events()) == before

@@ -11,7 +11,7 @@ import pytest
 from openai.types.chat import ChatCompletionChunk
 
 from opentelemetry_instrumentation_cmdrdata import CmdrDataInstrumentor, observation
-from opentelemetry_instrumentation_cmdrdata.providers import tells_stream_usage
+from opentelemetry_instrumentation_cmdrdata.providers import provider_of, tells_stream_usage
 from tests import replies
 from tests.charges import MESSAGES
 from tests.metering import Meter
@@ -51,7 +51,14 @@ def always(monkeypatch: pytest.MonkeyPatch) -> None:
         ("mine.openai.azure.com", "/openai/v1/", None, True),
         ("mine.openai.azure.com", "/openai/v1/", "preview", True),
         ("mine.openai.azure.com", "/openai/", None, False),
-        ("mine.cognitiveservices.azure.com", "/openai/", "2024-10-21", False),
+        ("mine.cognitiveservices.azure.com", "/openai/", "2024-10-21", True),
+        ("mine.cognitiveservices.azure.com", "/openai/", "2024-06-01", False),
+        ("mine.services.ai.azure.com", "/openai/v1/", None, True),
+        ("mine.services.ai.azure.com", "/models/", "2024-05-01-preview", False),
+        ("mine.openai.azure.us", "/openai/", "2024-10-21", True),
+        ("mine.openai.azure.cn", "/openai/v1/", None, True),
+        ("mine.openai.azure.evil.test", "/openai/v1/", None, False),
+        ("mine.azure-api.net", "/openai/", "2024-10-21", False),
         ("127.0.0.1", "/v1/", None, False),
         ("api.groq.com", "/openai/v1/", None, False),
     ],
@@ -61,6 +68,15 @@ def test_which_servers_understand(
 ) -> None:
     """Only a server that is known to understand the option is sent it."""
     assert tells_stream_usage(host, path, api_version) is expected
+
+
+@pytest.mark.parametrize(
+    ("api_version", "expected"), [("2024-06-01", False), ("2024-10-21", True), (None, False)]
+)
+def test_a_gateway_of_azure(api_version: str | None, expected: bool) -> None:
+    """A client for Azure talks to Azure, whatever host stands before it."""
+    azure = tells_stream_usage("gateway.test", "/openai/", api_version, azure=True)
+    assert (azure, provider_of("gateway.test", azure=True)) == (expected, "azure.ai.openai")
 
 
 @pytest.mark.parametrize(
@@ -83,7 +99,7 @@ def test_the_setting(
     if setting is not None:
         monkeypatch.setenv("CMDRDATA_STREAM_USAGE", setting)
 
-    def rule_of_servers(*_: object) -> bool:
+    def rule_of_servers(*_: object, **__: object) -> bool:
         return known
 
     monkeypatch.setattr(observation, "tells_stream_usage", rule_of_servers)
@@ -102,8 +118,8 @@ def seen_by_the_rule(sdk: Any, monkeypatch: pytest.MonkeyPatch) -> list[tuple[An
     """Return what decides whether a client's server is asked, as it is read from the client."""
     seen: list[tuple[Any, ...]] = []
 
-    def rule(*of: Any) -> bool:
-        seen.append(of)
+    def rule(*of: Any, azure: bool) -> bool:
+        seen.append((*of, azure))
         return False
 
     monkeypatch.setattr(observation, "tells_stream_usage", rule)
@@ -126,10 +142,10 @@ def test_what_a_client_says_of_its_server(monkeypatch: pytest.MonkeyPatch) -> No
         seen_by_the_rule(sdk, monkeypatch)
         for sdk in (openai.OpenAI(api_key="k"), azure, undated, dated)
     ] == [
-        [("api.openai.com", "/v1/", None)],
-        [("mine.openai.azure.com", "/openai/", "2024-10-21")],
-        [("mine.openai.azure.com", "/openai/v1/", None)],
-        [("mine.openai.azure.com", "/openai/", "2025-01-01")],
+        [("api.openai.com", "/v1/", None, False)],
+        [("mine.openai.azure.com", "/openai/", "2024-10-21", True)],
+        [("mine.openai.azure.com", "/openai/v1/", None, False)],
+        [("mine.openai.azure.com", "/openai/", "2025-01-01", False)],
     ]
 
 
