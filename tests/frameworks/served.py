@@ -1,10 +1,10 @@
 """
-Serve the applications of an example beside instrumentations, ask each for several customers at once, and print who paid.
+Serve the applications of an example beside instrumentations, and ask each for several customers at once.
 
 A program of its own, since a tracer provider is set once in a process, and an instrumentation switched on once. Its
 arguments are the example and the instrumentors in the order in which they are switched on; none where
-`opentelemetry-instrument` has switched on all. The model that a request asks for says which one it was and who pays.
-It prints, as JSON, the models that were asked for.
+`opentelemetry-instrument` has switched on all. It prints the requests as JSON: the model that each asked for, which
+says which request it was, and who is to pay.
 """
 
 from __future__ import annotations
@@ -134,7 +134,9 @@ def ask_wsgi(app: Any, requests: list[dict[str, Any]]) -> None:
             failures.append(failure)
 
     half = len(requests) // 2
-    threads = [threading.Thread(target=ask, args=(part,)) for part in (requests[:half], requests[half:])]
+    threads = [
+        threading.Thread(target=ask, args=(part,)) for part in (requests[:half], requests[half:])
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -163,10 +165,14 @@ def main(name: str, *instrumentors: str) -> None:
         if name == "flask_app" or kind == "wsgi":
             ask_wsgi(app, requests)
         else:
-            ask_asgi(app, requests, [one for one in vars(example).values() if type(one).__name__ == "AsyncOpenAI"])
+            ask_asgi(
+                app,
+                requests,
+                [one for one in vars(example).values() if type(one).__name__ == "AsyncOpenAI"],
+            )
     exporter.current_exporter().force_flush()
     assert not faults.counts, faults.counts
-    print(json.dumps(sorted(asked)))
+    json.dump(sorted(asked), sys.stdout)
 
 
 if __name__ == "__main__":

@@ -19,9 +19,7 @@ from tests.metering import Meter
 
 
 @pytest.fixture
-def project(
-    example: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Any]:
+def project(example: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """The example's project; Django has one configuration for each process."""
     monkeypatch.syspath_prepend(EXAMPLES)
     monkeypatch.setenv("DJANGO_SETTINGS_MODULE", "django_settings")
