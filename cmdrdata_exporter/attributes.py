@@ -18,6 +18,8 @@ OWN_PREFIX = "cmdrdata."
 CUSTOMER_ID = "cmdrdata.customer.id"
 CUSTOMER_REFUSED = "cmdrdata.customer.refused"
 """Why the customer that was named cannot be billed. Such a call has no customer, whatever the default is."""
+CUSTOMER_REFUSED_VALUE = "cmdrdata.customer.refused_value"
+"""What was named in its place, quoted where it is a text."""
 METADATA_PREFIX = "cmdrdata.metadata."
 """`cmdrdata.metadata.<key>`: the user's own keys of the event's metadata."""
 
@@ -129,6 +131,7 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "total_tokens": TOTAL_TOKENS,
     "customer": (CUSTOMER_ID,),
     "refused": (CUSTOMER_REFUSED,),
+    "refused_value": (CUSTOMER_REFUSED_VALUE,),
     "error_code": (ERROR_CODE,),
     "event_id": (EVENT_ID,),
     "remember": (EVENT_REMEMBER,),

@@ -29,8 +29,13 @@ from opentelemetry.context import Context
 from opentelemetry.sdk.trace import Span, SpanProcessor
 
 from cmdrdata_exporter import faults
-from cmdrdata_exporter.attributes import CUSTOMER_ID, CUSTOMER_REFUSED, METADATA_PREFIX
-from cmdrdata_exporter.ids import LONGEST, refusal
+from cmdrdata_exporter.attributes import (
+    CUSTOMER_ID,
+    CUSTOMER_REFUSED,
+    CUSTOMER_REFUSED_VALUE,
+    METADATA_PREFIX,
+)
+from cmdrdata_exporter.ids import LONGEST, as_written, refusal
 
 MetadataValue = (
     str | bool | int | float | Sequence[str] | Sequence[bool] | Sequence[int] | Sequence[float]
@@ -59,16 +64,23 @@ class Customer:
 
     def attributes(self) -> dict[str, MetadataValue]:
         """
-        Return the span attributes that say who pays; of an unusable id only why it is.
+        Return the span attributes that say who pays; of an unusable id why it is, and how it was written.
 
         An unusable id is logged, once per reason: its calls are billed to nobody, and not to the default customer.
         """
         named = cast("object", self.id)
         reason = refusal(named)
-        attributes: dict[str, MetadataValue] = (
-            {CUSTOMER_ID: self.id} if reason is None else {CUSTOMER_REFUSED: reason}
-        )
-        if reason is not None:
+        attributes: dict[str, MetadataValue]
+        if reason is None:
+            attributes = {CUSTOMER_ID: self.id}
+            if self.id != self.id.strip():
+                faults.report(
+                    "customer id with blanks",
+                    "a customer id with blanks at its begin or end was set; its calls are billed to it as it is, "
+                    "which is another customer than the one without them. strip() removes them",
+                )
+        else:
+            attributes = {CUSTOMER_REFUSED: reason, CUSTOMER_REFUSED_VALUE: as_written(named)}
             faults.report(
                 f"customer id {reason}",
                 "an unusable customer id was set (%s); the events of its calls are unattributed. "

@@ -331,22 +331,27 @@ def test_calls_that_fail_and_calls_that_are_retried(provider: Provider, meter: M
 
 
 @pytest.mark.parametrize(
-    ("customer_id", "reason"),
+    ("customer_id", "reason", "written"),
     [
-        (7, "not a string"),
-        ("", "empty"),
-        ("a\r\nb", "holds control characters"),
-        ("x" * 257, "longer than 256 characters"),
+        (7, "not a string", "7"),
+        ("", "empty", "''"),
+        ("a\r\nb", "holds control characters", r"'a\r\nb'"),
+        ("x" * 257, "longer than 256 characters", f"'{'x' * 256}'…"),
     ],
 )
-def test_odd_customers(customer_id: Any, reason: str, chat: Provider, meter: Meter) -> None:
+def test_odd_customers(
+    customer_id: Any, reason: str, written: str, chat: Provider, meter: Meter
+) -> None:
     """A customer that cannot be billed never fails a call; its event belongs to nobody."""
     with client(chat) as sync, customer_context("context"):
         create_of(sync)(**ARGUMENTS, customer_id=customer_id)
         assert create_of(bind_customer(sync, customer_id))(**ARGUMENTS)
     events = meter.events()
     assert who(events) == [(None, None), (None, None)]
-    assert [event["metadata"]["customer_refused"] for event in events] == [reason, reason]
+    assert [(reason, written)] * 2 == [
+        (event["metadata"]["customer_refused"], event["metadata"]["customer_refused_value"])
+        for event in events
+    ]
     assert dict(faults.counts) == {f"customer id {reason}": 2}
     faults.counts.clear()
 

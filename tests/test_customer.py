@@ -356,31 +356,43 @@ def test_the_processor_stamps_any_span() -> None:
         "child": stamp,
         "in": stamp,
         "out": {},
-        "unusable": {"cmdrdata.customer.refused": "holds control characters"},
+        "unusable": {
+            "cmdrdata.customer.refused": "holds control characters",
+            "cmdrdata.customer.refused_value": r"'\n'",
+        },
     }
     faults.counts.clear()
 
 
 @pytest.mark.parametrize(
-    ("customer_id", "reason", "said"),
+    ("customer_id", "reason", "said", "written"),
     [
-        (7, "not a string", "not a string but int"),
-        (None, "not a string", "not a string but NoneType"),
-        (uuid.UUID(int=1), "not a string", "not a string but UUID"),
-        ("", "empty", "empty"),
-        ("x" * 257, "longer than 256 characters", "longer than 256 characters"),
-        ("a\nb", "holds control characters", "holds control characters"),
+        (7, "not a string", "not a string but int", "7"),
+        (True, "not a string", "not a string but bool", "True"),
+        pytest.param(10**5000, "not a string", "not a string but int", "<int>", id="many digits"),
+        (None, "not a string", "not a string but NoneType", "None"),
+        (1.5, "not a string", "not a string but float", "1.5"),
         (
-            "\ud800",
-            "holds surrogates, which are no characters",
-            "holds surrogates, which are no characters",
+            uuid.UUID(int=1),
+            "not a string",
+            "not a string but UUID",
+            "00000000-0000-0000-0000-000000000001",
         ),
+        ({"secret": 1}, "not a string", "not a string but dict", "<dict>"),
+        ("", "empty", "empty", "''"),
+        ("x" * 257, *["longer than 256 characters"] * 2, f"'{'x' * 256}'…"),
+        ("a\nb", *["holds control characters"] * 2, r"'a\nb'"),
+        ("\ud800", *["holds surrogates, which are no characters"] * 2, r"'\ud800'"),
     ],
 )
 def test_unusable_ids_belong_to_nobody(
-    customer_id: Any, reason: str, said: str, caplog: pytest.LogCaptureFixture
+    customer_id: Any, reason: str, said: str, written: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Who names a customer that cannot be billed bills nobody: the reason is in its place, and in the log once."""
+    """
+    Who names a customer that cannot be billed bills nobody.
+
+    The reason is in its place, with what was named as it was written, and in the log once.
+    """
     with customer_context(customer_id, plan="pro"):
         assert get_customer_context() is None
         customer = current()
@@ -389,6 +401,7 @@ def test_unusable_ids_belong_to_nobody(
         for _ in range(2):
             assert customer.attributes() == {
                 "cmdrdata.customer.refused": reason,
+                "cmdrdata.customer.refused_value": written,
                 "cmdrdata.metadata.plan": "pro",
             }
     assert [record.getMessage() for record in caplog.records] == [
@@ -396,6 +409,21 @@ def test_unusable_ids_belong_to_nobody(
         "1 to 256 characters, str() of a number for instance (further ones of this kind are only counted)"
     ]
     assert faults.counts == {f"customer id {reason}": 2}
+    faults.counts.clear()
+
+
+@pytest.mark.parametrize("customer_id", [" acme", "acme ", "acme\u00a0", " "])
+def test_blanks_around_ids(customer_id: str, caplog: pytest.LogCaptureFixture) -> None:
+    """An id with blanks at an end is taken as it is, and told in the log once: another customer may be meant."""
+    with customer_context(customer_id):
+        customer = current()
+    assert customer is not None
+    for _ in range(2):
+        assert {"cmdrdata.customer.id": customer_id} == customer.attributes()
+    assert [
+        "a customer id with blanks at its begin or end was set; its calls are billed to it as it is, which is another "
+        "customer than the one without them. strip() removes them (further ones of this kind are only counted)"
+    ] == [record.getMessage() for record in caplog.records]
     faults.counts.clear()
 
 
