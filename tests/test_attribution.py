@@ -28,7 +28,7 @@ from tests import replies
 from tests.charges import MESSAGES, Case
 from tests.metering import Meter, RecordedEvents, attributes
 from tests.provider import Provider, Reply
-from tests.sdk import FORMS, Form, async_client, client, make
+from tests.sdk import FORMS, VERSION, Form, async_client, client, make
 from tests.test_calls import ROWS
 
 CHAT = "/v1/chat/completions"
@@ -174,8 +174,12 @@ def test_copies_of_bound_clients(copy: Callable[[Any], Any], chat: Provider, met
     assert "acme" not in str(chat.requests)
 
 
-def test_copies_of_async_and_azure_clients(provider: Provider, meter: Meter) -> None:
+def test_copies_of_async_and_azure_clients(
+    provider: Provider, meter: Meter, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The same of the other clients of the SDK."""
+    # Copies of the oldest Azure clients do not know the version.
+    monkeypatch.setenv("OPENAI_API_VERSION", "2024-10-21")
     provider.answer(CHAT, Reply(json=replies.CHAT))
     provider.answer("/openai/deployments/mine/chat/completions", Reply(json=replies.CHAT))
 
@@ -221,7 +225,6 @@ def test_bound_clients_that_others_have_wrapped(chat: Provider, events: Recorded
             create_of(bound)(**ARGUMENTS, usage_metadata={"plan": "of call"})
             create_of(bound)(**ARGUMENTS, track_usage=False)
             create_of(again)(**ARGUMENTS)
-            bound.chat.completions.with_raw_response.create(**ARGUMENTS)
             create_of(sync)(**ARGUMENTS)
             with customer_context("context"):
                 create_of(sync)(**ARGUMENTS)
@@ -229,13 +232,12 @@ def test_bound_clients_that_others_have_wrapped(chat: Provider, events: Recorded
             CmdrDataInstrumentor().uninstrument()
         with pytest.raises(TypeError, match="customer_id"):
             create_of(bound)(**ARGUMENTS, customer_id="acme")
-    assert [((), ARGUMENTS)] * 9 == calls
+    assert [((), ARGUMENTS)] * 8 == calls
     assert who(events.wire) == [
         ("acme", "pro"),
         ("called", None),
         ("acme", "of call"),
         ("globex", None),
-        ("acme", "pro"),
         (None, None),
         ("context", None),
     ]
@@ -269,12 +271,18 @@ def test_async_bound_clients_that_others_have_wrapped(
 
 
 class Alike(openai.OpenAI):
-    """A client that is equal to every other, and has no hash."""
+    """A client that is equal to every other, and has no hash where the SDK needs none."""
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Alike)
 
-    __hash__ = None  # pyright: ignore[reportAssignmentType]
+    if VERSION >= (2, 0):
+        __hash__ = None  # pyright: ignore[reportAssignmentType]
+    else:
+
+        def __hash__(self) -> int:
+            """Be the same too: the SDK itself needs a hash."""
+            return 0
 
 
 def test_clients_without_a_hash(chat: Provider, meter: Meter) -> None:
