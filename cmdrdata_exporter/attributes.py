@@ -19,6 +19,8 @@ CUSTOMER_PREFIX = "cmdrdata.customer."
 CUSTOMER_ID = CUSTOMER_PREFIX + "id"
 CUSTOMER_REFUSED = CUSTOMER_PREFIX + "refused"
 """Why the customer that was named cannot be billed. Such a call has no customer, whatever the default is."""
+CUSTOMER_REFUSED_VALUE = "cmdrdata.customer.refused_value"
+"""What was named in its place, quoted where it is a text."""
 METADATA_PREFIX = "cmdrdata.metadata."
 """`cmdrdata.metadata.<key>`: the user's own keys of the event's metadata."""
 
@@ -132,6 +134,7 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "total_tokens": TOTAL_TOKENS,
     "customer": (CUSTOMER_ID,),
     "refused": (CUSTOMER_REFUSED,),
+    "refused_value": (CUSTOMER_REFUSED_VALUE,),
     "error_code": (ERROR_CODE,),
     "event_id": (EVENT_ID,),
     "remember": (EVENT_REMEMBER,),

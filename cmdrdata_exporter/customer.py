@@ -1,7 +1,9 @@
 """
 Who pays: the customer of the calls made in a context.
 
-The customer lives in the OpenTelemetry Context, so it follows `await` and tasks, and the thread that set it.
+The customer lives in a context variable of ours, so it follows `await` and tasks, and the thread that set it. It is put
+into the OpenTelemetry Context too, which processors get and instrumentations carry into threads; but there frameworks
+and instrumentations undo it when they detach what they had attached before.
 It is never put into Baggage, which would send it to whomever the application calls.
 
     from cmdrdata_exporter import customer_context
@@ -15,10 +17,11 @@ from __future__ import annotations
 import functools
 import inspect
 import itertools
+import weakref
 from collections.abc import Callable, Mapping, Sequence
-from contextvars import Token
+from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import Any, NamedTuple, ParamSpec, TypeVar, cast
 
 from opentelemetry import baggage
 from opentelemetry import context as otel_context
@@ -26,8 +29,13 @@ from opentelemetry.context import Context
 from opentelemetry.sdk.trace import Span, SpanProcessor
 
 from cmdrdata_exporter import faults
-from cmdrdata_exporter.attributes import CUSTOMER_ID, CUSTOMER_REFUSED, METADATA_PREFIX
-from cmdrdata_exporter.ids import LONGEST, refusal
+from cmdrdata_exporter.attributes import (
+    CUSTOMER_ID,
+    CUSTOMER_REFUSED,
+    CUSTOMER_REFUSED_VALUE,
+    METADATA_PREFIX,
+)
+from cmdrdata_exporter.ids import LONGEST, as_written, refusal
 
 MetadataValue = (
     str | bool | int | float | Sequence[str] | Sequence[bool] | Sequence[int] | Sequence[float]
@@ -40,7 +48,8 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 _KEY = otel_context.create_key("cmdrdata-customer")
 
 
-@dataclass(frozen=True, slots=True)
+# No slots: Python 3.10 has none for the weak references to it.
+@dataclass(frozen=True, eq=False)
 class Customer:
     """A customer id and what its events carry beside it, as they were when the context was entered."""
 
@@ -55,16 +64,23 @@ class Customer:
 
     def attributes(self) -> dict[str, MetadataValue]:
         """
-        Return the span attributes that say who pays; of an unusable id only why it is.
+        Return the span attributes that say who pays; of an unusable id why it is, and how it was written.
 
         An unusable id is logged, once per reason: its calls are billed to nobody, and not to the default customer.
         """
         named = cast("object", self.id)
         reason = refusal(named)
-        attributes: dict[str, MetadataValue] = (
-            {CUSTOMER_ID: self.id} if reason is None else {CUSTOMER_REFUSED: reason}
-        )
-        if reason is not None:
+        attributes: dict[str, MetadataValue]
+        if reason is None:
+            attributes = {CUSTOMER_ID: self.id}
+            if self.id != self.id.strip():
+                faults.report(
+                    "customer id with blanks",
+                    "a customer id with blanks at its begin or end was set; its calls are billed to it as it is, "
+                    "which is another customer than the one without them. strip() removes them",
+                )
+        else:
+            attributes = {CUSTOMER_REFUSED: reason, CUSTOMER_REFUSED_VALUE: as_written(named)}
             faults.report(
                 f"customer id {reason}",
                 "an unusable customer id was set (%s); the events of its calls are unattributed. "
@@ -162,12 +178,128 @@ def take_from_baggage(key: str | None) -> None:
     _baggage_key = key
 
 
+# --- Where the customer is --------------------------------------------------------------------
+
+_References = tuple[weakref.ref[Customer], ...]
+
+
+class _Scope(NamedTuple):
+    """A customer that was named in this context. Scopes are never changed but made anew, since contexts are copied."""
+
+    owner: object
+    """Who ends it; None where `set_customer_context` began it."""
+    customer: Customer | None
+    outer: _Scope | None
+    before: Context
+    """The OpenTelemetry context in which it began."""
+    within: Context
+    """The same with the customer in it."""
+    older: _References = ()
+    """Customers that were replaced: an OpenTelemetry context that is attached again may still hold them."""
+
+
+_innermost: ContextVar[_Scope | None] = ContextVar("cmdrdata_customer", default=None)
+"""
+What carries the customer. It prevails over the OpenTelemetry context, but for a customer there that it does not know:
+that one was brought from elsewhere, with a job of a thread pool for instance, and is newer.
+"""
+_left: ContextVar[_References] = ContextVar("cmdrdata_customers_left", default=())
+"""Customers whose scope ended here while others had changed the OpenTelemetry context, which may show them again."""
+
+
+def _holds(references: _References, customer: Customer | None) -> bool:
+    return customer is not None and any(reference() is customer for reference in references)
+
+
+def _with(references: _References, customer: Customer | None) -> _References:
+    """Return references with one more, and without those of what is gone."""
+    alive = tuple(reference for reference in references if reference() is not None)
+    return alive if customer is None else (*alive, weakref.ref(customer))
+
+
+def _is_known(customer: Customer, scope: _Scope | None) -> bool:
+    """Say whether a customer of an OpenTelemetry context was there before what is named here, or is over."""
+    while scope is not None:
+        if customer in (scope.customer, _there(scope.before)) or _holds(scope.older, customer):
+            return True
+        scope = scope.outer
+    return _holds(_left.get(), customer)
+
+
+def _there(context: Context) -> Customer | None:
+    return cast("Customer | None", context.get(_KEY))
+
+
+def _attach(customer: Customer | None, now: Context) -> Context:
+    """Put a customer into the OpenTelemetry context, and leave all else in it as it is."""
+    context = otel_context.set_value(_KEY, customer, now)
+    # Undone by attaching once more: a token would bring back a span that has ended, and serves in one context only.
+    otel_context.attach(context)
+    return context
+
+
+def _enter(owner: object, customer: Customer | None) -> None:
+    """Begin a scope."""
+    before = otel_context.get_current()
+    within = _attach(customer, before)
+    _innermost.set(_Scope(owner, customer, _innermost.get(), before, within))
+
+
+def _leave(owner: object) -> None:
+    """End the innermost scope of an owner. Another context than that of its begin has none, and nothing to end."""
+    innermost = scope = _innermost.get()
+    # Not always the innermost: generators end in any order.
+    while scope is not None and scope.owner is not owner:
+        scope = scope.outer
+    if scope is None:
+        return
+    outer = scope.outer if scope is innermost else _without(scope, innermost)
+    _innermost.set(outer)
+    now, left = otel_context.get_current(), _left.get()
+    ordered = now is scope.within
+    if left or not ordered:
+        left = _with(left, None if ordered else scope.customer)
+        _left.set(left)
+    before, there = _there(scope.before), _there(now)
+    customer = before if outer is None else outer.customer
+    if outer is None and _holds(left, before):
+        customer = None
+    if ordered and customer is before:
+        otel_context.attach(scope.before)
+    elif there is not customer and (there is scope.customer or _holds(scope.older, there)):
+        _attach(customer, now)
+
+
+def _without(scope: _Scope, innermost: _Scope | None) -> _Scope | None:
+    """Return the scopes without one of them."""
+    if innermost is None or innermost is scope:
+        return scope.outer
+    return innermost._replace(outer=_without(scope, innermost.outer))
+
+
+def _replace(scope: _Scope, customer: Customer | None) -> None:
+    """Name another customer in the innermost scope."""
+    now = otel_context.get_current()
+    _attach(customer, now)
+    older = _with(_with(scope.older, scope.customer), _there(now))
+    _innermost.set(scope._replace(customer=customer, older=older))
+
+
 def current(context: Context | None = None) -> Customer | None:
-    """Return the customer of `context` (default: the current one), None where none was set."""
-    customer = cast("Customer | None", otel_context.get_value(_KEY, context))
+    """
+    Return the customer of this moment, None where there is none.
+
+    Args:
+        context: an OpenTelemetry context, whose customer counts where it has one. Default: the current one.
+    """
+    there = cast("Customer | None", otel_context.get_value(_KEY, context))
+    scope = _innermost.get()
+    customer = None if scope is None else scope.customer
+    if there is not None and there is not customer and (context or not _is_known(there, scope)):
+        customer = there
     if customer is None and _baggage_key is not None:
-        named = baggage.get_baggage(_baggage_key, context)
-        return None if named is None else Customer(cast("str", named))
+        name = baggage.get_baggage(_baggage_key, context)
+        return None if name is None else Customer(cast("str", name))
     return customer
 
 
@@ -186,11 +318,12 @@ def carry_customer(function: Callable[_P, _R]) -> Callable[_P, _R]:
 
     @functools.wraps(function)
     def carried(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-        token = _attach(customer)
+        scope = object()
+        _enter(scope, customer)
         try:
             return function(*args, **kwargs)
         finally:
-            otel_context.detach(token)
+            _leave(scope)
 
     return carried
 
@@ -210,38 +343,42 @@ class customer_context:  # noqa: N801 - used like a function, as contextlib's ow
     """
 
     def __init__(self, customer_id: str, /, **metadata: MetadataValue) -> None:
-        self._customer = Customer(customer_id, metadata)
-        self._tokens: list[Token[Context]] = []
+        self._customer_id = customer_id
+        self._metadata = metadata
 
     def __enter__(self) -> None:
-        self._tokens.append(_attach(self._customer))
+        _enter(self, Customer(self._customer_id, self._metadata))
 
     def __exit__(self, *exc_info: object) -> None:
-        otel_context.detach(self._tokens.pop())
+        _leave(self)
 
     def __call__(self, function: _F) -> _F:
-        """Return `function`, each call of which runs in a context of its own."""
-        customer = self._customer
+        """Return `function`, each call of which runs in the context."""
         if inspect.iscoroutinefunction(function):
 
             @functools.wraps(function)
             async def run_async(*args: Any, **kwargs: Any) -> Any:
-                with customer_context(customer.id, **customer.metadata):
+                with self:
                     return await function(*args, **kwargs)
 
             return cast("_F", run_async)
 
         @functools.wraps(function)
         def run(*args: Any, **kwargs: Any) -> Any:
-            with customer_context(customer.id, **customer.metadata):
+            with self:
                 return function(*args, **kwargs)
 
         return cast("_F", run)
 
 
 def set_customer_context(customer_id: str, /, **metadata: MetadataValue) -> None:
-    """Attribute the calls of this thread or task to a customer, until changed or cleared."""
-    _attach(Customer(customer_id, metadata))
+    """Attribute the calls of this thread or task to a customer, until changed or cleared or the `with` around ends."""
+    customer = Customer(customer_id, metadata)
+    scope = _innermost.get()
+    if scope is None:
+        _enter(None, customer)
+    else:
+        _replace(scope, customer)
 
 
 def get_customer_context() -> str | None:
@@ -251,12 +388,15 @@ def get_customer_context() -> str | None:
 
 
 def clear_customer_context() -> None:
-    """Leave the calls of this thread or task unattributed from now on."""
-    _attach(None)
-
-
-def _attach(customer: Customer | None) -> Token[Context]:
-    return otel_context.attach(otel_context.set_value(_KEY, customer))
+    """Leave the calls of this thread or task unattributed, until a customer is set or the `with` around ends."""
+    scope = _innermost.get()
+    if scope is not None and scope.owner is not None:
+        _replace(scope, None)
+        return
+    _leave(None)
+    now = otel_context.get_current()
+    if _there(now) is not None:
+        _attach(None, now)
 
 
 class CmdrDataSpanProcessor(SpanProcessor):

@@ -22,6 +22,7 @@ from opentelemetry.trace import StatusCode, format_span_id, format_trace_id
 from cmdrdata_exporter import attributes as names
 from cmdrdata_exporter.attributes import OUR_SCOPE
 from cmdrdata_exporter.customer import digits, is_short, usable
+from cmdrdata_exporter.ids import as_written, refusal
 from cmdrdata_exporter.scrubbing import scrubbed
 
 FORMAT_VERSION = "0.1.0"
@@ -264,8 +265,8 @@ def event_from_span(span: ReadableSpan, *, customer_id: str | None = None) -> Us
     known["request_model"] = request_model
     known["service_tier"] = _text(told.get("service_tier"))
     known["server_address"] = _text(told.get("server_address"))
-    # Of a customer that was named and cannot be billed, why: for whoever assigns the event.
-    known["customer_refused"] = _text(told.get("refused"))
+    # For whoever assigns the event.
+    known["customer_refused"], known["customer_refused_value"] = _refused(told)
     if context is not None:
         known["trace_id"] = format_trace_id(context.trace_id)
         known["span_id"] = format_span_id(context.span_id)
@@ -448,6 +449,16 @@ def _customer(told: Mapping[str, Any], default: str | None) -> str | None:
     """Return who pays: whom the span names, if that can be; the default only where it names nobody."""
     customer = None if "refused" in told else told.get("customer", default)
     return customer if usable(customer) else None
+
+
+def _refused(told: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    """Return why a customer that was named cannot be billed, and how it was written; None where none was."""
+    if "refused" in told:
+        return _text(told["refused"]), _text(told.get("refused_value"))
+    # As others have set it on a span of theirs.
+    if "customer" in told and (reason := refusal(told["customer"])):
+        return reason, as_written(told["customer"])
+    return None, None
 
 
 def _event_id(value: object) -> str | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from uuid import UUID
+
 LONGEST = 256
 """The most characters an id may have."""
 
@@ -23,3 +25,19 @@ def refusal(value: object) -> str | None:
     if any(0xD800 <= code < 0xE000 for code in codes):
         return "holds surrogates, which are no characters"
     return None
+
+
+def as_written(value: object) -> str:
+    """
+    Return what was named in place of an id, for people to tell it by: a text quoted and cut to what an id may have.
+
+    Of an object that is neither text, number nor UUID only the type: it may hold anything.
+    """
+    if isinstance(value, str):
+        return repr(value[:LONGEST]) + ("…" if len(value) > LONGEST else "")
+    if value is None or isinstance(value, (bool, float, UUID)):
+        return str(value)
+    # An integer of more digits than this is no id, and Python may refuse to write it.
+    if isinstance(value, int) and value.bit_length() < LONGEST:
+        return int.__repr__(value)
+    return f"<{type(value).__name__}>"

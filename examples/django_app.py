@@ -2,21 +2,22 @@
 Django: each request's calls belong to the customer whose token it carries.
 
     pip install opentelemetry-instrumentation-cmdrdata openai django uvicorn
-    opentelemetry-instrument uvicorn --app-dir examples django_app:app
+    export PYTHONPATH=examples DJANGO_SETTINGS_MODULE=django_settings
+    opentelemetry-instrument uvicorn django_app:app
     curl -H 'Authorization: Bearer token-of-acme' 'http://127.0.0.1:8000/ask?question=hello'
 
-A whole project in one file; what matters is `customer_middleware` and its line in MIDDLEWARE, which are the same for
-WSGI.
+A whole project but for its settings; what matters is `customer_middleware` and its line in MIDDLEWARE, which are the
+same for WSGI. `opentelemetry-instrumentation-django` needs the variable before the application is there.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from inspect import iscoroutinefunction
 from typing import Any
 
 import openai
-from django.conf import settings
 from django.core.asgi import get_asgi_application
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.urls import path
@@ -107,10 +108,6 @@ urlpatterns = [
     path(view.__name__.replace("_", "-"), view) for view in (ask, ask_async, stream, stream_async)
 ]
 
-settings.configure(
-    ALLOWED_HOSTS=["127.0.0.1"],
-    MIDDLEWARE=[f"{__name__}.customer_middleware"],
-    ROOT_URLCONF=__name__,
-)
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "django_settings")
 
 app = get_asgi_application()

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, cast
 
 from openai import AsyncOpenAI, OpenAI
+from openai._resource import AsyncAPIResource, SyncAPIResource
 from openai._types import Omit
 
 from cmdrdata_exporter import CmdrDataSpanExporter, faults
@@ -64,7 +65,8 @@ def bind_customer(client: _Client, customer_id: str, /, **metadata: MetadataValu
     """
     Return a client of the same type whose every call is attributed to a customer, also after `with_options`.
 
-    What a call says itself (`customer_id=`) prevails; a `customer_context` around it does not.
+    What a call says itself (`customer_id=`) prevails; a `customer_context` around it does not. Methods that others
+    have replaced on the client, as LangSmith does for instance, are theirs on the bound client too.
 
     Args:
         client: stays as it is; both share their connections.
@@ -79,7 +81,69 @@ def bind_customer(client: _Client, customer_id: str, /, **metadata: MetadataValu
         None if bound is None else bound.exporter,
     )
     headers = cast("Any", {HEADER: attribution})
-    return client.with_options(default_headers=headers)
+    copy = client.with_options(default_headers=headers)
+    keep(copy)
+    _replace_methods(client, copy, attribution)
+    return copy
+
+
+def keep(client: Any) -> None:
+    """Have a client's copies keep what is said of all its calls, whichever of its headers they keep."""
+    kind = cast("Any", type(client))
+    for name in ("copy", "with_options"):
+        vars(client)[name] = _keeping(client, getattr(kind, name))
+
+
+def _keeping(client: Any, original: _Method) -> _Method:
+    @functools.wraps(original)
+    def copy(*args: Any, **kwargs: Any) -> Any:
+        copied = original(client, *args, **kwargs)
+        said = of_client(client)
+        given = kwargs.get("default_headers") or kwargs.get("set_default_headers")
+        if said is not None and _in(given) is None:
+            copied._custom_headers = {**copied._custom_headers, HEADER: said}  # noqa: SLF001 - see of_client
+        keep(copied)
+        return copied
+
+    return copy
+
+
+def _replace_methods(original: Any, copy: Any, client: Attribution) -> None:
+    """Give a copy's resources the methods that others have set on the resources of the original."""
+    for name, resource in list(cast("dict[str, Any]", vars(original)).items()):
+        if name.startswith("_") or not isinstance(resource, (SyncAPIResource, AsyncAPIResource)):
+            continue
+        below = getattr(copy, name)
+        for method, value in list(vars(resource).items()):
+            own = getattr(type(resource), method, None)
+            if callable(value) and callable(own) and _takes_headers(own):
+                setattr(below, method, _said_by_client(value, client))
+        _replace_methods(resource, below, client)
+
+
+def _said_by_client(original: _Method, client: Attribution) -> _Method:
+    """Return a method, of another client than the one that it is called on, that carries what the latter says."""
+
+    def carried(kwargs: dict[str, Any]) -> dict[str, Any]:
+        if _in(kwargs.get("extra_headers")) is not None:
+            return kwargs  # Of a client that was bound once more.
+        if KEYWORDS.isdisjoint(kwargs):
+            return _with_header(kwargs, client)
+        return _carried(kwargs, client) if seam.active else kwargs
+
+    if inspect.iscoroutinefunction(original):
+
+        @functools.wraps(original)
+        async def amethod(*args: Any, **kwargs: Any) -> Any:
+            return await original(*args, **carried(kwargs))
+
+        return amethod
+
+    @functools.wraps(original)
+    def method(*args: Any, **kwargs: Any) -> Any:
+        return original(*args, **carried(kwargs))
+
+    return method
 
 
 def of_client(client: Any) -> Attribution | None:
@@ -173,13 +237,23 @@ def _is_observed(resource: Any) -> bool:
     return seam.active or isinstance(resource._client, Tracked)  # noqa: SLF001 - resources have no other name for it
 
 
-def _carried(kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Return arguments that the SDK takes, with the keywords where the seam finds them."""
+def _carried(kwargs: dict[str, Any], client: Attribution | None = None) -> dict[str, Any]:
+    """Return arguments that the SDK takes, with the keywords where the seam finds them, before what a client says."""
     said = {name: value for name, value in kwargs.items() if name in KEYWORDS}
     others = {name: value for name, value in kwargs.items() if name not in KEYWORDS}
-    headers: Any = others.get("extra_headers")
-    others["extra_headers"] = {**(headers or {}), HEADER: Attribution(**said)}
-    return others
+    call = Attribution(**said)
+    if client is not None:
+        if call.customer_id is None:
+            call.customer_id = client.customer_id
+            call.usage_metadata = {**client.usage_metadata, **call.usage_metadata}
+        call.track_usage &= client.track_usage
+        call.exporter = client.exporter
+    return _with_header(others, call)
+
+
+def _with_header(kwargs: dict[str, Any], said: Attribution) -> dict[str, Any]:
+    headers: Any = kwargs.get("extra_headers")
+    return {**kwargs, "extra_headers": {**(headers or {}), HEADER: said}}
 
 
 def _mapping(metadata: object) -> Mapping[str, MetadataValue]:

@@ -20,7 +20,7 @@ from openai import AsyncAzureOpenAI, AsyncOpenAI, AzureOpenAI, OpenAI
 
 from cmdrdata_exporter import CmdrDataSpanExporter
 from opentelemetry_instrumentation_cmdrdata import patching
-from opentelemetry_instrumentation_cmdrdata.attribution import HEADER, Attribution, Tracked
+from opentelemetry_instrumentation_cmdrdata.attribution import HEADER, Attribution, Tracked, keep
 
 
 class _TrackedClient(Tracked):
@@ -44,6 +44,7 @@ class _TrackedClient(Tracked):
                 exporter = CmdrDataSpanExporter(tracker_key, tracker_endpoint, of_process=False)
             headers[HEADER] = Attribution(customer_id, track_usage, exporter=exporter)
         super().__init__(default_headers=headers, **options)  # pyright: ignore[reportCallIssue] - the SDK's client
+        keep(self)
 
 
 class _Sync(_TrackedClient):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import functools
 from typing import Any, cast
-from weakref import WeakKeyDictionary
 
 from openai import AsyncAzureOpenAI, AsyncStream, AzureOpenAI, Stream
 from pydantic import BaseModel
@@ -167,16 +166,18 @@ def _path(client: Any, url: str) -> str:
     return "/" + url.removeprefix(str(client.base_url)).lstrip("/")
 
 
-_servers: WeakKeyDictionary[Any, tuple[Any, Server]] = WeakKeyDictionary()
-"""Where each client's requests go, with the base URL that says so: it can be changed."""
+_SERVER = "_cmdrdata_server"
+"""Where a client keeps where its requests go, with the base URL that says so: it can be changed."""
 
 
 def _server(client: Any) -> Server:
     """Return where a client's requests go."""
     url = client.base_url
-    known = _servers.get(client)
+    # On the client itself: its class may have no hash, or one that makes two clients the same.
+    attributes = cast("dict[str, Any]", vars(client))
+    known = attributes.get(_SERVER)
     if known is None or known[0] is not url:
-        known = _servers[client] = url, _server_at(client, url)
+        known = attributes[_SERVER] = url, _server_at(client, url)
     return known[1]
 
 

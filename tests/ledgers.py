@@ -28,9 +28,12 @@ def event_id(number: int) -> str:
     return f"{number:04d}{number:028x}"
 
 
-def body(number: int, customer: str | None = "acme") -> dict[str, object]:
+def body(
+    number: int, customer: str | None = "acme", metadata: dict[str, object] | None = None
+) -> dict[str, object]:
     """Return what is sent of an event, as far as a ledger cares."""
-    return {"customer_id": customer, "request": {"id": event_id(number)}}
+    sent: dict[str, object] = {"customer_id": customer, "request": {"id": event_id(number)}}
+    return sent if metadata is None else {**sent, "metadata": metadata}
 
 
 def record(
@@ -42,6 +45,7 @@ def record(
     endpoint: str = "chat.completions",
     status: str = "reported",
     units: dict[str, int | float] | None = None,
+    metadata: dict[str, object] | None = None,
 ) -> bytes:
     """Return an event as it is in a journal; one without a customer is held."""
     used = {"input_tokens": 1000, "output_tokens": 20, "total_tokens": 1020}
@@ -57,7 +61,7 @@ def record(
     return encode_event(
         event_id(number),
         header,
-        json.dumps(body(number, customer), separators=(",", ":")).encode(),
+        json.dumps(body(number, customer, metadata), separators=(",", ":")).encode(),
     )
 
 

@@ -31,7 +31,7 @@ ALLOWED: dict[str, set[str]] = {
     f"{EXPORTER}.customer": {f"{EXPORTER}.{name}" for name in ("attributes", "faults", "ids")},
     f"{EXPORTER}.scrubbing": set(),
     f"{EXPORTER}.events": {
-        f"{EXPORTER}.{name}" for name in ("attributes", "customer", "scrubbing")
+        f"{EXPORTER}.{name}" for name in ("attributes", "customer", "ids", "scrubbing")
     },
     f"{EXPORTER}.delivery": set(),
     f"{EXPORTER}.delivery.backoff": set(),

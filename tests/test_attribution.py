@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import openai
@@ -28,7 +28,7 @@ from tests import replies
 from tests.charges import MESSAGES, Case
 from tests.metering import Meter, RecordedEvents, attributes
 from tests.provider import Provider, Reply
-from tests.sdk import FORMS, Form, async_client, client, make
+from tests.sdk import FORMS, VERSION, Form, async_client, client, make
 from tests.test_calls import ROWS
 
 CHAT = "/v1/chat/completions"
@@ -152,6 +152,152 @@ def test_a_bound_client(chat: Provider, meter: Meter) -> None:
     assert "secret-customer" not in str(chat.requests)
 
 
+COPIES: dict[str, Callable[[Any], Any]] = {
+    "with_options": lambda sdk: sdk.with_options(set_default_headers={"x-mine": "1"}),
+    "copy": lambda sdk: sdk.copy(set_default_headers={}),
+    "of a copy": lambda sdk: sdk.copy(max_retries=1).copy(set_default_headers={}),
+    "with more headers": lambda sdk: sdk.with_options(default_headers={"x-mine": "1"}),
+}
+"""Ways to copy a client, by what is done."""
+
+
+@pytest.mark.parametrize("copy", COPIES.values(), ids=COPIES)
+def test_copies_of_bound_clients(copy: Callable[[Any], Any], chat: Provider, meter: Meter) -> None:
+    """A copy of a bound client keeps its customer, whichever headers it is given; bound anew, it has another."""
+    with client(chat) as sync:
+        bound = copy(bind_customer(sync, "acme", plan="pro"))
+        again = copy(bind_customer(bound, "globex"))
+        for sdk in (bound, again, bound, copy(sync)):
+            create_of(sdk)(**ARGUMENTS)
+        assert type(sync) is type(bound) is type(again)
+    assert who(meter.events()) == [("acme", "pro"), ("globex", None), ("acme", "pro"), (None, None)]
+    assert "acme" not in str(chat.requests)
+
+
+def test_copies_of_async_and_azure_clients(
+    provider: Provider, meter: Meter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same of the other clients of the SDK."""
+    # Copies of the oldest Azure clients do not know the version.
+    monkeypatch.setenv("OPENAI_API_VERSION", "2024-10-21")
+    provider.answer(CHAT, Reply(json=replies.CHAT))
+    provider.answer("/openai/deployments/mine/chat/completions", Reply(json=replies.CHAT))
+
+    async def run() -> None:
+        async with async_client(provider) as asynchronous:
+            bound = bind_customer(asynchronous, "acme").with_options(set_default_headers={})
+            await create_of(bound)(**ARGUMENTS)
+
+    asyncio.run(run())
+    with openai.AzureOpenAI(
+        azure_endpoint=f"http://127.0.0.1:{provider.port}",
+        api_key="azure",
+        api_version="2024-10-21",
+    ) as azure:
+        bound = bind_customer(azure, "globex").with_options(set_default_headers={})
+        create_of(bound)(model="mine", messages=[])
+    assert who(meter.events()) == [("acme", None), ("globex", None)]
+
+
+def wrap(client: Any) -> list[tuple[Any, ...]]:
+    """Replace a method on a client's resource, as LangSmith and others do, and return what it is called with."""
+    calls: list[tuple[Any, ...]] = []
+    original = client.chat.completions.create
+
+    def create(*args: Any, **kwargs: Any) -> Any:
+        calls.append((args, {name: value for name, value in kwargs.items() if name in ARGUMENTS}))
+        return original(*args, **kwargs)
+
+    client.chat.completions.create = create
+    return calls
+
+
+def test_bound_clients_that_others_have_wrapped(chat: Provider, events: RecordedEvents) -> None:
+    """What others have put on a client before us is on its bound client too, which takes the keywords."""
+    with client(chat) as sync:
+        calls = wrap(sync)
+        CmdrDataInstrumentor().instrument(exporter=CmdrDataSpanExporter(delivery=events))
+        try:
+            bound = bind_customer(sync, "acme", plan="pro")
+            again = bind_customer(bound, "globex")
+            create_of(bound)(**ARGUMENTS)
+            create_of(bound)(**ARGUMENTS, customer_id="called")
+            create_of(bound)(**ARGUMENTS, usage_metadata={"plan": "of call"})
+            create_of(bound)(**ARGUMENTS, track_usage=False)
+            create_of(again)(**ARGUMENTS)
+            create_of(sync)(**ARGUMENTS)
+            with customer_context("context"):
+                create_of(sync)(**ARGUMENTS)
+        finally:
+            CmdrDataInstrumentor().uninstrument()
+        with pytest.raises(TypeError, match="customer_id"):
+            create_of(bound)(**ARGUMENTS, customer_id="acme")
+    assert [((), ARGUMENTS)] * 8 == calls
+    assert who(events.wire) == [
+        ("acme", "pro"),
+        ("called", None),
+        ("acme", "of call"),
+        ("globex", None),
+        (None, None),
+        ("context", None),
+    ]
+    assert "acme" not in str(chat.requests)
+
+
+def test_async_bound_clients_that_others_have_wrapped(
+    chat: Provider, events: RecordedEvents
+) -> None:
+    """The same of coroutine functions, which stay such."""
+
+    async def run() -> None:
+        async with async_client(chat) as sdk:
+            original = sdk.chat.completions.create
+
+            async def create(*args: Any, **kwargs: Any) -> Any:
+                return await original(*args, **kwargs)
+
+            setattr(sdk.chat.completions, "create", create)  # noqa: B010 - as others do
+            bound = bind_customer(sdk, "acme")
+            assert inspect.iscoroutinefunction(create_of(bound))
+            CmdrDataInstrumentor().instrument(exporter=CmdrDataSpanExporter(delivery=events))
+            await create_of(bound)(**ARGUMENTS)
+            await create_of(bound)(**ARGUMENTS, customer_id="called")
+
+    try:
+        asyncio.run(run())
+    finally:
+        CmdrDataInstrumentor().uninstrument()
+    assert who(events.wire) == [("acme", None), ("called", None)]
+
+
+class Alike(openai.OpenAI):
+    """A client that is equal to every other, and has no hash where the SDK needs none."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Alike)
+
+    if VERSION >= (2, 0):
+        __hash__ = None  # pyright: ignore[reportAssignmentType]
+    else:
+
+        def __hash__(self) -> int:
+            """Be the same too: the SDK itself needs a hash."""
+            return 0
+
+
+def test_clients_without_a_hash(chat: Provider, meter: Meter) -> None:
+    """A client is metered whatever its class takes for equal, each with its own server."""
+    with Provider() as other:
+        other.answer(CHAT, Reply(json=replies.CHAT))
+        for provider in (chat, other):
+            with Alike(base_url=provider.url, api_key="sk-test") as sdk:
+                create_of(sdk)(**ARGUMENTS)
+        assert [chat.port, other.port] == [
+            attributes(span)["server.port"] for span in meter.spans()
+        ]
+    assert 2 == len(meter.events())
+
+
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: form.name)
 @pytest.mark.parametrize("world", ["sync", "async"])
 def test_calls_that_are_not_tracked(
@@ -193,22 +339,27 @@ def test_calls_that_fail_and_calls_that_are_retried(provider: Provider, meter: M
 
 
 @pytest.mark.parametrize(
-    ("customer_id", "reason"),
+    ("customer_id", "reason", "written"),
     [
-        (7, "not a string"),
-        ("", "empty"),
-        ("a\r\nb", "holds control characters"),
-        ("x" * 257, "longer than 256 characters"),
+        (7, "not a string", "7"),
+        ("", "empty", "''"),
+        ("a\r\nb", "holds control characters", r"'a\r\nb'"),
+        ("x" * 257, "longer than 256 characters", f"'{'x' * 256}'…"),
     ],
 )
-def test_odd_customers(customer_id: Any, reason: str, chat: Provider, meter: Meter) -> None:
+def test_odd_customers(
+    customer_id: Any, reason: str, written: str, chat: Provider, meter: Meter
+) -> None:
     """A customer that cannot be billed never fails a call; its event belongs to nobody."""
     with client(chat) as sync, customer_context("context"):
         create_of(sync)(**ARGUMENTS, customer_id=customer_id)
         assert create_of(bind_customer(sync, customer_id))(**ARGUMENTS)
     events = meter.events()
     assert who(events) == [(None, None), (None, None)]
-    assert [event["metadata"]["customer_refused"] for event in events] == [reason, reason]
+    assert [(reason, written)] * 2 == [
+        (event["metadata"]["customer_refused"], event["metadata"]["customer_refused_value"])
+        for event in events
+    ]
     assert dict(faults.counts) == {f"customer id {reason}": 2}
     faults.counts.clear()
 
@@ -450,6 +601,28 @@ def test_azure_clients(provider: Provider, events: RecordedEvents) -> None:
     assert [(e["customer_id"], e["provider"]) for e in events.wire] == [
         ("acme", "azure.ai.openai")
     ] * 2
+
+
+@pytest.mark.usefixtures("tracked_clients")
+@pytest.mark.parametrize("copy", COPIES.values(), ids=COPIES)
+def test_copies_of_tracked_clients(
+    copy: Callable[[Any], Any],
+    chat: Provider,
+    events: RecordedEvents,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A copy of a drop-in client keeps its account, its customer, and that it is not tracked."""
+    own = RecordedEvents()
+    monkeypatch.setattr("cmdrdata_exporter.exporter._delivery", lambda _: own)  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
+    with (
+        tracked(chat, events, customer_id="mine", tracker_key="tk-0123456789abcdefghij") as sdk,
+        tracked(chat, events, track_usage=False) as untracked,
+    ):
+        create_of(copy(sdk))(**ARGUMENTS)
+        create_of(copy(bind_customer(copy(sdk), "acme")))(**ARGUMENTS)
+        create_of(copy(untracked))(**ARGUMENTS)
+        create_of(bind_customer(copy(untracked), "acme"))(**ARGUMENTS)
+    assert ([("mine", None), ("acme", None)], []) == (who(own.wire), who(events.wire))
 
 
 @pytest.mark.usefixtures("tracked_clients")

@@ -305,6 +305,27 @@ def test_a_span_without_a_customer() -> None:
     ] == [None, "fallback", "acme"]
 
 
+@pytest.mark.parametrize(
+    ("customer", "refused"),
+    [
+        ("acme", {}),
+        (1001, {"customer_refused": "not a string", "customer_refused_value": "1001"}),
+        ("", {"customer_refused": "empty", "customer_refused_value": "''"}),
+    ],
+)
+def test_customers_that_others_set(customer: Any, refused: dict[str, str]) -> None:
+    """A customer that others set on a span and that cannot be billed is kept in the event, with the reason."""
+    attributes = {"gen_ai.operation.name": "chat", "gen_ai.usage.input_tokens": 1}
+    event = event_from_span(
+        span({**attributes, "cmdrdata.customer.id": customer}), customer_id="fallback"
+    )
+    assert event is not None
+    assert (None if refused else customer, refused) == (
+        event.customer_id,
+        {name: value for name, value in event.metadata.items() if name.startswith("customer")},
+    )
+
+
 def test_metadata_that_json_does_not_have() -> None:
     """A value that JSON cannot hold is sent as its string; an event is never lost for it."""
     event = event_from_span(

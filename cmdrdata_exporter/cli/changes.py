@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
@@ -145,6 +146,14 @@ def by_ids(events: Iterable[Kept], ids: Sequence[str], noun: str) -> list[Kept]:
             raise click.UsageError(f"{how_many} {noun} has an id that begins with {wanted!r}")
         chosen[exactly[0].key] = exactly[0]
     return list(chosen.values())
+
+
+def metadata_of(event: Kept) -> Json:
+    """Return the metadata of an event, numbers as they are written."""
+    if event.event is None:
+        return {}
+    body = json.loads(event.event.body, parse_int=str, parse_float=str)
+    return body.get("metadata") or {}
 
 
 def id_of(event: Kept) -> str:

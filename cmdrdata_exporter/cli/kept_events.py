@@ -9,7 +9,7 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from cmdrdata_exporter.cli.changes import by_ids, id_of, kept
+from cmdrdata_exporter.cli.changes import by_ids, id_of, kept, metadata_of
 from cmdrdata_exporter.cli.destination import Destination, on_destination
 from cmdrdata_exporter.cli.terminal import (
     Json,
@@ -80,7 +80,21 @@ def _row(kept: Kept) -> Json:
         "model": header and header.model,
         "endpoint": header and header.endpoint,
         "day": header and header.day,
+        **_refused(kept),
     }
+
+
+def _refused(kept: Kept) -> Json:
+    """Return what is known of a customer that was named and cannot be billed."""
+    names = ("customer_refused", "customer_refused_value")
+    metadata = metadata_of(kept)
+    return {name: metadata[name] for name in names if name in metadata}
+
+
+def _reason(kept: Kept) -> str | None:
+    """Return why an event goes no further, and of a customer that was refused why and how it was written."""
+    refused = _refused(kept).values()
+    return f"{kept.reason} ({': '.join(refused)})" if refused else kept.reason
 
 
 def _body(kept: Kept) -> Json | None:
@@ -109,7 +123,7 @@ def _show(console: Console, events: Iterable[Kept], limit: int, noun: str) -> No
         shown.add_row(
             cell(id_of(event)[:SHORT]),
             minute(event.since),
-            cell(event.reason),
+            cell(_reason(event)),
             customer(header.customer) if header else Text("cannot be read"),
             cell(header.model if header else None),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,6 +16,7 @@ from cmdrdata_exporter.delivery.reading import LedgerReader
 from tests.cli.conftest import Run
 from tests.ledgers import (
     AMBIGUOUS,
+    body,
     event_id,
     fill,
     record,
@@ -81,6 +83,67 @@ def test_who_is_chosen(
     assert dict.fromkeys(assigned, "globex") == pending(remote)
 
 
+@pytest.mark.parametrize(
+    ("options", "assigned"),
+    [
+        (["--refused-value", "1001"], ["0005"]),
+        (["--refused-value", "a\nb"], ["0006"]),
+        (["--refused-value", r"'a\nb'"], ["0006"]),
+        (["--refused-value", ""], []),
+        (["--call-site", "app/chat.py:ask"], ["0005", "0006"]),
+        (["--metadata", "plan=pro"], ["0005", "0007"]),
+        (["--metadata", "seats=5"], ["0006"]),
+        (["--metadata", "seats=1.50"], ["0007"]),
+        (["--metadata", "trial=true"], ["0007"]),
+        (["--metadata", "note="], ["0007"]),
+        (["--metadata", "equation=a=b"], ["0005"]),
+        (["--metadata", "nothing=pro"], []),
+        (["--metadata", "plan=pro", "--metadata", "trial=true"], ["0007"]),
+        (["--metadata", "plan=pro", "--model", "whisper-1"], ["0007"]),
+        (["--refused-value", "1001", "--call-site", "elsewhere"], []),
+    ],
+)
+def test_chosen_by_what_is_in_them(
+    options: list[str], assigned: list[str], remote: Directory, run_json: RunJson
+) -> None:
+    """The value that was refused, the place in the code, any metadata: an event has all that is asked for."""
+    place = "app/chat.py:ask"
+    refused = {"customer_refused": "not a string", "customer_refused_value": "1001"}
+    quoted = {
+        "customer_refused": "holds control characters",
+        "customer_refused_value": r"'a\nb'",
+    }
+    last: dict[str, object] = {"plan": "pro", "trial": True, "seats": 1.5, "note": ""}
+    text = json.dumps(body(7, None, last), separators=(",", ":")).replace("1.5", "1.50")
+    fill(
+        remote,
+        [
+            record(
+                5, None, metadata={**refused, "call_site": place, "plan": "pro", "equation": "a=b"}
+            ),
+            record(6, None, metadata={**quoted, "call_site": place, "seats": 5}),
+            record(7, None, model="whisper-1").partition(b"\n")[0] + b"\n" + text.encode(),
+            record(8, None, metadata={"plan": None, "seats": "many"}),
+        ],
+    )
+    number = len(assigned)
+    assert (
+        0,
+        {"selected": number, "assigned": number, "in_time": True, "customer": "globex"},
+    ) == run_json("assign", "--customer", "globex", *options)
+    assert dict.fromkeys(assigned, "globex") == pending(remote)
+
+
+def test_a_customer_with_blanks(run: Run) -> None:
+    """It is taken as it is, and told."""
+    done = run("assign", "--customer", "acme ", "0001")
+    assert (
+        0,
+        f"1 of 1 unattributed event assigned.\n{NOBODY_SENDS}",
+        "--customer has blanks at its begin or end: that is another customer than without them.\n",
+    ) == (done.returncode, done.stdout, done.stderr)
+
+
 def test_what_a_reader_sees(run: Run) -> None:
     """How many, and who sends them; once there are none, that is no fault."""
     done = run("assign", "--customer", "Größe & Söhne", "--all")
@@ -101,7 +164,13 @@ def test_what_a_reader_sees(run: Run) -> None:
     [
         (["--customer", "", "--all"], "--customer is empty; expected are 1 to 256 characters"),
         (["--customer", "a\x07", "--all"], "--customer holds control characters; expected"),
-        (["--customer", "acme"], "choose the events by their ids, by --model and --since"),
+        (["--customer", "acme"], "choose the events by their ids, by --model, --since"),
+        (
+            ["--customer", "acme", "--metadata", "plan"],
+            "--metadata is 'plan'; expected is KEY=VALUE",
+        ),
+        (["--customer", "acme", "--metadata", "=pro"], "--metadata is ''; expected is KEY=VALUE"),
+        (["--customer", "acme", "--call-site", "a", "0001"], "choose the events by their ids, by"),
         (["--customer", "acme", "--all", "0001"], "choose the events by their ids, by"),
         (["--customer", "acme", "0004"], "no unattributed event has an id that begins"),
         (["--all"], "Missing option '--customer'"),

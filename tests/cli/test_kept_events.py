@@ -46,6 +46,28 @@ def row(number: int, **changes: object) -> dict[str, object]:
     } | changes
 
 
+def test_customers_that_were_refused(remote: Directory, run: Run, run_json: RunJson) -> None:
+    """What was named and cannot be billed is shown with the reason, and in no event in which nothing was."""
+    refused: dict[str, object] = {
+        "customer_refused": "not a string",
+        "customer_refused_value": "1001",
+    }
+    fill(remote, [record(1, None, metadata={**refused, "plan": "pro"}), record(2, None)])
+    nobody = {"reason": "no customer", "customer": None}
+    assert [row(1, **nobody, **refused), row(2, **nobody)] == run_json("held", "list")[1]["events"]
+    assert {**row(1, **nobody, **refused), "event": body(1, None, {**refused, "plan": "pro"})} == (
+        json.loads(run("held", "show", "0001").stdout)
+    )
+    assert [
+        "0001 no customer (not unattributed gpt-5-mini",
+        "a string: 1001)",
+        "0002 no customer unattributed gpt-5-mini",
+    ] == [
+        " ".join(line.replace("00000000   2026-11-21 18:33", "").split())
+        for line in run("held", "list").stdout.splitlines()[2:]
+    ]
+
+
 def damage(directory: Directory, number: int) -> None:
     """Alter a bit of an event's record."""
     ledger = Ledger(directory)

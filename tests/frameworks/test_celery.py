@@ -10,6 +10,8 @@ import pytest
 from celery import _state
 from celery.contrib.testing.worker import start_worker
 from celery.signals import before_task_publish, task_postrun, task_prerun
+from opentelemetry.instrumentation.celery import CeleryInstrumentor
+from opentelemetry.sdk.trace import TracerProvider
 
 from cmdrdata_exporter import customer, customer_context
 from tests.frameworks.conftest import MeetingProvider
@@ -17,19 +19,34 @@ from tests.frameworks.payers import REQUESTS, billed, paid
 from tests.metering import Meter
 
 
-@pytest.fixture
-def tasks(example: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """The example's application, its tasks and results kept in memory."""
+@pytest.fixture(params=["alone", "before", "after"])
+def tasks(
+    example: Callable[[str], ModuleType],
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> Iterator[Any]:
+    """
+    The example's application, its tasks and results kept in memory.
+
+    Alone, and with the instrumentation of Celery, whose functions are called before those of the recipe or after them.
+    """
     signals = (before_task_publish, task_prerun, task_postrun)
     before = [list(signal.receivers or ()) for signal in signals]
     # Each app has its own tasks, and every task of every other app of the process.
     monkeypatch.setattr(_state, "_on_app_finalizers", set())
+    instrumentor = CeleryInstrumentor()
+    if request.param == "before":
+        instrumentor.instrument(tracer_provider=TracerProvider())
     module = example("celery_app")
+    if request.param == "after":
+        instrumentor.instrument(tracer_provider=TracerProvider())
     module.app.conf.update(
         broker_url="memory://", result_backend="cache+memory://", worker_hijack_root_logger=False
     )
     yield module
     assert {} == module._running
+    if request.param != "alone":
+        instrumentor.uninstrument()
     for signal, receivers in zip(signals, before, strict=True):
         signal.receivers = receivers
         signal.sender_receivers_cache.clear()

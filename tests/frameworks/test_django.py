@@ -13,14 +13,16 @@ from django.core.handlers.wsgi import WSGIHandler
 from django.urls import clear_url_caches
 
 from cmdrdata_exporter import customer
-from tests.frameworks.conftest import MeetingProvider
+from tests.frameworks.conftest import EXAMPLES, MeetingProvider
 from tests.frameworks.payers import REQUESTS, TOKENS, ask_asgi, ask_wsgi, asked, billed, paid
 from tests.metering import Meter
 
 
 @pytest.fixture
-def project(example: Callable[[str], ModuleType]) -> Iterator[Any]:
+def project(example: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """The example's project; Django has one configuration for each process."""
+    monkeypatch.syspath_prepend(EXAMPLES)
+    monkeypatch.setenv("DJANGO_SETTINGS_MODULE", "django_settings")
     yield example("django_app")
     clear_url_caches()
     settings._wrapped = empty
