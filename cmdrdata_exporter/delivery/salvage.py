@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sqlite3
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
-from cmdrdata_exporter.delivery.directory import LEDGER, Directory
+from cmdrdata_exporter.delivery.directory import BROKEN, LEDGER, Directory
 from cmdrdata_exporter.delivery.ledger import DAMAGED, DEAD, STATES, connect, intact
 
 LARGEST_CHECKED = 64 << 20
 """Bytes up to which a database is checked as a whole when it is opened: that takes a second, at most."""
 
 _NEW = f"{LEDGER}.new"
+_COPY = f"{LEDGER}.copy"
 _FILES = ("", "-wal", "-shm", "-journal")
 """What the names of SQLite's files end in."""
 _PASSING = ("full", "unable to open", "locked", "readonly")
@@ -62,7 +64,7 @@ def salvage(directory: Directory, now: float) -> tuple[Path, int]:
     """
     finish(directory)
     path, complete = directory.path / LEDGER, directory.path / _NEW
-    broken = directory.path / f"{LEDGER}.broken-{int(now)}-{os.urandom(2).hex()}"
+    broken = directory.path / f"{BROKEN}{int(now)}-{os.urandom(2).hex()}"
     # Of an attempt that failed.
     _remove(complete)
     new = connect(directory, _NEW)
@@ -90,6 +92,40 @@ def salvage(directory: Directory, now: float) -> tuple[Path, int]:
     return broken, lost
 
 
+def renew(directory: Directory) -> int:
+    """
+    Put a copy of the ledger in its place, so that SQLite takes it for another one than what it has open of it.
+
+    To be called by who holds the lock. Half done it is as it was: the log holds nothing that the copy has not.
+
+    Returns:
+        a descriptor of what was copied.
+
+    Raises:
+        sqlite3.Error: the copy cannot be written.
+        OSError: likewise.
+    """
+    path, copy = directory.path / LEDGER, directory.path / _COPY
+    _remove(copy)
+    old = directory.open_or_create(LEDGER)
+    try:
+        for suffix in ("-wal", ""):
+            with contextlib.suppress(FileNotFoundError):
+                os.close(directory.create(f"{_COPY}{suffix}"))
+                shutil.copyfile(f"{path}{suffix}", f"{copy}{suffix}")
+        with contextlib.closing(sqlite3.connect(copy, isolation_level=None)) as db:
+            # Into the file itself.
+            db.execute("PRAGMA journal_mode = DELETE").fetchone()
+        copy.replace(path)
+        directory.sync()
+        for suffix in _FILES[1:]:
+            Path(f"{path}{suffix}").unlink(missing_ok=True)
+    except BaseException:
+        os.close(old)
+        raise
+    return old
+
+
 def finish(directory: Directory) -> None:
     """
     Put a new ledger that is complete in the place of the damaged one, as a process may have been about to that died.
@@ -102,7 +138,7 @@ def finish(directory: Directory) -> None:
     path, complete = directory.path / LEDGER, directory.path / _NEW
     if not (complete.exists() and path.exists()):
         return
-    for broken in directory.path.glob(f"{LEDGER}.broken-*"):
+    for broken in directory.path.glob(f"{BROKEN}*"):
         if broken.samefile(path):
             with contextlib.suppress(FileNotFoundError):
                 Path(f"{path}-wal").rename(f"{broken}-wal")

@@ -11,6 +11,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -361,18 +362,142 @@ def test_a_damaged_ledger(
 def test_a_directory_that_is_removed(
     host: Host, backend: Backend, directory: Directory, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What this process still knows of a directory that was removed is written anew and sent."""
+    """A directory that someone removes begins anew, without what was in it, and the log says what that was."""
     backend.outcomes = [UNAVAILABLE]
-    host.append(1)
-    host.turn(lambda: counts(directory) == {"recorded": 1, "pending": 1})
-    host.append(2)
+    host.append(1, 2)
+    host.turn(lambda: counts(directory) == {"recorded": 2, "pending": 2})
     shutil.rmtree(directory.path)
     backend.outcomes = [DELIVERED]
     host.drainer._next_measure = 0.0
     host.drainer.gate._succeed()
-    host.turn(lambda: counts(directory).get("delivered") == 2)
-    assert set(backend.posted) == set(ids(1, 2))
-    assert "was removed or replaced" in caplog.text
+    host.drainer._turn()
+    host.append(3)
+    host.drainer._next_look = 0.0
+    host.turn(host.has(recorded=1, delivered=1))
+    assert event_id(3) == backend.posted[-1]
+    assert lost(caplog) == {"ledger.db": "usage events (2 to be sent)"}
+
+
+def lost(caplog: pytest.LogCaptureFixture) -> dict[str, str]:
+    """Return what the log says to be lost, by the name of the file that was removed."""
+    parts = [
+        message.split(" was removed or replaced under this process.")
+        for message in messages(caplog)
+    ]
+    return {
+        part[0].rpartition("/")[2]: part[1].partition("lost is: ")[2]
+        for part in parts
+        if len(part) == 2
+    }
+
+
+def test_a_ledger_that_is_removed(
+    host: Host, backend: Backend, directory: Directory, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A ledger alone that someone removes is noticed: what was delivered is not recorded and sent once more."""
+    host.append(1)
+    host.turn(host.has(recorded=1, delivered=1))
+    backend.outcomes = [UNAVAILABLE]
+    host.append(2)
+    host.turn(host.has(recorded=2, delivered=1, pending=1))
+    (directory.path / "ledger.db").unlink()
+    backend.outcomes = [DELIVERED]
+    host.drainer.gate._succeed()
+    host.append(3)
+    host.drainer._turn()
+    assert not host.drainer.leads
+    host.drainer._next_look = 0.0
+    host.turn(host.has(recorded=1, delivered=1))
+    assert [event_id(1), event_id(3)] == [backend.posted[0], backend.posted[-1]]
+    assert 1 == backend.posted.count(event_id(1))
+    assert lost(caplog) == {"ledger.db": "usage events (1 to be sent)"}
+
+
+@pytest.mark.parametrize("name", ["lock", "journal"])
+def test_a_file_beside_the_ledger_that_is_removed(
+    host: Host, backend: Backend, directory: Directory, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    """Where the lock or a journal is removed, what was delivered is neither recorded nor sent once more."""
+    host.append(1, 2)
+    host.turn(host.has(recorded=2, delivered=2))
+    path = directory.path / "lock" if name == "lock" else directory.journals()[0]
+    path.unlink()
+    host.drainer._turn()
+    host.append(3)
+    host.drainer._next_look = 0.0
+    host.turn(host.has(recorded=3, delivered=3))
+    assert sorted(backend.posted) == ids(1, 2, 3)
+    assert lost(caplog) == ({"lock": "nothing else"} if name == "lock" else {})
+
+
+def close_all(directory: Directory, program: Path) -> list[int]:
+    """Close every descriptor of a directory's files, and open others of a program's own in their place."""
+    files = {(found.st_dev, found.st_ino) for found in map(Path.stat, directory.path.iterdir())}
+    numbers: list[int] = []
+    for name in Path("/dev/fd").iterdir():
+        with contextlib.suppress(OSError):
+            found = os.fstat(int(name.name))
+            if (found.st_dev, found.st_ino) in files:
+                numbers.append(int(name.name))
+    own = os.open(program, os.O_RDWR | os.O_CREAT)
+    for number in numbers:
+        os.dup2(own, number)
+    return [own, *numbers]
+
+
+def test_descriptors_that_are_closed(
+    host: Host,
+    backend: Backend,
+    directory: Directory,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Where a program closes our descriptors, nothing is written to or locked of its own files, and nothing is lost."""
+    backend.outcomes = [UNAVAILABLE]
+    host.append(1)
+    host.turn(host.has(recorded=1, pending=1))
+    host.append(2)
+    program = tmp_path / "program"
+    program.write_bytes(b"its own" * 1000)
+    numbers = close_all(directory, program)
+    # Journal, lock, and the database with its log and index.
+    assert len(numbers) >= 6
+    host.append(3)
+    backend.outcomes = [DELIVERED]
+    host.drainer.gate._succeed()
+    host.drainer._turn()
+    assert host.drainer._poisoned
+    host.drainer._next_look = 0.0
+    host.turn(host.has(recorded=3, delivered=3))
+    assert not host.drainer._poisoned
+    assert set(ids(1, 2, 3)) == set(backend.posted)
+    host.journal.seal()
+    host.drainer._end()
+    # Nothing of it was closed, either.
+    assert b"its own" * 1000 == program.read_bytes()
+    for number in numbers:
+        os.close(number)
+    assert "has closed descriptors that it has not opened" in caplog.text
+
+
+def test_descriptors_that_are_closed_before_a_fork(
+    host: Host, directory: Directory, tmp_path: Path
+) -> None:
+    """So it is where the process is forked before that was noticed."""
+    host.append(1)
+    host.turn(host.has(recorded=1, delivered=1))
+    program = tmp_path / "program"
+    program.write_bytes(b"its own" * 1000)
+    numbers = close_all(directory, program)
+    assert host.drainer.park()
+    host.drainer.unpark()
+    assert b"its own" * 1000 == program.read_bytes()
+    host.append(2)
+    host.drainer._turn()
+    host.drainer._next_look = 0.0
+    host.turn(host.has(recorded=2, delivered=2))
+    for number in numbers:
+        os.close(number)
 
 
 # What the backend says

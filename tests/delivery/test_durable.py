@@ -330,7 +330,9 @@ def test_a_full_directory(make: Deliveries, caplog: pytest.LogCaptureFixture) ->
     delivery.drainer.full = True
     record(delivery, 1)
     assert lines(caplog) == unspooled(1)
-    assert dict(delivery.unspooled) == {"the spool directory has reached its limit": 1}
+    assert dict(delivery.unspooled) == {
+        "the spool directory, or its disk, has reached its limit": 1
+    }
     delivery.drainer.full = False
 
 
