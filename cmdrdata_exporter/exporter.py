@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from opentelemetry.metrics import MeterProvider
 from opentelemetry.sdk.trace import ReadableSpan
@@ -25,16 +25,19 @@ from cmdrdata_exporter.attributes import OUR_SCOPE
 from cmdrdata_exporter.customer import take_from_baggage
 from cmdrdata_exporter.delivery import Delivery, Header
 from cmdrdata_exporter.delivery.directory import Directory, UnsafeDirectoryError
-from cmdrdata_exporter.delivery.drainer import SENDERS, Options
-from cmdrdata_exporter.delivery.durable import DurableDelivery
 from cmdrdata_exporter.delivery.http import Client
 from cmdrdata_exporter.delivery.local import LocalDelivery
 from cmdrdata_exporter.delivery.memory import MemoryDelivery
+from cmdrdata_exporter.delivery.options import SENDERS, Options
 from cmdrdata_exporter.events import UsageEvent, encode, event_from_span
 from cmdrdata_exporter.identity import Calls, seam
 from cmdrdata_exporter.settings import ConfigurationError, Settings
 from cmdrdata_exporter.telemetry import Telemetry
 from cmdrdata_exporter.version import USER_AGENT
+
+if TYPE_CHECKING:
+    # It needs SQLite, which a Python may lack.
+    from cmdrdata_exporter.delivery.durable import DurableDelivery
 
 _logger = logging.getLogger("cmdrdata")
 
@@ -202,7 +205,7 @@ def current_exporter() -> CmdrDataSpanExporter:
 _latest: CmdrDataSpanExporter | None = None
 _timeout = SHUTDOWN_TIMEOUT
 """Seconds that the exit of the process waits."""
-_Built = DurableDelivery | LocalDelivery | MemoryDelivery
+_Built: TypeAlias = "DurableDelivery | LocalDelivery | MemoryDelivery"
 _Destination = tuple[str, ...]
 _deliveries: dict[_Destination, _Built] = {}
 _settings: dict[_Destination, Settings] = {}
@@ -311,21 +314,24 @@ def _build(settings: Settings, telemetry: Telemetry) -> _Built:
     how = options(settings, telemetry)
     spool = settings.spool_dir or Path()
     try:
+        import sqlite3
+    except ImportError as error:
+        return _in_memory(
+            how, f"This Python was built without SQLite ({error})", "Use one that has it"
+        )
+    del sqlite3
+    try:
         directory = Directory.prepare(spool, settings.endpoint, settings.account)
     except UnsafeDirectoryError as error:
         raise ConfigurationError(f"the spool directory cannot be used: {error}") from None
     except OSError as error:
-        _logger.warning(
-            "The spool directory %s cannot be used (%s): usage events are kept in memory, and what is not delivered "
-            "when this process ends goes to its log. Set CMDRDATA_SPOOL_DIR to a directory that can be written",
-            spool,
-            error.strerror or error,
+        return _in_memory(
+            how,
+            f"The spool directory {spool} cannot be used ({error.strerror or error})",
+            "Set CMDRDATA_SPOOL_DIR to a directory that can be written",
         )
-        if how.post is None:
-            return LocalDelivery()
-        return MemoryDelivery(
-            how.post, reset=how.reset, senders=_SENDERS, hold_ambiguous=how.hold_ambiguous
-        )
+    from cmdrdata_exporter.delivery.durable import DurableDelivery
+
     delivery = DurableDelivery(directory, how, fsync=settings.durability == "fsync")
     # uWSGI loads the application in a process whose threads never run, and which must not keep others from draining.
     if "uwsgi" not in sys.modules:
@@ -333,12 +339,23 @@ def _build(settings: Settings, telemetry: Telemetry) -> _Built:
     return delivery
 
 
-def _kept(delivery: _Built) -> str:
-    return (
-        f"kept in {delivery.directory.path}"
-        if isinstance(delivery, DurableDelivery)
-        else "kept in memory"
+def _in_memory(how: Options, reason: str, remedy: str) -> _Built:
+    _logger.warning(
+        "%s: usage events are kept in memory, and what is not delivered when this process ends goes to its log. %s",
+        reason,
+        remedy,
     )
+    if how.post is None:
+        return LocalDelivery()
+    return MemoryDelivery(
+        how.post, reset=how.reset, senders=_SENDERS, hold_ambiguous=how.hold_ambiguous
+    )
+
+
+def _kept(delivery: _Built) -> str:
+    if isinstance(delivery, LocalDelivery | MemoryDelivery):
+        return "kept in memory"
+    return f"kept in {delivery.directory.path}"
 
 
 def _header(event: UsageEvent, *, hold: bool) -> Header:

@@ -49,7 +49,10 @@ ALLOWED: dict[str, set[str]] = {
     },
     f"{EXPORTER}.delivery.records": {f"{EXPORTER}.delivery"},
     f"{EXPORTER}.delivery.directory": set(),
-    f"{EXPORTER}.delivery.journal": {f"{EXPORTER}.delivery.directory"},
+    f"{EXPORTER}.delivery.journal": {
+        f"{EXPORTER}.{name}" for name in ("delivery.directory", "faults")
+    },
+    f"{EXPORTER}.delivery.options": {f"{EXPORTER}.delivery.http"},
     f"{EXPORTER}.delivery.readings": {
         f"{EXPORTER}.{name}" for name in ("delivery.directory", "delivery.journal", "faults")
     },
@@ -96,9 +99,9 @@ ALLOWED: dict[str, set[str]] = {
         for name in (
             "delivery.directory",
             "delivery.gate",
-            "delivery.http",
             "delivery.journal",
             "delivery.ledger",
+            "delivery.options",
             "delivery.readings",
             "delivery.salvage",
             "delivery.senders",
@@ -139,11 +142,11 @@ ALLOWED: dict[str, set[str]] = {
             "customer",
             "delivery",
             "delivery.directory",
-            "delivery.drainer",
             "delivery.durable",
             "delivery.http",
             "delivery.local",
             "delivery.memory",
+            "delivery.options",
             "events",
             "faults",
             "identity",

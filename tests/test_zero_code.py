@@ -185,3 +185,21 @@ def test_a_wrong_setting(provider: Provider, backend: HTTPServer, tmp_path: Path
     assert done.stderr.startswith("CmdrData: NOTHING WILL BE METERED. A setting cannot be used; ")
     assert "CMDRDATA_API_KEY has 12 characters; expected is a CmdrData key" in done.stderr
     assert "tk-too-short" not in done.stderr
+
+
+def test_a_python_without_sqlite(provider: Provider, backend: HTTPServer, tmp_path: Path) -> None:
+    """Without SQLite the application runs; its events are sent from memory, and the log says so."""
+    (tmp_path / "_sqlite3.py").write_text("raise ImportError('No module named _sqlite3')\n")
+    done = run(
+        provider,
+        tmp_path,
+        PYTHONPATH=str(tmp_path),
+        CMDRDATA_API_KEY=KEY,
+        CMDRDATA_ENDPOINT=backend.url_for("/api/events"),
+        CMDRDATA_CUSTOMER_ID="acme",
+        CMDRDATA_SPOOL_DIR=str(tmp_path / "spool"),
+        OTEL_TRACES_EXPORTER="none",
+    )
+    assert facts(backend) == FACTS
+    assert "This Python was built without SQLite" in done.stderr
+    assert not (tmp_path / "spool").exists()

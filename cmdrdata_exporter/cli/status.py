@@ -31,7 +31,7 @@ from cmdrdata_exporter.cli.terminal import (
     span,
 )
 from cmdrdata_exporter.delivery.directory import unusable
-from cmdrdata_exporter.delivery.drainer import LARGEST
+from cmdrdata_exporter.delivery.options import LARGEST
 from cmdrdata_exporter.delivery.reading import LedgerReader, UnreadableError
 from cmdrdata_exporter.delivery.trouble import NEARLY
 

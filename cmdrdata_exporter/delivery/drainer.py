@@ -16,15 +16,13 @@ import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 
 from cmdrdata_exporter import faults
 from cmdrdata_exporter.delivery.directory import LEDGER, LOCK, Directory, OpenFile
 from cmdrdata_exporter.delivery.gate import Gate
-from cmdrdata_exporter.delivery.http import Post
 from cmdrdata_exporter.delivery.journal import Journal
 from cmdrdata_exporter.delivery.ledger import Handed, Ledger, UnknownVersionError, is_broken
+from cmdrdata_exporter.delivery.options import SENDERS, Options
 from cmdrdata_exporter.delivery.readings import Readings, clear_away
 from cmdrdata_exporter.delivery.salvage import finish, is_sound, renew, salvage
 from cmdrdata_exporter.delivery.senders import AT_ONCE, Done, Senders
@@ -53,9 +51,6 @@ LARGEST_LOG = 64 << 20
 UPKEEP_INTERVAL = 10.0
 """Seconds between two rounds of what can wait."""
 EXPIRY_INTERVAL = 600.0
-SENDERS = 32
-LARGEST = 1 << 30
-"""Bytes that a directory may have."""
 LAST_COMMIT = 0.4
 """Seconds that the end of the process waits longer than it was told to, so that outcomes are committed."""
 
@@ -65,22 +60,6 @@ _abandoned: list[Ledger | int] = []
 Ledgers that this process can never close, since what they have open is not its own; and descriptors of their files,
 whose inodes no other file may get: SQLite would take it for the ledger.
 """
-
-
-@dataclass(frozen=True)
-class Options:
-    """How a directory is drained."""
-
-    post: Post | None
-    """None for the destination `local`, where nothing is sent."""
-    reset: Callable[[], None] = lambda: None
-    """What a forked child does before it sends."""
-    hold_ambiguous: bool = False
-    probe_interval: float = 60.0
-    largest: int = LARGEST
-    """Bytes that the directory may have."""
-    clock: Callable[[], float] = time.time
-    """Returns Unix seconds."""
 
 
 class Drainer:
