@@ -286,7 +286,11 @@ def options(settings: Settings, telemetry: Telemetry | None = None) -> Options:
     """
     hold_ambiguous = settings.ambiguous == "hold"
     if settings.endpoint is None:
-        return Options(post=None, hold_ambiguous=hold_ambiguous)
+        return Options(
+            post=None,
+            hold_ambiguous=hold_ambiguous,
+            totals_by_day_for=settings.totals_by_day_for,
+        )
     destination = _destination(settings)
     client = Client(
         settings.endpoint,
@@ -301,6 +305,7 @@ def options(settings: Settings, telemetry: Telemetry | None = None) -> Options:
         reset=client.reset,
         hold_ambiguous=hold_ambiguous,
         probe_interval=settings.probe_interval,
+        totals_by_day_for=settings.totals_by_day_for,
     )
 
 

@@ -120,6 +120,8 @@ class Drainer:
         self._more = True
         """Whether the journals are to be read now."""
         self._may_shrink = False
+        self._compacting = False
+        """Whether there may be days whose totals are to become those of their month."""
         self._due: float | None = None
         self._bucket = 0
         self._seen = self._options.clock()
@@ -556,6 +558,13 @@ class Drainer:
         if now >= self._next_expiry:
             self._next_expiry = now + EXPIRY_INTERVAL
             ledger.expire(clock)
+            self._compacting = True
+            # A full disk only makes it an old number.
+            with contextlib.suppress(OSError):
+                self._directory.note_totals(ledger.totals_size())
+        if self._compacting:
+            first = clock - self._options.totals_by_day_for * 86400
+            self._compacting = ledger.compact_totals(time.strftime("%Y-%m", time.gmtime(first)))
         if self._senders is None and self._trouble.nearly_full:
             ledger.shrink_local(10_000)
         ledger.note(self._trouble.facts(self.gate, clock))

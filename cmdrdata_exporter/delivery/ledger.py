@@ -393,11 +393,46 @@ class Ledger:
             (bytes([bucket]), upper, now),
         )
 
+    def compact_totals(self, before: str) -> bool:
+        """
+        Add the totals of the oldest day before a month to those of its month; say whether there may be another one.
+
+        Args:
+            before: the first month whose days are kept, `2026-11`.
+        """
+        day = ""
+        while day := self._next_day(day):
+            if day >= before:
+                return False
+            if len(day) > len(before):
+                self._db.execute(
+                    "INSERT INTO totals SELECT ?, customer, model, endpoint, status, unit, amount FROM totals"
+                    " WHERE day = ? ON CONFLICT DO UPDATE SET amount = amount + excluded.amount",
+                    (day[: len(before)], day),
+                )
+                self._db.execute("DELETE FROM totals WHERE day = ?", (day,))
+                return True
+        return False
+
+    def _next_day(self, day: str) -> str:
+        """Return the day or month after one, of which totals are kept; the empty string where there is none."""
+        (found,) = self._db.execute("SELECT min(day) FROM totals WHERE day > ?", (day,)).fetchone()
+        # Damage knows no types.
+        return found if isinstance(found, str) else ""
+
+    def totals_size(self) -> int:
+        """Return about how many bytes the totals take."""
+        (size,) = self._db.execute(
+            "SELECT sum(24 + length(day) + length(customer) + length(model) + length(endpoint) + length(status)"
+            " + length(unit)) FROM totals"
+        ).fetchone()
+        return int(size or 0)
+
     # Room
 
     def spare(self) -> int:
-        """Return how many bytes of the database are free, beyond those that are reserved."""
-        return max(0, self._free_pages() - RESERVED_PAGES) * PAGE
+        """Return how many bytes of the database imports may take: half of what is reserved stays for outcomes."""
+        return max(0, self._free_pages() - RESERVED_PAGES // 2) * PAGE
 
     def _free_pages(self) -> int:
         (free,) = self._db.execute("PRAGMA freelist_count").fetchone()

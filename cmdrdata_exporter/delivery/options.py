@@ -24,6 +24,8 @@ class Options:
     """What a forked child does before it sends."""
     hold_ambiguous: bool = False
     probe_interval: float = 60.0
+    totals_by_day_for: int = 92
+    """Days after which usage totals are kept by the month, once the whole month is as old."""
     largest: int = LARGEST
     """Bytes that the directory may have."""
     clock: Callable[[], float] = time.time

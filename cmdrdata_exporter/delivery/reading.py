@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import json
+import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,6 +20,16 @@ from cmdrdata_exporter.delivery.records import is_event
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+
+COLUMNS = {
+    "day": "day",
+    "month": "substr(day, 1, 7)",
+    "customer": "customer",
+    "model": "model",
+    "endpoint": "endpoint",
+    "status": "status",
+}
+"""What totals may be grouped by, in this order, and how SQL says it."""
 
 _EXACT = 1 << 53
 """Up to this a float is as exact as an integer."""
@@ -68,7 +80,10 @@ class LedgerReader:
             try:
                 # https://www.sqlite.org/wal.html#read_only_databases
                 self._db = sqlite3.connect(
-                    f"file:{quote(str(path))}?mode=ro", uri=True, isolation_level=None, timeout=5.0
+                    f"file:{quote(os.fsencode(path))}?mode=ro",
+                    uri=True,
+                    isolation_level=None,
+                    timeout=5.0,
                 )
             except sqlite3.Error as error:
                 raise UnreadableError(f"{path} cannot be read: {error}") from error
@@ -207,18 +222,27 @@ class LedgerReader:
         customer: str | None = None,
     ) -> Iterator[Total]:
         """
-        Yield what was used of each unit, summed by some of `day`, `customer`, `model`, `endpoint`, `status`.
+        Yield what was used of each unit, summed by some of `COLUMNS`.
+
+        Of an old month only its sum is known: by the day it is one row, whose day is `2026-09`.
 
         Args:
             by: what to group by.
             since: the first UTC day, `2026-11-01`.
             until: the last one.
             customer: of whom alone; the empty string is nobody.
+
+        Raises:
+            UnreadableError: it cannot be read, or a part of a month is asked for of which only the sum is known.
         """
-        columns = [
-            name for name in ("day", "customer", "model", "endpoint", "status") if name in by
-        ]
-        conditions = {"day >= ?": since, "day <= ?": until, "customer = ?": customer}
+        columns = [COLUMNS[name] for name in COLUMNS if name in by]
+        self._require_whole_months(since, until)
+        # A month comes before its first day.
+        conditions = {
+            "day >= ?": None if since is None else since.removesuffix("-01"),
+            "day <= ?": until,
+            "customer = ?": customer,
+        }
         given = {text: value for text, value in conditions.items() if value is not None}
         where = f" WHERE {' AND '.join(given)}" if given else ""
         group = ", ".join([*columns, "unit"])
@@ -231,3 +255,20 @@ class LedgerReader:
         )
         for *values, unit, amount in self._query(query, list(given.values())):
             yield Total(tuple(values), unit, amount)
+
+    def _require_whole_months(self, since: str | None, until: str | None) -> None:
+        """Raise where a span of days begins or ends in the middle of a month of which only the sum is known."""
+        for day, inner in ((since, since), (until, None if until is None else _day_after(until))):
+            if day is None or inner is None or inner.endswith("-01"):
+                continue
+            month = day[:7]
+            if any(self._query("SELECT 1 FROM totals WHERE day = ? LIMIT 1", (month,))):
+                raise UnreadableError(
+                    f"usage of {month} is known for the whole month only, since its days are longer ago than "
+                    f"CMDRDATA_TOTALS_BY_DAY_FOR; ask for whole months, and {day} is in the middle of it"
+                )
+
+
+def _day_after(day: str) -> str:
+    """Return the day after one, as it is written."""
+    return str(dt.date.fromisoformat(day) + dt.timedelta(days=1))

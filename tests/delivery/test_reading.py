@@ -45,6 +45,62 @@ def assert_nothing(reader: LedgerReader) -> None:
     assert not reader.knows(bytes(16), NOW)
 
 
+def test_months(directory: Directory) -> None:
+    """Days that became a month are exact in whole months, and refused, not guessed, in a part of one."""
+    days = ("2026-08-30", "2026-08-31", "2026-09-01", "2026-09-30", "2026-10-01")
+    fill(directory, *(record(number, day=day) for number, day in enumerate(days)))
+    with LedgerReader(directory) as reader:
+        by_month = list(reader.totals(["month", "customer"]))
+        assert [Total(("2026-09",), "events", 2), Total(("2026-09",), "input_tokens", 2)] == [
+            *reader.totals(["month"], since="2026-09-01", until="2026-09-30")
+        ]
+    ledger = Ledger(directory)
+    for more in (True, True, True, True, False):
+        with ledger.transaction():
+            assert more == ledger.compact_totals("2026-10")
+    # What comes later joins its month.
+    with ledger.transaction():
+        ledger.take_in("1.journal", 7, [record(9, day="2026-09-02", units={})], [], NOW)
+    with ledger.transaction():
+        assert ledger.compact_totals("2026-10")
+        assert not ledger.compact_totals("2026-10")
+    ledger.close()
+    with LedgerReader(directory) as reader:
+        assert [("2026-08", 2), ("2026-09", 3), ("2026-10-01", 1)] == [
+            (total.group[0], total.amount)
+            for total in reader.totals(["day"])
+            if total.unit == "events"
+        ]
+        found = {
+            (*total.group, total.unit): total.amount
+            for total in reader.totals(["month", "customer"])
+        }
+        assert {(*total.group, total.unit): total.amount for total in by_month} | {
+            ("2026-09", "acme", "events"): 3
+        } == found
+        for since, until, events in (
+            ("2026-08-01", None, 6),
+            ("2026-09-01", None, 4),
+            ("2026-09-01", "2026-09-30", 3),
+            (None, "2026-08-31", 2),
+            ("2026-10-01", "2026-10-01", 1),
+            ("2026-07-15", "2026-07-20", 0),
+        ):
+            totals = {
+                total.unit: total.amount for total in reader.totals([], since=since, until=until)
+            }
+            assert events == totals.get("events", 0)
+        for since, until in (
+            ("2026-08-31", None),
+            ("2026-09-02", "2026-09-30"),
+            (None, "2026-09-29"),
+        ):
+            with pytest.raises(
+                UnreadableError, match=r"known for the whole month only.* is in the middle"
+            ):
+                list(reader.totals([], since=since, until=until))
+
+
 def test_no_ledger(directory: Directory) -> None:
     """A ledger that is not there yet is empty, and stays away."""
     with LedgerReader(directory) as reader:

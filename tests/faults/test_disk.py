@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -11,7 +12,7 @@ import sqlite3
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -394,16 +395,58 @@ def test_files_that_may_not_grow(host: Host) -> None:
     assert len(logged) == host.count()["unspooled"]
 
 
+@contextlib.contextmanager
+def mounted(path: Path, size: int) -> Generator[Path]:
+    """Mount a file system of so many MiB."""
+    path.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}m,mode=700", "tmpfs", str(path)]
+    made = subprocess.run(mount, capture_output=True, text=True, check=False)
+    assert 0 == made.returncode, f"this test needs to mount a file system: {made.stderr}"
+    try:
+        yield path
+    finally:
+        subprocess.run(["umount", str(path)], check=True)
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 3 MiB."""
-    path = tmp_path / "disk"
-    path.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=3m,mode=700", "tmpfs", str(path)]
-    made = subprocess.run(mount, capture_output=True, text=True, check=False)
-    assert 0 == made.returncode, f"this test needs to mount a file system: {made.stderr}"
-    yield path
-    subprocess.run(["umount", str(path)], check=True)
+    with mounted(tmp_path / "disk", 3) as path:
+        yield path
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("end", ["goes on", "ends", "ends, and there is room"])
+@pytest.mark.parametrize("size", [8, 64])
+def test_a_volume_of_its_own_that_is_full(
+    tmp_path: Path, oracle: Oracle, caplog: pytest.LogCaptureFixture, size: int, end: str
+) -> None:
+    """A volume that an outage has filled, to the last byte, drains once the backend is back, whoever drains it."""
+    oracle.answer = lambda _: Reply(503, {"Retry-After": "1"})
+    with mounted(tmp_path / "volume", size) as volume:
+        with Application(volume / "spool", oracle.url) as application:
+            ids: list[str] = []
+            while not unspooled(caplog):
+                ids += application.call(500)
+            # Somebody else takes what was left for outcomes.
+            with contextlib.suppress(OSError), (volume / "ballast").open("wb", 0) as file:
+                while True:
+                    file.write(bytes(4096))
+            ids += application.call(100)
+            missing = set(unspooled(caplog))
+            assert 100 <= len(missing)
+            turns = count_turns(application)
+            until(lambda: turns() > 3)
+            if end == "goes on":
+                oracle.answer = lambda _: Reply()
+                oracle.wait_for_accepted(len(ids) - len(missing), timeout=60)
+        if end == "ends, and there is room":
+            (volume / "ballast").unlink()
+        with Application(volume / "spool", oracle.url) as application:
+            oracle.answer = lambda _: Reply()
+            oracle.wait_for_accepted(len(ids) - len(missing), timeout=60)
+            assert set(ids) - missing == oracle.keys
+            assert 0 == oracle.duplicates
 
 
 @pytest.mark.long
