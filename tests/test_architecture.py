@@ -67,8 +67,10 @@ ALLOWED: dict[str, set[str]] = {
         )
     },
     f"{EXPORTER}.delivery.salvage": {
-        f"{EXPORTER}.delivery.{name}" for name in ("directory", "ledger")
+        f"{EXPORTER}.{name}"
+        for name in ("delivery", "delivery.directory", "delivery.leaves", "delivery.ledger")
     },
+    f"{EXPORTER}.delivery.leaves": {f"{EXPORTER}.delivery.ledger"},
     f"{EXPORTER}.delivery.reading": {
         f"{EXPORTER}.{name}"
         for name in (

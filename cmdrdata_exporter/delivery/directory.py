@@ -36,6 +36,9 @@ BROKEN = f"{LEDGER}.broken-"
 """How the names of damaged ledgers begin, which count for nothing."""
 TOTALS = "totals.size"
 
+RESERVE = 1 << 20
+"""Bytes of the disk that new events leave free, so that what becomes of the others can be committed."""
+
 _NETWORK = re.compile(
     r"nfs\d?|cifs|smb\d?|smbfs|afs|ceph|glusterfs|lustre|beegfs|fuse\.(sshfs|s3fs|gcsfuse|ceph.*|glusterfs)"
 )

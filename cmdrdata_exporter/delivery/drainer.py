@@ -18,7 +18,7 @@ import threading
 import time
 
 from cmdrdata_exporter import faults
-from cmdrdata_exporter.delivery.directory import LEDGER, LOCK, Directory, OpenFile
+from cmdrdata_exporter.delivery.directory import LEDGER, LOCK, RESERVE, Directory, OpenFile
 from cmdrdata_exporter.delivery.gate import Gate
 from cmdrdata_exporter.delivery.journal import Journal
 from cmdrdata_exporter.delivery.ledger import Handed, Ledger, UnknownVersionError, is_broken
@@ -40,8 +40,6 @@ IMPORT_BYTES = 256 << 10
 """How much is imported in a transaction: what the senders do not wait for longer than for an answer."""
 LEAST_IMPORT = 4096
 """The same on a disk that was full a moment ago."""
-RESERVE = 512 << 10
-"""Bytes of the disk that new events and imports leave free."""
 SMALL_DISK = 128 << 20
 """Bytes that are free, from which on room for outcomes is reserved in the ledger's own files."""
 FEW = 16
@@ -115,6 +113,8 @@ class Drainer:
         self._scarce = False
         """Whether the disk is nearly full."""
         self._log_is_full = False
+        self._is_damaged = False
+        """Whether the ledger was found to be damaged."""
         self._import_bytes = IMPORT_BYTES
         """How much of them is imported next, as far as the disk has room."""
         self._more = True
@@ -275,8 +275,12 @@ class Drainer:
         except (OSError, sqlite3.Error, UnknownVersionError) as error:
             # A full disk, a database that someone has locked: nothing is lost, and it may pass.
             self._reset_readings()
-            self._make_room()
-            self._trouble.met(error)
+            self._is_damaged = self.leads and isinstance(error, sqlite3.Error) and is_broken(error)
+            if self._is_damaged:
+                wait = 0.0
+            else:
+                self._make_room()
+                self._trouble.met(error)
         except Exception:  # noqa: BLE001 - the thread must live
             self._reset_readings()
             faults.report("drainer", "CmdrData's delivery failed; it tries again", exc_info=True)
@@ -409,7 +413,6 @@ class Drainer:
                 raise
             sound = False
         if not sound:
-            self._reset_readings()
             self._salvage()
             self._begin_ledger()
 
@@ -467,19 +470,16 @@ class Drainer:
 
     def _salvage(self) -> None:
         self._close_ledger()
+        self._reset_readings()
         path, lost = salvage(self._directory, self._options.clock())
+        self._is_damaged = False
         self._trouble.salvaged(path, lost)
 
     def _drain(self) -> list[Handed]:
         """Do one step, on a ledger that is sound. Called with the database."""
-        try:
-            return self._step(self._open(), hand_out=True)
-        except sqlite3.DatabaseError as error:
-            if not is_broken(error):
-                raise
-            self._reset_readings()
+        if self._is_damaged:
             self._salvage()
-            return []
+        return self._step(self._open(), hand_out=True)
 
     def _step(self, ledger: Ledger, *, hand_out: bool) -> list[Handed]:
         """Import, commit outcomes and hand out what is due, in one transaction."""
@@ -541,7 +541,8 @@ class Drainer:
         if self._readings is not None and (gone := self._readings.remove_finished()):
             with ledger.transaction():
                 ledger.forget_journals(gone)
-        if self._directory.free() < SMALL_DISK and not ledger.has_reserve:
+        if self._directory.free() < SMALL_DISK:
+            # Nothing that was imported may need more room of the disk later.
             ledger.reserve()
         if self._scarce:
             ledger.give_back()

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from cmdrdata_exporter import faults
-from cmdrdata_exporter.delivery.directory import JOURNAL, Directory, OpenFile, lock
+from cmdrdata_exporter.delivery.directory import JOURNAL, RESERVE, Directory, OpenFile, lock
 
 LARGEST = 8 << 20
 """Bytes after which a file is sealed and another one begun."""
@@ -32,6 +32,8 @@ PATIENCE = 0.05
 """Seconds that a thread waits for another one's write, before it takes the disk to be stalled."""
 LOOK = 0.002
 """Seconds between two looks at what that one waits for: the disk, or only the interpreter."""
+UNCHECKED = 64 << 10
+"""Bytes that are appended until it is looked again how much room the disk has."""
 QUEUE_BYTES = 16 << 20
 """How much may wait for a disk that has stalled."""
 
@@ -154,6 +156,10 @@ class Journal:
         """How many frames were written to the file, and `_synced`, how many of them are on the disk itself."""
         self._synced = 0
         self._begun = math.inf
+        self._unchecked = 0
+        """How many bytes were to be appended since it was looked how much room the disk has."""
+        self._full_until = 0.0
+        """Until when it is taken to have none."""
         self._was_closed = False
         """Whether the log says that someone closed the file."""
         self._waiting: deque[bytes] = deque()
@@ -323,8 +329,7 @@ class Journal:
 
     def _write(self, data: bytes) -> None:
         """Append a frame. Called with the lock."""
-        if self._is_full():
-            raise JournalFullError("the spool directory, or its disk, has reached its limit")
+        self._require_room(len(data))
         file = self._file
         size = None if file is None else file.size()
         if file is None or size is None:
@@ -352,6 +357,16 @@ class Journal:
         if size + written >= LARGEST or self._clock() - self._begun >= OLDEST:
             self._seal()
 
+    def _require_room(self, size: int) -> None:
+        self._unchecked += size
+        if self._unchecked >= UNCHECKED:
+            self._unchecked = 0
+            with contextlib.suppress(OSError):
+                if self._directory.free() < RESERVE:
+                    self._full_until = self._clock() + 1.0
+        if self._is_full() or (self._full_until and self._clock() < self._full_until):
+            raise JournalFullError("the spool directory, or its disk, has reached its limit")
+
     def _write_beside(self, data: bytes) -> bool:
         """
         Append a frame without the lock, if its owner only waits for the interpreter; return whether it was.
@@ -365,8 +380,7 @@ class Journal:
             # In this order: who seals the file, or mends its end, lets nobody in and then looks who is inside.
             self._beside.add(me)
             before, file = self._before, self._file
-            if self._is_full():
-                raise JournalFullError("the spool directory, or its disk, has reached its limit")
+            self._require_room(len(data))
             size = None if file is None else file.size()
             if file is None or size is None or self._torn:
                 return False

@@ -134,7 +134,7 @@ class Ledger:
         self._totals: dict[tuple[str, ...], int | float] = {}
         self._counts: Counter[str] = Counter()
         self._db = connect(directory)
-        self.has_reserve = False
+        self._has_reserve = False
         """Whether there is room for outcomes in its files, whatever fills the disk."""
         found = (directory.path / LEDGER).lstat()
         self._file = found.st_dev, found.st_ino
@@ -440,16 +440,21 @@ class Ledger:
 
     def reserve(self) -> None:
         """
-        Take room for outcomes in the database and its log, which nothing else can take then. Not in a transaction.
+        Have room for outcomes in the database and its log, which nothing else can take then. Not in a transaction.
 
-        The log is written from its beginning again, in the room that it has.
+        What is in the log goes into the database, so that it is written from its beginning again, in the room it has.
         """
-        self._db.execute(
-            "INSERT OR REPLACE INTO facts VALUES ('reserve', zeroblob(?))", (RESERVED_PAGES * PAGE,)
-        )
-        self._db.execute("DELETE FROM facts WHERE name = 'reserve'")
-        self._checkpoint()
-        self.has_reserve = True
+        # Where there is no room, the next time.
+        with contextlib.suppress(sqlite3.OperationalError):
+            self._checkpoint()
+            if not self._has_reserve:
+                self._db.execute(
+                    "INSERT OR REPLACE INTO facts VALUES ('reserve', zeroblob(?))",
+                    (RESERVED_PAGES * PAGE,),
+                )
+                self._db.execute("DELETE FROM facts WHERE name = 'reserve'")
+                self._checkpoint()
+                self._has_reserve = True
 
     def _checkpoint(self) -> None:
         self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
@@ -476,7 +481,7 @@ class Ledger:
         self._db.execute("PRAGMA busy_timeout = 0").fetchone()
         (busy, _, _) = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         self._db.execute(f"PRAGMA busy_timeout = {_PATIENCE * 1000:.0f}").fetchone()
-        self.has_reserve = False
+        self._has_reserve = False
         return not busy
 
     def note(self, facts: dict[str, Any]) -> None:

@@ -17,6 +17,7 @@ import pytest
 
 from cmdrdata_exporter import faults
 from cmdrdata_exporter.delivery import drainer as module
+from cmdrdata_exporter.delivery import salvage
 from cmdrdata_exporter.delivery.directory import Directory
 from cmdrdata_exporter.delivery.drainer import Drainer, Options
 from cmdrdata_exporter.delivery.http import Outcome
@@ -328,6 +329,24 @@ def test_a_ledger_of_a_later_version(
         f"usage events in {directory.path} wait: its ledger is of version 9, and this release knows version 1. None is "
         "lost; it is tried again"
     ]
+
+
+@pytest.mark.parametrize("page", [1, 0])
+def test_a_large_damaged_ledger(
+    host: Host, directory: Directory, monkeypatch: pytest.MonkeyPatch, page: int
+) -> None:
+    """However large a ledger is, it is salvaged where opening it or taking back what was in flight finds it damaged."""
+    monkeypatch.setattr(salvage, "LARGEST_CHECKED", 0)
+    ledger = Ledger(directory)
+    with ledger.transaction():
+        ledger.take_in("0.journal", 7, [record(number) for number in range(300)], [], NOW)
+    query = "SELECT rootpage FROM sqlite_master WHERE name = 'by_state'"
+    (root,) = ledger._db.execute(query).fetchone()
+    ledger.close()
+    with (directory.path / "ledger.db").open("r+b") as file:
+        file.seek((page or root) * 4096 - 4096)
+        file.write(b"garbage!" * 512)
+    host.turn(host.has(recorded=300, delivered=300, salvaged=1))
 
 
 @pytest.mark.parametrize("when", ["before", "meanwhile"])
