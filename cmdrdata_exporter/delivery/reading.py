@@ -31,6 +31,9 @@ COLUMNS = {
 }
 """What totals may be grouped by, in this order, and how SQL says it."""
 
+PART = 500
+"""How many events are read at once."""
+
 _EXACT = 1 << 53
 """Up to this a float is as exact as an integer."""
 
@@ -183,15 +186,36 @@ class LedgerReader:
         return known
 
     def kept(self, state: str, limit: int = -1) -> Iterator[Kept]:
-        """Yield the events in a state, the oldest first."""
-        rows = self._query(
-            "SELECT key, due, recorded, attempts, reason, crc, record FROM events INDEXED BY by_state"
-            " WHERE state = ? ORDER BY due LIMIT ?",
-            (STATES.index(state), limit),
-        )
-        for key, due, recorded, attempts, reason, crc, record in rows:
-            event = intact(key, crc, record)
-            yield Kept(key, state, due, recorded, attempts, reason, event)
+        """
+        Yield the events in a state, the oldest first.
+
+        They are read in parts, each of its own instant: whoever reads slowly, in a pager for instance, does not keep
+        the process that drains from emptying the log of the database.
+        """
+        after, position = "", ()
+        while limit:
+            part = PART if limit < 0 else min(limit, PART)
+            rows = list(
+                self._query(
+                    # One of the two that are here.
+                    "SELECT key, due, recorded, attempts, reason, crc, record, seq FROM events INDEXED BY by_state"  # noqa: S608
+                    f" WHERE state = ?{after} ORDER BY due, recorded, seq LIMIT ?",
+                    (STATES.index(state), *position, part),
+                )
+            )
+            self._end_instant()
+            for key, due, recorded, attempts, reason, crc, record, _ in rows:
+                event = intact(key, crc, record)
+                yield Kept(key, state, due, recorded, attempts, reason, event)
+            if len(rows) < part:
+                return
+            limit -= part if limit > 0 else 0
+            after, position = " AND (due, recorded, seq) > (?, ?, ?)", (*rows[-1][1:3], rows[-1][7])
+
+    def _end_instant(self) -> None:
+        if self._db is not None:
+            self._db.execute("COMMIT")
+            self._db.execute("BEGIN")
 
     def knows(self, key: bytes, now: float) -> bool:
         """Say whether an event with this key would be known if it came again."""

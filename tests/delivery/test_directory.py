@@ -7,7 +7,9 @@ import json
 import os
 import stat
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -328,3 +330,63 @@ def test_locks(tmp_path: Path) -> None:
     os.close(copy)
     assert lock(other, shared=True)
     os.close(other)
+
+
+def test_what_counts(directory: Directory) -> None:
+    """Copies of damaged ledgers and usage totals take nothing of what events may have."""
+    before = directory.size()
+    for name in ("ledger.db", "ledger.db.broken-1-ab", "ledger.db.broken-1-ab-wal"):
+        (directory.path / name).write_bytes(bytes(1000))
+    assert directory.size() == before + 1000
+    directory.note_totals(900)
+    directory.note_totals(600)
+    assert directory.size() == before + 400 + len("600")
+    (directory.path / "totals.size").write_text("garbage")
+    assert directory.size() == before + 1000 + len("garbage")
+    directory.note_totals(10**9)
+    assert directory.size() == 0
+
+
+def test_a_file_system_that_cannot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What decides is what a file system can do, not its name; where it cannot, events are not kept there."""
+
+    def fails(number: int) -> Callable[..., Any]:
+        def fail(*_: object, **__: object) -> Any:
+            raise OSError(number, os.strerror(number))
+
+        return fail
+
+    def returns(value: object) -> Callable[..., object]:
+        def returning(*_: object) -> object:
+            return value
+
+        return returning
+
+    def reason() -> str:
+        with pytest.raises(OSError, match="cannot keep events") as raised:
+            Directory.prepare(tmp_path, None, "default")
+        assert not isinstance(raised.value, UnsafeDirectoryError)
+        return str(raised.value).partition("cannot keep events: ")[2]
+
+    def always(descriptor: int) -> bool:
+        return True
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "lock", always)
+        assert reason() == "locks do not hold there"
+    with monkeypatch.context() as patch:
+        patch.setattr("fcntl.lockf", fails(errno.ENOLCK))
+        assert reason() == "No locks available"
+    with monkeypatch.context() as patch:
+        patch.setattr("mmap.mmap", fails(errno.ENODEV))
+        assert reason() == "No such device"
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pread", returns(b"older"))
+        assert reason() == "memory is not shared there"
+    assert [path.name for path in tmp_path.iterdir()] == []
+    # A full disk says nothing of it.
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", returns(7))
+        module._try_out(tmp_path)
+    Directory.prepare(tmp_path, None, "default")
+    assert [path.name for path in tmp_path.iterdir()] == ["local"]

@@ -331,6 +331,39 @@ def test_a_ledger_of_a_later_version(
     ]
 
 
+def test_a_reader_that_does_not_end(
+    host: Host,
+    backend: Backend,
+    directory: Directory,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A program that stays in a transaction lets the log of the database grow to its limit; then all waits for it."""
+    monkeypatch.setattr(module, "LARGEST_LOG", 100_000)
+    host.append(1)
+    host.turn(host.has(recorded=1, delivered=1))
+    reader = sqlite3.connect(directory.path / "ledger.db", isolation_level=None)
+    reader.execute("BEGIN")
+    reader.execute("SELECT count(*) FROM events").fetchone()
+    host.append(*range(2, 200))
+    host.drainer._turn()
+    host.drainer._next_measure = 0.0
+    host.drainer._turn()
+    sizes: set[int] = set()
+    host.append(200)
+    for _ in range(5):
+        host.drainer._next_import = host.drainer._next_upkeep = 0.0
+        host.drainer._turn()
+        sizes.add(directory.log_size())
+    # What was in flight was committed still.
+    assert len(sizes) <= 2
+    assert event_id(200) not in backend.posted
+    reader.close()
+    host.turn(host.has(recorded=200, delivered=200))
+    assert 200 == len(backend.posted)
+    assert 1 == sum("is read by a program that does not end" in text for text in messages(caplog))
+
+
 @pytest.mark.parametrize("page", [1, 0])
 def test_a_large_damaged_ledger(
     host: Host, directory: Directory, monkeypatch: pytest.MonkeyPatch, page: int

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cmdrdata_exporter.delivery import Event
+from cmdrdata_exporter.delivery import Event, reading
 from cmdrdata_exporter.delivery.directory import LEDGER, Directory
 from cmdrdata_exporter.delivery.journal import Journal, frame
 from cmdrdata_exporter.delivery.ledger import Ledger
@@ -99,6 +99,42 @@ def test_months(directory: Directory) -> None:
                 UnreadableError, match=r"known for the whole month only.* is in the middle"
             ):
                 list(reader.totals([], since=since, until=until))
+
+
+@pytest.mark.parametrize("limit", [-1, 0, 1, 2, 3, 4, 7, 8])
+def test_events_are_read_in_parts(
+    directory: Directory, monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
+    """All events are read once and in their order, and between two of them the log of the database can be emptied."""
+    monkeypatch.setattr(reading, "PART", 2)
+    fill(directory, *(record(number) for number in range(3)))
+    fill(directory, *(record(number) for number in range(3, 7)), now=NOW - 1)
+    ledger = Ledger(directory)
+    found: list[str] = []
+    with LedgerReader(directory) as reader:
+        for kept in reader.kept("pending", limit):
+            assert kept.event is not None
+            found.append(kept.event.id)
+            with ledger.transaction():
+                ledger.note({"read": len(found)})
+            assert ledger.empty_log()
+    ledger.close()
+    ordered = [event_id(number) for number in (3, 4, 5, 6, 0, 1, 2)]
+    assert found == (ordered if limit < 0 else ordered[:limit])
+
+
+def test_a_log_that_cannot_be_emptied(directory: Directory) -> None:
+    """While somebody stays in a transaction the log is not emptied, nor waited for; afterwards it is."""
+    fill(directory, record(1))
+    ledger = Ledger(directory)
+    with LedgerReader(directory) as reader:
+        reader.last()
+        with ledger.transaction():
+            ledger.note({"read": 1})
+        assert not ledger.empty_log()
+    assert ledger.empty_log()
+    assert directory.log_size() == 0
+    ledger.close()
 
 
 def test_no_ledger(directory: Directory) -> None:

@@ -439,10 +439,10 @@ def test_a_volume_of_its_own_that_is_full(
             missing = set(unspooled(caplog))
             if end == "goes on":
                 oracle.answer = lambda _: Reply()
-                oracle.wait_for_accepted(len(ids) - len(missing), timeout=60)
+                oracle.wait_for_accepted(len(ids) - len(missing), timeout=240)
         with Application(volume / "spool", oracle.url) as application:
             oracle.answer = lambda _: Reply()
-            oracle.wait_for_accepted(len(ids) - len(missing), timeout=60)
+            oracle.wait_for_accepted(len(ids) - len(missing), timeout=240)
             assert set(ids) - missing == oracle.keys
             assert 0 == oracle.duplicates
 
