@@ -46,6 +46,12 @@ SHUTDOWN_TIMEOUT = 5.0
 _ONE_END = 10.0
 """Seconds between `shutdown` and the exit within which both are taken for one end of the process."""
 _SENDERS = 4
+LARGEST_BODY = 256 << 10
+"""Bytes above which metadata are cut."""
+_METADATA = 32 << 10
+"""Characters that they have afterwards, in all, at most."""
+_VALUE, _KEY = 1000, 200
+"""Characters that stay of a value that is cut, and that its key may have."""
 
 
 class CmdrDataSpanExporter(SpanExporter):
@@ -167,7 +173,18 @@ class CmdrDataSpanExporter(SpanExporter):
         if event.customer_id is None:
             unattributed.note(held=self.settings.unattributed == "hold")
         hold = self.settings.unattributed == "hold"
-        self._delivery.record(event.id, _header(event, hold=hold), encode(event))
+        body = encode(event)
+        if len(body) > LARGEST_BODY:
+            event, cut = _bounded(event)
+            faults.report(
+                "metadata size",
+                "the metadata of a usage event were too large (%d bytes in all, of %d); these are cut or left out: %s",
+                len(body),
+                LARGEST_BODY,
+                ", ".join(repr(key[:_KEY]) for key in cut[:10]),
+            )
+            body = encode(event)
+        self._delivery.record(event.id, _header(event, hold=hold), body)
 
     def _pass_over(self, scope: str) -> None:
         self.passed_over[scope] += 1
@@ -379,6 +396,33 @@ def _header(event: UsageEvent, *, hold: bool) -> Header:
         hold=hold and event.customer_id is None,
         remember=event.remember,
     )
+
+
+def _bounded(event: UsageEvent) -> tuple[UsageEvent, list[str]]:
+    """Return an event with less metadata, the largest cut or left out, and their keys. Nothing else is changed."""
+    metadata = dict(event.metadata)
+    sizes = {key: len(key) + len(_shown(value)) for key, value in metadata.items()}
+    cut: list[str] = []
+    left = sum(sizes.values())
+    for key in sorted(sizes, key=lambda key: sizes[key], reverse=True):
+        if left <= _METADATA:
+            break
+        value = _shown(metadata.pop(key))
+        left -= sizes[key]
+        cut.append(key)
+        if len(value) > _VALUE and len(key) <= _KEY:
+            metadata[key] = f"{value[:_VALUE]}\u2026"
+            left += len(key) + _VALUE
+    # In the order that they had.
+    ordered = {key: metadata[key] for key in event.metadata if key in metadata}
+    return event._replace(metadata=ordered), cut
+
+
+def _shown(value: object) -> str:
+    try:
+        return str(value)
+    except ValueError:  # an integer with thousands of digits
+        return "a number"
 
 
 @functools.lru_cache(maxsize=8)

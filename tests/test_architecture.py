@@ -48,7 +48,7 @@ ALLOWED: dict[str, set[str]] = {
         )
     },
     f"{EXPORTER}.delivery.records": {f"{EXPORTER}.delivery"},
-    f"{EXPORTER}.delivery.directory": set(),
+    f"{EXPORTER}.delivery.directory": {f"{EXPORTER}.faults"},
     f"{EXPORTER}.delivery.journal": {
         f"{EXPORTER}.{name}" for name in ("delivery.directory", "faults")
     },

@@ -18,6 +18,7 @@ import contextlib
 import errno
 import hashlib
 import json
+import logging
 import mmap
 import os
 import re
@@ -25,6 +26,8 @@ import stat
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+
+from cmdrdata_exporter import faults
 
 LOCAL = "local"
 """The destination of events that stay on this host."""
@@ -43,6 +46,10 @@ _NETWORK = re.compile(
     r"nfs\d?|cifs|smb\d?|smbfs|afs|ceph|glusterfs|lustre|beegfs|fuse\.(sshfs|s3fs|gcsfuse|ceph.*|glusterfs)"
 )
 """File systems that several hosts use at once: what works on this one does not show that locks hold between them."""
+_SHARED = re.compile(
+    r"9p|virtiofs|fakeowner|vboxsf|prl_fs|gpfs|(fuse\.)?(grpcfuse|osxfs|juicefs|JuiceFS.*|rclone.*|vmhgfs.*)"
+)
+"""File systems that may be those of another machine, which does not see the locks of this one."""
 _PAGE = 4096
 
 _MOUNTS = Path("/proc/self/mountinfo")
@@ -383,6 +390,14 @@ def _try_out(path: Path) -> None:
     if problem:
         system = _file_system(path) or "a file system"
         raise OSError(f"{str(path)!r} is on {system} that cannot keep events: {problem}")
+    if _SHARED.fullmatch(system := _file_system(path)):
+        faults.say(
+            logging.WARNING,
+            "%s is on %s, which other machines may share: usage events are safe there as long as only this one uses "
+            "the directory. A local disk is safer",
+            path,
+            system,
+        )
 
 
 def _problem(one: int, other: int) -> str | None:

@@ -148,6 +148,8 @@ MOUNTS = rb"""22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
     ("system", "refused"),
     [
         (b"nfs4", True),
+        (b"virtiofs", False),
+        (b"fuse.rclone", False),
         (b"cifs", True),
         (b"fuse.sshfs", True),
         (b"9p", False),
@@ -158,21 +160,26 @@ MOUNTS = rb"""22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
 )
 @pytest.mark.parametrize("name", ["plain", "two words", "donn\u00e9es", "back\\slash"])
 def test_network_file_systems(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, system: bytes, refused: bool, name: str
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, system: bytes, refused: bool, name: str
 ) -> None:
-    """Where locks do not hold nothing is kept, whatever the mount point is called."""
+    """Where locks do not hold nothing is kept, whatever the mount point is called; where they may not, that is said."""
     point = os.fsencode(tmp_path / name)
     escaped = point.replace(b"\\", rb"\134").replace(b" ", rb"\040")
     mounts = tmp_path / "mountinfo"
     # Some mount point has a name that is no UTF-8.
     mounts.write_bytes(MOUNTS % (escaped, system) + MOUNTS % (b"/mnt/\xff", b"tmpfs"))
-    monkeypatch.setattr(module, "_MOUNTS", mounts)
-    if refused:
-        assert unsafe(tmp_path / name) == (
-            f"{str(tmp_path / name)!r} is on {system.decode()}; locks do not hold there. {MEND}, on a local disk"
-        )
-    else:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_MOUNTS", mounts)
+        if refused:
+            assert unsafe(tmp_path / name) == (
+                f"{str(tmp_path / name)!r} is on {system.decode()}; locks do not hold there. {MEND}, on a local disk"
+            )
+            return
         Directory.prepare(tmp_path / name, "https://host/", "default")
+        shared = system in (b"9p", b"virtiofs", b"fuse.rclone")
+        assert ["which other machines may share" in text for text in caplog.messages] == [
+            True
+        ] * shared
 
 
 def test_where_mounts_are_not_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
