@@ -49,6 +49,8 @@ LARGEST_LOG = 64 << 20
 UPKEEP_INTERVAL = 10.0
 """Seconds between two rounds of what can wait."""
 EXPIRY_INTERVAL = 600.0
+DAYS = 8
+"""Of how many days the totals are looked at in a round."""
 LAST_COMMIT = 0.4
 """Seconds that the end of the process waits longer than it was told to, so that outcomes are committed."""
 
@@ -120,8 +122,10 @@ class Drainer:
         self._more = True
         """Whether the journals are to be read now."""
         self._may_shrink = False
-        self._compacting = False
-        """Whether there may be days whose totals are to become those of their month."""
+        self._day: str | None = None
+        """How far the totals were looked at; None: to their end."""
+        self._totals = 0
+        """How many bytes they take, up to there."""
         self._due: float | None = None
         self._bucket = 0
         self._seen = self._options.clock()
@@ -337,6 +341,8 @@ class Drainer:
             # Another process may lead by now.
             self._trouble.removed(self._directory.path / LOCK, "nothing else")
             self._lead_no_more()
+        elif ledger is not None:
+            ledger.mend_index()
 
     def _wait(self) -> float:
         """Return for how long nothing is to be done, unless an outcome comes."""
@@ -559,13 +565,23 @@ class Drainer:
         if now >= self._next_expiry:
             self._next_expiry = now + EXPIRY_INTERVAL
             ledger.expire(clock)
-            self._compacting = True
-            # A full disk only makes it an old number.
-            with contextlib.suppress(OSError):
-                self._directory.note_totals(ledger.totals_size())
-        if self._compacting:
-            first = clock - self._options.totals_by_day_for * 86400
-            self._compacting = ledger.compact_totals(time.strftime("%Y-%m", time.gmtime(first)))
+            self._day, self._totals = "", 0
+        self._tidy_totals(ledger, clock)
         if self._senders is None and self._trouble.nearly_full:
             ledger.shrink_local(10_000)
         ledger.note(self._trouble.facts(self.gate, clock))
+
+    def _tidy_totals(self, ledger: Ledger, clock: float) -> None:
+        """Compact old totals, and measure all, a few days at a time. In a transaction."""
+        first = clock - self._options.totals_by_day_for * 86400
+        month = time.strftime("%Y-%m", time.gmtime(first))
+        for _ in range(DAYS):
+            if self._day is None:
+                return
+            day, size = ledger.tidy_totals(self._day, month)
+            self._totals += size
+            self._day = day or None
+            if not day:
+                # On a full disk it is an old number.
+                with contextlib.suppress(OSError):
+                    self._directory.note_totals(self._totals)

@@ -134,6 +134,7 @@ class Ledger:
         self._totals: dict[tuple[str, ...], int | float] = {}
         self._counts: Counter[str] = Counter()
         self._db = connect(directory)
+        self._index_size = 0
         self._has_reserve = False
         """Whether there is room for outcomes in its files, whatever fills the disk."""
         found = (directory.path / LEDGER).lstat()
@@ -146,6 +147,20 @@ class Ledger:
         except OSError:
             return False
         return self._file == (there.st_dev, there.st_ino)
+
+    def mend_index(self) -> None:
+        """
+        Give the index of the log, which SQLite has in memory that processes share, the size back that it had.
+
+        Who reads beyond its end is killed by SIGBUS. SQLite finds it empty then, and makes it anew from the log.
+        """
+        index = self._directory.path / f"{LEDGER}-shm"
+        with contextlib.suppress(OSError):
+            size = index.stat().st_size
+            if size < self._index_size:
+                os.truncate(index, self._index_size)
+            else:
+                self._index_size = size
 
     def close(self) -> None:
         """Close the database."""
@@ -393,40 +408,34 @@ class Ledger:
             (bytes([bucket]), upper, now),
         )
 
-    def compact_totals(self, before: str) -> bool:
+    def tidy_totals(self, after: str, before: str) -> tuple[str, int]:
         """
-        Add the totals of the oldest day before a month to those of its month; say whether there may be another one.
+        Go on to the next day or month of the totals: one that is old becomes a part of its month.
 
         Args:
+            after: the day or month that was the last; the empty string begins.
             before: the first month whose days are kept, `2026-11`.
+
+        Returns:
+            which one it was, the empty string where there is none; and about how many bytes its totals take.
         """
-        day = ""
-        while day := self._next_day(day):
-            if day >= before:
-                return False
-            if len(day) > len(before):
-                self._db.execute(
-                    "INSERT INTO totals SELECT ?, customer, model, endpoint, status, unit, amount FROM totals"
-                    " WHERE day = ? ON CONFLICT DO UPDATE SET amount = amount + excluded.amount",
-                    (day[: len(before)], day),
-                )
-                self._db.execute("DELETE FROM totals WHERE day = ?", (day,))
-                return True
-        return False
-
-    def _next_day(self, day: str) -> str:
-        """Return the day or month after one, of which totals are kept; the empty string where there is none."""
-        (found,) = self._db.execute("SELECT min(day) FROM totals WHERE day > ?", (day,)).fetchone()
+        (day,) = self._db.execute("SELECT min(day) FROM totals WHERE day > ?", (after,)).fetchone()
         # Damage knows no types.
-        return found if isinstance(found, str) else ""
-
-    def totals_size(self) -> int:
-        """Return about how many bytes the totals take."""
+        if not isinstance(day, str):
+            return "", 0
+        if len(day) > len(before) and day < before:
+            self._db.execute(
+                "INSERT INTO totals SELECT ?, customer, model, endpoint, status, unit, amount FROM totals"
+                " WHERE day = ? ON CONFLICT DO UPDATE SET amount = amount + excluded.amount",
+                (day[: len(before)], day),
+            )
+            self._db.execute("DELETE FROM totals WHERE day = ?", (day,))
         (size,) = self._db.execute(
             "SELECT sum(24 + length(day) + length(customer) + length(model) + length(endpoint) + length(status)"
-            " + length(unit)) FROM totals"
+            " + length(unit)) FROM totals WHERE day = ?",
+            (day,),
         ).fetchone()
-        return int(size or 0)
+        return day, size or 0
 
     # Room
 

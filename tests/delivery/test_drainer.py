@@ -175,6 +175,27 @@ def test_local_events_make_room(local: Host, caplog: pytest.LogCaptureFixture) -
     ]
 
 
+def test_totals_of_long_ago(local: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Days become months once they are old, a few in a round, and what totals take is no room that events miss."""
+    monkeypatch.setattr(module, "DAYS", 2)
+    # NOW is in January 2027; the last days of which the month is old are in September.
+    days = ("2026-08-31", "2026-09-01", "2026-09-30", "2026-10-01", "2027-01-01")
+    for number, day in enumerate(days):
+        local.journal.append(record(number, day=day))
+
+    def known() -> list[str]:
+        with LedgerReader(local.directory) as reader:
+            return [total.group[0] for total in reader.totals(["day"]) if total.unit == "events"]
+
+    local.turn(lambda: len(known()) > 0)
+    local.drainer._next_expiry = 0.0
+    for _ in range(4):
+        local.drainer._next_upkeep = 0.0
+        local.drainer._turn()
+    assert ["2026-08", "2026-09", "2026-10-01", "2027-01-01"] == known()
+    assert 0 < int((local.directory.path / "totals.size").read_text()) < 2000
+
+
 def test_one_leads(directory: Directory, clock: Clock) -> None:
     """Of two that drain one directory the first leads until it ends, then the other does; each event is sent once."""
     backend = Backend(DELIVERED)
@@ -480,6 +501,18 @@ def test_a_file_beside_the_ledger_that_is_removed(
     host.turn(host.has(recorded=3, delivered=3))
     assert sorted(backend.posted) == ids(1, 2, 3)
     assert lost(caplog) == ({"lock": "nothing else"} if name == "lock" else {})
+
+
+def test_an_index_that_is_cut(host: Host, directory: Directory) -> None:
+    """Whoever cuts the memory that SQLite shares ends no process that is at rest, and loses nothing."""
+    host.append(1)
+    host.turn(host.has(recorded=1, delivered=1))
+    host.drainer._turn()
+    os.truncate(directory.path / "ledger.db-shm", 0)
+    host.append(2)
+    host.drainer._turn()
+    host.turn(host.has(recorded=2, delivered=2))
+    assert host.drainer.leads
 
 
 def close_all(directory: Directory, program: Path) -> list[int]:
