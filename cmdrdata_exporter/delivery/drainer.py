@@ -298,7 +298,7 @@ class Drainer:
             self._journal.let_go()
         with self.database:
             self._check_lead()
-        if self._journal.handed_over:
+        if self._journal.stalled:
             self._trouble.stalled()
         if now >= self._next_sync:
             self._next_sync = now + TICK
@@ -351,7 +351,7 @@ class Drainer:
         if self._stop_at is not None:
             return LINGER
         wait = max(0.0, self._next_import - time.monotonic())
-        if self._due is not None and self.gate.room(self.in_flight):
+        if self._due is not None and self.gate.room(self.in_flight) and not self._log_is_full:
             wait = min(wait, max(0.0, self._due - self._options.clock()))
         return wait
 
@@ -493,7 +493,7 @@ class Drainer:
         if self._readings is None:
             self._readings = Readings(self._directory, ledger.offsets())
         chunks = []
-        if (self._more or now >= self._next_import) and not self._log_is_full:
+        if self._more or now >= self._next_import:
             # Before the journals are read, so that what is woken for meanwhile is read in another step.
             self._more = False
             # The database takes several times as much, and what comes of it must find room too.
@@ -502,7 +502,7 @@ class Drainer:
             limit = min(self._import_bytes, (max(0, free) + ledger.spare()) // 4)
             if self._scarce:
                 limit = min(limit, IMPORT_BYTES // 8)
-            if limit >= LEAST_IMPORT:
+            if limit >= LEAST_IMPORT and not self._log_is_full:
                 chunks, more = self._readings.read(limit)
                 if more:
                     self._more = True

@@ -167,7 +167,9 @@ class Journal:
         self.appended = 0
         """How many records this process has appended."""
         self.handed_over = 0
-        """How many records waited in memory while the disk was stalled."""
+        """How many records waited in memory while the disk was stalled, or in what their own thread has interrupted."""
+        self.stalled = False
+        """Whether the disk was stalled once."""
 
     def append(self, record: bytes) -> None:
         """
@@ -196,6 +198,7 @@ class Journal:
             # Its owner may have looked for what is left to it just before.
             if mine or not self._lock.acquire(blocking=False):
                 self.handed_over += 1
+                self.stalled = self.stalled or not mine
         finally:
             # Not only where it is known to be had: Ctrl-C may have come between that and the next statement.
             if not mine and self._is_mine():
