@@ -1,4 +1,4 @@
-"""`cmdrdata usage`: what was used, by customer, model, day, endpoint and status."""
+"""`cmdrdata usage`: what was used, by customer, model, day, month, endpoint and status."""
 
 from __future__ import annotations
 
