@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from opentelemetry.metrics import MeterProvider
 from opentelemetry.sdk.trace import ReadableSpan
@@ -26,11 +26,10 @@ from cmdrdata_exporter.attributes import OUR_SCOPE
 from cmdrdata_exporter.customer import take_from_baggage
 from cmdrdata_exporter.delivery import Delivery, Header
 from cmdrdata_exporter.delivery.directory import Directory, UnsafeDirectoryError
-from cmdrdata_exporter.delivery.drainer import SENDERS, Options
-from cmdrdata_exporter.delivery.durable import DurableDelivery
 from cmdrdata_exporter.delivery.http import Client
 from cmdrdata_exporter.delivery.local import LocalDelivery
 from cmdrdata_exporter.delivery.memory import MemoryDelivery
+from cmdrdata_exporter.delivery.options import SENDERS, Options
 from cmdrdata_exporter.events import UsageEvent, customer_place, encode, event_from_span
 from cmdrdata_exporter.identity import Calls, Report, seam
 from cmdrdata_exporter.settings import (
@@ -45,6 +44,10 @@ from cmdrdata_exporter.telemetry import Telemetry
 from cmdrdata_exporter.version import USER_AGENT
 from cmdrdata_exporter.wording import plural
 
+if TYPE_CHECKING:
+    # It needs SQLite, which a Python may lack.
+    from cmdrdata_exporter.delivery.durable import DurableDelivery
+
 _logger = logging.getLogger("cmdrdata")
 
 SHUTDOWN_TIMEOUT = 5.0
@@ -52,6 +55,12 @@ SHUTDOWN_TIMEOUT = 5.0
 _ONE_END = 10.0
 """Seconds between `shutdown` and the exit within which both are taken for one end of the process."""
 _SENDERS = 4
+LARGEST_BODY = 256 << 10
+"""Bytes above which metadata are cut."""
+_METADATA = 32 << 10
+"""Characters that they have afterwards, in all, at most."""
+_VALUE, _KEY = 1000, 200
+"""Characters that stay of a value that is cut, and that its key may have."""
 
 
 class CmdrDataSpanExporter(SpanExporter):
@@ -191,6 +200,16 @@ class CmdrDataSpanExporter(SpanExporter):
             unattributed.note(held=self.settings.unattributed == "hold")
         body = encode(event)
         hold = self.settings.unattributed == "hold"
+        if len(body) > LARGEST_BODY:
+            event, cut = _bounded(event)
+            faults.report(
+                "metadata size",
+                "the metadata of a usage event were too large (%d bytes in all, of %d); these are cut or left out: %s",
+                len(body),
+                LARGEST_BODY,
+                ", ".join(repr(key[:_KEY]) for key in cut[:10]),
+            )
+            body = encode(event)
         self._delivery.record(event.id, _header(event, body, hold=hold), body)
         if self._telemetry is not None:
             self._telemetry.recorded(event.usage_status)
@@ -256,7 +275,7 @@ def current_exporter() -> CmdrDataSpanExporter:
 _latest: CmdrDataSpanExporter | None = None
 _timeout = SHUTDOWN_TIMEOUT
 """Seconds that the exit of the process waits."""
-_Built = DurableDelivery | LocalDelivery | MemoryDelivery
+_Built: TypeAlias = "DurableDelivery | LocalDelivery | MemoryDelivery"
 _Destination = tuple[str, ...]
 _deliveries: dict[_Destination, _Built] = {}
 _settings: dict[_Destination, Settings] = {}
@@ -357,7 +376,11 @@ def options(settings: Settings, telemetry: Telemetry | None = None) -> Options:
     """
     hold_ambiguous = settings.ambiguous == "hold"
     if settings.endpoint is None:
-        return Options(post=None, hold_ambiguous=hold_ambiguous)
+        return Options(
+            post=None,
+            hold_ambiguous=hold_ambiguous,
+            totals_by_day_for=settings.totals_by_day_for,
+        )
     destination = _destination(settings)
     client = Client(
         settings.endpoint,
@@ -372,6 +395,7 @@ def options(settings: Settings, telemetry: Telemetry | None = None) -> Options:
         reset=client.reset,
         hold_ambiguous=hold_ambiguous,
         probe_interval=settings.probe_interval,
+        totals_by_day_for=settings.totals_by_day_for,
     )
 
 
@@ -398,21 +422,22 @@ def _build(settings: Settings, telemetry: Telemetry) -> _Built:
     """
     how = options(settings, telemetry)
     try:
+        import sqlite3
+    except ImportError as error:
+        return _in_memory(
+            how, f"this Python was built without SQLite ({error})", "Use one that has it"
+        )
+    del sqlite3
+    try:
         directory = prepare_directory(settings)
     except OSError as error:
-        announce(
-            logging.WARNING,
-            "CmdrData: the spool directory %s cannot be used (%s): usage events are kept in memory, and what is not "
-            "delivered when this process ends goes to its log. "
+        return _in_memory(
+            how,
+            f"the spool directory {settings.spool_dir} cannot be used ({error.strerror or error})",
             "Set CMDRDATA_SPOOL_DIR to a directory that can be written",
-            settings.spool_dir,
-            error.strerror or error,
         )
-        if how.post is None:
-            return LocalDelivery()
-        return MemoryDelivery(
-            how.post, reset=how.reset, senders=_SENDERS, hold_ambiguous=how.hold_ambiguous
-        )
+    from cmdrdata_exporter.delivery.durable import DurableDelivery
+
     delivery = DurableDelivery(directory, how, fsync=settings.durability == "fsync")
     # uWSGI loads the application in a process whose threads never run, and which must not keep others from draining.
     if "uwsgi" not in sys.modules:
@@ -420,12 +445,25 @@ def _build(settings: Settings, telemetry: Telemetry) -> _Built:
     return delivery
 
 
-def _kept(delivery: Delivery) -> str:
-    return (
-        f"kept in {delivery.directory.path}"
-        if isinstance(delivery, DurableDelivery)
-        else "kept in memory"
+def _in_memory(how: Options, reason: str, remedy: str) -> _Built:
+    announce(
+        logging.WARNING,
+        "CmdrData: %s: usage events are kept in memory, and what is not delivered when this process ends goes to its "
+        "log. %s",
+        reason,
+        remedy,
     )
+    if how.post is None:
+        return LocalDelivery()
+    return MemoryDelivery(
+        how.post, reset=how.reset, senders=_SENDERS, hold_ambiguous=how.hold_ambiguous
+    )
+
+
+def _kept(delivery: _Built) -> str:
+    if isinstance(delivery, LocalDelivery | MemoryDelivery):
+        return "kept in memory"
+    return f"kept in {delivery.directory.path}"
 
 
 def _header(event: UsageEvent, body: bytes, *, hold: bool) -> Header:
@@ -446,6 +484,33 @@ def _header(event: UsageEvent, body: bytes, *, hold: bool) -> Header:
         customer_at=customer_place(body) if hold else None,
         remember=event.remember,
     )
+
+
+def _bounded(event: UsageEvent) -> tuple[UsageEvent, list[str]]:
+    """Return an event with less metadata, the largest cut or left out, and their keys. Nothing else is changed."""
+    metadata = dict(event.metadata)
+    sizes = {key: len(key) + len(_shown(value)) for key, value in metadata.items()}
+    cut: list[str] = []
+    left = sum(sizes.values())
+    for key in sorted(sizes, key=lambda key: sizes[key], reverse=True):
+        if left <= _METADATA:
+            break
+        value = _shown(metadata.pop(key))
+        left -= sizes[key]
+        cut.append(key)
+        if len(value) > _VALUE and len(key) <= _KEY:
+            metadata[key] = f"{value[:_VALUE]}\u2026"
+            left += len(key) + _VALUE
+    # In the order that they had.
+    ordered = {key: metadata[key] for key in event.metadata if key in metadata}
+    return event._replace(metadata=ordered), cut
+
+
+def _shown(value: object) -> str:
+    try:
+        return str(value)
+    except ValueError:  # an integer with thousands of digits
+        return "a number"
 
 
 @functools.lru_cache(maxsize=8)

@@ -77,6 +77,12 @@ Seconds until a backend that refuses the key is asked again; each further time i
 1 to 300. Default: 60.
 """
 
+CMDRDATA_TOTALS_BY_DAY_FOR = "CMDRDATA_TOTALS_BY_DAY_FOR"
+"""
+For how many days usage totals are kept by the day; once all days of a month are older, the month has one total.
+31 to 36500. Default: 92.
+"""
+
 CMDRDATA_STREAM_USAGE = "CMDRDATA_STREAM_USAGE"
 """
 Whether streamed chats and completions are asked to tell their usage (`stream_options.include_usage`), where the
@@ -126,6 +132,7 @@ class Settings:
     """Where the directories of all destinations are; None where metering is switched off."""
     durability: str = "process"
     probe_interval: float = 60.0
+    totals_by_day_for: int = 92
     stream_usage: str = "auto"
     baggage_key: str | None = None
     """Where in the Baggage the customer is, if it is to be taken from there."""
@@ -235,7 +242,7 @@ class Settings:
             raise ConfigurationError(
                 f"{spool_name} is {spool!r}; expected is the path of a directory on a local disk"
             )
-        spool_path = _default_spool(variables) if spool is None else Path(spool)
+        spool_path = _default_spool(variables) if spool is None else _absolute(spool_name, spool)
         _check_place("the default spool directory" if spool is None else spool_name, spool_path)
         return cls(
             api_key=key,
@@ -249,6 +256,7 @@ class Settings:
             spool_dir=spool_path,
             durability=_choice(given(CMDRDATA_DURABILITY), ("process", "fsync")),
             probe_interval=_seconds(given(CMDRDATA_PROBE_INTERVAL), 60.0, 1.0, 300.0),
+            totals_by_day_for=_days(given(CMDRDATA_TOTALS_BY_DAY_FOR), 92, 31, 36500),
             stream_usage=stream_usage,
             baggage_key=baggage_key,
         )
@@ -341,6 +349,32 @@ def _seconds(setting: tuple[str, str | None], default: float, least: float, most
             f"{name} is {value!r}; expected is a number of seconds from {least:.0f} to {most:.0f}"
         )
     return seconds
+
+
+def _absolute(name: str, path: str) -> Path:
+    """Return a path that stays the same where the program changes its working directory."""
+    # A home directory is named by its user, wherever the program is.
+    if path.startswith("~"):
+        return Path(path)
+    try:
+        return Path(path).absolute()
+    except OSError as error:
+        raise ConfigurationError(
+            f"{name} is {path!r}, which cannot be made absolute: the working directory cannot be read "
+            f"({error.strerror}); expected is the absolute path of a directory on a local disk"
+        ) from None
+
+
+def _days(setting: tuple[str, str | None], default: int, least: int, most: int) -> int:
+    name, value = setting
+    if value is None:
+        return default
+    text = value.strip()
+    if text.isascii() and text.isdigit() and least <= int(text[:10]) <= most:
+        return int(text)
+    raise ConfigurationError(
+        f"{name} is {value!r}; expected is a whole number of days from {least} to {most}"
+    )
 
 
 def _default_spool(variables: Mapping[str, str]) -> Path:

@@ -51,8 +51,11 @@ ALLOWED: dict[str, set[str]] = {
         )
     },
     f"{EXPORTER}.delivery.records": {f"{EXPORTER}.delivery"},
-    f"{EXPORTER}.delivery.directory": set(),
-    f"{EXPORTER}.delivery.journal": {f"{EXPORTER}.delivery.directory"},
+    f"{EXPORTER}.delivery.directory": {f"{EXPORTER}.faults"},
+    f"{EXPORTER}.delivery.journal": {
+        f"{EXPORTER}.{name}" for name in ("delivery.directory", "faults")
+    },
+    f"{EXPORTER}.delivery.options": {f"{EXPORTER}.delivery.http"},
     f"{EXPORTER}.delivery.readings": {
         f"{EXPORTER}.{name}" for name in ("delivery.directory", "delivery.journal", "faults")
     },
@@ -67,8 +70,10 @@ ALLOWED: dict[str, set[str]] = {
         )
     },
     f"{EXPORTER}.delivery.salvage": {
-        f"{EXPORTER}.delivery.{name}" for name in ("directory", "ledger")
+        f"{EXPORTER}.{name}"
+        for name in ("delivery", "delivery.directory", "delivery.leaves", "delivery.ledger")
     },
+    f"{EXPORTER}.delivery.leaves": {f"{EXPORTER}.delivery.ledger"},
     f"{EXPORTER}.delivery.reading": {
         f"{EXPORTER}.{name}"
         for name in (
@@ -99,9 +104,9 @@ ALLOWED: dict[str, set[str]] = {
         for name in (
             "delivery.directory",
             "delivery.gate",
-            "delivery.http",
             "delivery.journal",
             "delivery.ledger",
+            "delivery.options",
             "delivery.readings",
             "delivery.salvage",
             "delivery.senders",
@@ -143,11 +148,11 @@ ALLOWED: dict[str, set[str]] = {
             "customer",
             "delivery",
             "delivery.directory",
-            "delivery.drainer",
             "delivery.durable",
             "delivery.http",
             "delivery.local",
             "delivery.memory",
+            "delivery.options",
             "events",
             "faults",
             "identity",

@@ -200,6 +200,31 @@ def test_reserved_metadata(events: RecordedEvents, caplog: pytest.LogCaptureFixt
     faults.counts.clear()
 
 
+def test_metadata_without_bounds(events: RecordedEvents, caplog: pytest.LogCaptureFixture) -> None:
+    """However large the metadata are, the event is not: what is cut is said, and no unit is."""
+    metering = CmdrDataSpanExporter(customer_id="acme", delivery=events)
+    many = {f"cmdrdata.metadata.n{number:06}": "x" * 100 for number in range(3000)}
+    text = {"cmdrdata.metadata.text": "x" * 20_000_000, "cmdrdata.metadata.plan": "pro"}
+    for number, more in enumerate(({}, text, many | {f"cmdrdata.metadata.{'k' * 300_000}": 1})):
+        metering.export([span(CHAT | more, context=(1, number + 1))])
+    plain, one, several = events.wire
+    known = {key: value for key, value in plain["metadata"].items() if key != "span_id"}
+    assert known | {"text": "x" * 1000 + "\u2026", "plan": "pro"} == {
+        key: value for key, value in one["metadata"].items() if key != "span_id"
+    }
+    assert known.items() <= several["metadata"].items()
+    assert 200 < len(several["metadata"]) < 400
+    for event in (one, several):
+        for name in ("input_tokens", "output_tokens", "total_tokens"):
+            assert plain[name] == event[name]
+    assert all(len(body) < exporter.LARGEST_BODY for body in events.bodies.values())
+    (message,) = (text for text in caplog.messages if "too large" in text)
+    assert message.endswith(
+        "bytes in all, of 262144); these are cut or left out: 'text' (further ones of this kind are only counted)"
+    )
+    assert faults.counts.pop("metadata size") == 2
+
+
 def test_which_exporter_meters(events: RecordedEvents) -> None:
     """The exporter that the application built last meters; without one, the environment's, which is built once."""
     environments = current_exporter()

@@ -51,6 +51,7 @@ def test_everything_given(tmp_path: Path) -> None:
             "CMDRDATA_SPOOL_DIR": "/var/spool/of ours",
             "CMDRDATA_DURABILITY": "fsync",
             "CMDRDATA_PROBE_INTERVAL": " 1.5 ",
+            "CMDRDATA_TOTALS_BY_DAY_FOR": " 400\n",
         }
     ) == Settings(
         api_key=None,
@@ -64,6 +65,7 @@ def test_everything_given(tmp_path: Path) -> None:
         spool_dir=Path("/var/spool/of ours"),
         durability="fsync",
         probe_interval=1.5,
+        totals_by_day_for=400,
         stream_usage="never",
         proxy="http://proxy.example:3128",
     )
@@ -86,6 +88,24 @@ def test_the_spool_directory(
 ) -> None:
     """Events are kept where the argument says, else the variable, else where the state of programs belongs."""
     assert Settings.read(environ, spool_dir=argument).spool_dir == Path(spool)
+
+
+def test_a_relative_spool_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is what it was when the settings were read, wherever the program goes; nowhere is no directory to start in."""
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path)
+    settings = Settings.read({"CMDRDATA_SPOOL_DIR": "spool/x"})
+    assert settings.spool_dir == tmp_path / "spool" / "x"
+    assert Settings.read({}, spool_dir="~/spool").spool_dir == Path("~/spool")
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(ConfigurationError) as refusal:
+        Settings.read({"CMDRDATA_SPOOL_DIR": "spool"})
+    assert str(refusal.value) == (
+        "CMDRDATA_SPOOL_DIR is 'spool', which cannot be made absolute: the working directory cannot be read "
+        "(No such file or directory); expected is the absolute path of a directory on a local disk"
+    )
+    monkeypatch.chdir(tmp_path)
 
 
 @pytest.mark.parametrize("off", ["false", "False ", "0"])
@@ -264,6 +284,13 @@ MISTAKES = [
             f"CMDRDATA_PROBE_INTERVAL is {value!r}; expected is a number of seconds from 1 to 300",
         )
         for value in ("soon", "nan", "0.9", "301", "inf", "1_0_0_0")
+    ),
+    *(
+        (
+            {"CMDRDATA_TOTALS_BY_DAY_FOR": value},
+            f"CMDRDATA_TOTALS_BY_DAY_FOR is {value!r}; expected is a whole number of days from 31 to 36500",
+        )
+        for value in ("ever", "30", "36501", "92.5", "-92", "\u0669\u0660", "9" * 5000)
     ),
     (
         {"CMDRDATA_SPOOL_DIR": "/spool\0"},

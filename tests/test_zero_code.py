@@ -256,3 +256,21 @@ def test_a_wrong_setting_without_the_launcher(provider: Provider, tmp_path: Path
     )
     [line] = done.stderr.splitlines()
     assert line.startswith("CmdrData: NOTHING WILL BE METERED: CMDRDATA_API_KEY has 12 characters;")
+
+
+def test_a_python_without_sqlite(provider: Provider, backend: HTTPServer, tmp_path: Path) -> None:
+    """Without SQLite the application runs; its events are sent from memory, and the log says so."""
+    (tmp_path / "_sqlite3.py").write_text("raise ImportError('No module named _sqlite3')\n")
+    done = run(
+        provider,
+        tmp_path,
+        PYTHONPATH=str(tmp_path),
+        CMDRDATA_API_KEY=KEY,
+        CMDRDATA_ENDPOINT=backend.url_for("/api/events"),
+        CMDRDATA_CUSTOMER_ID="acme",
+        CMDRDATA_SPOOL_DIR=str(tmp_path / "spool"),
+        OTEL_TRACES_EXPORTER="none",
+    )
+    assert facts(backend) == FACTS
+    assert "this Python was built without SQLite" in done.stderr
+    assert not (tmp_path / "spool").exists()

@@ -14,12 +14,13 @@ import locale
 import os
 import sys
 
-from cmdrdata_exporter.cli.extras import require
+from cmdrdata_exporter.cli.extras import require, require_sqlite
 
 
 def main() -> None:
     """Run the command that the program's arguments name."""
     _write_what_can_be_shown()
+    require_sqlite()
     # What a command installs beyond this is an extra of its own that includes it.
     require("demo" if "demo" in sys.argv[1:] else "cli", "click", "rich")
     from cmdrdata_exporter.cli.commands import cmdrdata  # only now: it imports what may be missing

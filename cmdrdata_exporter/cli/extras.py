@@ -23,6 +23,19 @@ def require(extra: str, *modules: str) -> None:
         raise SystemExit(2)
 
 
+def require_sqlite() -> None:
+    """End the program with status 2 and one line, if Python was built without SQLite, which every ledger needs."""
+    try:
+        import sqlite3
+    except ImportError as error:
+        sys.stderr.write(
+            f"cmdrdata: {sys.executable} was built without SQLite, which the ledger of usage events needs ({error}); "
+            "use a Python that has it\n"
+        )
+        raise SystemExit(2) from None
+    del sqlite3
+
+
 def _is_installed(module: str) -> bool:
     try:
         return find_spec(module) is not None

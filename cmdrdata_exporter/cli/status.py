@@ -34,7 +34,7 @@ from cmdrdata_exporter.cli.terminal import (
 )
 from cmdrdata_exporter.cli.usage import incomplete
 from cmdrdata_exporter.delivery.directory import unusable
-from cmdrdata_exporter.delivery.drainer import LARGEST
+from cmdrdata_exporter.delivery.options import LARGEST
 from cmdrdata_exporter.delivery.reading import LedgerReader, UnreadableError
 from cmdrdata_exporter.delivery.trouble import NEARLY
 

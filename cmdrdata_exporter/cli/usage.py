@@ -1,4 +1,4 @@
-"""`cmdrdata usage`: what was used, by customer, model, day, endpoint and status."""
+"""`cmdrdata usage`: what was used, by customer, model, day, month, endpoint and status."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ from cmdrdata_exporter.cli.terminal import (
     print_json,
     table,
 )
+from cmdrdata_exporter.delivery import reading
 from cmdrdata_exporter.delivery.reading import LedgerReader, UnreadableError
 
-COLUMNS = ("customer", "model", "day", "endpoint", "status")
+COLUMNS = ("customer", "model", "day", "month", "endpoint", "status")
 """What usage may be grouped by."""
 EVENTS = "events"
 """The unit that each event has one of."""
@@ -106,7 +107,7 @@ def usage_of(
     """Return what `cmdrdata usage --json` prints; a customer of null is nobody."""
     groups: dict[tuple[str | None, ...], Json] = {}
     total: Json = {}
-    read = [name for name in ("day", "customer", "model", "endpoint", "status") if name in by]
+    read = [name for name in reading.COLUMNS if name in by]
     try:
         with LedgerReader(destination.directory) as ledger:
             for found in ledger.totals(by, since=since, until=until, customer=customer):

@@ -5,6 +5,8 @@ The directory of one destination: whose it is, and what its files are called.
         destination.json   which endpoint and account, for the commands; never a key
         lock               held by the process that drains
         ledger.db          SQLite, with ledger.db-wal and ledger.db-shm
+        ledger.db.broken-* a ledger that was damaged, for whoever wants to look at it
+        totals.size        how many bytes of the ledger are usage totals
         *.journal          one per process that recorded something lately
 
 Directories have mode 0700 and files 0600. Whatever belongs to someone else is refused.
@@ -13,8 +15,11 @@ Directories have mode 0700 and files 0600. Whatever belongs to someone else is r
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
+import logging
+import mmap
 import os
 import re
 import stat
@@ -22,17 +27,30 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from cmdrdata_exporter import faults
+
 LOCAL = "local"
 """The destination of events that stay on this host."""
 LEDGER = "ledger.db"
 LOCK = "lock"
 DESCRIPTION = "destination.json"
 JOURNAL = ".journal"
+BROKEN = f"{LEDGER}.broken-"
+"""How the names of damaged ledgers begin, which count for nothing."""
+TOTALS = "totals.size"
+
+RESERVE = 1 << 20
+"""Bytes of the disk that new events leave free, so that what becomes of the others can be committed."""
 
 _NETWORK = re.compile(
-    r"nfs\d?|cifs|smb\d?|smbfs|9p|afs|ceph|glusterfs|lustre|beegfs|fuse\.(sshfs|s3fs|gcsfuse|ceph.*|glusterfs)"
+    r"nfs\d?|cifs|smb\d?|smbfs|afs|ceph|glusterfs|lustre|beegfs|fuse\.(sshfs|s3fs|gcsfuse|ceph.*|glusterfs)"
 )
-"""File systems on which neither locks nor SQLite's shared memory can be relied on."""
+"""File systems that several hosts use at once: what works on this one does not show that locks hold between them."""
+_SHARED = re.compile(
+    r"9p|virtiofs|fakeowner|vboxsf|prl_fs|gpfs|(fuse\.)?(grpcfuse|osxfs|juicefs|JuiceFS.*|rclone.*|vmhgfs.*)"
+)
+"""File systems that may be those of another machine, which does not see the locks of this one."""
+_PAGE = 4096
 
 _MOUNTS = Path("/proc/self/mountinfo")
 _MEND = "Set CMDRDATA_SPOOL_DIR to a directory that only this user can write"
@@ -40,6 +58,66 @@ _MEND = "Set CMDRDATA_SPOOL_DIR to a directory that only this user can write"
 
 class UnsafeDirectoryError(OSError):
     """A directory that must not be used: someone else's, a link, or on a network file system."""
+
+
+class OpenFile:
+    """
+    A file of ours that is open.
+
+    An application may close descriptors that it has not opened, all of them perhaps, and the number is soon that of a
+    file of its own. So whoever writes, locks, syncs or closes one makes sure first that it still is what it was.
+    """
+
+    __slots__ = ("_device", "_inode", "descriptor")
+
+    def __init__(self, descriptor: int) -> None:
+        found = os.fstat(descriptor)
+        self.descriptor = descriptor
+        self._device, self._inode = found.st_dev, found.st_ino
+
+    def _stat(self) -> os.stat_result | None:
+        try:
+            found = os.fstat(self.descriptor)
+        except OSError:
+            return None
+        # Not a tuple or another function: this is on the path of every call.
+        if found.st_ino == self._inode and found.st_dev == self._device:
+            return found
+        return None
+
+    def size(self) -> int | None:
+        """Return its size; None where the descriptor is none of ours any more, or nobody else will find the file."""
+        found = self._stat()
+        return found.st_size if found is not None and found.st_nlink else None
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether the descriptor is still that of this file."""
+        return self._stat() is not None
+
+    def is_at(self, path: Path) -> bool:
+        """Say whether that is its name still: a directory may be removed or replaced."""
+        try:
+            there = path.lstat()
+        except OSError:
+            return False
+        return (self._device, self._inode) == (there.st_dev, there.st_ino)
+
+    def copy(self) -> OpenFile | None:
+        """Return another descriptor of the file, None where this one is not ours any more."""
+        try:
+            copy = OpenFile(os.dup(self.descriptor))
+        except OSError:
+            return None
+        if (copy._device, copy._inode) == (self._device, self._inode):
+            return copy
+        copy.close()
+        return None
+
+    def close(self) -> None:
+        """Close it, unless someone else has done so."""
+        if self.is_ours:
+            os.close(self.descriptor)
 
 
 def name_of(endpoint: str | None, account: str) -> str:
@@ -87,6 +165,7 @@ class Directory:
         spool.parent.mkdir(parents=True, exist_ok=True)
         _make(spool)
         _refuse_network(spool)
+        _try_out(spool)
         # A query may hold what is nobody's business.
         shown = None if endpoint is None else endpoint.partition("?")[0]
         directory = cls(spool / name_of(endpoint, account), {"endpoint": shown, "account": account})
@@ -150,14 +229,6 @@ class Directory:
             os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
         return descriptor
 
-    def has(self, name: str, descriptor: int) -> bool:
-        """Say whether a file that is open is the one of that name still: a directory may be removed or replaced."""
-        try:
-            there = (self.path / name).lstat()
-        except OSError:
-            return False
-        return os.path.samestat(there, os.fstat(descriptor))
-
     def leader(self) -> int | None:
         """Return the id of the process that drains, None where none does. For commands."""
         try:
@@ -179,13 +250,36 @@ class Directory:
         return [self.path / name for name in names]
 
     def size(self) -> int:
-        """Return how many bytes all of its files have."""
+        """
+        Return how many bytes events take.
+
+        What stays for ever counts for nothing, since no event may be refused for its sake: usage totals and the copies
+        of damaged ledgers.
+        """
         total = 0
         with contextlib.suppress(FileNotFoundError), os.scandir(self.path) as entries:
             for entry in entries:
-                with contextlib.suppress(FileNotFoundError):
-                    total += entry.stat(follow_symlinks=False).st_size
-        return total
+                if not entry.name.startswith(BROKEN):
+                    with contextlib.suppress(FileNotFoundError):
+                        total += entry.stat(follow_symlinks=False).st_size
+        with contextlib.suppress(OSError, ValueError):
+            total -= int((self.path / TOTALS).read_bytes())
+        return max(0, total)
+
+    def note_totals(self, size: int) -> None:
+        """Let all processes know how many bytes of the ledger are usage totals. The process that leads does."""
+        temporary = self.path / f"{TOTALS}.new"
+        temporary.unlink(missing_ok=True)
+        with os.fdopen(self.create(temporary.name), "wb") as file:
+            file.write(b"%d" % size)
+        temporary.rename(self.path / TOTALS)
+
+    def log_size(self) -> int:
+        """Return how many bytes the log of SQLite has."""
+        try:
+            return (self.path / f"{LEDGER}-wal").stat().st_size
+        except FileNotFoundError:
+            return 0
 
     def free(self) -> int:
         """Return how many bytes its file system has room for."""
@@ -268,6 +362,61 @@ def _refuse_network(path: Path) -> None:
         raise UnsafeDirectoryError(
             f"{str(path)!r} is on {system}; locks do not hold there. {_MEND}, on a local disk"
         )
+
+
+def _try_out(path: Path) -> None:
+    """
+    Make sure that a file system can do what journals and SQLite need: locks, and memory that processes share.
+
+    Raises:
+        OSError: it cannot.
+    """
+    probe = path / f"probe-{os.getpid()}-{os.urandom(4).hex()}"
+    flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptors: list[int] = []
+    try:
+        descriptors.append(os.open(probe, flags | os.O_CREAT | os.O_EXCL, 0o600))
+        descriptors.append(os.open(probe, flags))
+        problem = _problem(*descriptors)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE):
+            return  # That passes.
+        problem = error.strerror or str(error)
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+        with contextlib.suppress(OSError):
+            probe.unlink()
+    if problem:
+        system = _file_system(path) or "a file system"
+        raise OSError(f"{str(path)!r} is on {system} that cannot keep events: {problem}")
+    if _SHARED.fullmatch(system := _file_system(path)):
+        faults.say(
+            logging.WARNING,
+            "%s is on %s, which other machines may share: usage events are safe there as long as only this one uses "
+            "the directory. A local disk is safer",
+            path,
+            system,
+        )
+
+
+def _problem(one: int, other: int) -> str | None:
+    """Return what two descriptors of one file cannot do."""
+    import fcntl  # as in `lock`
+
+    if not lock(one) or lock(other):
+        return "locks do not hold there"
+    # SQLite's locks; the process that has one is not refused another one.
+    fcntl.lockf(one, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    fcntl.lockf(one, fcntl.LOCK_UN)
+    # All of it: what is written to a page that a full disk has no room for would end the process.
+    if os.write(one, bytes(_PAGE)) != _PAGE:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with mmap.mmap(one, _PAGE) as mine, mmap.mmap(other, _PAGE) as theirs:
+        mine[:5] = b"value"
+        if theirs[:5] != b"value" or os.pread(other, 5, 0) != b"value":
+            return "memory is not shared there"
+    return None
 
 
 def _file_system(path: Path) -> str:

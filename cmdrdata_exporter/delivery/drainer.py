@@ -12,24 +12,21 @@ from __future__ import annotations
 
 import _thread
 import contextlib
-import os
 import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 
 from cmdrdata_exporter import faults
-from cmdrdata_exporter.delivery.directory import LOCK, Directory
+from cmdrdata_exporter.delivery.directory import LEDGER, LOCK, RESERVE, Directory, OpenFile
 from cmdrdata_exporter.delivery.gate import Gate
-from cmdrdata_exporter.delivery.http import Post
 from cmdrdata_exporter.delivery.journal import Journal
 from cmdrdata_exporter.delivery.ledger import Handed, Ledger, UnknownVersionError, is_broken
+from cmdrdata_exporter.delivery.options import SENDERS, Options
 from cmdrdata_exporter.delivery.readings import Readings, clear_away
-from cmdrdata_exporter.delivery.salvage import finish, is_sound, salvage
+from cmdrdata_exporter.delivery.salvage import finish, is_sound, renew, salvage
 from cmdrdata_exporter.delivery.senders import AT_ONCE, Done, Senders
-from cmdrdata_exporter.delivery.trouble import Trouble
+from cmdrdata_exporter.delivery.trouble import Trouble, counted
 
 TICK = 0.2
 """Seconds between two looks at the journals, and between two syncs of our own: a crash of the host loses no more."""
@@ -43,32 +40,26 @@ IMPORT_BYTES = 256 << 10
 """How much is imported in a transaction: what the senders do not wait for longer than for an answer."""
 LEAST_IMPORT = 4096
 """The same on a disk that was full a moment ago."""
-RESERVE = 128 << 10
-"""Bytes that are left free by imports, so that outcomes can be committed."""
+SMALL_DISK = 128 << 20
+"""Bytes that are free, from which on room for outcomes is reserved in the ledger's own files."""
+FEW = 16
+"""How many outcomes are committed at once where there is only that room."""
+LARGEST_LOG = 64 << 20
+"""Bytes that SQLite's log may have, which grows while someone reads."""
 UPKEEP_INTERVAL = 10.0
 """Seconds between two rounds of what can wait."""
 EXPIRY_INTERVAL = 600.0
-SENDERS = 32
-LARGEST = 1 << 30
-"""Bytes that a directory may have."""
+DAYS = 8
+"""Of how many days the totals are looked at in a round."""
 LAST_COMMIT = 0.4
 """Seconds that the end of the process waits longer than it was told to, so that outcomes are committed."""
 
 
-@dataclass(frozen=True)
-class Options:
-    """How a directory is drained."""
-
-    post: Post | None
-    """None for the destination `local`, where nothing is sent."""
-    reset: Callable[[], None] = lambda: None
-    """What a forked child does before it sends."""
-    hold_ambiguous: bool = False
-    probe_interval: float = 60.0
-    largest: int = LARGEST
-    """Bytes that the directory may have."""
-    clock: Callable[[], float] = time.time
-    """Returns Unix seconds."""
+_abandoned: list[Ledger | int] = []
+"""
+Ledgers that this process can never close, since what they have open is not its own; and descriptors of their files,
+whose inodes no other file may get: SQLite would take it for the ledger.
+"""
 
 
 class Drainer:
@@ -86,7 +77,8 @@ class Drainer:
         self._journal = journal
         self._options = options
         self._trouble = Trouble(directory)
-        self._inherited: list[Ledger] = []
+        self._poisoned = False
+        """Whether SQLite has descriptors of the ledger that may be those of other files by now."""
         self.may_lead = True
         """False where a child was forked in the middle of its parent's use of SQLite."""
         self._clear()
@@ -94,8 +86,10 @@ class Drainer:
     def _clear(self) -> None:
         self.database = threading.Lock()
         """Held while this process uses SQLite, so that it is not forked then."""
-        self._lock_file: int | None = None
+        self._lock_file: OpenFile | None = None
         self._ledger: Ledger | None = None
+        self._offsets: dict[str, int] = {}
+        """How far journals were read by a ledger that was removed."""
         self._readings: Readings | None = None
         self._starting = threading.Lock()
         self.running = False
@@ -120,11 +114,18 @@ class Drainer:
         self._next_import = self._next_upkeep = self._next_expiry = 0.0
         self._scarce = False
         """Whether the disk is nearly full."""
+        self._log_is_full = False
+        self._is_damaged = False
+        """Whether the ledger was found to be damaged."""
         self._import_bytes = IMPORT_BYTES
         """How much of them is imported next, as far as the disk has room."""
         self._more = True
         """Whether the journals are to be read now."""
         self._may_shrink = False
+        self._day: str | None = None
+        """How far the totals were looked at; None: to their end."""
+        self._totals = 0
+        """How many bytes they take, up to there."""
         self._due: float | None = None
         self._bucket = 0
         self._seen = self._options.clock()
@@ -203,10 +204,10 @@ class Drainer:
             # Nobody can release SQLite's own locks here, and closing would undo those of the parent.
             self.may_lead = False
             if self._ledger is not None:
-                self._inherited.append(self._ledger)
+                _abandoned.append(self._ledger)
         if self._lock_file is not None:
             # A copy; unlocking it would unlock the parent's.
-            os.close(self._lock_file)
+            self._lock_file.close()
         self._clear()
         self._options.reset()
 
@@ -240,11 +241,12 @@ class Drainer:
             if self._senders is not None:
                 self._senders.end()
             self._receive_all()
-            if self.leads and self._outcomes:
-                with self.database:
+            with self.database:
+                self._check_lead()
+                while self.leads and self._outcomes:
                     self._step(self._open(), hand_out=False)
                     self._tidy_up()
-                self._trouble.refused()
+            self._trouble.refused()
         except (OSError, sqlite3.Error) as error:
             faults.report("last commit", "what was sent last could not be noted: %s", error)
         finally:
@@ -277,8 +279,12 @@ class Drainer:
         except (OSError, sqlite3.Error, UnknownVersionError) as error:
             # A full disk, a database that someone has locked: nothing is lost, and it may pass.
             self._reset_readings()
-            self._make_room()
-            self._trouble.met(error)
+            self._is_damaged = self.leads and isinstance(error, sqlite3.Error) and is_broken(error)
+            if self._is_damaged:
+                wait = 0.0
+            else:
+                self._make_room()
+                self._trouble.met(error)
         except Exception:  # noqa: BLE001 - the thread must live
             self._reset_readings()
             faults.report("drainer", "CmdrData's delivery failed; it tries again", exc_info=True)
@@ -288,8 +294,12 @@ class Drainer:
         """Look after the journal of this process."""
         now = time.monotonic()
         # Before the journals are looked for: one that is not there is taken to be done with.
-        if not self._is_in_place():
-            self._move()
+        if not self._journal.is_in_place():
+            self._journal.let_go()
+        with self.database:
+            self._check_lead()
+        if self._journal.stalled:
+            self._trouble.stalled()
         if now >= self._next_sync:
             self._next_sync = now + TICK
             try:
@@ -299,36 +309,49 @@ class Drainer:
                 faults.report("sync", "a crash of the host may lose usage events: %s", error)
         if now >= self._next_measure:
             self._next_measure = now + LEAD_INTERVAL
-            self.full = self._trouble.measured(self._directory.size(), self._options.largest)
+            self._measure()
 
-    def _is_in_place(self) -> bool:
-        lock_file = self._lock_file
-        return self._journal.is_in_place() and (
-            lock_file is None or self._directory.has(LOCK, lock_file)
-        )
+    def _measure(self) -> None:
+        full = self._trouble.measured(self._directory.size(), self._options.largest)
+        # What outcomes need is not for new events.
+        with contextlib.suppress(FileNotFoundError):
+            full = full or self._directory.free() < RESERVE
+        self.full = full
+        log = self._directory.log_size()
+        self._trouble.read_for_long(log if log > LARGEST_LOG else None)
+        self._log_is_full = log > LARGEST_LOG
 
-    def _move(self) -> None:
-        """Write what this process has of a directory that was removed or replaced into the one that is there now."""
-        self._trouble.removed()
-        with self.database:
-            records: list[bytes] = []
-            offset = 0
-            if self.leads and self._ledger is not None:
-                # It is open still, wherever it is.
-                with contextlib.suppress(sqlite3.Error):
-                    records = self._ledger.undelivered()
-                    offset = self._ledger.offsets().get(self._journal.name or "", 0)
+    def _check_lead(self) -> None:
+        """Lead no more where the lock or the ledger is not what it was. Called with the database."""
+        lock_file, ledger = self._lock_file, self._ledger
+        if lock_file is None:
+            return
+        if not lock_file.is_ours:
             self._lead_no_more()
-        self._journal.write_anew(offset, records)
+        elif ledger is not None and not ledger.is_in_place():
+            what = "what was in it"
+            # It is open still, wherever it is.
+            with contextlib.suppress(sqlite3.Error):
+                what = counted(ledger.waiting())
+                # What was taken over is not taken over again, where the journals are still there.
+                self._offsets = ledger.offsets()
+            self._trouble.removed(self._directory.path / LEDGER, what)
+            self._lead_no_more()
+        elif not lock_file.is_at(self._directory.path / LOCK):
+            # Another process may lead by now.
+            self._trouble.removed(self._directory.path / LOCK, "nothing else")
+            self._lead_no_more()
+        elif ledger is not None:
+            ledger.mend_index()
 
     def _wait(self) -> float:
         """Return for how long nothing is to be done, unless an outcome comes."""
-        if self._more:
+        if self._more or self._outcomes:
             return 0.0
         if self._stop_at is not None:
             return LINGER
         wait = max(0.0, self._next_import - time.monotonic())
-        if self._due is not None and self.gate.room(self.in_flight):
+        if self._due is not None and self.gate.room(self.in_flight) and not self._log_is_full:
             wait = min(wait, max(0.0, self._due - self._options.clock()))
         return wait
 
@@ -361,7 +384,8 @@ class Drainer:
         self._directory.check()
         # A child that is forked in between would not know that it has the lock too, and keep it from everybody.
         with self.database:
-            self._lock_file = self._directory.try_to_lead()
+            descriptor = self._directory.try_to_lead()
+            self._lock_file = None if descriptor is None else OpenFile(descriptor)
         self._looked = True
         if self._lock_file is None:
             return False
@@ -373,11 +397,10 @@ class Drainer:
             clear_away(self._directory)
             with self.database:
                 finish(self._directory)
-                if not is_sound(self._directory):
-                    self._salvage()
-                ledger = self._open()
-                with ledger.transaction():
-                    ledger.recover(self._options.clock())
+                if self._poisoned:
+                    _abandoned.append(renew(self._directory))
+                    self._poisoned = False
+                self._recover()
         except BaseException:
             # From the beginning, a second later.
             with self.database:
@@ -385,12 +408,33 @@ class Drainer:
             raise
         return True
 
+    def _recover(self) -> None:
+        """Open the ledger, salvaged if it is damaged, and take back what was in flight. Called with the database."""
+        try:
+            sound = is_sound(self._directory)
+            if sound:
+                self._begin_ledger()
+        except sqlite3.DatabaseError as error:
+            if not is_broken(error):
+                raise
+            sound = False
+        if not sound:
+            self._salvage()
+            self._begin_ledger()
+
+    def _begin_ledger(self) -> None:
+        ledger = self._open()
+        with ledger.transaction():
+            ledger.recover(self._options.clock())
+            ledger.note_offsets(self._offsets)
+        self._offsets = {}
+
     def _lead_no_more(self) -> None:
         """Let another process lead. Called with the database."""
         self._close_ledger()
         self._reset_readings()
         if self._lock_file is not None:
-            os.close(self._lock_file)
+            self._lock_file.close()
             self._lock_file = None
 
     def _open(self) -> Ledger:
@@ -406,9 +450,17 @@ class Drainer:
 
     def _close_ledger(self) -> None:
         ledger, self._ledger = self._ledger, None
-        if ledger is not None:
-            with contextlib.suppress(sqlite3.Error):
-                ledger.close()
+        if ledger is None:
+            return
+        if self._lock_file is not None and not self._lock_file.is_ours:
+            # Someone has closed all descriptors. Closing the database would write to the files that have their numbers
+            # by now, and SQLite would open it anew with what it has of it.
+            self._trouble.closed()
+            _abandoned.append(ledger)
+            self._poisoned = True
+            return
+        with contextlib.suppress(sqlite3.Error):
+            ledger.close()
 
     def _reset_readings(self) -> None:
         """Read again what was not committed."""
@@ -424,19 +476,16 @@ class Drainer:
 
     def _salvage(self) -> None:
         self._close_ledger()
+        self._reset_readings()
         path, lost = salvage(self._directory, self._options.clock())
+        self._is_damaged = False
         self._trouble.salvaged(path, lost)
 
     def _drain(self) -> list[Handed]:
         """Do one step, on a ledger that is sound. Called with the database."""
-        try:
-            return self._step(self._open(), hand_out=True)
-        except sqlite3.DatabaseError as error:
-            if not is_broken(error):
-                raise
-            self._reset_readings()
+        if self._is_damaged:
             self._salvage()
-            return []
+        return self._step(self._open(), hand_out=True)
 
     def _step(self, ledger: Ledger, *, hand_out: bool) -> list[Handed]:
         """Import, commit outcomes and hand out what is due, in one transaction."""
@@ -448,9 +497,12 @@ class Drainer:
             # Before the journals are read, so that what is woken for meanwhile is read in another step.
             self._more = False
             # The database takes several times as much, and what comes of it must find room too.
-            limit = min(self._import_bytes, (self._directory.free() - RESERVE) // 4)
-            self._scarce = limit < IMPORT_BYTES
-            if limit >= LEAST_IMPORT:
+            free = self._directory.free() - RESERVE
+            self._scarce = free < 4 * IMPORT_BYTES
+            limit = min(self._import_bytes, (max(0, free) + ledger.spare()) // 4)
+            if self._scarce:
+                limit = min(limit, IMPORT_BYTES // 8)
+            if limit >= LEAST_IMPORT and not self._log_is_full:
                 chunks, more = self._readings.read(limit)
                 if more:
                     self._more = True
@@ -463,11 +515,14 @@ class Drainer:
                 room = min(room, 1)
             if self._scarce:
                 room = min(room, max(0, AT_ONCE - self.in_flight))
-        upkeep = now >= self._next_upkeep
+            if self._log_is_full:
+                room = 0
+        upkeep = now >= self._next_upkeep and not self._log_is_full
+        outcomes = self._outcomes[: FEW if self._scarce else None]
         with ledger.transaction():
             for reading, found in chunks:
                 ledger.take_in(reading.path.name, found.end, found.records, found.damaged, clock)
-            ledger.settle(self._outcomes, clock)
+            ledger.settle(outcomes, clock)
             if clock < self._seen - 1:
                 ledger.make_due(clock)
             handed = ledger.hand_out(room, clock) if room else []
@@ -477,8 +532,8 @@ class Drainer:
         self._import_bytes = min(2 * max(self._import_bytes, LEAST_IMPORT), IMPORT_BYTES)
         # From here on nothing may fail: what is handed out must be sent.
         self._due, self._seen = due, clock
-        self._trouble.settled(self._outcomes)
-        self._outcomes.clear()
+        self._trouble.settled(outcomes)
+        del self._outcomes[: len(outcomes)]
         for reading, found in chunks:
             reading.committed(found)
         if upkeep:
@@ -492,8 +547,13 @@ class Drainer:
         if self._readings is not None and (gone := self._readings.remove_finished()):
             with ledger.transaction():
                 ledger.forget_journals(gone)
+        if self._directory.free() < SMALL_DISK:
+            # Nothing that was imported may need more room of the disk later.
+            ledger.reserve()
         if self._scarce:
             ledger.give_back()
+        if self._log_is_full and ledger.empty_log():
+            self._log_is_full = False
         if self._may_shrink:
             self._may_shrink = False
             ledger.vacuum()
@@ -505,6 +565,23 @@ class Drainer:
         if now >= self._next_expiry:
             self._next_expiry = now + EXPIRY_INTERVAL
             ledger.expire(clock)
+            self._day, self._totals = "", 0
+        self._tidy_totals(ledger, clock)
         if self._senders is None and self._trouble.nearly_full:
             ledger.shrink_local(10_000)
         ledger.note(self._trouble.facts(self.gate, clock))
+
+    def _tidy_totals(self, ledger: Ledger, clock: float) -> None:
+        """Compact old totals, and measure all, a few days at a time. In a transaction."""
+        first = clock - self._options.totals_by_day_for * 86400
+        month = time.strftime("%Y-%m", time.gmtime(first))
+        for _ in range(DAYS):
+            if self._day is None:
+                return
+            day, size = ledger.tidy_totals(self._day, month)
+            self._totals += size
+            self._day = day or None
+            if not day:
+                # On a full disk it is an old number.
+                with contextlib.suppress(OSError):
+                    self._directory.note_totals(self._totals)

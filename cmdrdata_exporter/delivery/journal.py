@@ -10,6 +10,7 @@ A writer holds the lock of its file for as long as it may write to it: who can h
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import os
 import struct
@@ -17,21 +18,22 @@ import threading
 import time
 import zlib
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from cmdrdata_exporter.delivery.directory import JOURNAL, Directory, lock
+from cmdrdata_exporter import faults
+from cmdrdata_exporter.delivery.directory import JOURNAL, RESERVE, Directory, OpenFile, lock
 
 LARGEST = 8 << 20
 """Bytes after which a file is sealed and another one begun."""
 OLDEST = 60.0
 """Seconds after which a file is sealed."""
-PATIENCE = 0.002
-"""Seconds that a thread waits for another one's append, before it looks what keeps that one."""
-PATIENCE_AT_THE_BEGINNING = 0.045
-"""More of them, while that one begins a file."""
-WAIT_BESIDE = 1.0
-"""Seconds that who leaves a file waits at most for those who write to it still."""
+PATIENCE = 0.05
+"""Seconds that a thread waits for another one's write, before it takes the disk to be stalled."""
+LOOK = 0.002
+"""Seconds between two looks at what that one waits for: the disk, or only the interpreter."""
+UNCHECKED = 64 << 10
+"""Bytes that are appended until it is looked again how much room the disk has."""
 QUEUE_BYTES = 16 << 20
 """How much may wait for a disk that has stalled."""
 
@@ -124,24 +126,23 @@ class Journal:
         self._is_full = is_full
         self._refused = refused
         self._clock = clock
-        self._descriptor: int | None = None
-        self._sealed: deque[int] = deque()
+        self._file: OpenFile | None = None
+        self._sealed: deque[OpenFile] = deque()
         """Files that have their end and must be synced still, which nobody who appends shall wait for."""
-        self._syncing: set[int] = set()
+        self._syncing: set[OpenFile] = set()
         """Those of them that are being synced, and copies of the current file: a child inherits them too."""
         self.name: str | None = None
         self.forked()
 
     def forked(self) -> None:
         """Begin a file of its own in a forked child. The parent keeps its file: its lock is not touched."""
-        for descriptor in (self._descriptor, *self._sealed, *self._syncing):
+        for file in (self._file, *self._sealed, *self._syncing):
             # Closing a copy leaves the lock alone.
-            with contextlib.suppress(OSError):
-                if descriptor is not None:
-                    os.close(descriptor)
+            if file is not None:
+                file.close()
         self._sealed.clear()
         self._syncing.clear()
-        self._descriptor = self.name = None
+        self._file = self.name = None
         # Taken once only by a thread: it knows its owner, which Ctrl-C between two statements cannot hide.
         self._lock: Any = threading.RLock()
         self._counting = threading.RLock()
@@ -155,19 +156,27 @@ class Journal:
         """How many frames were written to the file, and `_synced`, how many of them are on the disk itself."""
         self._synced = 0
         self._begun = math.inf
+        self._unchecked = 0
+        """How many bytes were to be appended since it was looked how much room the disk has."""
+        self._full_until = 0.0
+        """Until when it is taken to have none."""
+        self._was_closed = False
+        """Whether the log says that someone closed the file."""
         self._waiting: deque[bytes] = deque()
         self._waiting_bytes = 0
         self.appended = 0
         """How many records this process has appended."""
         self.handed_over = 0
-        """How many records waited in memory while the disk was stalled."""
+        """How many records waited in memory while the disk was stalled, or in what their own thread has interrupted."""
+        self.stalled = False
+        """Whether the disk was stalled once."""
 
     def append(self, record: bytes) -> None:
         """
         Add a record. When this returns, the death of the process does not lose it.
 
-        The one exception is counted in `handed_over`: while another thread's write is stalled in the operating system,
-        the record waits in memory for that write to return.
+        The one exception is counted in `handed_over`: while the write of another thread is stalled in the operating
+        system, the record waits in memory for that write to return.
 
         Raises:
             OSError: it could not be written.
@@ -175,14 +184,21 @@ class Journal:
         data = frame(record)
         # A signal handler or finalizer may have interrupted this thread's own append: it must not wait for that.
         mine = self._is_mine()
+        until = time.monotonic() + PATIENCE
         try:
-            if not mine and self._acquire():
-                self._write(data)
-            elif not self._write_beside(data):
-                self._hand_over(data)
-                # Its owner may have looked for what is left to it just before.
-                if mine or not self._lock.acquire(blocking=False):
-                    self.handed_over += 1
+            while True:
+                if not mine and self._lock.acquire(timeout=LOOK):
+                    self._write(data)
+                    return
+                if self._write_beside(data):
+                    return
+                if mine or time.monotonic() >= until:
+                    break
+            self._hand_over(data)
+            # Its owner may have looked for what is left to it just before.
+            if mine or not self._lock.acquire(blocking=False):
+                self.handed_over += 1
+                self.stalled = self.stalled or not mine
         finally:
             # Not only where it is known to be had: Ctrl-C may have come between that and the next statement.
             if not mine and self._is_mine():
@@ -193,27 +209,27 @@ class Journal:
         old = self._clock() - self._begun >= OLDEST
         if self._synced == self._written and not (old or self._waiting or self._sealed):
             return
-        if self._is_mine() or not self._lock.acquire(timeout=PATIENCE):
+        if self._is_mine() or not self._lock.acquire(timeout=LOOK):
             return  # The next time.
         try:
             if old:
                 self._seal()
-            name, written, opened = self.name, self._written, self._descriptor
-            descriptor = None if opened is None else os.dup(opened)
+            name, written = self.name, self._written
+            copy = None if self._file is None else self._file.copy()
         finally:
             self._finish()
         self._sync_sealed()
-        if descriptor is None:
+        if copy is None:
             return
-        self._syncing.add(descriptor)
+        self._syncing.add(copy)
         try:
             # Without the lock: whoever appends does not wait for it.
-            _sync(descriptor)
+            _sync(copy.descriptor)
             if self._synced == 0:
                 self._directory.sync()
         finally:
-            self._syncing.discard(descriptor)
-            os.close(descriptor)
+            self._syncing.discard(copy)
+            copy.close()
         if name == self.name:
             self._synced = written
 
@@ -236,7 +252,7 @@ class Journal:
 
     def catch_up(self) -> bool:
         """Write what waits in memory for a disk that had stalled; say whether nothing waits any more."""
-        if self._waiting and not self._is_mine() and self._lock.acquire(timeout=PATIENCE):
+        if self._waiting and not self._is_mine() and self._lock.acquire(timeout=LOOK):
             self._finish()
         return not self._waiting
 
@@ -245,7 +261,7 @@ class Journal:
         if self._is_there():
             return True
         # It may have been sealed, read and removed since, or be another one by now: not while the lock is held.
-        if self._is_mine() or not self._lock.acquire(timeout=PATIENCE):
+        if self._is_mine() or not self._lock.acquire(timeout=LOOK):
             return True  # The next time.
         try:
             return self._is_there()
@@ -253,41 +269,26 @@ class Journal:
             self._finish()
 
     def _is_there(self) -> bool:
-        name, descriptor = self.name, self._descriptor
-        try:
-            return name is None or descriptor is None or self._directory.has(name, descriptor)
-        except OSError:
-            return True  # Sealed meanwhile.
+        name, file = self.name, self._file
+        # One that was closed under us is noticed by who appends next.
+        return (
+            name is None
+            or file is None
+            or not file.is_ours
+            or file.is_at(self._directory.path / name)
+        )
 
-    def write_anew(self, offset: int, others: Sequence[bytes]) -> None:
-        """Begin another file, with what follows `offset` in this one, which others will not find, and other records."""
+    def let_go(self) -> None:
+        """Begin another file with the next record, if others will not find this one any more."""
         with self._lock:
-            records = [*others]
-            descriptor = self._descriptor
-            # One that was begun since has a place, and others read it from its beginning.
-            if descriptor is not None and not self._is_there():
-                self._descriptor = None
-                # Who appends beside has it still, and what is written there is read here or never.
-                until = time.monotonic() + WAIT_BESIDE
-                while self._beside and time.monotonic() < until:
-                    time.sleep(PATIENCE)
-                self._sealed.append(descriptor)
-                size = _size(descriptor)
-                records += scan(os.pread(descriptor, size, offset), final=True).records
-            for record in records:
-                self._write_or_refuse(frame(record))
+            if not self._is_there():
+                self._leave()
 
     def _hand_over(self, data: bytes) -> None:
         if self._waiting_bytes + len(data) > QUEUE_BYTES:
             raise JournalFullError("too many events wait for a disk that does not answer")
         self._waiting_bytes += len(data)
         self._waiting.append(data)
-
-    def _acquire(self) -> bool:
-        """Wait for the lock, longer where its owner begins a file, perhaps only since this waits."""
-        return self._lock.acquire(timeout=PATIENCE) or (
-            self._descriptor is None and self._lock.acquire(timeout=PATIENCE_AT_THE_BEGINNING)
-        )
 
     def _is_mine(self) -> bool:
         """Say whether this thread has the lock."""
@@ -331,32 +332,43 @@ class Journal:
 
     def _write(self, data: bytes) -> None:
         """Append a frame. Called with the lock."""
-        if self._is_full():
-            raise JournalFullError("the spool directory has reached its limit")
-        descriptor = self._descriptor
-        if descriptor is None:
-            descriptor = self._begin()
-        self._before = before = _size(descriptor)
+        self._require_room(len(data))
+        file = self._file
+        size = None if file is None else file.size()
+        if file is None or size is None:
+            self._leave()
+            file, size = self._begin(), 0
+        self._before = size
         try:
-            written = os.write(descriptor, data)
+            written = os.write(file.descriptor, data)
         finally:
             self._before = None
         if written != len(data):
-            self._take_back(descriptor, before + written, written)
+            self._take_back(file, size + written, written)
             raise JournalFullError("no space is left on the device")
         if self._fsync:
             try:
-                self._sync_at_once(descriptor)
+                self._sync_at_once(file)
             except OSError:
                 # Whether it is on the disk cannot be known any more: it must not be here and refused. Who reads may
                 # have read it already, so that nothing may take its place.
-                self._descriptor = None
-                self._take_back(descriptor, before + written, written)
-                self._sealed.append(descriptor)
+                self._file = None
+                self._take_back(file, size + written, written)
+                self._sealed.append(file)
                 raise
         self._count()
-        if before + written >= LARGEST or self._clock() - self._begun >= OLDEST:
+        if size + written >= LARGEST or self._clock() - self._begun >= OLDEST:
             self._seal()
+
+    def _require_room(self, size: int) -> None:
+        self._unchecked += size
+        if self._unchecked >= UNCHECKED:
+            self._unchecked = 0
+            with contextlib.suppress(OSError):
+                if self._directory.free() < RESERVE:
+                    self._full_until = self._clock() + 1.0
+        if self._is_full() or (self._full_until and self._clock() < self._full_until):
+            raise JournalFullError("the spool directory, or its disk, has reached its limit")
 
     def _write_beside(self, data: bytes) -> bool:
         """
@@ -370,19 +382,21 @@ class Journal:
         try:
             # In this order: who seals the file, or mends its end, lets nobody in and then looks who is inside.
             self._beside.add(me)
-            before, descriptor = self._before, self._descriptor
-            if descriptor is None or self._torn or self._is_full():
+            before, file = self._before, self._file
+            self._require_room(len(data))
+            size = None if file is None else file.size()
+            if file is None or size is None or self._torn:
                 return False
             # Where each append waits for the disk, this one does too; what this thread has interrupted is not stalled.
             waits = before is None or self._fsync or self._is_mine()
-            if not waits and _size(descriptor) == before:
+            if not waits and size == before:
                 return False
-            written = os.write(descriptor, data)
+            written = os.write(file.descriptor, data)
             if written != len(data):
                 # What is there of it is no record, and will be found to be none.
                 raise JournalFullError("no space is left on the device")
             if self._fsync:
-                self._sync_at_once(descriptor)
+                self._sync_at_once(file)
             self._count()
             return True
         finally:
@@ -395,22 +409,47 @@ class Journal:
             if self._fsync:
                 self._synced = self._written
 
-    def _sync_at_once(self, descriptor: int) -> None:
-        _sync(descriptor)
+    def _sync_at_once(self, file: OpenFile) -> None:
+        _sync(file.descriptor)
         if self._synced == 0:
             self._directory.sync()
 
-    def _take_back(self, descriptor: int, size: int, written: int) -> None:
+    def _take_back(self, file: OpenFile, size: int, written: int) -> None:
         """Remove what was written last, if that is the end of the file still. Called with the lock."""
         self._torn = True
         try:
             # Where another thread appends beside, it stays, and will be found to be no record.
-            if not self._beside and _size(descriptor) == size:
-                os.ftruncate(descriptor, size - written)
+            if not self._beside and file.size() == size:
+                os.ftruncate(file.descriptor, size - written)
         finally:
             self._torn = False
 
-    def _begin(self) -> int:
+    def _leave(self) -> None:
+        """Let go of a file that was closed under us or removed, and say so. Called with the lock."""
+        file, self._file = self._file, None
+        if file is None:
+            return
+        path = self._directory.path / (self.name or "")
+        if file.is_ours:
+            # Who appends beside may have it still.
+            self._sealed.append(file)
+            faults.say(
+                logging.ERROR,
+                "%s was removed or replaced under this process: of the %d usage events in it, those that were not "
+                "taken over are lost. Another one is begun",
+                path,
+                self._written,
+            )
+        elif not self._was_closed:
+            self._was_closed = True
+            faults.say(
+                logging.ERROR,
+                "this program has closed a descriptor that it has not opened, that of %s. What is in it is kept, and "
+                "another one is begun. Keep such code from closing all descriptors, or let it run before metering",
+                path,
+            )
+
+    def _begin(self) -> OpenFile:
         """Create a file and take its lock, before others can see it."""
         self._directory.check()
         name = f"{time.time_ns():020d}-{os.getpid()}-{os.urandom(4).hex()}{JOURNAL}"
@@ -420,53 +459,50 @@ class Journal:
             if not lock(descriptor):
                 raise BlockingIOError("another program has locked a file that was just created")
             path.with_name(name + NEW).rename(path)
+            file = OpenFile(descriptor)
         except OSError:
             os.close(descriptor)
             path.with_name(name + NEW).unlink(missing_ok=True)
             raise
         self._written = self._synced = 0
         self._begun = self._clock()
-        self.name, self._descriptor = name, descriptor
-        return descriptor
+        self.name, self._file = name, file
+        return file
 
     def _seal(self) -> None:
         """Mark the end, and leave the file to be synced without the lock. Called with it."""
-        descriptor, self._descriptor = self._descriptor, None
-        if descriptor is None:
+        file, self._file = self._file, None
+        if file is None:
             return
         self._begun = math.inf
+        size = file.size()
         # Without the mark it is found to be complete when its lock can be had. Who appends beside has the last word.
-        if not self._beside:
+        if size is not None and not self._beside:
             with contextlib.suppress(OSError):
                 data = frame(b"")
-                size, written = _size(descriptor), os.write(descriptor, data)
+                written = os.write(file.descriptor, data)
                 if written != len(data):
-                    self._take_back(descriptor, size + written, written)
-        self._sealed.append(descriptor)
+                    self._take_back(file, size + written, written)
+        self._sealed.append(file)
 
     def _sync_sealed(self) -> None:
         """Make sealed files survive a crash of the host, and let go of them. Called without the lock."""
         # Who appends beside may have one of them still; the next time, then.
         while self._sealed and not self._beside:
             try:
-                descriptor = self._sealed.popleft()
+                file = self._sealed.popleft()
             except IndexError:  # another thread was quicker
                 return
-            self._syncing.add(descriptor)
+            self._syncing.add(file)
             try:
-                _sync(descriptor)
-                self._directory.sync()
+                if file.is_ours:
+                    _sync(file.descriptor)
+                    self._directory.sync()
             except OSError:
                 pass  # What is not on the disk is with the operating system.
             finally:
-                self._syncing.discard(descriptor)
-                os.close(descriptor)
-
-
-def _size(descriptor: int) -> int:
-    """Return the size of a file that is only appended to, whose position so means nothing."""
-    # A fifth of what fstat takes, on the path of every call.
-    return os.lseek(descriptor, 0, os.SEEK_END)
+                self._syncing.discard(file)
+                file.close()
 
 
 def _sync(descriptor: int) -> None:

@@ -26,7 +26,7 @@ import os
 import sqlite3
 import zlib
 from collections import Counter
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from cmdrdata_exporter.delivery import FOR_EVER, Event
@@ -57,10 +57,19 @@ DAMAGED = "damaged"
 KEEP = 30 * 86400.0
 """Seconds: undelivered events expire after these, local ones lose their bodies."""
 
+PAGE = 4096
+RESERVED_PAGES = 128
+"""How much room is reserved for outcomes in the database, and as much in its log."""
+
+_PATIENCE = 5.0
+"""Seconds that SQLite waits for whoever has the database."""
+
 _MOST = 10**100
 """No amount is counted as more than this."""
 
 VERSION = 1
+_PLAUSIBLE = 1000
+"""Below this a version is that of a release; above it is damage."""
 _SCHEMA = """
 CREATE TABLE events (
     seq INTEGER PRIMARY KEY AUTOINCREMENT, -- no number comes again: who waits for one waits for that event
@@ -125,6 +134,33 @@ class Ledger:
         self._totals: dict[tuple[str, ...], int | float] = {}
         self._counts: Counter[str] = Counter()
         self._db = connect(directory)
+        self._index_size = 0
+        self._has_reserve = False
+        """Whether there is room for outcomes in its files, whatever fills the disk."""
+        found = (directory.path / LEDGER).lstat()
+        self._file = found.st_dev, found.st_ino
+
+    def is_in_place(self) -> bool:
+        """Say whether it is where others will find it: someone may have removed or replaced it."""
+        try:
+            there = (self._directory.path / LEDGER).lstat()
+        except OSError:
+            return False
+        return self._file == (there.st_dev, there.st_ino)
+
+    def mend_index(self) -> None:
+        """
+        Give the index of the log, which SQLite has in memory that processes share, the size back that it had.
+
+        Who reads beyond its end is killed by SIGBUS. SQLite finds it empty then, and makes it anew from the log.
+        """
+        index = self._directory.path / f"{LEDGER}-shm"
+        with contextlib.suppress(OSError):
+            size = index.stat().st_size
+            if size < self._index_size:
+                os.truncate(index, self._index_size)
+            else:
+                self._index_size = size
 
     def close(self) -> None:
         """Close the database."""
@@ -181,6 +217,10 @@ class Ledger:
         )
         self._counts["damaged"] += len(damaged)
         self._db.execute("INSERT OR REPLACE INTO journals VALUES (?, ?)", (journal, offset))
+
+    def note_offsets(self, offsets: Mapping[str, int]) -> None:
+        """Note how far another ledger has imported journals, so that none is imported again."""
+        self._db.executemany("INSERT OR IGNORE INTO journals VALUES (?, ?)", offsets.items())
 
     def forget_journals(self, names: Iterable[str]) -> None:
         """Forget how far journals were imported, whose files are gone."""
@@ -292,13 +332,13 @@ class Ledger:
             (state, due, reason, attempts, event.key, PENDING, IN_FLIGHT),
         ).rowcount
 
-    def undelivered(self) -> list[bytes]:
-        """Return the records of all events that are in no final state."""
+    def waiting(self) -> dict[str, int]:
+        """Return how many events are in each state that is not final."""
         rows = self._db.execute(
-            "SELECT record FROM events INDEXED BY by_state WHERE state IN (?, ?, ?, ?)",
+            "SELECT state, count(*) FROM events INDEXED BY by_state WHERE state IN (?, ?, ?, ?) GROUP BY state",
             (PENDING, IN_FLIGHT, HELD, DEAD),
         )
-        return [record for (record,) in rows]
+        return {STATES[state]: number for state, number in rows}
 
     def next_due(self) -> float | None:
         """Return when the next pending event may be sent."""
@@ -368,19 +408,90 @@ class Ledger:
             (bytes([bucket]), upper, now),
         )
 
+    def tidy_totals(self, after: str, before: str) -> tuple[str, int]:
+        """
+        Go on to the next day or month of the totals: one that is old becomes a part of its month.
+
+        Args:
+            after: the day or month that was the last; the empty string begins.
+            before: the first month whose days are kept, `2026-11`.
+
+        Returns:
+            which one it was, the empty string where there is none; and about how many bytes its totals take.
+        """
+        (day,) = self._db.execute("SELECT min(day) FROM totals WHERE day > ?", (after,)).fetchone()
+        # Damage knows no types.
+        if not isinstance(day, str):
+            return "", 0
+        if len(day) > len(before) and day < before:
+            self._db.execute(
+                "INSERT INTO totals SELECT ?, customer, model, endpoint, status, unit, amount FROM totals"
+                " WHERE day = ? ON CONFLICT DO UPDATE SET amount = amount + excluded.amount",
+                (day[: len(before)], day),
+            )
+            self._db.execute("DELETE FROM totals WHERE day = ?", (day,))
+        (size,) = self._db.execute(
+            "SELECT sum(24 + length(day) + length(customer) + length(model) + length(endpoint) + length(status)"
+            " + length(unit)) FROM totals WHERE day = ?",
+            (day,),
+        ).fetchone()
+        return day, size or 0
+
+    # Room
+
+    def spare(self) -> int:
+        """Return how many bytes of the database imports may take: half of what is reserved stays for outcomes."""
+        return max(0, self._free_pages() - RESERVED_PAGES // 2) * PAGE
+
+    def _free_pages(self) -> int:
+        (free,) = self._db.execute("PRAGMA freelist_count").fetchone()
+        return int(free)
+
+    def reserve(self) -> None:
+        """
+        Have room for outcomes in the database and its log, which nothing else can take then. Not in a transaction.
+
+        What is in the log goes into the database, so that it is written from its beginning again, in the room it has.
+        """
+        # Where there is no room, the next time.
+        with contextlib.suppress(sqlite3.OperationalError):
+            self._checkpoint()
+            if not self._has_reserve:
+                self._db.execute(
+                    "INSERT OR REPLACE INTO facts VALUES ('reserve', zeroblob(?))",
+                    (RESERVED_PAGES * PAGE,),
+                )
+                self._db.execute("DELETE FROM facts WHERE name = 'reserve'")
+                self._checkpoint()
+                self._has_reserve = True
+
+    def _checkpoint(self) -> None:
+        self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
     def vacuum(self) -> None:
         """Give free pages back to the file system, a few at a time. Not in a transaction."""
-        (free,) = self._db.execute("PRAGMA freelist_count").fetchone()
-        if free > 256:
+        if self._free_pages() > 2 * RESERVED_PAGES:
             # It steps once for each page, of which `execute` makes the first only on Python 3.11.
             self._db.executescript("PRAGMA incremental_vacuum(1024)")
 
     def give_back(self) -> None:
-        """Give all that can be spared back to a file system that is nearly full. Not in a transaction."""
-        # The log first, since what follows needs a little of it.
-        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-        self._db.executescript("PRAGMA incremental_vacuum")
-        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        """Give what is not reserved back to a file system that is nearly full. Not in a transaction."""
+        # Little by little, in the room that the log has.
+        self._checkpoint()
+        for _ in range(16):
+            spare = min(self._free_pages() - RESERVED_PAGES, RESERVED_PAGES // 4)
+            if spare <= 0:
+                return
+            self._db.executescript(f"PRAGMA incremental_vacuum({spare})")
+            self._checkpoint()
+
+    def empty_log(self) -> bool:
+        """Make the log small again, and say whether nobody who reads keeps it from that. Not in a transaction."""
+        self._db.execute("PRAGMA busy_timeout = 0").fetchone()
+        (busy, _, _) = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        self._db.execute(f"PRAGMA busy_timeout = {_PATIENCE * 1000:.0f}").fetchone()
+        self._has_reserve = False
+        return not busy
 
     def note(self, facts: dict[str, Any]) -> None:
         """Write down what commands should know of the process that drains."""
@@ -472,7 +583,7 @@ def connect(directory: Directory, name: str = LEDGER) -> sqlite3.Connection:
     # SQLite gives the files beside it the mode of this one.
     os.close(directory.open_or_create(name))
     db = sqlite3.connect(
-        directory.path / name, isolation_level=None, check_same_thread=False, timeout=5.0
+        directory.path / name, isolation_level=None, check_same_thread=False, timeout=_PATIENCE
     )
     try:
         _set_up(db)
@@ -484,11 +595,14 @@ def connect(directory: Directory, name: str = LEDGER) -> sqlite3.Connection:
 
 def _set_up(db: sqlite3.Connection) -> None:
     (version,) = db.execute("PRAGMA user_version").fetchone()
+    if not 0 <= version < _PLAUSIBLE:
+        raise sqlite3.DatabaseError("the header is malformed")
     if version > VERSION:
         raise UnknownVersionError(
             f"its ledger is of version {version}, and this release knows version {VERSION}"
         )
     if version == 0:
+        db.execute(f"PRAGMA page_size = {PAGE}")
         db.execute("PRAGMA auto_vacuum = INCREMENTAL")
     # Each commit is on the disk when it returns: a crash of the host loses nothing that was settled.
     db.execute("PRAGMA journal_mode = WAL").fetchone()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import json
+import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,6 +20,19 @@ from cmdrdata_exporter.delivery.records import is_event
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+
+COLUMNS = {
+    "day": "day",
+    "month": "substr(day, 1, 7)",
+    "customer": "customer",
+    "model": "model",
+    "endpoint": "endpoint",
+    "status": "status",
+}
+"""What totals may be grouped by, in this order, and how SQL says it."""
+
+PART = 500
+"""How many events are read at once."""
 
 _EXACT = 1 << 53
 """Up to this a float is as exact as an integer."""
@@ -68,7 +83,10 @@ class LedgerReader:
             try:
                 # https://www.sqlite.org/wal.html#read_only_databases
                 self._db = sqlite3.connect(
-                    f"file:{quote(str(path))}?mode=ro", uri=True, isolation_level=None, timeout=5.0
+                    f"file:{quote(os.fsencode(path))}?mode=ro",
+                    uri=True,
+                    isolation_level=None,
+                    timeout=5.0,
                 )
             except sqlite3.Error as error:
                 raise UnreadableError(f"{path} cannot be read: {error}") from error
@@ -168,15 +186,36 @@ class LedgerReader:
         return known
 
     def kept(self, state: str, limit: int = -1) -> Iterator[Kept]:
-        """Yield the events in a state, the oldest first."""
-        rows = self._query(
-            "SELECT key, due, recorded, attempts, reason, crc, record FROM events INDEXED BY by_state"
-            " WHERE state = ? ORDER BY due LIMIT ?",
-            (STATES.index(state), limit),
-        )
-        for key, due, recorded, attempts, reason, crc, record in rows:
-            event = intact(key, crc, record)
-            yield Kept(key, state, due, recorded, attempts, reason, event)
+        """
+        Yield the events in a state, the oldest first.
+
+        They are read in parts, each of its own instant: whoever reads slowly, in a pager for instance, does not keep
+        the process that drains from emptying the log of the database.
+        """
+        after, position = "", ()
+        while limit:
+            part = PART if limit < 0 else min(limit, PART)
+            rows = list(
+                self._query(
+                    # One of the two that are here.
+                    "SELECT key, due, recorded, attempts, reason, crc, record, seq FROM events INDEXED BY by_state"  # noqa: S608
+                    f" WHERE state = ?{after} ORDER BY due, recorded, seq LIMIT ?",
+                    (STATES.index(state), *position, part),
+                )
+            )
+            self._end_instant()
+            for key, due, recorded, attempts, reason, crc, record, _ in rows:
+                event = intact(key, crc, record)
+                yield Kept(key, state, due, recorded, attempts, reason, event)
+            if len(rows) < part:
+                return
+            limit -= part if limit > 0 else 0
+            after, position = " AND (due, recorded, seq) > (?, ?, ?)", (*rows[-1][1:3], rows[-1][7])
+
+    def _end_instant(self) -> None:
+        if self._db is not None:
+            self._db.execute("COMMIT")
+            self._db.execute("BEGIN")
 
     def knows(self, key: bytes, now: float) -> bool:
         """Say whether an event with this key would be known if it came again."""
@@ -207,18 +246,27 @@ class LedgerReader:
         customer: str | None = None,
     ) -> Iterator[Total]:
         """
-        Yield what was used of each unit, summed by some of `day`, `customer`, `model`, `endpoint`, `status`.
+        Yield what was used of each unit, summed by some of `COLUMNS`.
+
+        Of an old month only its sum is known: by the day it is one row, whose day is `2026-09`.
 
         Args:
             by: what to group by.
             since: the first UTC day, `2026-11-01`.
             until: the last one.
             customer: of whom alone; the empty string is nobody.
+
+        Raises:
+            UnreadableError: it cannot be read, or a part of a month is asked for of which only the sum is known.
         """
-        columns = [
-            name for name in ("day", "customer", "model", "endpoint", "status") if name in by
-        ]
-        conditions = {"day >= ?": since, "day <= ?": until, "customer = ?": customer}
+        columns = [COLUMNS[name] for name in COLUMNS if name in by]
+        self._require_whole_months(since, until)
+        # A month comes before its first day.
+        conditions = {
+            "day >= ?": None if since is None else since.removesuffix("-01"),
+            "day <= ?": until,
+            "customer = ?": customer,
+        }
         given = {text: value for text, value in conditions.items() if value is not None}
         where = f" WHERE {' AND '.join(given)}" if given else ""
         group = ", ".join([*columns, "unit"])
@@ -231,3 +279,20 @@ class LedgerReader:
         )
         for *values, unit, amount in self._query(query, list(given.values())):
             yield Total(tuple(values), unit, amount)
+
+    def _require_whole_months(self, since: str | None, until: str | None) -> None:
+        """Raise where a span of days begins or ends in the middle of a month of which only the sum is known."""
+        for day, inner in ((since, since), (until, None if until is None else _day_after(until))):
+            if day is None or inner is None or inner.endswith("-01"):
+                continue
+            month = day[:7]
+            if any(self._query("SELECT 1 FROM totals WHERE day = ? LIMIT 1", (month,))):
+                raise UnreadableError(
+                    f"usage of {month} is known for the whole month only, since its days are longer ago than "
+                    f"CMDRDATA_TOTALS_BY_DAY_FOR; ask for whole months, and {day} is in the middle of it"
+                )
+
+
+def _day_after(day: str) -> str:
+    """Return the day after one, as it is written."""
+    return str(dt.date.fromisoformat(day) + dt.timedelta(days=1))

@@ -9,18 +9,29 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sqlite3
+import struct
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
-from cmdrdata_exporter.delivery.directory import LEDGER, Directory
-from cmdrdata_exporter.delivery.ledger import DAMAGED, DEAD, STATES, connect, intact
+from cmdrdata_exporter.delivery import leaves
+from cmdrdata_exporter.delivery.directory import BROKEN, LEDGER, Directory
+from cmdrdata_exporter.delivery.ledger import (
+    DAMAGED,
+    DEAD,
+    PAGE,
+    STATES,
+    connect,
+    intact,
+)
 
 LARGEST_CHECKED = 64 << 20
 """Bytes up to which a database is checked as a whole when it is opened: that takes a second, at most."""
 
 _NEW = f"{LEDGER}.new"
+_COPY = f"{LEDGER}.copy"
 _FILES = ("", "-wal", "-shm", "-journal")
 """What the names of SQLite's files end in."""
 _PASSING = ("full", "unable to open", "locked", "readonly")
@@ -62,11 +73,15 @@ def salvage(directory: Directory, now: float) -> tuple[Path, int]:
     """
     finish(directory)
     path, complete = directory.path / LEDGER, directory.path / _NEW
-    broken = directory.path / f"{LEDGER}.broken-{int(now)}-{os.urandom(2).hex()}"
+    broken = directory.path / f"{BROKEN}{int(now)}-{os.urandom(2).hex()}"
     # Of an attempt that failed.
     _remove(complete)
     new = connect(directory, _NEW)
+    # Into the file itself: of a ledger without a beginning that of any other one does.
+    new.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    _mend_beginning(path, complete.read_bytes()[:PAGE], Path(f"{broken}.beginning"))
     old = sqlite3.connect(path, isolation_level=None)
+    errors: list[sqlite3.Error] = []
     try:
         new.execute("BEGIN IMMEDIATE")
         # Of these the last column is a number that is reckoned with.
@@ -76,8 +91,13 @@ def salvage(directory: Directory, now: float) -> tuple[Path, int]:
                     _insert(new, table, row)
         for row in _readable(old, "damaged", ("source", "position", "content"), "rowid"):
             _insert(new, "damaged", row)
-        for row in _events(old):
+        for row in _events(old, errors):
             _insert(new, "events", _checked(row, now))
+        # With its log in it, where nobody else reads it.
+        old.close()
+        if errors:
+            for row in leaves.rows(path):
+                _insert(new, "events", _checked(row, now))
         lost = _balance(new)
         new.execute("COMMIT")
         # Into the file itself, which is all that takes the place of the old one.
@@ -88,6 +108,40 @@ def salvage(directory: Directory, now: float) -> tuple[Path, int]:
     os.link(path, broken)
     finish(directory)
     return broken, lost
+
+
+def renew(directory: Directory) -> int:
+    """
+    Put a copy of the ledger in its place, so that SQLite takes it for another one than what it has open of it.
+
+    To be called by who holds the lock. Half done it is as it was: the log holds nothing that the copy has not.
+
+    Returns:
+        a descriptor of what was copied.
+
+    Raises:
+        sqlite3.Error: the copy cannot be written.
+        OSError: likewise.
+    """
+    path, copy = directory.path / LEDGER, directory.path / _COPY
+    _remove(copy)
+    old = directory.open_or_create(LEDGER)
+    try:
+        for suffix in ("-wal", ""):
+            with contextlib.suppress(FileNotFoundError):
+                os.close(directory.create(f"{_COPY}{suffix}"))
+                shutil.copyfile(f"{path}{suffix}", f"{copy}{suffix}")
+        with contextlib.closing(sqlite3.connect(copy, isolation_level=None)) as db:
+            # Into the file itself.
+            db.execute("PRAGMA journal_mode = DELETE").fetchone()
+        copy.replace(path)
+        directory.sync()
+        for suffix in _FILES[1:]:
+            Path(f"{path}{suffix}").unlink(missing_ok=True)
+    except BaseException:
+        os.close(old)
+        raise
+    return old
 
 
 def finish(directory: Directory) -> None:
@@ -102,7 +156,7 @@ def finish(directory: Directory) -> None:
     path, complete = directory.path / LEDGER, directory.path / _NEW
     if not (complete.exists() and path.exists()):
         return
-    for broken in directory.path.glob(f"{LEDGER}.broken-*"):
+    for broken in directory.path.glob(f"{BROKEN}*"):
         if broken.samefile(path):
             with contextlib.suppress(FileNotFoundError):
                 Path(f"{path}-wal").rename(f"{broken}-wal")
@@ -117,14 +171,39 @@ def _remove(path: Path) -> None:
         Path(f"{path}{suffix}").unlink(missing_ok=True)
 
 
+def _mend_beginning(path: Path, beginning: bytes, kept: Path) -> None:
+    """
+    Give a database whose first page was damaged that of a new one: the trees of both begin at the same pages.
+
+    Args:
+        path: the damaged one.
+        beginning: the first page of a new one.
+        kept: where the damaged page goes.
+    """
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db, _tolerance([]):
+        if db.execute("SELECT name FROM sqlite_master").fetchall():
+            return
+    with path.open("r+b") as file:
+        old = file.read(PAGE)
+        size = path.stat().st_size // PAGE
+        if size < 2:
+            return  # There is nothing behind it.
+        kept.write_bytes(old)
+        kept.chmod(0o600)
+        file.seek(0)
+        # https://www.sqlite.org/fileformat2.html#the_database_header: the pages that there are, none of them free.
+        file.write(beginning[:28] + struct.pack(">III", size, 0, 0) + beginning[40:])
+
+
 @contextlib.contextmanager
-def _tolerance() -> Generator[None]:
-    """Let damage be; what may pass, as a full disk does, is raised."""
+def _tolerance(errors: list[sqlite3.Error]) -> Generator[None]:
+    """Let damage be, and note it; what may pass, as a full disk does, is raised."""
     try:
         yield
     except sqlite3.DatabaseError as error:
         if any(phrase in str(error) for phrase in _PASSING):
             raise
+        errors.append(error)
 
 
 _NUMBERS = {
@@ -140,7 +219,11 @@ _EVENT = (
 
 
 def _readable(
-    db: sqlite3.Connection, table: str, columns: tuple[str, ...], order: str
+    db: sqlite3.Connection,
+    table: str,
+    columns: tuple[str, ...],
+    order: str,
+    errors: list[sqlite3.Error] | None = None,
 ) -> Iterator[_Row]:
     """Yield the rows of a table from its beginning and its end up to where it is damaged."""
     seen: set[_Row] = set()
@@ -148,7 +231,7 @@ def _readable(
         # The names are those of our own tables.
         ordered = ", ".join(f"{name}{direction}" for name in order.split(", "))
         query = f"SELECT {', '.join(columns)} FROM {table} ORDER BY {ordered}"  # noqa: S608
-        with _tolerance():
+        with _tolerance([] if errors is None else errors):
             for row in db.execute(query):
                 if row not in seen:
                     seen.add(row)
@@ -156,17 +239,17 @@ def _readable(
             return
 
 
-def _events(db: sqlite3.Connection) -> Iterator[_Row]:
+def _events(db: sqlite3.Connection, errors: list[sqlite3.Error]) -> Iterator[_Row]:
     """Yield every row of the table of events that can be read, each once, in order."""
     found: set[int] = set()
     # Table and indexes are trees of their own: what one has lost, another may know.
     for source in ("NOT INDEXED", "INDEXED BY by_state", "INDEXED BY sqlite_autoindex_events_1"):
         column = {"NOT INDEXED": "seq", "INDEXED BY by_state": "state, due"}.get(source, "key")
-        for row in _readable(db, f"events {source}", ("seq",), column):
+        for row in _readable(db, f"events {source}", ("seq",), column, errors):
             found.add(row[0])
     query = f"SELECT {', '.join(_EVENT)} FROM events NOT INDEXED WHERE seq = ?"  # noqa: S608 - our own names
     for seq in sorted(found):
-        with _tolerance():
+        with _tolerance(errors):
             yield from db.execute(query, (seq,))
 
 

@@ -6,11 +6,11 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from cmdrdata_exporter import faults
-from cmdrdata_exporter.delivery.directory import Directory
+from cmdrdata_exporter.delivery.directory import LEDGER, Directory
 from cmdrdata_exporter.delivery.gate import Gate
 from cmdrdata_exporter.delivery.http import Verdict
 from cmdrdata_exporter.delivery.senders import Done
@@ -41,6 +41,8 @@ class Trouble:
         self._next_refusal = 0.0
         self._met: str | None = None
         self._told_of_gate = False
+        self._stalled = False
+        self._log_is_full = False
         self.nearly_full = False
         """Whether the directory has four fifths of what it may have."""
 
@@ -76,13 +78,47 @@ class Trouble:
         self.nearly_full = nearly
         return size >= largest
 
-    def removed(self) -> None:
-        """Tell that someone removed or replaced the directory."""
+    def removed(self, path: Path, lost: str) -> None:
+        """Tell that someone removed or replaced a file of the directory, and what was lost with it."""
         faults.say(
             logging.ERROR,
-            "%s was removed or replaced; what this process still knows of the usage events in it is written anew",
+            "%s was removed or replaced under this process. It begins anew; lost is: %s",
+            path,
+            lost,
+        )
+
+    def closed(self) -> None:
+        """Tell that someone closed what this process has open."""
+        faults.say(
+            logging.ERROR,
+            "this program has closed descriptors that it has not opened, among them those of the usage events in %s. "
+            "None is lost, and they are opened anew. Keep such code from closing all descriptors, or let it run "
+            "before metering begins",
             self._directory.path,
         )
+
+    def stalled(self) -> None:
+        """Tell, once, that events wait or waited in memory."""
+        if not self._stalled:
+            self._stalled = True
+            faults.say(
+                logging.WARNING,
+                "the disk of %s did not answer: usage events waited in memory for it, and would have been lost with "
+                "this process. They are counted as handed over",
+                self._directory.path,
+            )
+
+    def read_for_long(self, size: int | None) -> None:
+        """Tell that somebody who reads the ledger keeps its log from being emptied; None: it is small enough."""
+        if size is not None and not self._log_is_full:
+            faults.say(
+                logging.ERROR,
+                "%s is read by a program that does not end: the log of its changes has %d MB. "
+                "Usage events wait in journals until it ends",
+                self._directory.path / LEDGER,
+                size >> 20,
+            )
+        self._log_is_full = size is not None
 
     def salvaged(self, path: Path, lost: int) -> None:
         """Tell that the ledger was damaged."""
@@ -148,6 +184,13 @@ class Trouble:
             "reason": gate.reason,
             "next_attempt": clock + gate.delay(),
         }
+
+
+def counted(waiting: Mapping[str, int]) -> str:
+    """Return in words how many events were in a ledger, by their state."""
+    names = {"pending": "to be sent", "in_flight": "being sent", "held": "held", "dead": "dead"}
+    found = [f"{waiting[state]} {name}" for state, name in names.items() if waiting.get(state)]
+    return f"usage events ({', '.join(found)})" if found else "no usage event"
 
 
 def _describe(error: Exception) -> str:

@@ -141,3 +141,18 @@ def test_openai_too_old_for_the_demo_is_refused(
     assert output.err.endswith(
         "Error: openai 1.25.2 is too old for the demo; run: pip install 'openai>=1.26'\n"
     )
+
+
+def test_a_python_without_sqlite() -> None:
+    """Status 2 and the reason, since every command reads a ledger."""
+    finished = subprocess.run(
+        [sys.executable, "-c", PROGRAM, "status", "_sqlite3"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (2, "") == (finished.returncode, finished.stdout)
+    (line,) = finished.stderr.splitlines()
+    assert line.startswith(
+        f"cmdrdata: {sys.executable} was built without SQLite, which the ledger of usage events needs ("
+    )

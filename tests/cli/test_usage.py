@@ -228,7 +228,7 @@ def test_nothing_was_used(remote: Directory, run: Run) -> None:
     [
         (
             ["--by", "customer,colour"],
-            "Invalid value for '--by': 'colour' is none of: customer, model, day, endpoint, status",
+            "Invalid value for '--by': 'colour' is none of: customer, model, day, month, endpoint, status",
         ),
         (["--since", "yesterday"], "does not match the format '%Y-%m-%d'"),
         (["--customer", "acme", "--unattributed"], "exclude each other"),

@@ -7,13 +7,16 @@ import json
 import os
 import stat
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cmdrdata_exporter.delivery import directory as module
 from cmdrdata_exporter.delivery.directory import (
     Directory,
+    OpenFile,
     UnsafeDirectoryError,
     destinations,
     lock,
@@ -145,9 +148,11 @@ MOUNTS = rb"""22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
     ("system", "refused"),
     [
         (b"nfs4", True),
+        (b"virtiofs", False),
+        (b"fuse.rclone", False),
         (b"cifs", True),
         (b"fuse.sshfs", True),
-        (b"9p", True),
+        (b"9p", False),
         (b"xfs", False),
         (b"overlay", False),
         (b"fuse.mergerfs", False),
@@ -155,21 +160,26 @@ MOUNTS = rb"""22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
 )
 @pytest.mark.parametrize("name", ["plain", "two words", "donn\u00e9es", "back\\slash"])
 def test_network_file_systems(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, system: bytes, refused: bool, name: str
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, system: bytes, refused: bool, name: str
 ) -> None:
-    """Where locks do not hold nothing is kept, whatever the mount point is called."""
+    """Where locks do not hold nothing is kept, whatever the mount point is called; where they may not, that is said."""
     point = os.fsencode(tmp_path / name)
     escaped = point.replace(b"\\", rb"\134").replace(b" ", rb"\040")
     mounts = tmp_path / "mountinfo"
     # Some mount point has a name that is no UTF-8.
     mounts.write_bytes(MOUNTS % (escaped, system) + MOUNTS % (b"/mnt/\xff", b"tmpfs"))
-    monkeypatch.setattr(module, "_MOUNTS", mounts)
-    if refused:
-        assert unsafe(tmp_path / name) == (
-            f"{str(tmp_path / name)!r} is on {system.decode()}; locks do not hold there. {MEND}, on a local disk"
-        )
-    else:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_MOUNTS", mounts)
+        if refused:
+            assert unsafe(tmp_path / name) == (
+                f"{str(tmp_path / name)!r} is on {system.decode()}; locks do not hold there. {MEND}, on a local disk"
+            )
+            return
         Directory.prepare(tmp_path / name, "https://host/", "default")
+        shared = system in (b"9p", b"virtiofs", b"fuse.rclone")
+        assert ["which other machines may share" in text for text in caplog.messages] == [
+            True
+        ] * shared
 
 
 def test_where_mounts_are_not_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,13 +245,14 @@ def test_one_leads(directory: Directory) -> None:
     assert first is not None
     assert directory.try_to_lead() is None
     assert directory.leader() == os.getpid()
-    assert directory.has("lock", first)
+    lock_path = directory.path / "lock"
+    assert OpenFile(first).is_at(lock_path)
     os.close(first)
     assert directory.leader() is None
     second = directory.try_to_lead()
     assert second is not None
-    (directory.path / "lock").unlink()
-    assert not directory.has("lock", second)
+    lock_path.unlink()
+    assert not OpenFile(second).is_at(lock_path)
     os.close(second)
 
 
@@ -326,3 +337,63 @@ def test_locks(tmp_path: Path) -> None:
     os.close(copy)
     assert lock(other, shared=True)
     os.close(other)
+
+
+def test_what_counts(directory: Directory) -> None:
+    """Copies of damaged ledgers and usage totals take nothing of what events may have."""
+    before = directory.size()
+    for name in ("ledger.db", "ledger.db.broken-1-ab", "ledger.db.broken-1-ab-wal"):
+        (directory.path / name).write_bytes(bytes(1000))
+    assert directory.size() == before + 1000
+    directory.note_totals(900)
+    directory.note_totals(600)
+    assert directory.size() == before + 400 + len("600")
+    (directory.path / "totals.size").write_text("garbage")
+    assert directory.size() == before + 1000 + len("garbage")
+    directory.note_totals(10**9)
+    assert directory.size() == 0
+
+
+def test_a_file_system_that_cannot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What decides is what a file system can do, not its name; where it cannot, events are not kept there."""
+
+    def fails(number: int) -> Callable[..., Any]:
+        def fail(*_: object, **__: object) -> Any:
+            raise OSError(number, os.strerror(number))
+
+        return fail
+
+    def returns(value: object) -> Callable[..., object]:
+        def returning(*_: object) -> object:
+            return value
+
+        return returning
+
+    def reason() -> str:
+        with pytest.raises(OSError, match="cannot keep events") as raised:
+            Directory.prepare(tmp_path, None, "default")
+        assert not isinstance(raised.value, UnsafeDirectoryError)
+        return str(raised.value).partition("cannot keep events: ")[2]
+
+    def always(descriptor: int) -> bool:
+        return True
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "lock", always)
+        assert reason() == "locks do not hold there"
+    with monkeypatch.context() as patch:
+        patch.setattr("fcntl.lockf", fails(errno.ENOLCK))
+        assert reason() == "No locks available"
+    with monkeypatch.context() as patch:
+        patch.setattr("mmap.mmap", fails(errno.ENODEV))
+        assert reason() == "No such device"
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pread", returns(b"older"))
+        assert reason() == "memory is not shared there"
+    assert [path.name for path in tmp_path.iterdir()] == []
+    # A full disk says nothing of it.
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", returns(7))
+        module._try_out(tmp_path)
+    Directory.prepare(tmp_path, None, "default")
+    assert [path.name for path in tmp_path.iterdir()] == ["local"]

@@ -11,11 +11,13 @@ import sqlite3
 import threading
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from cmdrdata_exporter import faults
 from cmdrdata_exporter.delivery import drainer as module
+from cmdrdata_exporter.delivery import salvage
 from cmdrdata_exporter.delivery.directory import Directory
 from cmdrdata_exporter.delivery.drainer import Drainer, Options
 from cmdrdata_exporter.delivery.http import Outcome
@@ -171,6 +173,27 @@ def test_local_events_make_room(local: Host, caplog: pytest.LogCaptureFixture) -
         f"{local.directory.path} has 0 MB of usage events, of 0 MB that it may have; beyond that new events go to the "
         "log"
     ]
+
+
+def test_totals_of_long_ago(local: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Days become months once they are old, a few in a round, and what totals take is no room that events miss."""
+    monkeypatch.setattr(module, "DAYS", 2)
+    # NOW is in January 2027; the last days of which the month is old are in September.
+    days = ("2026-08-31", "2026-09-01", "2026-09-30", "2026-10-01", "2027-01-01")
+    for number, day in enumerate(days):
+        local.journal.append(record(number, day=day))
+
+    def known() -> list[str]:
+        with LedgerReader(local.directory) as reader:
+            return [total.group[0] for total in reader.totals(["day"]) if total.unit == "events"]
+
+    local.turn(lambda: len(known()) > 0)
+    local.drainer._next_expiry = 0.0
+    for _ in range(4):
+        local.drainer._next_upkeep = 0.0
+        local.drainer._turn()
+    assert ["2026-08", "2026-09", "2026-10-01", "2027-01-01"] == known()
+    assert 0 < int((local.directory.path / "totals.size").read_text()) < 2000
 
 
 def test_one_leads(directory: Directory, clock: Clock) -> None:
@@ -329,6 +352,57 @@ def test_a_ledger_of_a_later_version(
     ]
 
 
+def test_a_reader_that_does_not_end(
+    host: Host,
+    backend: Backend,
+    directory: Directory,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A program that stays in a transaction lets the log of the database grow to its limit; then all waits for it."""
+    monkeypatch.setattr(module, "LARGEST_LOG", 100_000)
+    host.append(1)
+    host.turn(host.has(recorded=1, delivered=1))
+    reader = sqlite3.connect(directory.path / "ledger.db", isolation_level=None)
+    reader.execute("BEGIN")
+    reader.execute("SELECT count(*) FROM events").fetchone()
+    host.append(*range(2, 200))
+    host.drainer._turn()
+    host.drainer._next_measure = 0.0
+    host.drainer._turn()
+    sizes: set[int] = set()
+    host.append(200)
+    for _ in range(5):
+        host.drainer._next_import = host.drainer._next_upkeep = 0.0
+        host.drainer._turn()
+        sizes.add(directory.log_size())
+    # What was in flight was committed still.
+    assert len(sizes) <= 2
+    assert event_id(200) not in backend.posted
+    reader.close()
+    host.turn(host.has(recorded=200, delivered=200))
+    assert 200 == len(backend.posted)
+    assert 1 == sum("is read by a program that does not end" in text for text in messages(caplog))
+
+
+@pytest.mark.parametrize("page", [1, 0])
+def test_a_large_damaged_ledger(
+    host: Host, directory: Directory, monkeypatch: pytest.MonkeyPatch, page: int
+) -> None:
+    """However large a ledger is, it is salvaged where opening it or taking back what was in flight finds it damaged."""
+    monkeypatch.setattr(salvage, "LARGEST_CHECKED", 0)
+    ledger = Ledger(directory)
+    with ledger.transaction():
+        ledger.take_in("0.journal", 7, [record(number) for number in range(300)], [], NOW)
+    query = "SELECT rootpage FROM sqlite_master WHERE name = 'by_state'"
+    (root,) = ledger._db.execute(query).fetchone()
+    ledger.close()
+    with (directory.path / "ledger.db").open("r+b") as file:
+        file.seek((page or root) * 4096 - 4096)
+        file.write(b"garbage!" * 512)
+    host.turn(host.has(recorded=300, delivered=300, salvaged=1))
+
+
 @pytest.mark.parametrize("when", ["before", "meanwhile"])
 def test_a_damaged_ledger(
     host: Host,
@@ -361,18 +435,154 @@ def test_a_damaged_ledger(
 def test_a_directory_that_is_removed(
     host: Host, backend: Backend, directory: Directory, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What this process still knows of a directory that was removed is written anew and sent."""
+    """A directory that someone removes begins anew, without what was in it, and the log says what that was."""
     backend.outcomes = [UNAVAILABLE]
-    host.append(1)
-    host.turn(lambda: counts(directory) == {"recorded": 1, "pending": 1})
-    host.append(2)
+    host.append(1, 2)
+    host.turn(lambda: counts(directory) == {"recorded": 2, "pending": 2})
     shutil.rmtree(directory.path)
     backend.outcomes = [DELIVERED]
     host.drainer._next_measure = 0.0
     host.drainer.gate._succeed()
-    host.turn(lambda: counts(directory).get("delivered") == 2)
-    assert set(backend.posted) == set(ids(1, 2))
-    assert "was removed or replaced" in caplog.text
+    host.drainer._turn()
+    host.append(3)
+    host.drainer._next_look = 0.0
+    host.turn(host.has(recorded=1, delivered=1))
+    assert event_id(3) == backend.posted[-1]
+    assert lost(caplog) == {"ledger.db": "usage events (2 to be sent)"}
+
+
+def lost(caplog: pytest.LogCaptureFixture) -> dict[str, str]:
+    """Return what the log says to be lost, by the name of the file that was removed."""
+    parts = [
+        message.split(" was removed or replaced under this process.")
+        for message in messages(caplog)
+    ]
+    return {
+        part[0].rpartition("/")[2]: part[1].partition("lost is: ")[2]
+        for part in parts
+        if len(part) == 2
+    }
+
+
+def test_a_ledger_that_is_removed(
+    host: Host, backend: Backend, directory: Directory, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A ledger alone that someone removes is noticed: what was delivered is not recorded and sent once more."""
+    host.append(1)
+    host.turn(host.has(recorded=1, delivered=1))
+    backend.outcomes = [UNAVAILABLE]
+    host.append(2)
+    host.turn(host.has(recorded=2, delivered=1, pending=1))
+    (directory.path / "ledger.db").unlink()
+    backend.outcomes = [DELIVERED]
+    host.drainer.gate._succeed()
+    host.append(3)
+    host.drainer._turn()
+    assert not host.drainer.leads
+    host.drainer._next_look = 0.0
+    host.turn(host.has(recorded=1, delivered=1))
+    assert [event_id(1), event_id(3)] == [backend.posted[0], backend.posted[-1]]
+    assert 1 == backend.posted.count(event_id(1))
+    assert lost(caplog) == {"ledger.db": "usage events (1 to be sent)"}
+
+
+@pytest.mark.parametrize("name", ["lock", "journal"])
+def test_a_file_beside_the_ledger_that_is_removed(
+    host: Host, backend: Backend, directory: Directory, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    """Where the lock or a journal is removed, what was delivered is neither recorded nor sent once more."""
+    host.append(1, 2)
+    host.turn(host.has(recorded=2, delivered=2))
+    path = directory.path / "lock" if name == "lock" else directory.journals()[0]
+    path.unlink()
+    host.drainer._turn()
+    host.append(3)
+    host.drainer._next_look = 0.0
+    host.turn(host.has(recorded=3, delivered=3))
+    assert sorted(backend.posted) == ids(1, 2, 3)
+    assert lost(caplog) == ({"lock": "nothing else"} if name == "lock" else {})
+
+
+def test_an_index_that_is_cut(host: Host, directory: Directory) -> None:
+    """Whoever cuts the memory that SQLite shares ends no process that is at rest, and loses nothing."""
+    host.append(1)
+    host.turn(host.has(recorded=1, delivered=1))
+    host.drainer._turn()
+    os.truncate(directory.path / "ledger.db-shm", 0)
+    host.append(2)
+    host.drainer._turn()
+    host.turn(host.has(recorded=2, delivered=2))
+    assert host.drainer.leads
+
+
+def close_all(directory: Directory, program: Path) -> list[int]:
+    """Close every descriptor of a directory's files, and open others of a program's own in their place."""
+    files = {(found.st_dev, found.st_ino) for found in map(Path.stat, directory.path.iterdir())}
+    numbers: list[int] = []
+    for name in Path("/dev/fd").iterdir():
+        with contextlib.suppress(OSError):
+            found = os.fstat(int(name.name))
+            if (found.st_dev, found.st_ino) in files:
+                numbers.append(int(name.name))
+    own = os.open(program, os.O_RDWR | os.O_CREAT)
+    for number in numbers:
+        os.dup2(own, number)
+    return [own, *numbers]
+
+
+def test_descriptors_that_are_closed(
+    host: Host,
+    backend: Backend,
+    directory: Directory,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Where a program closes our descriptors, nothing is written to or locked of its own files, and nothing is lost."""
+    backend.outcomes = [UNAVAILABLE]
+    host.append(1)
+    host.turn(host.has(recorded=1, pending=1))
+    host.append(2)
+    program = tmp_path / "program"
+    program.write_bytes(b"its own" * 1000)
+    numbers = close_all(directory, program)
+    # Journal, lock, and the database with its log and index.
+    assert len(numbers) >= 6
+    host.append(3)
+    backend.outcomes = [DELIVERED]
+    host.drainer.gate._succeed()
+    host.drainer._turn()
+    assert host.drainer._poisoned
+    host.drainer._next_look = 0.0
+    host.turn(host.has(recorded=3, delivered=3))
+    assert not host.drainer._poisoned
+    assert set(ids(1, 2, 3)) == set(backend.posted)
+    host.journal.seal()
+    host.drainer._end()
+    # Nothing of it was closed, either.
+    assert b"its own" * 1000 == program.read_bytes()
+    for number in numbers:
+        os.close(number)
+    assert "has closed descriptors that it has not opened" in caplog.text
+
+
+def test_descriptors_that_are_closed_before_a_fork(
+    host: Host, directory: Directory, tmp_path: Path
+) -> None:
+    """So it is where the process is forked before that was noticed."""
+    host.append(1)
+    host.turn(host.has(recorded=1, delivered=1))
+    program = tmp_path / "program"
+    program.write_bytes(b"its own" * 1000)
+    numbers = close_all(directory, program)
+    assert host.drainer.park()
+    host.drainer.unpark()
+    assert b"its own" * 1000 == program.read_bytes()
+    host.append(2)
+    host.drainer._turn()
+    host.drainer._next_look = 0.0
+    host.turn(host.has(recorded=2, delivered=2))
+    for number in numbers:
+        os.close(number)
 
 
 # What the backend says

@@ -330,7 +330,9 @@ def test_a_full_directory(make: Deliveries, caplog: pytest.LogCaptureFixture) ->
     delivery.drainer.full = True
     record(delivery, 1)
     assert lines(caplog) == unspooled(1)
-    assert dict(delivery.unspooled) == {"the spool directory has reached its limit": 1}
+    assert dict(delivery.unspooled) == {
+        "the spool directory, or its disk, has reached its limit": 1
+    }
     delivery.drainer.full = False
 
 
@@ -466,3 +468,13 @@ def test_forking_while_it_drains(make: Deliveries) -> None:
     assert sorted(event for event, _ in backend.posted) == [
         event_id(number) for number in range(20)
     ]
+
+
+def test_a_directory_whose_name_is_no_text(tmp_path: Path) -> None:
+    """A path may be any bytes: events are kept, counted and read there."""
+    directory = Directory.prepare(tmp_path / os.fsdecode(b"sp%ool\xff?#"), None, "default")
+    delivery = DurableDelivery(directory, Options(post=None))
+    record(delivery, 1)
+    assert delivery.flush(10)
+    assert counts(directory) == {"recorded": 1, "local": 1}
+    delivery.close(10)

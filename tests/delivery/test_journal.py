@@ -8,6 +8,7 @@ import os
 import signal
 import struct
 import threading
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cmdrdata_exporter.delivery import journal as module
-from cmdrdata_exporter.delivery.directory import Directory, lock
+from cmdrdata_exporter.delivery.directory import Directory, OpenFile, lock
 from cmdrdata_exporter.delivery.journal import (
     LARGEST,
     OLDEST,
@@ -382,7 +383,9 @@ def test_a_failed_fsync(directory: Directory, monkeypatch: pytest.MonkeyPatch) -
 def test_a_full_directory(directory: Directory) -> None:
     """At its limit the directory takes no more."""
     limited = Journal(directory, is_full=lambda: True)
-    with pytest.raises(JournalFullError, match="the spool directory has reached its limit"):
+    with pytest.raises(
+        JournalFullError, match="the spool directory, or its disk, has reached its limit"
+    ):
         limited.append(b"one")
     assert directory.journals() == []
 
@@ -521,9 +524,9 @@ def test_left_in_the_last_moment(directory: Directory, journal: Journal) -> None
     held, ready = threading.Event(), threading.Event()
 
     def hold() -> None:
-        assert journal._descriptor is not None
+        assert journal._file is not None
         with journal._lock:
-            journal._before = os.fstat(journal._descriptor).st_size  # as if it wrote
+            journal._before = journal._file.size()  # as if it wrote
             held.set()
             assert ready.wait(10)
 
@@ -581,7 +584,7 @@ def test_a_file_that_is_ended_while_another_thread_waits(
     directory: Directory, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who waits for the lock when the file ends waits for the next file too, and leaves no record in memory."""
-    monkeypatch.setattr(module, "PATIENCE_AT_THE_BEGINNING", 10)
+    monkeypatch.setattr(module, "PATIENCE", 10)
     journal.append(b"one")
     real, held, timeouts = journal._lock, threading.Event(), list[float]()
     over = threading.Event()
@@ -917,66 +920,126 @@ def test_a_child_forked_while_a_file_is_synced(
 def test_a_child_without_its_parents_files(journal: Journal) -> None:
     """A child whose descriptors were all closed begins anew all the same."""
     journal.append(b"one")
-    assert journal._descriptor is not None
-    os.close(journal._descriptor)
+    assert journal._file is not None
+    os.close(journal._file.descriptor)
     journal.forked()
     journal.append(b"two")
 
 
+def closed(journal: Journal, path: Path) -> int:
+    """Close the descriptor of a journal behind its back, and have another file get its number."""
+    assert journal._file is not None
+    number = journal._file.descriptor
+    own = os.open(path, os.O_RDWR | os.O_CREAT)
+    os.dup2(own, number)
+    os.close(own)
+    return number
+
+
+@pytest.mark.parametrize("how", ["append", "sync", "seal", "fork", "beside", "replaced", "gone"])
+def test_a_descriptor_that_is_someone_elses(
+    directory: Directory, journal: Journal, tmp_path: Path, how: str
+) -> None:
+    """A file that has the number of the journal's by now is neither written, cut, synced nor closed."""
+    journal.append(b"one")
+    program = tmp_path / "program"
+    program.write_bytes(b"its own")
+    assert journal._file is not None
+    if how == "gone":
+        os.close(number := journal._file.descriptor)
+    else:
+        number = closed(journal, program)
+    if how == "sync":
+        journal.sync()
+    elif how == "seal":
+        journal.seal()
+    elif how == "fork":
+        journal.forked()
+    elif how == "beside":
+        with journal._lock:
+            thread = started(journal.append, b"zero")
+            until(lambda: bool(journal._waiting))
+        thread.join()
+        assert journal.catch_up()
+    elif how == "replaced":
+        assert journal.is_in_place()
+        journal.let_go()
+    journal.append(b"two")
+    journal.seal()
+    assert written(directory) == [b"one", *([b"zero"] if how == "beside" else []), b"two"]
+    assert program.read_bytes() == b"its own"
+    if how != "gone":
+        assert os.path.samestat(os.fstat(number), program.stat())
+        os.close(number)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait until something is so."""
+    for _ in range(10_000):
+        if condition():
+            return
+        time.sleep(0.001)
+    raise AssertionError
+
+
+def test_a_copy_of_someone_elses(journal: Journal, tmp_path: Path) -> None:
+    """What became another file before it was copied is no copy, and the one that was made is closed."""
+    journal.append(b"one")
+    file = journal._file
+    assert file is not None
+    number = closed(journal, tmp_path / "program")
+    before = len(list(Path("/dev/fd").iterdir()))
+    assert file.copy() is None
+    assert len(list(Path("/dev/fd").iterdir())) == before
+    os.close(number)
+    assert file.copy() is None
+
+
 def test_a_directory_that_is_removed(directory: Directory, journal: Journal) -> None:
-    """What others will not find any more is noticed, and written anew from where they have read."""
+    """What others will not find any more is noticed before anything is added to it; another file is begun."""
     assert journal.is_in_place()
     journal.append(b"one")
     assert journal.is_in_place()
-    journal.append(b"two")
     for path in directory.path.iterdir():
         path.unlink()
     directory.path.rmdir()
     assert not journal.is_in_place()
-    journal.write_anew(len(frame(b"one")), [b"of the ledger"])
+    journal.append(b"two")
     assert journal.is_in_place()
-    assert written(directory) == [b"of the ledger", b"two"]
-    journal.seal()
-    assert journal.is_in_place()
-    journal.write_anew(0, [])
-    assert written(directory) == [b"of the ledger", b"two"]
+    journal.let_go()
+    assert written(directory) == [b"two"]
+
+
+def test_a_directory_that_is_moved(directory: Directory, journal: Journal, tmp_path: Path) -> None:
+    """So is one that lies elsewhere by now: what is in it stays there."""
+    journal.append(b"one")
+    directory.path.rename(tmp_path / "elsewhere")
+    assert not journal.is_in_place()
+    journal.let_go()
+    journal.append(b"two")
+    assert written(directory) == [b"two"]
+    (moved,) = (tmp_path / "elsewhere").glob("*.journal")
+    journal.sync()
+    assert moved.read_bytes() == frame(b"one")
+    with moved.open("rb") as file:
+        assert lock(file.fileno())
 
 
 def test_a_file_that_is_done_with_while_it_is_looked_for(
     directory: Directory, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A file that was sealed, read and removed at that moment was in its place: nothing of it is written anew."""
+    """A file that was sealed, read and removed at that moment was in its place: nothing is said of it."""
     journal.append(b"one")
-    real = directory.has
+    real = OpenFile.is_at
 
-    def has(name: str, descriptor: int) -> bool:
+    def is_at(file: OpenFile, path: Path) -> bool:
         monkeypatch.undo()
         journal.seal()
-        (directory.path / name).unlink()
-        journal.append(b"two")
-        return real(name, descriptor)
-
-    monkeypatch.setattr(directory, "has", has)
-    assert journal.is_in_place()
-    journal.write_anew(0, [b"of the ledger"])
-    assert written(directory) == [b"two", b"of the ledger"]
-
-
-def test_a_directory_that_is_removed_under_who_appends_beside(
-    directory: Directory, journal: Journal, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What another thread writes at that moment to a file that others will not find is written anew too."""
-    journal.append(b"one")
-    descriptor = journal._descriptor
-    assert descriptor is not None
-    for path in directory.path.iterdir():
         path.unlink()
-    journal._beside.add("another thread")
+        journal.append(b"two")
+        return real(file, path)
 
-    def sleep(seconds: float) -> None:
-        os.write(descriptor, frame(b"two"))
-        journal._beside.clear()
-
-    monkeypatch.setattr(module.time, "sleep", sleep)
-    journal.write_anew(0, [])
-    assert written(directory) == [b"one", b"two"]
+    monkeypatch.setattr(OpenFile, "is_at", is_at)
+    assert journal.is_in_place()
+    journal.let_go()
+    assert written(directory) == [b"two"]

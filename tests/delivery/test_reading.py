@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cmdrdata_exporter.delivery import Event
+from cmdrdata_exporter.delivery import Event, reading
 from cmdrdata_exporter.delivery.directory import LEDGER, Directory
 from cmdrdata_exporter.delivery.journal import Journal, frame
 from cmdrdata_exporter.delivery.ledger import Ledger
@@ -43,6 +43,103 @@ def assert_nothing(reader: LedgerReader) -> None:
     assert list(reader.totals(["day"])) == []
     assert reader.reasons("dead") == {}
     assert not reader.knows(bytes(16), NOW)
+
+
+def tidied(ledger: Ledger) -> list[str]:
+    """Compact the totals of all months before October; return which days and months there were."""
+    found = [""]
+    with ledger.transaction():
+        while day := ledger.tidy_totals(found[-1], "2026-10")[0]:
+            found.append(day)
+    return found[1:]
+
+
+def test_months(directory: Directory) -> None:
+    """Days that became a month are exact in whole months, and refused, not guessed, in a part of one."""
+    days = ("2026-08-30", "2026-08-31", "2026-09-01", "2026-09-30", "2026-10-01")
+    fill(directory, *(record(number, day=day) for number, day in enumerate(days)))
+    with LedgerReader(directory) as reader:
+        by_month = list(reader.totals(["month", "customer"]))
+        assert [Total(("2026-09",), "events", 2), Total(("2026-09",), "input_tokens", 2)] == [
+            *reader.totals(["month"], since="2026-09-01", until="2026-09-30")
+        ]
+    ledger = Ledger(directory)
+    assert ["2026-08-30", "2026-08-31", "2026-09-01", "2026-09-30", "2026-10-01"] == tidied(ledger)
+    # What comes later joins its month.
+    with ledger.transaction():
+        ledger.take_in("1.journal", 7, [record(9, day="2026-09-02", units={})], [], NOW)
+    assert ["2026-08", "2026-09", "2026-09-02", "2026-10-01"] == tidied(ledger)
+    ledger.close()
+    with LedgerReader(directory) as reader:
+        assert [("2026-08", 2), ("2026-09", 3), ("2026-10-01", 1)] == [
+            (total.group[0], total.amount)
+            for total in reader.totals(["day"])
+            if total.unit == "events"
+        ]
+        found = {
+            (*total.group, total.unit): total.amount
+            for total in reader.totals(["month", "customer"])
+        }
+        assert {(*total.group, total.unit): total.amount for total in by_month} | {
+            ("2026-09", "acme", "events"): 3
+        } == found
+        for since, until, events in (
+            ("2026-08-01", None, 6),
+            ("2026-09-01", None, 4),
+            ("2026-09-01", "2026-09-30", 3),
+            (None, "2026-08-31", 2),
+            ("2026-10-01", "2026-10-01", 1),
+            ("2026-07-15", "2026-07-20", 0),
+        ):
+            totals = {
+                total.unit: total.amount for total in reader.totals([], since=since, until=until)
+            }
+            assert events == totals.get("events", 0)
+        for since, until in (
+            ("2026-08-31", None),
+            ("2026-09-02", "2026-09-30"),
+            (None, "2026-09-29"),
+        ):
+            with pytest.raises(
+                UnreadableError, match=r"known for the whole month only.* is in the middle"
+            ):
+                list(reader.totals([], since=since, until=until))
+
+
+@pytest.mark.parametrize("limit", [-1, 0, 1, 2, 3, 4, 7, 8])
+def test_events_are_read_in_parts(
+    directory: Directory, monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
+    """All events are read once and in their order, and between two of them the log of the database can be emptied."""
+    monkeypatch.setattr(reading, "PART", 2)
+    fill(directory, *(record(number) for number in range(3)))
+    fill(directory, *(record(number) for number in range(3, 7)), now=NOW - 1)
+    ledger = Ledger(directory)
+    found: list[str] = []
+    with LedgerReader(directory) as reader:
+        for kept in reader.kept("pending", limit):
+            assert kept.event is not None
+            found.append(kept.event.id)
+            with ledger.transaction():
+                ledger.note({"read": len(found)})
+            assert ledger.empty_log()
+    ledger.close()
+    ordered = [event_id(number) for number in (3, 4, 5, 6, 0, 1, 2)]
+    assert found == (ordered if limit < 0 else ordered[:limit])
+
+
+def test_a_log_that_cannot_be_emptied(directory: Directory) -> None:
+    """While somebody stays in a transaction the log is not emptied, nor waited for; afterwards it is."""
+    fill(directory, record(1))
+    ledger = Ledger(directory)
+    with LedgerReader(directory) as reader:
+        reader.last()
+        with ledger.transaction():
+            ledger.note({"read": 1})
+        assert not ledger.empty_log()
+    assert ledger.empty_log()
+    assert directory.log_size() == 0
+    ledger.close()
 
 
 def test_no_ledger(directory: Directory) -> None:

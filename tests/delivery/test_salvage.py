@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from cmdrdata_exporter.delivery import leaves
 from cmdrdata_exporter.delivery import salvage as module
 from cmdrdata_exporter.delivery.directory import Directory
 from cmdrdata_exporter.delivery.ledger import Ledger
@@ -297,3 +298,119 @@ def test_an_old_ledger_that_cannot_be_opened_now(directory: Directory) -> None:
             salvage(directory, NOW)
     writer.close()
     assert counts(directory) == before
+
+
+def damage(directory: Directory, page: int, number: int = 1) -> None:
+    """Write garbage over pages of a database, whose log is in it."""
+    with (directory.path / "ledger.db").open("r+b") as file:
+        file.seek((page - 1) * 4096)
+        file.write(random.Random(page).randbytes(number * 4096))
+
+
+def root(directory: Directory, name: str) -> int:
+    """Return the page at which a table or an index begins."""
+    db = sqlite3.connect(directory.path / "ledger.db")
+    query = "SELECT rootpage FROM sqlite_master WHERE name = ?"
+    (page,) = db.execute(query, (name,)).fetchone()
+    db.close()
+    return int(page)
+
+
+def grown(directory: Directory) -> dict[str, int]:
+    """Make a ledger of many pages, some given up already and some events larger than one; return its counts."""
+    ledger = Ledger(directory)
+    with ledger.transaction():
+        ledger.take_in("0.journal", 7, [record(n, model="m" * 300) for n in range(1000)], [], NOW)
+    with ledger.transaction():
+        ledger.settle([(event, DELIVERED) for event in ledger.hand_out(600, NOW)], NOW)
+    with ledger.transaction():
+        larger = [record(n, model="m" * n) for n in range(3000, 30_000, 900)]
+        ledger.take_in("1.journal", 7, larger, [], NOW)
+    ledger.close()
+    return counts(directory)
+
+
+@pytest.mark.parametrize(
+    "what", ["beginning", "header", "events", "by_state", "sqlite_autoindex_events_1"]
+)
+def test_a_tree_without_its_root(directory: Directory, what: str) -> None:
+    """Whatever tree has lost its first page, no event is lost that is in another page, and none comes back."""
+    before = grown(directory)
+    assert before == {"recorded": 1030, "delivered": 600, "pending": 430}
+    if what == "header":
+        with (directory.path / "ledger.db").open("r+b") as file:
+            file.write(bytes(100))
+    else:
+        damage(directory, 1 if what == "beginning" else root(directory, what))
+    _, lost = salvage(directory, NOW)
+    after = counts(directory)
+    assert (0, 600, 430) == (lost, after["delivered"], after["pending"] + after.get("dead", 0))
+    assert 0 == after.get("dead", 0)
+    ledger = Ledger(directory)
+    with ledger.transaction():
+        handed = ledger.hand_out(1000, NOW)
+    ledger.close()
+    assert 430 == len({event.id for event in handed})
+    assert is_sound(directory)
+
+
+def test_leaves_that_are_in_the_log_only(directory: Directory) -> None:
+    """What the log of the database has of a page counts, up to the last transaction in it; what is older does not."""
+    grown(directory)
+    ledger = Ledger(directory)
+    with ledger.transaction():
+        ledger.settle([(event, DELIVERED) for event in ledger.hand_out(100, NOW)], NOW)
+        ledger.take_in("2.journal", 7, [record(40_000)], [], NOW)
+    with LedgerReader(directory) as reader:
+        pending = {kept.key for kept in reader.kept("pending")}
+    path = directory.path / "ledger.db"
+    log = Path(f"{path}-wal")
+    found = list(leaves.rows(path))
+    assert (331, pending) == (len(found), {row[1] for row in found})
+    # Of a transaction that was not committed whole, nothing counts.
+    torn = log.read_bytes()
+    ledger.close()
+    older = {row[1] for row in leaves.rows(path)}
+    assert pending == older
+    log.write_bytes(torn[: 32 + 4096 + 24])
+    assert older == {row[1] for row in leaves.rows(path)}
+    log.write_bytes(torn[:60])
+    assert older == {row[1] for row in leaves.rows(path)}
+
+
+def test_leaves_that_were_given_up(directory: Directory) -> None:
+    """What is in pages that the database has given up was delivered since, and does not come back."""
+    ledger = Ledger(directory)
+    with ledger.transaction():
+        ledger.take_in("0.journal", 7, [record(n, model="m" * 300) for n in range(1000)], [], NOW)
+    # What is deleted is so in the log first; a page that is given up then is not written any more.
+    ledger.close()
+    ledger = Ledger(directory)
+    # As most builds of SQLite have it; Debian's fills such pages with zeros.
+    ledger._db.execute("PRAGMA secure_delete = OFF").fetchone()
+    for _ in range(9):
+        with ledger.transaction():
+            ledger.settle([(event, DELIVERED) for event in ledger.hand_out(100, NOW)], NOW)
+    with LedgerReader(directory) as reader:
+        pending = {kept.key for kept in reader.kept("pending")}
+    ledger.close()
+    assert (100, pending) == (
+        len(pending),
+        {row[1] for row in leaves.rows(directory.path / "ledger.db")},
+    )
+
+
+def test_garbage_in_leaves(directory: Directory) -> None:
+    """Whatever garbage is in a page, no row is read that is not whole, and reading ends."""
+    grown(directory)
+    path = directory.path / "ledger.db"
+    whole = {row[1]: row for row in leaves.rows(path)}
+    content = path.read_bytes()
+    for seed in range(20):
+        chance = random.Random(seed)
+        changed = bytearray(content)
+        for _ in range(300):
+            changed[chance.randrange(len(changed))] = chance.randrange(256)
+        path.write_bytes(changed)
+        for row in leaves.rows(path):
+            assert row[9] == whole.get(row[1], row)[9]

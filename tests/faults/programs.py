@@ -110,6 +110,21 @@ def join(*pids: int) -> None:
         assert os.waitstatus_to_exitcode(status) == 0, f"child {pid} failed"
 
 
+def parent_and_child(pause: float = 0.02) -> None:
+    """Export in a process that delivers, and in a child that it forks then, until something ends them."""
+    exporter = CmdrDataSpanExporter()
+
+    def call() -> None:
+        while True:
+            export(exporter)
+            time.sleep(pause)
+
+    export(exporter)
+    exporter.force_flush(30_000)
+    note("child", in_child(call))
+    call()
+
+
 def produce(
     count: int | None = None,
     *,

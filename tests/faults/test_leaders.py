@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from tests.faults.application import until
 from tests.faults.hosts import Host, Process
 from tests.faults.oracle import Oracle
 
@@ -53,6 +54,23 @@ def test_leader_killed(host: Host, writers: int, kills: int) -> None:
         f"{max(seconds):.2f} s at most; {len(host.ids)} events, {host.oracle.duplicates} raw duplicates"
     )
     assert 3 > max(seconds)
+
+
+def test_a_forked_child_takes_over(host: Host) -> None:
+    """When a parent that delivers is killed, the child that it forked delivers its own events and what it finds."""
+    parent = host.start("parent_and_child")
+    (child,) = parent.wait_for_note("child")
+    assert parent.pid == host.directory.leader()
+    parent.wait_for(20)
+    began = time.monotonic()
+    parent.send(signal.SIGKILL)
+    until(lambda: host.directory.leader() == int(child), 10)
+    # Of both, whatever the parent has left.
+    before = set(parent.ids)
+    delivers(host, parent)
+    host.oracle.wait_for(lambda oracle: before <= oracle.keys)
+    print(f"an event of the child was delivered {time.monotonic() - began:.2f} s later")
+    assert int(child) == host.directory.leader()
 
 
 @pytest.mark.parametrize("seconds", [2.5, pytest.param(30, marks=pytest.mark.long)])

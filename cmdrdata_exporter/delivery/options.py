@@ -1,0 +1,32 @@
+"""How a directory is drained. Without SQLite, which a Python may lack that keeps its events in memory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from cmdrdata_exporter.delivery.http import Post
+
+SENDERS = 32
+"""How many events are sent at once, at most."""
+LARGEST = 1 << 30
+"""Bytes that a directory may have."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a directory is drained."""
+
+    post: Post | None
+    """None for the destination `local`, where nothing is sent."""
+    reset: Callable[[], None] = lambda: None
+    """What a forked child does before it sends."""
+    hold_ambiguous: bool = False
+    probe_interval: float = 60.0
+    totals_by_day_for: int = 92
+    """Days after which usage totals are kept by the month, once the whole month is as old."""
+    largest: int = LARGEST
+    """Bytes that the directory may have."""
+    clock: Callable[[], float] = time.time
+    """Returns Unix seconds."""
