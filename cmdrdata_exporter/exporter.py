@@ -324,7 +324,11 @@ def _build(settings: Settings, telemetry: Telemetry) -> _Built:
         if how.post is None:
             return LocalDelivery()
         return MemoryDelivery(
-            how.post, reset=how.reset, senders=_SENDERS, hold_ambiguous=how.hold_ambiguous
+            how.post,
+            reset=how.reset,
+            senders=_SENDERS,
+            hold_ambiguous=how.hold_ambiguous,
+            probe_interval=how.probe_interval,
         )
     delivery = DurableDelivery(directory, how, fsync=settings.durability == "fsync")
     # uWSGI loads the application in a process whose threads never run, and which must not keep others from draining.

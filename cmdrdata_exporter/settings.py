@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from urllib3.util import parse_url
 
+from cmdrdata_exporter.delivery.backoff import LONGEST_PAUSE, PROBE_INTERVAL
 from cmdrdata_exporter.ids import LONGEST, refusal
 
 CMDRDATA_API_KEY = "CMDRDATA_API_KEY"
@@ -112,7 +113,7 @@ class Settings:
     spool_dir: Path | None = None
     """Where the directories of all destinations are; None where metering is switched off."""
     durability: str = "process"
-    probe_interval: float = 60.0
+    probe_interval: float = PROBE_INTERVAL
     stream_usage: str = "auto"
     baggage_key: str | None = None
     """Where in the Baggage the customer is, if it is to be taken from there."""
@@ -228,7 +229,9 @@ class Settings:
             ambiguous=_choice(given(CMDRDATA_AMBIGUOUS), ("retry", "hold")),
             spool_dir=_default_spool(variables) if spool is None else Path(spool),
             durability=_choice(given(CMDRDATA_DURABILITY), ("process", "fsync")),
-            probe_interval=_seconds(given(CMDRDATA_PROBE_INTERVAL), 60.0, 1.0, 300.0),
+            probe_interval=_seconds(
+                given(CMDRDATA_PROBE_INTERVAL), PROBE_INTERVAL, 1.0, LONGEST_PAUSE
+            ),
             stream_usage=stream_usage,
             baggage_key=baggage_key,
         )

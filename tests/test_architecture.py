@@ -22,7 +22,7 @@ ALLOWED: dict[str, set[str]] = {
     f"{EXPORTER}.ids": set(),
     f"{EXPORTER}.processes": set(),
     f"{EXPORTER}.identity": {f"{EXPORTER}.processes"},
-    f"{EXPORTER}.settings": {f"{EXPORTER}.ids"},
+    f"{EXPORTER}.settings": {f"{EXPORTER}.{name}" for name in ("delivery.backoff", "ids")},
     f"{EXPORTER}.version": set(),
     f"{EXPORTER}.unattributed": set(),
     f"{EXPORTER}.customer": {f"{EXPORTER}.{name}" for name in ("attributes", "faults", "ids")},
@@ -33,7 +33,10 @@ ALLOWED: dict[str, set[str]] = {
     f"{EXPORTER}.delivery": set(),
     f"{EXPORTER}.delivery.backoff": set(),
     f"{EXPORTER}.delivery.connections": set(),
-    f"{EXPORTER}.delivery.http": {f"{EXPORTER}.delivery.connections"},
+    f"{EXPORTER}.delivery.http": {
+        f"{EXPORTER}.{name}"
+        for name in ("delivery.backoff", "delivery.connections", "faults", "scrubbing")
+    },
     f"{EXPORTER}.delivery.local": {f"{EXPORTER}.delivery", f"{EXPORTER}.processes"},
     f"{EXPORTER}.delivery.memory": {
         f"{EXPORTER}.{name}"
@@ -43,6 +46,8 @@ ALLOWED: dict[str, set[str]] = {
             "delivery.gate",
             "delivery.http",
             "delivery.records",
+            "delivery.senders",
+            "delivery.trouble",
             "faults",
             "processes",
         )
@@ -84,6 +89,7 @@ ALLOWED: dict[str, set[str]] = {
     f"{EXPORTER}.delivery.trouble": {
         f"{EXPORTER}.{name}"
         for name in (
+            "delivery.backoff",
             "delivery.directory",
             "delivery.gate",
             "delivery.http",
@@ -94,6 +100,7 @@ ALLOWED: dict[str, set[str]] = {
     f"{EXPORTER}.delivery.drainer": {
         f"{EXPORTER}.{name}"
         for name in (
+            "delivery.backoff",
             "delivery.directory",
             "delivery.gate",
             "delivery.http",

@@ -21,6 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from cmdrdata_exporter import faults
+from cmdrdata_exporter.delivery.backoff import PROBE_INTERVAL
 from cmdrdata_exporter.delivery.directory import LOCK, Directory
 from cmdrdata_exporter.delivery.gate import Gate
 from cmdrdata_exporter.delivery.http import Post
@@ -49,6 +50,8 @@ UPKEEP_INTERVAL = 10.0
 """Seconds between two rounds of what can wait."""
 EXPIRY_INTERVAL = 600.0
 SENDERS = 32
+AGAIN = 8
+"""How many events may be on their way that were tried in vain before: some fail whenever they come, or never end."""
 LARGEST = 1 << 30
 """Bytes that a directory may have."""
 LAST_COMMIT = 0.4
@@ -64,7 +67,7 @@ class Options:
     reset: Callable[[], None] = lambda: None
     """What a forked child does before it sends."""
     hold_ambiguous: bool = False
-    probe_interval: float = 60.0
+    probe_interval: float = PROBE_INTERVAL
     largest: int = LARGEST
     """Bytes that the directory may have."""
     clock: Callable[[], float] = time.time
@@ -348,7 +351,7 @@ class Drainer:
     def _receive(self, done: Done | None) -> None:
         if done is not None and self._senders is not None:
             self._outcomes.append(done)
-            self._senders.busy -= 1
+            self._senders.taken_back(done[0])
 
     # Leading
 
@@ -456,9 +459,10 @@ class Drainer:
                     self._more = True
             self._next_import = now + TICK
         # Where outcomes cannot be committed, this fails as a whole: nothing is handed out.
-        room = 0
+        room = again = 0
         if hand_out and self._senders is not None:
             room = self.gate.room(self.in_flight)
+            again = max(0, AGAIN - self._senders.busy_again)
             if self._senders.alone:
                 room = min(room, 1)
             if self._scarce:
@@ -470,14 +474,14 @@ class Drainer:
             ledger.settle(self._outcomes, clock)
             if clock < self._seen - 1:
                 ledger.make_due(clock)
-            handed = ledger.hand_out(room, clock) if room else []
-            if upkeep:
-                self._upkeep(ledger, now, clock)
-            due = ledger.next_due()
+            handed = ledger.hand_out(room, clock, again) if room else []
+            expired = self._upkeep(ledger, now, clock) if upkeep else 0
+            due = ledger.next_due(new=again <= sum(event.attempts > 0 for event in handed))
         self._import_bytes = min(2 * max(self._import_bytes, LEAST_IMPORT), IMPORT_BYTES)
         # From here on nothing may fail: what is handed out must be sent.
         self._due, self._seen = due, clock
         self._trouble.settled(self._outcomes)
+        self._trouble.expired(expired)
         self._outcomes.clear()
         for reading, found in chunks:
             reading.committed(found)
@@ -498,13 +502,15 @@ class Drainer:
             self._may_shrink = False
             ledger.vacuum()
 
-    def _upkeep(self, ledger: Ledger, now: float, clock: float) -> None:
-        """Do what can wait, a little at a time. In a transaction."""
+    def _upkeep(self, ledger: Ledger, now: float, clock: float) -> int:
+        """Do what can wait, a little at a time; return how many events were given up. In a transaction."""
+        expired = 0
         ledger.prune_tombstones(self._bucket, clock)
         self._bucket = (self._bucket + 1) % 256
         if now >= self._next_expiry:
             self._next_expiry = now + EXPIRY_INTERVAL
-            ledger.expire(clock)
+            expired = ledger.expire(clock)
         if self._senders is None and self._trouble.nearly_full:
             ledger.shrink_local(10_000)
         ledger.note(self._trouble.facts(self.gate, clock))
+        return expired

@@ -15,6 +15,8 @@ from cmdrdata_exporter.delivery.ledger import Handed
 AT_ONCE = 4
 """Threads that are there from the beginning, since at the exit of the process none can be started any more."""
 
+INTERRUPTED = Outcome(Verdict.RETRY, "interrupted", ambiguous=True)
+
 Done = tuple[Handed, Outcome | None]
 """An event that was given to the senders and what came of it; None: the gate had been shut, it was not sent."""
 
@@ -50,16 +52,26 @@ class Senders:
         self._ended = False
         self.busy = 0
         """How many events were given and have not been taken back. Kept by the drainer's thread alone."""
+        self.busy_again = 0
+        """How many of them had been tried before."""
 
     def give(self, events: Sequence[Handed]) -> None:
         """Have events sent."""
-        self.busy += len(events)
+        self._count(events, 1)
         self.start(min(self.busy, self._most))
         for event in events:
             if self.alone:
                 self._send(event)
             else:
                 self._work.put(event)
+
+    def taken_back(self, event: Handed) -> None:
+        """Take note that an event has come back."""
+        self._count([event], -1)
+
+    def _count(self, events: Sequence[Handed], sign: int) -> None:
+        self.busy += sign * len(events)
+        self.busy_again += sign * sum(event.attempts > 0 for event in events)
 
     @property
     def alone(self) -> bool:
@@ -90,18 +102,23 @@ class Senders:
             self._send(event)
 
     def _send(self, event: Handed) -> None:
-        entered = None if self._ended else self._gate.enter()
-        self._done.put((event, None if entered is None else self._attempt(event, entered)))
-
-    def _attempt(self, event: Handed, entered: int) -> Outcome:
-        outcome = Outcome(Verdict.RETRY, "interrupted", ambiguous=True)
+        entry = None if self._ended else self._gate.enter()
+        outcome = None
         try:
-            outcome = self._post(event.id, event.body, ATTEMPT_TIMEOUT)
-        except Exception as error:  # noqa: BLE001 - the others shall be sent, whatever is wrong with this one
-            faults.report("delivery", "usage event %r cannot be sent", event.id, exc_info=True)
-            outcome = Outcome(Verdict.REFUSED, type(error).__name__)
+            if entry is not None:
+                outcome = INTERRUPTED
+                outcome = attempt(self._post, event.id, event.body, ATTEMPT_TIMEOUT)
         except BaseException:  # noqa: BLE001 - a thread that ends would take its event with it
             faults.report("sender", "usage event %r was interrupted", event.id, exc_info=True)
-        finally:
-            self._gate.leave(entered, outcome)
-        return outcome
+        if entry is not None and outcome is not None:
+            outcome = self._gate.leave(entry, event.key, outcome)
+        self._done.put((event, outcome))
+
+
+def attempt(post: Post, event_id: str, body: bytes, timeout: float) -> Outcome:
+    """Make an attempt. What is raised instead of an outcome is no verdict on the event, which may have left."""
+    try:
+        return post(event_id, body, timeout)
+    except Exception as error:  # noqa: BLE001 - the others shall be sent, whatever is wrong with this one
+        faults.report("delivery", "usage event %r cannot be sent", event_id, exc_info=True)
+        return Outcome(Verdict.RETRY, type(error).__name__, ambiguous=True)

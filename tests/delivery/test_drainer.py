@@ -20,12 +20,13 @@ from cmdrdata_exporter.delivery.directory import Directory
 from cmdrdata_exporter.delivery.drainer import Drainer, Options
 from cmdrdata_exporter.delivery.http import Outcome
 from cmdrdata_exporter.delivery.journal import Journal
-from cmdrdata_exporter.delivery.ledger import Ledger
+from cmdrdata_exporter.delivery.ledger import KEEP, Ledger
 from cmdrdata_exporter.delivery.reading import LedgerReader
 from cmdrdata_exporter.delivery.readings import Readings
 from tests.delivery.samples import (
     BROKEN,
     DELIVERED,
+    FORBIDDEN,
     NOW,
     REFUSED,
     UNAUTHORIZED,
@@ -369,7 +370,7 @@ def test_a_directory_that_is_removed(
     shutil.rmtree(directory.path)
     backend.outcomes = [DELIVERED]
     host.drainer._next_measure = 0.0
-    host.drainer.gate._succeed()
+    host.drainer.gate._shut_until = 0.0
     host.turn(lambda: counts(directory).get("delivered") == 2)
     assert set(backend.posted) == set(ids(1, 2))
     assert "was removed or replaced" in caplog.text
@@ -388,6 +389,8 @@ def test_a_wrong_key(
     host.turn(lambda: "pid" in facts(directory))
     assert facts(directory) == {
         "at": pytest.approx(NOW, abs=50),
+        "breaks": [],
+        "present": pytest.approx(NOW, abs=50),
         "next_attempt": pytest.approx(NOW + 60, abs=50),
         "paused": True,
         "pid": os.getpid(),
@@ -425,11 +428,59 @@ def test_a_backend_that_is_down(
     )
 
 
-def test_a_refused_event(host: Host, backend: Backend) -> None:
-    """A refused event is dead, and those behind it are delivered."""
+def test_a_refused_event(
+    host: Host, backend: Backend, directory: Directory, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A refused event is dead, with its reason there and in the log, and those behind it are delivered."""
     backend.outcomes = [REFUSED, DELIVERED]
     host.append(1, 2, 3)
     host.turn(host.has(recorded=3, dead=1, delivered=2))
+    with LedgerReader(directory) as reader:
+        (dead,) = reader.kept("dead")
+    assert dead.reason == "HTTP 400: no such model"
+    assert dead.event is not None
+    host.drainer._turn()
+    assert messages(caplog) == [
+        f"CmdrData refused 1 usage event(s) for good, the last one {dead.event.id} with HTTP 400: no such model. They "
+        "are kept as dead letters: see `cmdrdata dead-letters list`"
+    ]
+
+
+def test_an_event_that_is_forbidden(host: Host, backend: Backend, directory: Directory) -> None:
+    """One that a firewall dislikes is set aside with its reason; it holds up no other one."""
+    host.append(1)
+    real = backend.__call__
+
+    def firewall(posted: str, body: bytes, timeout: float) -> Outcome:
+        return FORBIDDEN if posted == event_id(1) else real(posted, body, timeout)
+
+    assert host.drainer._senders is not None
+    host.drainer._senders._post = firewall
+    host.turn(lambda: host.drainer.gate.reason is not None)
+    host.turn(host.has(recorded=1, pending=1))
+    host.append(2)
+    host.turn(host.has(recorded=2, delivered=1, dead=1))
+    with LedgerReader(directory) as reader:
+        assert [dead.reason for dead in reader.kept("dead")] == ["HTTP 403: blocked"]
+    assert not host.drainer.gate.in_trouble
+
+
+def test_what_expires(host: Host, backend: Backend, caplog: pytest.LogCaptureFixture) -> None:
+    """What could not be delivered for thirty days is told."""
+    backend.outcomes = [UNAUTHORIZED]
+    host.append(1, 2)
+    host.turn(host.has(recorded=2, pending=2))
+    caplog.clear()
+    with host.drainer.database:
+        ledger = host.drainer._open()
+        with ledger.transaction():
+            ledger._db.execute("UPDATE events SET recorded = recorded - ?", (KEEP,))
+    host.drainer._next_upkeep = host.drainer._next_expiry = 0.0
+    host.turn(host.has(recorded=2, dead=2, expired=2))
+    assert messages(caplog) == [
+        "2 usage event(s) could not be delivered for 30 days. They are kept as dead letters: see `cmdrdata "
+        "dead-letters list`"
+    ]
 
 
 # The thread
