@@ -84,8 +84,15 @@ ALLOWED: dict[str, set[str]] = {
     f"{EXPORTER}.delivery.gate": {f"{EXPORTER}.delivery.{name}" for name in ("backoff", "http")},
     f"{EXPORTER}.delivery.senders": {
         f"{EXPORTER}.{name}"
-        for name in ("delivery.gate", "delivery.http", "delivery.ledger", "faults")
+        for name in (
+            "delivery.gate",
+            "delivery.http",
+            "delivery.ledger",
+            "faults",
+            "processes",
+        )
     },
+    f"{EXPORTER}.delivery.watch": {f"{EXPORTER}.faults", f"{EXPORTER}.processes"},
     f"{EXPORTER}.delivery.trouble": {
         f"{EXPORTER}.{name}"
         for name in (
@@ -106,10 +113,12 @@ ALLOWED: dict[str, set[str]] = {
             "delivery.http",
             "delivery.journal",
             "delivery.ledger",
+            "delivery.reading",
             "delivery.readings",
             "delivery.salvage",
             "delivery.senders",
             "delivery.trouble",
+            "delivery.watch",
             "faults",
         )
     },

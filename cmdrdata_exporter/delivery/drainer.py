@@ -22,15 +22,17 @@ from dataclasses import dataclass
 
 from cmdrdata_exporter import faults
 from cmdrdata_exporter.delivery.backoff import PROBE_INTERVAL
-from cmdrdata_exporter.delivery.directory import LOCK, Directory
+from cmdrdata_exporter.delivery.directory import LEDGER, LOCK, Directory
 from cmdrdata_exporter.delivery.gate import Gate
 from cmdrdata_exporter.delivery.http import Post
 from cmdrdata_exporter.delivery.journal import Journal
 from cmdrdata_exporter.delivery.ledger import Handed, Ledger, UnknownVersionError, is_broken
+from cmdrdata_exporter.delivery.reading import LedgerReader, UnreadableError
 from cmdrdata_exporter.delivery.readings import Readings, clear_away
 from cmdrdata_exporter.delivery.salvage import finish, is_sound, salvage
 from cmdrdata_exporter.delivery.senders import AT_ONCE, Done, Senders
 from cmdrdata_exporter.delivery.trouble import Trouble
+from cmdrdata_exporter.delivery.watch import watch
 
 TICK = 0.2
 """Seconds between two looks at the journals, and between two syncs of our own: a crash of the host loses no more."""
@@ -50,6 +52,10 @@ UPKEEP_INTERVAL = 10.0
 """Seconds between two rounds of what can wait."""
 EXPIRY_INTERVAL = 600.0
 SENDERS = 32
+IDLE = 60.0
+"""Seconds in which nothing is recorded for a destination after which it is left until something is."""
+FEW = 32
+"""Where more destinations than these are drained in a process, those with nothing to do are left sooner."""
 AGAIN = 8
 """How many events may be on their way that were tried in vain before: some fail whenever they come, or never end."""
 LARGEST = 1 << 30
@@ -70,8 +76,14 @@ class Options:
     probe_interval: float = PROBE_INTERVAL
     largest: int = LARGEST
     """Bytes that the directory may have."""
+    stays: bool = False
+    """Whether it is drained until it is told to stop, also while there is nothing to do."""
     clock: Callable[[], float] = time.time
     """Returns Unix seconds."""
+
+
+_drained: set[object] = set()
+"""What drains in this process."""
 
 
 class Drainer:
@@ -105,6 +117,10 @@ class Drainer:
         self.full = False
         """Whether the directory has reached its limit."""
         self._ended = threading.Event()
+        self.rests = False
+        """Whether it has been left, with nothing to do, until something is recorded."""
+        self._modified = 0
+        """When the ledger was changed last, as far as this process knows."""
         self._begin()
 
     def _begin(self) -> None:
@@ -129,6 +145,10 @@ class Drainer:
         """Whether the journals are to be read now."""
         self._may_shrink = False
         self._due: float | None = None
+        self._empty = False
+        """Whether nothing is left to send."""
+        self._active = time.monotonic()
+        """When something was to do last."""
         self._bucket = 0
         self._seen = self._options.clock()
 
@@ -161,6 +181,8 @@ class Drainer:
         try:
             self._begin()
             self._ended.clear()
+            self.rests = False
+            watch.remove(self)
             # Not a threading.Thread: that takes locks which a signal handler may have interrupted, and
             # instrumentations have it hand on the context of whoever starts it.
             _thread.start_new_thread(self._run, (self._inbox,))
@@ -178,11 +200,32 @@ class Drainer:
 
     def stop(self, timeout: float) -> None:
         """Deliver what can be delivered within `timeout` seconds, commit, and let another process lead."""
+        self.look()
         if self.running:
             self._looked = False
             self._stop_at = time.monotonic() + timeout
             self.wake()
             self._ended.wait(timeout + LAST_COMMIT)
+
+    def look(self) -> None:
+        """Drain again where there is something to do although it was left with nothing."""
+        with contextlib.suppress(OSError):
+            if self.rests and (
+                self._journal.is_open or self._directory.journals() or self._has_more()
+            ):
+                self.start()
+
+    def _has_more(self) -> bool:
+        """Say whether another process, a command for instance, has changed the ledger so that there is more to send."""
+        modified = (self._directory.path / LEDGER).stat().st_mtime_ns
+        if modified == self._modified:
+            return False
+        self._modified = modified
+        try:
+            with self.database, LedgerReader(self._directory) as ledger:
+                return ledger.oldest_pending() is not None
+        except UnreadableError:
+            return True
 
     def park(self) -> bool:
         """Close the database before a fork, for a second at most. Returns whether it is."""
@@ -210,18 +253,55 @@ class Drainer:
         if self._lock_file is not None:
             # A copy; unlocking it would unlock the parent's.
             os.close(self._lock_file)
+        _drained.discard(self)
         self._clear()
         self._options.reset()
 
     # The thread
 
     def _run(self, inbox: object) -> None:
+        rests = False
+        _drained.add(self)
         try:
-            while inbox is self._inbox and not self._is_over():
+            while inbox is self._inbox and not self._is_over() and not rests:
                 self._turn()
+                rests = self._may_rest()
         finally:
             if inbox is self._inbox:
                 self._end()
+                if rests:
+                    self._rest()
+
+    def _may_rest(self) -> bool:
+        """Say whether there is nothing to do, and has not been for a while, for this process and for others."""
+        patience = IDLE if len(_drained) <= FEW else LEAD_INTERVAL
+        if (
+            self._options.stays
+            or self._stop_at is not None
+            or not (self.leads and self._empty)
+            or self._more
+            or self.in_flight
+            or self._outcomes
+            or time.monotonic() < self._active + patience
+        ):
+            return False
+        if self._journal.is_open:
+            self._journal.seal()
+            self._more = True  # so that it is removed
+            return False
+        try:
+            return not self._directory.journals()
+        except OSError:
+            return False
+
+    def _rest(self) -> None:
+        """Let go of what is left, and look for others' events, and for what was recorded in this moment."""
+        self._options.reset()
+        with contextlib.suppress(OSError):
+            self._modified = (self._directory.path / LEDGER).stat().st_mtime_ns
+        self.rests = True
+        watch.add(self)
+        self.look()
 
     def _is_over(self) -> bool:
         if self._stop_at is None:
@@ -239,6 +319,7 @@ class Drainer:
 
     def _end(self) -> None:
         """Commit what is known, and let another process lead."""
+        _drained.discard(self)
         try:
             if self._senders is not None:
                 self._senders.end()
@@ -371,7 +452,7 @@ class Drainer:
         self._next_import = self._next_upkeep = self._next_expiry = 0.0
         self._more = True
         if self._senders is not None:
-            self._senders.start(AT_ONCE)
+            self._senders.start()
         try:
             clear_away(self._directory)
             with self.database:
@@ -477,9 +558,12 @@ class Drainer:
             handed = ledger.hand_out(room, clock, again) if room else []
             expired = self._upkeep(ledger, now, clock) if upkeep else 0
             due = ledger.next_due(new=again <= sum(event.attempts > 0 for event in handed))
+            empty = due is None and ledger.is_empty()
         self._import_bytes = min(2 * max(self._import_bytes, LEAST_IMPORT), IMPORT_BYTES)
         # From here on nothing may fail: what is handed out must be sent.
-        self._due, self._seen = due, clock
+        self._due, self._seen, self._empty = due, clock, empty
+        if chunks or handed or self._outcomes:
+            self._active = now
         self._trouble.settled(self._outcomes)
         self._trouble.expired(expired)
         self._outcomes.clear()

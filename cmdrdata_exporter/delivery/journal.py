@@ -162,6 +162,11 @@ class Journal:
         self.handed_over = 0
         """How many records waited in memory while the disk was stalled."""
 
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a file that the next record goes into."""
+        return self._descriptor is not None
+
     def append(self, record: bytes) -> None:
         """
         Add a record. When this returns, the death of the process does not lose it.

@@ -16,6 +16,8 @@ import pytest
 
 from cmdrdata_exporter import faults
 from cmdrdata_exporter.delivery import drainer as module
+from cmdrdata_exporter.delivery import watch
+from cmdrdata_exporter.delivery.control import import_journals
 from cmdrdata_exporter.delivery.directory import Directory
 from cmdrdata_exporter.delivery.drainer import Drainer, Options
 from cmdrdata_exporter.delivery.http import Outcome
@@ -35,6 +37,7 @@ from tests.delivery.samples import (
     counts,
     event_id,
     held,
+    open_files,
     record,
 )
 
@@ -638,6 +641,108 @@ def test_a_last_commit_that_fails(
     assert faults.counts.pop("last commit") == 1
     assert counts(directory) == {"recorded": 1, "in_flight": 1}
     host.journal.seal()
+
+
+# Destinations with nothing to do
+
+
+def soon(condition: Callable[[], object]) -> None:
+    """Wait until something is true of a thread, which tells nobody."""
+    deadline = module.time.monotonic() + 10
+    while not condition():
+        assert module.time.monotonic() < deadline
+        module.time.sleep(0.005)
+
+
+@pytest.fixture
+def resting(directory: Directory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
+    """A drainer whose destination has just been left, with one event delivered."""
+    monkeypatch.setattr(module, "IDLE", 0.0)
+    monkeypatch.setattr(watch, "INTERVAL", 0.01)
+    monkeypatch.setattr(module, "watch", watch.Watch())
+    running = Running(directory, Backend(DELIVERED))
+    running.journal.append(record(1))
+    running.drainer.start()
+    soon(lambda: running.drainer.rests)
+    yield running
+    running.journal.seal()
+    running.drainer.stop(10)
+
+
+def test_a_destination_with_nothing_to_do(resting: Running, directory: Directory) -> None:
+    """It keeps no thread, no lock, no file and no connection; all that it had is delivered."""
+    assert (resting.drainer.running, resting.drainer.leads) == (False, False)
+    assert counts(directory) == {"recorded": 1, "delivered": 1}
+    assert (directory.journals(), directory.leader(), open_files(directory)) == ([], None, 0)
+
+
+def test_the_next_event(resting: Running, directory: Directory) -> None:
+    """The next event begins again, as often as there is one."""
+    for number in range(2, 5):
+        resting.journal.append(record(number))
+        resting.drainer.start()
+        soon(lambda number=number: counts(directory) == {"recorded": number, "delivered": number})
+        soon(lambda: resting.drainer.rests)
+
+
+def test_what_others_record(resting: Running, directory: Directory) -> None:
+    """What a process records that ends at once is delivered by one that rests."""
+    other = Journal(directory)
+    other.append(record(2))
+    other.seal()
+    soon(lambda: counts(directory) == {"recorded": 2, "delivered": 2})
+
+
+def test_what_a_command_leaves(resting: Running, directory: Directory) -> None:
+    """What a command has taken in itself, since nobody led, is delivered by one that rests."""
+    other = Journal(directory)
+    other.append(record(2))
+    other.seal()
+    assert import_journals(directory) or True
+    soon(lambda: counts(directory) == {"recorded": 2, "delivered": 2})
+
+
+def test_an_event_in_the_moment_of_leaving(
+    directory: Directory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An event that finds the thread running still, which is about to end, is delivered all the same."""
+    monkeypatch.setattr(module, "IDLE", 0.0)
+    running = Running(directory, Backend(DELIVERED))
+    end = running.drainer._end
+
+    def record_and_end() -> None:
+        if not running.drainer._stop_at and counts(directory).get("recorded", 0) < 3:
+            running.journal.append(record(counts(directory).get("recorded", 0) + 1))
+            assert running.drainer.running
+        end()
+
+    monkeypatch.setattr(running.drainer, "_end", record_and_end)
+    running.drainer.start()
+    soon(lambda: counts(directory) == {"recorded": 3, "delivered": 3})
+    running.journal.seal()
+    running.drainer.stop(10)
+
+
+def test_what_waits_is_not_left(directory: Directory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While anything waits, however long, somebody is there to deliver it."""
+    monkeypatch.setattr(module, "IDLE", 0.0)
+    refusing = Host(directory, Backend(UNAUTHORIZED), Clock(NOW))
+    refusing.append(1)
+    refusing.turn(lambda: refusing.drainer.gate.paused)
+    refusing.turn(lambda: counts(directory) == {"recorded": 1, "pending": 1})
+    assert not refusing.drainer._may_rest()
+    refusing.close()
+
+
+def test_a_sidecar_stays(directory: Directory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What drains for others stays, with nothing to do."""
+    monkeypatch.setattr(module, "IDLE", 0.0)
+    drainer = Drainer(directory, Journal(directory), Options(post=Backend(DELIVERED), stays=True))
+    for _ in range(3):
+        drainer._turn()
+    assert drainer.leads
+    assert not drainer._may_rest()
+    drainer._end()
 
 
 # Forks

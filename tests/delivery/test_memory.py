@@ -164,7 +164,9 @@ def test_a_refused_event() -> None:
     waiting.record("good", ACME, b"{}")
     assert waiting.flush(5)
     assert counts(waiting) == {"recorded": 2, "delivered": 1, "dead": 1}
-    assert [(event.id, reason) for event, reason in waiting.dead] == [("bad", "HTTP 400: no such model")]
+    assert [(event.id, reason) for event, reason in waiting.dead] == [
+        ("bad", "HTTP 400: no such model")
+    ]
 
 
 def test_retries_keep_order_and_bytes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -175,7 +175,7 @@ def test_events_that_are_refused(oracle: Oracle, application: Application) -> No
     )
     application.record(*ids)
     application.settled(oracle, dead=6)
-    expected = {key: f"HTTP {status}" for key, status in refused.items()}
+    expected = {key: f"HTTP {status}: {{}}" for key, status in refused.items()}
     assert expected == application.kept("dead")
     assert 600 == oracle.received
     oracle.answer = lambda _: ACCEPTED
