@@ -252,7 +252,7 @@ class Ledger:
         # What was never tried is due since it was recorded: the index alone tells it.
         new = self._due("due = recorded", now, limit, limit)
         until, room = now, limit - len(new)
-        if not room:
+        if new and not room:
             until, room = new[-1][-1], limit // 2
         old = self._due(
             "due <> recorded", until, CANDIDATES, room if again is None else min(again, room)

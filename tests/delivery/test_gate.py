@@ -80,9 +80,9 @@ class Asked:
             self.clock.now += every
         return waits
 
-    def fail(self, outcome: Outcome = UNAVAILABLE, **how: Any) -> None:
-        """Have as many events fail as say that the backend is in trouble."""
-        self.answer(*[outcome] * PROBE_AFTER, **{"every": DOUBTFUL / (PROBE_AFTER - 1)} | how)
+    def fail(self, outcome: Outcome = UNAVAILABLE, key: bytes | None = None) -> None:
+        """Have as many events fail, or one so often, as say that something is wrong."""
+        self.answer(*[outcome] * PROBE_AFTER, every=DOUBTFUL / (PROBE_AFTER - 1), key=key)
 
     def say(self, key: bytes, outcome: Outcome) -> Verdict:
         """Attempt one event, and return what is made of the outcome."""

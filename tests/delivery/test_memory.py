@@ -582,7 +582,11 @@ def test_a_poisonous_share(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_one_event_that_is_forbidden() -> None:
     """An event that a firewall dislikes is set aside with its reason once another one has passed."""
     forbidden = Outcome(Verdict.FORBIDDEN, "HTTP 403", answer="SQL injection")
-    waiting = delivery(lambda event_id, *_: forbidden if event_id == "bad" else DELIVERED)
+
+    def post(event_id: str, body: bytes, timeout: float) -> Outcome:
+        return forbidden if event_id == "bad" else DELIVERED
+
+    waiting = delivery(post)
     waiting.record("bad", ACME, b"{}")
     waiting.record("good", ACME, b"{}")
     assert waiting.flush(60)
@@ -594,7 +598,7 @@ def test_idle_senders_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """Threads that have nothing to do go; the next event starts one."""
     monkeypatch.setattr("cmdrdata_exporter.delivery.memory.IDLE", 0.01)
     before = set(threading.enumerate())
-    sending = MemoryDelivery(lambda *_: DELIVERED)
+    sending = MemoryDelivery(Backend(DELIVERED))
     for number in range(2):
         sending.record(str(number), ACME, b"{}")
         assert sending.flush(10)

@@ -43,6 +43,11 @@ def senders(post: Callable[[str, bytes, float], Outcome], most: int = 4) -> tupl
     return Senders(post, Gate(most), done, most=most), done
 
 
+def deliver(event_id: str, body: bytes, timeout: float) -> Outcome:
+    """Deliver whatever it is."""
+    return DELIVERED
+
+
 def take(done: Inbox, number: int) -> dict[int, Outcome | None]:
     """Wait for outcomes, and return them by the number of the event."""
     found: dict[int, Outcome | None] = {}
@@ -112,9 +117,6 @@ def test_many_destinations_share_threads() -> None:
         assert over.wait(10)
         return DELIVERED
 
-    def deliver(event_id: str, body: bytes, timeout: float) -> Outcome:
-        return DELIVERED
-
     slow = [senders(hang) for _ in range(module.MOST_THREADS // 4)]
     for sending, _ in slow:
         sending.give(handed(1, 2, 3, 4, 5))
@@ -136,7 +138,7 @@ def test_many_destinations_share_threads() -> None:
 def test_threads_end_when_there_is_nothing_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     """While anything is drained a few threads stay, for the exit of the process; then none does."""
     monkeypatch.setattr(module, "IDLE", 0.01)
-    sending, done = senders(lambda *_: DELIVERED, most=16)
+    sending, done = senders(deliver, most=16)
     sending.start()
     assert module.threads.count == AT_ONCE
     sending.give(handed(*range(16)))
@@ -145,7 +147,7 @@ def test_threads_end_when_there_is_nothing_to_do(monkeypatch: pytest.MonkeyPatch
     sending.end()
     wait_for(lambda: module.threads.count == 0)
     # They come again.
-    again, done = senders(lambda *_: DELIVERED)
+    again, done = senders(deliver)
     again.give(handed(1))
     assert take(done, 1) == {1: DELIVERED}
     again.end()
