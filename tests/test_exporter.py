@@ -397,6 +397,22 @@ def test_no_writable_directory(
     assert len(ids_of(httpserver)) == 1
 
 
+def test_a_refused_key_in_memory(
+    httpserver: HTTPServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Events in memory wait for a mended key as long as those on the disk: by CMDRDATA_PROBE_INTERVAL."""
+    monkeypatch.setenv("CMDRDATA_PROBE_INTERVAL", "1")
+    httpserver.expect_oneshot_request("/").respond_with_data(status=401)
+    httpserver.expect_oneshot_request("/").respond_with_data(status=202)
+    (tmp_path / "file").touch()
+    in_memory = CmdrDataSpanExporter(
+        KEY, httpserver.url_for("/"), customer_id="acme", spool_dir=tmp_path / "file" / "spool"
+    )
+    in_memory.export([span(CHAT)])
+    assert in_memory.force_flush(10_000)
+    assert [response.status_code for _, response in httpserver.log] == [401, 202]
+
+
 def test_an_unsafe_directory(tmp_path: Path) -> None:
     """A directory that must not be used is refused when the exporter is built."""
     (tmp_path / "real").mkdir(mode=0o700)

@@ -182,7 +182,6 @@ class Drainer:
             self._begin()
             self._ended.clear()
             self.rests = False
-            watch.remove(self)
             # Not a threading.Thread: that takes locks which a signal handler may have interrupted, and
             # instrumentations have it hand on the context of whoever starts it.
             _thread.start_new_thread(self._run, (self._inbox,))
@@ -207,13 +206,14 @@ class Drainer:
             self.wake()
             self._ended.wait(timeout + LAST_COMMIT)
 
-    def look(self) -> None:
-        """Drain again where there is something to do although it was left with nothing."""
+    def look(self) -> bool:
+        """Drain again where there is something to do although it was left with nothing; say whether it rests still."""
         with contextlib.suppress(OSError):
             if self.rests and (
                 self._journal.is_open or self._directory.journals() or self._has_more()
             ):
                 self.start()
+        return self.rests
 
     def _has_more(self) -> bool:
         """Say whether another process, a command for instance, has changed the ledger so that there is more to send."""

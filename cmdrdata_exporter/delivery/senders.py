@@ -127,6 +127,7 @@ class Senders:
         self._gate = gate
         self._done = done
         self._most = most
+        self._threads = threads
         self._lock = threading.Lock()
         self._work: deque[Handed] = deque()
         self._at_work = 0
@@ -141,7 +142,7 @@ class Senders:
         """Have some threads, if they can be had."""
         if not self._started:
             self._started = True
-            threads.use()
+            self._threads.use()
 
     def give(self, events: Sequence[Handed]) -> None:
         """Have events sent."""
@@ -152,7 +153,7 @@ class Senders:
                 if self._at_work >= self._most:
                     continue
                 self._at_work += 1
-            if not threads.put(self._send_some):
+            if not self._threads.put(self._send_some):
                 self._send_some()
 
     def taken_back(self, event: Handed) -> None:
@@ -166,7 +167,7 @@ class Senders:
     @property
     def alone(self) -> bool:
         """Whether there is no thread, and `give` itself sends."""
-        return threads.count == 0
+        return self._threads.count == 0
 
     def end(self) -> None:
         """Begin no further attempt: what waits for one comes back unsent."""
@@ -178,7 +179,7 @@ class Senders:
             self._done.put((event, None))
         if self._started:
             self._started = False
-            threads.leave()
+            self._threads.leave()
 
     def _send_some(self) -> None:
         """Send what waits, unless another destination needs the thread."""
@@ -189,7 +190,7 @@ class Senders:
                     return
                 event = self._work.popleft()
             self._send(event)
-            if threads.are_wanted and threads.put(self._send_some):
+            if self._threads.are_wanted and self._threads.put(self._send_some):
                 return
 
     def _send(self, event: Handed) -> None:

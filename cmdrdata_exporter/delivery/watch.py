@@ -21,8 +21,10 @@ INTERVAL = 1.0
 class Resting(Protocol):
     """What rests while there is nothing to do."""
 
-    def look(self) -> None:
-        """Go on, if there is something to do."""
+    rests: bool
+
+    def look(self) -> bool:
+        """Go on, if there is something to do; say whether it rests still."""
         ...
 
 
@@ -40,7 +42,7 @@ class Watch:
         self._running = False
 
     def add(self, resting: Resting) -> None:
-        """Look after it, until `remove`."""
+        """Look after it, until it goes on."""
         with self._lock:
             self._resting.add(resting)
             if self._running:
@@ -51,11 +53,6 @@ class Watch:
             except RuntimeError:
                 pass  # The interpreter shuts down.
 
-    def remove(self, resting: Resting) -> None:
-        """Look after it no more."""
-        with self._lock:
-            self._resting.discard(resting)
-
     def _run(self) -> None:
         while True:
             time.sleep(INTERVAL)
@@ -65,12 +62,18 @@ class Watch:
                     self._running = False
                     return
             while found:
-                _look(found.pop())
+                resting = found.pop()
+                rests = _look(resting)
+                # It may have gone on and come to rest again meanwhile.
+                with self._lock:
+                    if rests is False and not resting.rests:
+                        self._resting.discard(resting)
+                del resting
 
 
 @faults.guarded
-def _look(resting: Resting) -> None:
-    resting.look()
+def _look(resting: Resting) -> bool:
+    return resting.look()
 
 
 watch = Watch()

@@ -6,6 +6,7 @@ import _thread
 import contextlib
 import logging
 import os
+import random
 import shutil
 import sqlite3
 import threading
@@ -467,6 +468,34 @@ def test_an_event_that_is_forbidden(host: Host, backend: Backend, directory: Dir
     assert not host.drainer.gate.in_trouble
 
 
+def test_what_was_tried_in_vain_leaves_room(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many events never get an answer, and come again and again, most senders are free for new ones."""
+    monkeypatch.setattr(random, "uniform", lambda low, high: 0.0)  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
+    old = set(ids(*range(40)))
+    with host.drainer.database:
+        ledger = host.drainer._open()
+        with ledger.transaction():
+            ledger.take_in("0.journal", 7, list(map(record, range(40))), [], NOW - 9)
+            ledger.settle([(event, BROKEN) for event in ledger.hand_out(40, NOW - 8)], NOW - 7)
+    hanging, over = list[str](), threading.Event()
+
+    def post(posted: str, body: bytes, timeout: float) -> Outcome:
+        if posted in old:
+            hanging.append(posted)
+            assert over.wait(10)
+        return DELIVERED
+
+    assert host.drainer._senders is not None
+    monkeypatch.setattr(host.drainer._senders, "_post", post)
+    host.append(*range(100, 150))
+    host.turn(lambda: counts(host.directory).get("delivered") == 50)
+    assert len(hanging) == module.AGAIN
+    # The others are due, and wait for an answer: nothing is to be done until then.
+    assert host.drainer._due is None
+    over.set()
+    host.turn(lambda: counts(host.directory).get("delivered") == 90)
+
+
 def test_what_expires(host: Host, backend: Backend, caplog: pytest.LogCaptureFixture) -> None:
     """What could not be delivered for thirty days is told."""
     backend.outcomes = [UNAUTHORIZED]
@@ -731,7 +760,9 @@ def test_what_waits_is_not_left(directory: Directory, monkeypatch: pytest.Monkey
     refusing = Host(directory, Backend(UNAUTHORIZED), Clock(NOW))
     refusing.append(1)
     refusing.turn(lambda: refusing.drainer.gate.paused)
-    refusing.turn(lambda: counts(directory) == {"recorded": 1, "pending": 1})
+    refusing.journal.seal()
+    refusing.turn(lambda: directory.journals() == [] and not refusing.drainer.in_flight)
+    assert counts(directory) == {"recorded": 1, "pending": 1}
     assert not refusing.drainer._may_rest()
     refusing.close()
 
