@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import operator
 import os
 import sqlite3
@@ -253,7 +254,8 @@ class Ledger:
         new = self._due("due = recorded", now, limit, limit)
         until, room = now, limit - len(new)
         if new and not room:
-            until, room = new[-1][-1], limit // 2
+            # Before the last of these, so that no more of the index is read: thousands may be due at its time.
+            until, room = math.nextafter(new[-1][-1], 0.0), limit // 2
         old = self._due(
             "due <> recorded", until, CANDIDATES, room if again is None else min(again, room)
         )
