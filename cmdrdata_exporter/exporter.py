@@ -11,7 +11,7 @@ import threading
 import time
 import weakref
 from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -114,14 +114,14 @@ class CmdrDataSpanExporter(SpanExporter):
         )
         for message in unknown_variables():
             announce(logging.WARNING, "CmdrData: %s", message)
-        self._delivery = delivery or _delivery(self.settings)
-        if delivery is None:
-            _say_where(self.settings, self._delivery, of_process=of_process)
         self._shutdown_timeout = shutdown_timeout
-        # One of the application's own is its own to measure, and may be of any kind.
-        self._telemetry = (
-            _reports.get(self._delivery) if isinstance(self._delivery, Hashable) else None
-        )
+        # A delivery of the application's own is its own to measure.
+        self._telemetry: Telemetry | None = None
+        if delivery is None:
+            delivery = _delivery(self.settings)
+            self._telemetry = _reports.get(delivery)
+            _say_where(self.settings, delivery, of_process=of_process)
+        self._delivery: Delivery = delivery
         if meter_provider is not None:
             self.report_to(meter_provider)
         self._shut_down = False
@@ -321,7 +321,7 @@ def _after_fork_in_child() -> None:
 processes.in_forked_child(_after_fork_in_child)
 
 
-def _delivery(settings: Settings) -> Delivery:
+def _delivery(settings: Settings) -> _Built:
     """Return the delivery of a destination, the same one for the same destination, so that two exporters share it."""
     if settings.spool_dir is None:
         return LocalDelivery()  # Metering is switched off: it will get nothing.
@@ -336,7 +336,7 @@ def _delivery(settings: Settings) -> Delivery:
         return _deliveries[destination]
 
 
-def _say_where(settings: Settings, delivery: Delivery, *, of_process: bool) -> None:
+def _say_where(settings: Settings, delivery: _Built, *, of_process: bool) -> None:
     """Say where events go and are kept, and what becomes of those without a customer."""
     if not settings.enabled:
         announce(
@@ -456,7 +456,11 @@ def _in_memory(how: Options, reason: str, remedy: str) -> _Built:
     if how.post is None:
         return LocalDelivery()
     return MemoryDelivery(
-        how.post, reset=how.reset, senders=_SENDERS, hold_ambiguous=how.hold_ambiguous
+        how.post,
+        reset=how.reset,
+        senders=_SENDERS,
+        hold_ambiguous=how.hold_ambiguous,
+        probe_interval=how.probe_interval,
     )
 
 

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 from urllib3.util import parse_url
 
+from cmdrdata_exporter.delivery.backoff import LONGEST_PAUSE, PROBE_INTERVAL
 from cmdrdata_exporter.ids import LONGEST, refusal
 from cmdrdata_exporter.scrubbing import issuer
 
@@ -131,7 +132,7 @@ class Settings:
     spool_dir: Path | None = None
     """Where the directories of all destinations are; None where metering is switched off."""
     durability: str = "process"
-    probe_interval: float = 60.0
+    probe_interval: float = PROBE_INTERVAL
     totals_by_day_for: int = 92
     stream_usage: str = "auto"
     baggage_key: str | None = None
@@ -255,7 +256,9 @@ class Settings:
             ambiguous=_choice(given(CMDRDATA_AMBIGUOUS), ("retry", "hold")),
             spool_dir=spool_path,
             durability=_choice(given(CMDRDATA_DURABILITY), ("process", "fsync")),
-            probe_interval=_seconds(given(CMDRDATA_PROBE_INTERVAL), 60.0, 1.0, 300.0),
+            probe_interval=_seconds(
+                given(CMDRDATA_PROBE_INTERVAL), PROBE_INTERVAL, 1.0, LONGEST_PAUSE
+            ),
             totals_by_day_for=_days(given(CMDRDATA_TOTALS_BY_DAY_FOR), 92, 31, 36500),
             stream_usage=stream_usage,
             baggage_key=baggage_key,

@@ -45,6 +45,7 @@ _OUTCOMES = {
     Verdict.DUPLICATE: "delivered",
     Verdict.REFUSED: "refused",
     Verdict.MISCONFIGURED: "paused",
+    Verdict.FORBIDDEN: "paused",
     Verdict.RETRY: "retried",
 }
 _FRESH = 1.0

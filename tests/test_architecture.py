@@ -24,7 +24,9 @@ ALLOWED: dict[str, set[str]] = {
     f"{EXPORTER}.ids": set(),
     f"{EXPORTER}.processes": set(),
     f"{EXPORTER}.identity": {f"{EXPORTER}.processes"},
-    f"{EXPORTER}.settings": {f"{EXPORTER}.ids", f"{EXPORTER}.scrubbing"},
+    f"{EXPORTER}.settings": {
+        f"{EXPORTER}.{name}" for name in ("delivery.backoff", "ids", "scrubbing")
+    },
     f"{EXPORTER}.version": set(),
     f"{EXPORTER}.unattributed": {f"{EXPORTER}.wording"},
     f"{EXPORTER}.wording": set(),
@@ -36,7 +38,10 @@ ALLOWED: dict[str, set[str]] = {
     f"{EXPORTER}.delivery": set(),
     f"{EXPORTER}.delivery.backoff": set(),
     f"{EXPORTER}.delivery.connections": set(),
-    f"{EXPORTER}.delivery.http": {f"{EXPORTER}.delivery.connections"},
+    f"{EXPORTER}.delivery.http": {
+        f"{EXPORTER}.{name}"
+        for name in ("delivery.backoff", "delivery.connections", "faults", "scrubbing")
+    },
     f"{EXPORTER}.delivery.local": {f"{EXPORTER}.delivery", f"{EXPORTER}.processes"},
     f"{EXPORTER}.delivery.memory": {
         f"{EXPORTER}.{name}"
@@ -46,6 +51,8 @@ ALLOWED: dict[str, set[str]] = {
             "delivery.gate",
             "delivery.http",
             "delivery.records",
+            "delivery.senders",
+            "delivery.trouble",
             "faults",
             "processes",
         )
@@ -87,11 +94,19 @@ ALLOWED: dict[str, set[str]] = {
     f"{EXPORTER}.delivery.gate": {f"{EXPORTER}.delivery.{name}" for name in ("backoff", "http")},
     f"{EXPORTER}.delivery.senders": {
         f"{EXPORTER}.{name}"
-        for name in ("delivery.gate", "delivery.http", "delivery.ledger", "faults")
+        for name in (
+            "delivery.gate",
+            "delivery.http",
+            "delivery.ledger",
+            "faults",
+            "processes",
+        )
     },
+    f"{EXPORTER}.delivery.watch": {f"{EXPORTER}.faults", f"{EXPORTER}.processes"},
     f"{EXPORTER}.delivery.trouble": {
         f"{EXPORTER}.{name}"
         for name in (
+            "delivery.backoff",
             "delivery.directory",
             "delivery.gate",
             "delivery.http",
@@ -102,15 +117,18 @@ ALLOWED: dict[str, set[str]] = {
     f"{EXPORTER}.delivery.drainer": {
         f"{EXPORTER}.{name}"
         for name in (
+            "delivery.backoff",
             "delivery.directory",
             "delivery.gate",
             "delivery.journal",
             "delivery.ledger",
             "delivery.options",
+            "delivery.reading",
             "delivery.readings",
             "delivery.salvage",
             "delivery.senders",
             "delivery.trouble",
+            "delivery.watch",
             "faults",
         )
     },

@@ -35,6 +35,7 @@ from cmdrdata_exporter.cli.terminal import plural, print_json, say
 from cmdrdata_exporter.cli.usage import DAY, day_of
 from cmdrdata_exporter.delivery import FOR_EVER, Event, control
 from cmdrdata_exporter.delivery.directory import LOCAL, Directory, UnsafeDirectoryError
+from cmdrdata_exporter.delivery.http import cause
 from cmdrdata_exporter.delivery.ledger import AMBIGUOUS
 from cmdrdata_exporter.delivery.reading import LedgerReader, UnreadableError
 from cmdrdata_exporter.delivery.records import encode_event, key_of
@@ -109,7 +110,10 @@ def _selected(
             if event.state == "dead" or event.reason == AMBIGUOUS
         )
         return [event.key for event in by_ids(stuck, event_ids, "dead or ambiguous event")]
-    return [event.key for event in kept(destination, "dead") if reason in (None, event.reason)]
+    dead = kept(destination, "dead")
+    if reason is None:
+        return [event.key for event in dead]
+    return [event.key for event in dead if reason in (event.reason, cause(event.reason or ""))]
 
 
 def _replay_local(spool: Path | None, days: tuple[str, str], as_json: bool) -> None:

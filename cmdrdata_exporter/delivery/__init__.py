@@ -12,8 +12,9 @@ A `Delivery` is all the exporter sees. The one that counts is `durable`, made of
 | `http` | one POST, and what its answer means | the wire |
 
 `directory` is where their files are, `records` what is in them, `gate` when anything may be sent, `backoff` how long
-to wait, `options` how a directory is drained, `salvage` and `leaves` what is done with a damaged ledger, `reading` what
-a command may know of a ledger, `control` how it has something changed there.
+to wait, `senders` the threads that send, `watch` what looks after destinations with nothing to do, `options` how a
+directory is drained, `salvage` and `leaves` what is done with a damaged ledger, `reading` what a command may know of a
+ledger, `control` how it has something changed there.
 Where nothing can be written, `memory` and `local` keep what they can.
 """
 

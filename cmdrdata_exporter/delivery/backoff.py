@@ -1,4 +1,4 @@
-"""How long to wait before something that has failed is tried again."""
+"""How long to wait before something that has failed is tried again: every number by which delivery is paced."""
 
 from __future__ import annotations
 
@@ -7,6 +7,13 @@ import random
 FIRST_BACKOFF = 0.5
 LONGEST_BACKOFF = 60.0
 """Seconds, at most, after the first failure and after many."""
+PROBE_AFTER = 5
+"""So many events fail in a row before the backend is taken to be in trouble, and one attempt at a time is made."""
+PROBE_INTERVAL = 60.0
+LONGEST_PAUSE = 300.0
+"""Seconds, by default, until the first attempt while the backend does not accept the key, and between later ones."""
+LONGEST_RETRY_AFTER = 3600.0
+"""Seconds. A backend that asks for more waits no longer than this."""
 
 
 def backoff(failures: int) -> float:

@@ -12,6 +12,7 @@ import http.client
 import io
 import math
 import socket
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -54,6 +55,16 @@ def poster(endpoint: str, proxy: str | None, connections: int) -> Callable[..., 
     )
     manager.pool_classes_by_scheme = classes
     return functools.partial(manager.urlopen, "POST", endpoint)
+
+
+class _Progress(threading.local):
+    """How far the attempt has come that a thread makes."""
+
+    sent = False
+    """Whether any of the event may have left."""
+
+
+progress = _Progress()
 
 
 class _Reader(io.RawIOBase):
@@ -130,6 +141,12 @@ class _OneWrite(http.client.HTTPConnection):
             self._head = data
             return
         head, self._head = self._head, None
+        if (
+            head is not None
+        ):  # What follows a head is the event; a proxy is asked for a tunnel without one.
+            if self.sock is None:
+                self.connect()
+            progress.sent = True
         super().send(data if head is None else head + data)
 
 

@@ -23,10 +23,12 @@ from cmdrdata_exporter.delivery.gate import Gate
 from cmdrdata_exporter.delivery.journal import Journal
 from cmdrdata_exporter.delivery.ledger import Handed, Ledger, UnknownVersionError, is_broken
 from cmdrdata_exporter.delivery.options import SENDERS, Options
+from cmdrdata_exporter.delivery.reading import LedgerReader, UnreadableError
 from cmdrdata_exporter.delivery.readings import Readings, clear_away
 from cmdrdata_exporter.delivery.salvage import finish, is_sound, renew, salvage
 from cmdrdata_exporter.delivery.senders import AT_ONCE, Done, Senders
 from cmdrdata_exporter.delivery.trouble import Trouble, counted
+from cmdrdata_exporter.delivery.watch import watch
 
 TICK = 0.2
 """Seconds between two looks at the journals, and between two syncs of our own: a crash of the host loses no more."""
@@ -42,7 +44,7 @@ LEAST_IMPORT = 4096
 """The same on a disk that was full a moment ago."""
 SMALL_DISK = 128 << 20
 """Bytes that are free, from which on room for outcomes is reserved in the ledger's own files."""
-FEW = 16
+SCARCE_OUTCOMES = 16
 """How many outcomes are committed at once where there is only that room."""
 LARGEST_LOG = 64 << 20
 """Bytes that SQLite's log may have, which grows while someone reads."""
@@ -51,6 +53,12 @@ UPKEEP_INTERVAL = 10.0
 EXPIRY_INTERVAL = 600.0
 DAYS = 8
 """Of how many days the totals are looked at in a round."""
+IDLE = 60.0
+"""Seconds in which nothing is recorded for a destination after which it is left until something is."""
+CROWD = 32
+"""Where more destinations than these are drained in a process, those with nothing to do are left sooner."""
+AGAIN = 8
+"""How many events may be on their way that were tried in vain before: some fail whenever they come, or never end."""
 LAST_COMMIT = 0.4
 """Seconds that the end of the process waits longer than it was told to, so that outcomes are committed."""
 
@@ -60,6 +68,10 @@ _abandoned: list[Ledger | int] = []
 Ledgers that this process can never close, since what they have open is not its own; and descriptors of their files,
 whose inodes no other file may get: SQLite would take it for the ledger.
 """
+
+
+_drained: set[object] = set()
+"""What drains in this process."""
 
 
 class Drainer:
@@ -96,6 +108,10 @@ class Drainer:
         self.full = False
         """Whether the directory has reached its limit."""
         self._ended = threading.Event()
+        self.rests = False
+        """Whether it has been left, with nothing to do, until something is recorded."""
+        self._modified = 0
+        """When the ledger was changed last, as far as this process knows."""
         self._begin()
 
     def _begin(self) -> None:
@@ -127,6 +143,10 @@ class Drainer:
         self._totals = 0
         """How many bytes they take, up to there."""
         self._due: float | None = None
+        self._empty = False
+        """Whether nothing is left to send."""
+        self._active = time.monotonic()
+        """When something was to do last."""
         self._bucket = 0
         self._seen = self._options.clock()
 
@@ -159,6 +179,7 @@ class Drainer:
         try:
             self._begin()
             self._ended.clear()
+            self.rests = False
             # Not a threading.Thread: that takes locks which a signal handler may have interrupted, and
             # instrumentations have it hand on the context of whoever starts it.
             _thread.start_new_thread(self._run, (self._inbox,))
@@ -176,11 +197,33 @@ class Drainer:
 
     def stop(self, timeout: float) -> None:
         """Deliver what can be delivered within `timeout` seconds, commit, and let another process lead."""
+        self.look()
         if self.running:
             self._looked = False
             self._stop_at = time.monotonic() + timeout
             self.wake()
             self._ended.wait(timeout + LAST_COMMIT)
+
+    def look(self) -> bool:
+        """Drain again where there is something to do although it was left with nothing; say whether it rests still."""
+        with contextlib.suppress(OSError):
+            if self.rests and (
+                self._journal.is_open or self._directory.journals() or self._has_more()
+            ):
+                self.start()
+        return self.rests
+
+    def _has_more(self) -> bool:
+        """Say whether another process, a command for instance, has changed the ledger so that there is more to send."""
+        modified = (self._directory.path / LEDGER).stat().st_mtime_ns
+        if modified == self._modified:
+            return False
+        self._modified = modified
+        try:
+            with self.database, LedgerReader(self._directory) as ledger:
+                return ledger.oldest_pending() is not None
+        except UnreadableError:
+            return True
 
     def park(self) -> bool:
         """Close the database before a fork, for a second at most. Returns whether it is."""
@@ -208,18 +251,55 @@ class Drainer:
         if self._lock_file is not None:
             # A copy; unlocking it would unlock the parent's.
             self._lock_file.close()
+        _drained.discard(self)
         self._clear()
         self._options.reset()
 
     # The thread
 
     def _run(self, inbox: object) -> None:
+        rests = False
+        _drained.add(self)
         try:
-            while inbox is self._inbox and not self._is_over():
+            while inbox is self._inbox and not self._is_over() and not rests:
                 self._turn()
+                rests = self._may_rest()
         finally:
             if inbox is self._inbox:
                 self._end()
+                if rests:
+                    self._rest()
+
+    def _may_rest(self) -> bool:
+        """Say whether there is nothing to do, and has not been for a while, for this process and for others."""
+        patience = IDLE if len(_drained) <= CROWD else LEAD_INTERVAL
+        if (
+            self._options.stays
+            or self._stop_at is not None
+            or not (self.leads and self._empty)
+            or self._more
+            or self.in_flight
+            or self._outcomes
+            or time.monotonic() < self._active + patience
+        ):
+            return False
+        if self._journal.is_open:
+            self._journal.seal()
+            self._more = True  # so that it is removed
+            return False
+        try:
+            return not self._directory.journals()
+        except OSError:
+            return False
+
+    def _rest(self) -> None:
+        """Let go of what is left, and look for others' events, and for what was recorded in this moment."""
+        self._options.reset()
+        with contextlib.suppress(OSError):
+            self._modified = (self._directory.path / LEDGER).stat().st_mtime_ns
+        self.rests = True
+        watch.add(self)
+        self.look()
 
     def _is_over(self) -> bool:
         if self._stop_at is None:
@@ -237,6 +317,7 @@ class Drainer:
 
     def _end(self) -> None:
         """Commit what is known, and let another process lead."""
+        _drained.discard(self)
         try:
             if self._senders is not None:
                 self._senders.end()
@@ -371,7 +452,7 @@ class Drainer:
     def _receive(self, done: Done | None) -> None:
         if done is not None and self._senders is not None:
             self._outcomes.append(done)
-            self._senders.busy -= 1
+            self._senders.taken_back(done[0])
 
     # Leading
 
@@ -392,7 +473,7 @@ class Drainer:
         self._next_import = self._next_upkeep = self._next_expiry = 0.0
         self._more = True
         if self._senders is not None:
-            self._senders.start(AT_ONCE)
+            self._senders.start()
         try:
             clear_away(self._directory)
             with self.database:
@@ -508,9 +589,10 @@ class Drainer:
                     self._more = True
             self._next_import = now + TICK
         # Where outcomes cannot be committed, this fails as a whole: nothing is handed out.
-        room = 0
+        room = again = 0
         if hand_out and self._senders is not None:
             room = self.gate.room(self.in_flight)
+            again = max(0, AGAIN - self._senders.busy_again)
             if self._senders.alone:
                 room = min(room, 1)
             if self._scarce:
@@ -518,21 +600,24 @@ class Drainer:
             if self._log_is_full:
                 room = 0
         upkeep = now >= self._next_upkeep and not self._log_is_full
-        outcomes = self._outcomes[: FEW if self._scarce else None]
+        outcomes = self._outcomes[: SCARCE_OUTCOMES if self._scarce else None]
         with ledger.transaction():
             for reading, found in chunks:
                 ledger.take_in(reading.path.name, found.end, found.records, found.damaged, clock)
             ledger.settle(outcomes, clock)
             if clock < self._seen - 1:
                 ledger.make_due(clock)
-            handed = ledger.hand_out(room, clock) if room else []
-            if upkeep:
-                self._upkeep(ledger, now, clock)
-            due = ledger.next_due()
+            handed = ledger.hand_out(room, clock, again) if room else []
+            expired = self._upkeep(ledger, now, clock) if upkeep else 0
+            due = ledger.next_due(new=again <= sum(event.attempts > 0 for event in handed))
+            empty = due is None and ledger.is_empty()
         self._import_bytes = min(2 * max(self._import_bytes, LEAST_IMPORT), IMPORT_BYTES)
         # From here on nothing may fail: what is handed out must be sent.
-        self._due, self._seen = due, clock
+        self._due, self._seen, self._empty = due, clock, empty
+        if chunks or handed or outcomes:
+            self._active = now
         self._trouble.settled(outcomes)
+        self._trouble.expired(expired)
         del self._outcomes[: len(outcomes)]
         for reading, found in chunks:
             reading.committed(found)
@@ -558,18 +643,20 @@ class Drainer:
             self._may_shrink = False
             ledger.vacuum()
 
-    def _upkeep(self, ledger: Ledger, now: float, clock: float) -> None:
-        """Do what can wait, a little at a time. In a transaction."""
+    def _upkeep(self, ledger: Ledger, now: float, clock: float) -> int:
+        """Do what can wait, a little at a time; return how many events were given up. In a transaction."""
+        expired = 0
         ledger.prune_tombstones(self._bucket, clock)
         self._bucket = (self._bucket + 1) % 256
         if now >= self._next_expiry:
             self._next_expiry = now + EXPIRY_INTERVAL
-            ledger.expire(clock)
+            expired = ledger.expire(clock)
             self._day, self._totals = "", 0
         self._tidy_totals(ledger, clock)
         if self._senders is None and self._trouble.nearly_full:
             ledger.shrink_local(10_000)
         ledger.note(self._trouble.facts(self.gate, clock))
+        return expired
 
     def _tidy_totals(self, ledger: Ledger, clock: float) -> None:
         """Compact old totals, and measure all, a few days at a time. In a transaction."""

@@ -5,10 +5,14 @@ When anything may be sent at all, by what the backend's last answers were.
 |---|---|---|
 | open | the start; a success | |
 | shut for a while | an answer with `Retry-After` | that time, whatever else succeeds |
-| probing | five failures in a row | a success: one attempt at a time, at growing intervals |
+| probing | failures in a row, of different events | a success: one attempt at a time, at growing intervals |
 | paused | an answer that says key or endpoint are wrong | a success: one attempt every one to five minutes |
 
 After a success that ends probing or a pause, the number of attempts at a time doubles with each further one.
+
+Some events fail whenever they come, and nobody else's shall wait for them. A failure says something about the backend
+only if nothing has passed that began later. It is the event's own if it failed before, another one passed after that,
+and it fails again. So an answer that may mean the event or the account (`Verdict.FORBIDDEN`) is told apart as well.
 """
 
 from __future__ import annotations
@@ -16,14 +20,34 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from typing import NamedTuple
 
-from cmdrdata_exporter.delivery.backoff import backoff
+from cmdrdata_exporter.delivery.backoff import (
+    LONGEST_PAUSE,
+    PROBE_AFTER,
+    PROBE_INTERVAL,
+    backoff,
+)
 from cmdrdata_exporter.delivery.http import Outcome, Verdict
 
-PROBE_AFTER = 5
-"""Failures in a row after which one event at a time is tried."""
-LONGEST_PAUSE = 300.0
-"""Seconds between two probes while the backend does not accept the key."""
+CERTAIN = 32
+"""So many failures in a row are no chance, where half of the events fail whenever they come."""
+DOUBTFUL = 1.0
+"""Seconds in which fewer of them are."""
+REMEMBERED = 4096
+"""How many events that have failed are known, so that little memory is needed."""
+
+
+class Entry(NamedTuple):
+    """An attempt that the gate let in."""
+
+    turn: int
+    """Which one it is, from 1."""
+    closings: int
+    """How often failures had shut the gate."""
+    passed: int
+    """The last turn that had come to a success."""
 
 
 class Gate:
@@ -40,7 +64,7 @@ class Gate:
         self,
         limit: int,
         *,
-        probe_interval: float = 60.0,
+        probe_interval: float = PROBE_INTERVAL,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._limit = limit
@@ -50,22 +74,31 @@ class Gate:
         self._allowed = limit
         self._under_way = 0
         self._shut_until = 0.0
+        self._turn = 0
         self._closings = 0
-        """How often failures have shut it."""
+        self._passed = 0
+        self._failed: dict[bytes, int] = {}
+        """Events that have failed and not passed since, each with the last turn at that time; the oldest first."""
         self._failures = 0
-        self._pauses = 0
+        self._different: set[bytes] = set()
+        """What has failed since the last success: how many attempts, of which events."""
+        self._failing_since = 0.0
+        self._certain = False
+        """Whether so much has failed that it is no chance."""
+        self._probes = self._doubts = self._pauses = 0
+        """How often it was shut since then: the backend is in trouble, may refuse everything, does so."""
         self.reason: str | None = None
         """What the last failure was, until a success."""
 
     @property
     def paused(self) -> bool:
         """Whether key or endpoint must be mended."""
-        return self._pauses > 0
+        return self._doubts + self._pauses > 0
 
     @property
     def in_trouble(self) -> bool:
-        """Whether it probes or is paused."""
-        return self._pauses > 0 or self._failures >= PROBE_AFTER
+        """Whether nothing passes: it probes, is paused, or a few events fail again and again and there is no other."""
+        return self.paused or self._probes > 0 or self._certain
 
     @property
     def failures(self) -> int:
@@ -84,54 +117,106 @@ class Gate:
         wanted = self._allowed if self._allowed < self._limit else 2 * self._limit
         return max(0, wanted - prepared)
 
-    def enter(self) -> int | None:
+    def enter(self) -> Entry | None:
         """Return what `leave` must be given after the attempt that may begin now; None: it may not."""
         with self._lock:
-            if self._under_way >= self._allowed or self._clock() < self._shut_until:
+            # While attempts fail fewer begin, so that a backend that goes down gets few of them.
+            fewer = len(self._different) * self._limit * 2 // CERTAIN
+            allowed = max(1, self._allowed - fewer)
+            if self._under_way >= allowed or self._clock() < self._shut_until:
                 return None
             self._under_way += 1
-            return self._closings
+            self._turn += 1
+            return Entry(self._turn, self._closings, self._passed)
 
-    def leave(self, entered: int, outcome: Outcome) -> None:
-        """End an attempt with what came of it."""
+    def leave(self, entry: Entry, key: bytes, outcome: Outcome) -> Outcome:
+        """
+        End an attempt.
+
+        Args:
+            entry: what `enter` returned.
+            key: of the event.
+            outcome: what came of it.
+
+        Returns:
+            what came of it by all that is known: never `Verdict.FORBIDDEN`.
+        """
         with self._lock:
             self._under_way -= 1
             if outcome.retry_after:
                 self._shut(outcome.retry_after)
             # Attempts that were under way together when the first of them shut the gate are no answers to a probe.
-            late = entered < self._closings
+            late = entry.closings < self._closings
             if outcome.verdict is Verdict.MISCONFIGURED:
-                self._pause(outcome, late)
-            elif outcome.verdict is Verdict.RETRY:
-                self._fail(outcome, late)
+                self._pause(outcome, late, doubt=False)
+            elif outcome.verdict in (Verdict.RETRY, Verdict.FORBIDDEN):
+                outcome = self._fail(entry, key, outcome, late)
             else:
-                self._succeed()
+                self._failed.pop(key, None)
+                self._succeed(entry, outcome)
+        return outcome
 
-    def _pause(self, outcome: Outcome, late: bool) -> None:
-        self.reason = outcome.reason
+    def _pause(self, outcome: Outcome, late: bool, *, doubt: bool) -> None:
+        self.reason = outcome.explanation
         self._allowed = 1
-        if self._pauses and late:
+        if self.paused and late:
             return
-        longest = max(LONGEST_PAUSE, self._probe_interval)
-        self._shut(min(self._probe_interval * 2 ** min(self._pauses, 16), longest))
-        self._pauses += 1
+        if doubt:
+            # It may be the events still: others are tried soon.
+            self._shut(min(backoff(self._doubts), self._probe_interval))
+            self._doubts += 1
+        else:
+            longest = max(LONGEST_PAUSE, self._probe_interval)
+            self._shut(min(self._probe_interval * 2 ** min(self._pauses, 16), longest))
+            self._pauses += 1
         self._closings += 1
 
-    def _fail(self, outcome: Outcome, late: bool) -> None:
-        self.reason = outcome.reason
-        if self._failures >= PROBE_AFTER and late:
-            return
+    def _fail(self, entry: Entry, key: bytes, outcome: Outcome, late: bool) -> Outcome:
+        before = self._failed.setdefault(key, self._turn)
+        if len(self._failed) > REMEMBERED:
+            del self._failed[next(iter(self._failed))]
+        forbidden = outcome.verdict is Verdict.FORBIDDEN
+        its_own = before < entry.passed
+        if forbidden:
+            if its_own and not self._failures:
+                del self._failed[key]
+                return replace(outcome, verdict=Verdict.REFUSED)
+            # Until that is known it is tried again, later than others.
+            outcome = replace(outcome, verdict=Verdict.RETRY)
+        # What began later and passed says that the backend was there.
+        if its_own or entry.turn < self._passed:
+            return outcome
+        self.reason = outcome.explanation
+        now = self._clock()
+        if not self._failures:
+            self._failing_since = now
         self._failures += 1
-        beyond = self._failures - PROBE_AFTER
-        if beyond >= 0:
-            self._allowed = 1
-            self._shut(backoff(beyond))
-            self._closings += 1
+        self._different.add(key)
+        few = now - self._failing_since < DOUBTFUL
+        self._certain = self._certain or self._failures >= (CERTAIN if few else PROBE_AFTER)
+        if forbidden and (self._certain or self.paused):
+            self._pause(outcome, late, doubt=self._doubts < PROBE_AFTER)
+        elif self.in_trouble and (self.paused or len(self._different) >= PROBE_AFTER):
+            self._probe(late)
+        return outcome
 
-    def _succeed(self) -> None:
+    def _probe(self, late: bool) -> None:
+        self._allowed = 1
+        if self._probes and late:
+            return
+        self._shut(backoff(self._probes))
+        self._probes += 1
+        self._closings += 1
+
+    def _succeed(self, entry: Entry, outcome: Outcome) -> None:
         self.reason = None
-        self._failures = self._pauses = 0
+        self._failures = self._probes = self._doubts = self._pauses = 0
+        self._certain = False
+        self._different.clear()
         self._allowed = min(2 * self._allowed, self._limit)
+        # A refusal may be the firewall's: it lets nobody through.
+        if outcome.verdict is not Verdict.REFUSED:
+            self._passed = max(self._passed, entry.turn)
 
     def _shut(self, seconds: float) -> None:
         self._shut_until = max(self._shut_until, self._clock() + seconds)

@@ -171,6 +171,11 @@ class Journal:
         self.stalled = False
         """Whether the disk was stalled once."""
 
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a file that the next record goes into."""
+        return self._file is not None
+
     def append(self, record: bytes) -> None:
         """
         Add a record. When this returns, the death of the process does not lose it.

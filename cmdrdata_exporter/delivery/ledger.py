@@ -22,6 +22,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
+import operator
 import os
 import sqlite3
 import zlib
@@ -60,6 +62,15 @@ KEEP = 30 * 86400.0
 PAGE = 4096
 RESERVED_PAGES = 128
 """How much room is reserved for outcomes in the database, and as much in its log."""
+
+CANDIDATES = 256
+"""Among so many events that were tried in vain those are looked for that were tried least."""
+AWAY = 3600.0
+"""Seconds without a look at what is old, after which nobody is taken to have been there to deliver anything."""
+MOST_BREAKS = 1000
+"""How many such times are known."""
+PRESENT, BREAKS = "present", "breaks"
+"""The facts that say when somebody was there last, and when nobody was."""
 
 _PATIENCE = 5.0
 """Seconds that SQLite waits for whoever has the database."""
@@ -264,17 +275,33 @@ class Ledger:
             (state, now, reason, IN_FLIGHT),
         )
         self._counts["ambiguous"] += found.rowcount
-        self.make_due(now)
+        # A process may be there for a moment only, and whatever kept others from delivering may be over.
+        self._make_due(now, now)
 
-    def hand_out(self, limit: int, now: float) -> list[Handed]:
-        """Move at most `limit` due events into flight, those that are due longest first, and return them."""
-        rows = self._db.execute(
-            "SELECT seq, key, attempts, remember, crc, record FROM events INDEXED BY by_state"
-            " WHERE state = ? AND due <= ? ORDER BY due LIMIT ?",
-            (PENDING, now, limit),
-        ).fetchall()
+    def hand_out(self, limit: int, now: float, again: int | None = None) -> list[Handed]:
+        """
+        Move due events into flight, and return them.
+
+        Those that are due longest come first. What was tried in vain takes turns with what was never tried: it has
+        half of the room at most, and comes only if it is due longer.
+
+        Args:
+            limit: how many at most.
+            now: Unix seconds.
+            again: how many of those that were tried in vain, at most; None: as many as there is room for.
+        """
+        # What was never tried is due since it was recorded: the index alone tells it.
+        new = self._due("due = recorded", now, limit, limit)
+        until, room = now, limit - len(new)
+        if new and not room:
+            # Before the last of these, so that no more of the index is read: thousands may be due at its time.
+            until, room = math.nextafter(new[-1][-1], 0.0), limit // 2
+        old = self._due(
+            "due <> recorded", until, CANDIDATES, room if again is None else min(again, room)
+        )
+        rows = sorted(old + new[: limit - len(old)], key=operator.itemgetter(-1, 0))
         handed: list[Handed] = []
-        for seq, key, attempts, remember, crc, record in rows:
+        for seq, key, attempts, remember, crc, record, _ in rows:
             event = intact(key, crc, record)
             if event is None:
                 self._db.execute(
@@ -295,6 +322,17 @@ class Ledger:
             )
         return handed
 
+    def _due(self, which: str, until: float, window: int, limit: int) -> list[tuple[Any, ...]]:
+        """Return pending events; of so many that are due longest those with the fewest attempts."""
+        rows = self._db.execute(
+            "SELECT seq, key, attempts, remember, crc, record, due FROM events"  # noqa: S608 - of two texts
+            " WHERE seq IN (SELECT seq FROM events INDEXED BY by_state"
+            f" WHERE state = ? AND due <= ? AND {which} ORDER BY due LIMIT ?)"
+            " ORDER BY attempts, due LIMIT ?",
+            (PENDING, until, window, limit),
+        )
+        return rows.fetchall()
+
     def settle(self, outcomes: Sequence[tuple[Handed, Outcome | None]], now: float) -> None:
         """
         Move events that were in flight by the backend's verdicts; None: it was not sent after all.
@@ -303,7 +341,7 @@ class Ledger:
         """
         for event, outcome in outcomes:
             if outcome is None:
-                self._land(event, PENDING, now, None)
+                self._put_back(event, now)
                 continue
             if outcome.verdict in (Verdict.DELIVERED, Verdict.DUPLICATE):
                 found = self._db.execute(
@@ -314,13 +352,21 @@ class Ledger:
                 if found:
                     self._remember(event.key, event.remember, now)
             elif outcome.verdict is Verdict.REFUSED:
-                found = self._land(event, DEAD, now, outcome.reason)
+                found = self._land(event, DEAD, now, outcome.explanation)
             elif outcome.ambiguous and self._hold_ambiguous:
                 found = self._land(event, HELD, now, AMBIGUOUS)
             else:
                 delay = backoff(event.attempts) if outcome.verdict is Verdict.RETRY else 0.0
-                found = self._land(event, PENDING, now + delay, outcome.reason, attempts=1)
+                found = self._land(event, PENDING, now + delay, outcome.explanation, attempts=1)
             self._counts["ambiguous"] += found * outcome.ambiguous
+
+    def _put_back(self, event: Handed, now: float) -> None:
+        """Have an event that was in flight, and was not sent, where it was before."""
+        self._db.execute(
+            "UPDATE events SET state = ?, due = CASE attempts WHEN 0 THEN recorded ELSE ? END"
+            " WHERE key = ? AND state = ?",
+            (PENDING, now, event.key, IN_FLIGHT),
+        )
 
     def _land(
         self, event: Handed, state: int, due: float, reason: str | None, *, attempts: int = 0
@@ -340,10 +386,12 @@ class Ledger:
         )
         return {STATES[state]: number for state, number in rows}
 
-    def next_due(self) -> float | None:
-        """Return when the next pending event may be sent."""
+    def next_due(self, *, new: bool = False) -> float | None:
+        """Return when the next pending event may be sent, or the next `new` one, which was never tried."""
+        which = "AND due = recorded" if new else ""
         row = self._db.execute(
-            "SELECT min(due) FROM events INDEXED BY by_state WHERE state = ?", (PENDING,)
+            f"SELECT min(due) FROM events INDEXED BY by_state WHERE state = ? {which}",  # noqa: S608
+            (PENDING,),
         ).fetchone()
         # What has another type in a damaged row comes last.
         return row[0] if isinstance(row[0], float) else None
@@ -360,20 +408,50 @@ class Ledger:
 
     def make_due(self, now: float) -> None:
         """Make due what only a clock that has been set back, or damage, keeps from being sent."""
+        self._make_due(now, now + LONGEST_BACKOFF)
+
+    def _make_due(self, now: float, after: float) -> None:
         self._db.execute(
-            "UPDATE events SET due = ? WHERE state = ? AND due > ?",
-            (now, PENDING, now + LONGEST_BACKOFF),
+            "UPDATE events SET due = ? WHERE state = ? AND due > ?", (now, PENDING, after)
         )
 
-    def expire(self, now: float) -> None:
-        """Give up what could not be delivered for 30 days, and forget the bodies of local events as old."""
+    def expire(self, now: float) -> int:
+        """
+        Give up what could not be delivered for 30 days, and forget the bodies of local events as old.
+
+        The time in which this was not called for long does not count for what is to be sent: nobody tried.
+
+        Returns:
+            how many events were given up.
+        """
         old = self._db.execute(
             "UPDATE events SET state = ?, due = ?, reason = ?"
             " WHERE seq IN (SELECT seq FROM events INDEXED BY by_state WHERE state = ? AND recorded < ?)",
-            (DEAD, now, EXPIRED, PENDING, now - KEEP),
+            (DEAD, now, EXPIRED, PENDING, _ago(now, KEEP, self._breaks(now))),
         )
         self._counts["expired"] += old.rowcount
         self._let_go("state = ? AND due < ?", (LOCAL, now - KEEP))
+        return old.rowcount
+
+    def _breaks(self, now: float) -> list[list[float]]:
+        """Return from when to when nobody was there to deliver, the last one first, and note that someone is now."""
+        names = (PRESENT, BREAKS, "at")
+        known = dict(
+            self._db.execute("SELECT name, value FROM facts WHERE name IN (?, ?, ?)", names)
+        )
+        try:
+            # Earlier versions wrote down only when they had done something.
+            present = json.loads(known.get(PRESENT) or known.get("at") or "null")
+            breaks = json.loads(known.get(BREAKS) or "null")
+            breaks = [[float(begin), float(end)] for begin, end in breaks or ()]
+            if present is not None and now - present > AWAY:
+                breaks.insert(0, [float(present), now])
+        except (ValueError, TypeError, RecursionError):
+            # Damaged: in doubt nobody was there.
+            breaks = [[0.0, now]]
+        kept = breaks[:MOST_BREAKS]
+        self.note({PRESENT: now, BREAKS: kept})
+        return kept
 
     def shrink_local(self, number: int) -> None:
         """Forget the bodies of the oldest local events: their totals stay, and room is needed."""
@@ -630,6 +708,17 @@ def intact(key: bytes, crc: int, record: bytes) -> Event | None:
     except UnknownRecordError:
         return None
     return event if isinstance(event, Event) and key_of(event.id) == key else None
+
+
+def _ago(now: float, seconds: float, breaks: Iterable[Sequence[float]]) -> float:
+    """Return the time since when so many seconds have passed, those of breaks left out, of which the last is first."""
+    until = now
+    for begin, end in breaks:
+        if until - end >= seconds:
+            break
+        seconds -= max(0.0, until - end)
+        until = begin
+    return until - seconds
 
 
 def _storable(amount: float) -> int | float:

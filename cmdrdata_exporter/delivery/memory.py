@@ -8,24 +8,34 @@ waits for it a few seconds, then writes what is left to the log, one recoverable
 from __future__ import annotations
 
 import contextvars
+import heapq
 import logging
 import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from cmdrdata_exporter import faults, processes
 from cmdrdata_exporter.delivery import Event, Header
-from cmdrdata_exporter.delivery.backoff import LONGEST_BACKOFF, backoff
-from cmdrdata_exporter.delivery.gate import PROBE_AFTER
+from cmdrdata_exporter.delivery.backoff import PROBE_INTERVAL, backoff
+from cmdrdata_exporter.delivery.gate import Entry, Gate
 from cmdrdata_exporter.delivery.http import ATTEMPT_TIMEOUT, Outcome, Post, Verdict
-from cmdrdata_exporter.delivery.records import line
+from cmdrdata_exporter.delivery.records import key_of, line
+from cmdrdata_exporter.delivery.senders import INTERRUPTED, attempt
+from cmdrdata_exporter.delivery.trouble import BackendTrouble, Line
 
-_Line = tuple[int, str, tuple[object, ...]]
-"""What is to be logged: level, message and its arguments. It is logged without the lock, since a handler may wait."""
+IDLE = 10.0
+"""Seconds without an event after which a sender ends."""
 
-PROBE_INTERVAL = 60.0
-"""Seconds between attempts while key or endpoint are refused."""
+
+@dataclass(order=True)
+class _Waiting:
+    """An event that is to be sent."""
+
+    due: float
+    event: Event = field(compare=False)
+    attempts: int = field(compare=False, default=0)
 
 
 class MemoryDelivery:
@@ -40,6 +50,7 @@ class MemoryDelivery:
         capacity: how many events are kept at most, of those to be sent, held and refused each; others go to the log.
         senders: how many threads send.
         hold_ambiguous: whether an event whose attempt may have been accepted unseen is held, until the process ends.
+        probe_interval: seconds until a backend that refuses the key is asked again; see `Gate`.
         clock: returns monotonic seconds.
     """
 
@@ -51,6 +62,7 @@ class MemoryDelivery:
         capacity: int = 10_000,
         senders: int = 4,
         hold_ambiguous: bool = False,
+        probe_interval: float = PROBE_INTERVAL,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._post = post
@@ -58,25 +70,31 @@ class MemoryDelivery:
         self._capacity = capacity
         self._senders = senders
         self._hold_ambiguous = hold_ambiguous
+        self._probe_interval = probe_interval
         self._clock = clock
         self._clear()
         processes.renew_after_fork(self)
 
     def _clear(self) -> None:
         self._changed = threading.Condition()
-        self._pending: deque[Event] = deque()
-        self._in_flight: dict[int, Event] = {}
+        self._gate = Gate(
+            max(1, self._senders), probe_interval=self._probe_interval, clock=self._clock
+        )
+        self._trouble = BackendTrouble()
+        self._new: deque[_Waiting] = deque()
+        self._again: list[_Waiting] = []
+        """Those that were tried in vain, as a heap."""
+        self._in_flight: dict[int, _Waiting] = {}
         self.held: deque[Event] = deque()
         self.dead: deque[tuple[Event, str]] = deque()
         self._counts: Counter[str] = Counter()
-        self._threads: list[threading.Thread] = []
-        self._failures = 0
-        self._closed_until = 0.0
-        self._paused = False
-        self._told = False
-        """Whether the log says that the backend is in trouble."""
+        self._threads = 0
         self._end: float | None = None
         """When the end of the process, which has begun, waits no longer."""
+
+    @property
+    def _pending(self) -> int:
+        return len(self._new) + len(self._again)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -85,7 +103,7 @@ class MemoryDelivery:
             return {
                 "recorded": self._counts["recorded"],
                 "delivered": self._counts["delivered"],
-                "pending": len(self._pending),
+                "pending": self._pending,
                 "in_flight": len(self._in_flight),
                 "held": len(self.held),
                 "dead": len(self.dead),
@@ -103,20 +121,20 @@ class MemoryDelivery:
         counts = self.counts
         return {
             "delivery.durable": 0,
-            "delivery.paused": int(self._paused),
+            "delivery.paused": int(self._gate.paused),
             "events.pending": counts["pending"] + counts["in_flight"],
         }
 
     def record(self, event_id: str, header: Header, body: bytes) -> None:
         """See `Delivery.record`."""
         event = Event(event_id, header, body)
-        lines: list[_Line] = []
+        lines: list[Line] = []
         with self._changed:
             self._counts["recorded"] += 1
             if header.hold:
                 lines = self._hold(event)
-            elif len(self._pending) + len(self._in_flight) < self._capacity:
-                self._pending.append(event)
+            elif self._pending + len(self._in_flight) < self._capacity:
+                self._new.append(_Waiting(self._clock(), event))
                 self._start_senders()
                 self._changed.notify_all()
             else:
@@ -140,13 +158,14 @@ class MemoryDelivery:
                 delay = self._delay()
                 if not self._pending and not self._in_flight:
                     return True
-                if remaining <= 0 or self._paused or (delay is not None and delay >= remaining):
+                if remaining <= 0 or (delay is not None and delay >= remaining):
                     return False
-                if delay != 0 or self._threads:
-                    self._changed.wait(delay or remaining)
+                entry = None if self._threads or delay != 0 else self._gate.enter()
+                if entry is None:
+                    self._changed.wait(min(delay or remaining, remaining))
                     continue
-                event = self._take()
-            self._send(event, remaining)
+                waiting = self._take()
+            self._send(waiting, entry, remaining)
 
     def shutdown(self, timeout: float) -> None:
         """See `Delivery.shutdown`."""
@@ -169,19 +188,20 @@ class MemoryDelivery:
             with self._changed:
                 # The senders are daemon threads: whatever one of them holds now may never be answered.
                 lines = self._write_off(
-                    list(self._in_flight.values()),
+                    [waiting.event for waiting in self._in_flight.values()],
                     "they were on their way when this process ended",
                     "unanswered",
                 )
+                pending = [waiting.event for waiting in (*self._new, *sorted(self._again))]
                 lines += self._write_off(
-                    [*self._pending, *self.held, *(event for event, _ in self.dead)],
+                    [*pending, *self.held, *(event for event, _ in self.dead)],
                     "this process ends and keeps nothing on disk",
                 )
-                for events in (self._in_flight, self._pending, self.held, self.dead):
+                for events in (self._in_flight, self._new, self._again, self.held, self.dead):
                     events.clear()
             _say(lines)
 
-    def _hold(self, event: Event) -> list[_Line]:
+    def _hold(self, event: Event) -> list[Line]:
         """Keep an event without sending it. Called under the lock."""
         self.held.append(event)
         if len(self.held) > self._capacity:
@@ -190,7 +210,7 @@ class MemoryDelivery:
 
     def _write_off(
         self, events: list[Event], reason: str, state: str = "undelivered"
-    ) -> list[_Line]:
+    ) -> list[Line]:
         """
         Count events as logged, and return the lines: `"event"` is exactly what would have been sent.
 
@@ -207,9 +227,7 @@ class MemoryDelivery:
 
     def _start_senders(self) -> None:
         """Start one more sender while all are busy. Called under the lock."""
-        if len(self._threads) < self._senders and len(self._pending) > len(self._threads) - len(
-            self._in_flight
-        ):
+        if self._threads < self._senders and self._pending > self._threads - len(self._in_flight):
             thread = threading.Thread(target=self._run, name="cmdrdata-sender", daemon=True)
             try:
                 # Not in the context of the caller, which a thread may inherit and keep.
@@ -217,92 +235,87 @@ class MemoryDelivery:
             except RuntimeError:
                 # The interpreter is shutting down; `close` sends what is left.
                 return
-            self._threads.append(thread)
+            self._threads += 1
 
     def _run(self) -> None:
         while True:
             with self._changed:
-                while (delay := self._delay()) != 0:
-                    self._changed.wait(delay)
-                event = self._take()
-            self._send(event, ATTEMPT_TIMEOUT)
+                while (delay := self._delay()) != 0 or (entry := self._gate.enter()) is None:
+                    idle = not self._pending
+                    if not self._changed.wait(IDLE if idle else delay or None) and idle:
+                        self._threads -= 1
+                        return
+                waiting = self._take()
+            self._send(waiting, entry, ATTEMPT_TIMEOUT)
 
     def _delay(self) -> float | None:
         """
         Return the seconds until an event may be taken, None where that waits for something to change.
 
-        A backend in trouble gets one attempt at a time. Called under the lock.
+        Called under the lock.
         """
-        probing = self._paused or self._failures >= PROBE_AFTER
-        if not self._pending or (probing and self._in_flight):
+        if not self._new and not (self._again and self._has_room_again()):
             return None
-        return max(0.0, self._closed_until - self._clock())
+        delay = self._gate.delay()
+        return delay if self._new else max(delay, self._again[0].due - self._clock())
 
-    def _take(self) -> Event:
-        """Move the oldest event into flight. Called under the lock."""
-        event = self._pending.popleft()
-        self._in_flight[id(event)] = event
-        return event
+    def _has_room_again(self) -> bool:
+        """Say whether what was tried in vain leaves half of the senders to the others. Called under the lock."""
+        again = sum(waiting.attempts > 0 for waiting in self._in_flight.values())
+        return again < max(1, self._senders // 2)
 
-    def _send(self, event: Event, timeout: float) -> None:
-        outcome = Outcome(Verdict.RETRY, "interrupted", ambiguous=True)
+    def _take(self) -> _Waiting:
+        """Move an event into flight: the one that is due longest, if it can. Called under the lock."""
+        first = self._again[0].due if self._again and self._has_room_again() else None
+        # In trouble those come first that were never tried.
+        until = min(self._clock(), self._new[0].due) if self._new else None
+        if until is None or (first is not None and first <= until and not self._gate.in_trouble):
+            waiting = heapq.heappop(self._again)
+        else:
+            waiting = self._new.popleft()
+        self._in_flight[id(waiting)] = waiting
+        return waiting
+
+    def _send(self, waiting: _Waiting, entry: Entry, timeout: float) -> None:
+        event = waiting.event
+        outcome = INTERRUPTED
         try:
-            outcome = self._post(event.id, event.body, min(timeout, ATTEMPT_TIMEOUT))
-        except Exception as error:  # noqa: BLE001 - the others shall be sent, whatever is wrong with this one
-            faults.report("delivery", "usage event %r cannot be sent", event.id, exc_info=True)
-            outcome = Outcome(Verdict.REFUSED, type(error).__name__)
+            outcome = attempt(self._post, event.id, event.body, min(timeout, ATTEMPT_TIMEOUT))
         finally:
-            lines: list[_Line] = []
+            lines: list[Line] = []
             with self._changed:
+                outcome = self._gate.leave(entry, key_of(event.id), outcome)
                 # It is not there any more if the end of the process has given it up.
-                if self._in_flight.pop(id(event), None):
-                    lines = self._settle(event, outcome)
+                if self._in_flight.pop(id(waiting), None):
+                    lines = self._settle(waiting, outcome)
+                news = self._trouble.news(self._gate)
                 self._changed.notify_all()
-            _say(lines)
+            _say(lines if news is None else [*lines, news])
 
-    def _settle(self, event: Event, outcome: Outcome) -> list[_Line]:
+    def _settle(self, waiting: _Waiting, outcome: Outcome) -> list[Line]:
         """Move an event that was in flight, by the backend's verdict. Called under the lock."""
+        event = waiting.event
         self._counts["ambiguous"] += outcome.ambiguous
         if outcome.verdict in (Verdict.DELIVERED, Verdict.DUPLICATE):
             self._counts["delivered"] += 1
-            told = self._told
-            self._failures, self._paused, self._told = 0, False, False
-            return [(logging.WARNING, "CmdrData accepts events again", ())] if told else []
+            return []
         if outcome.verdict is Verdict.REFUSED:
-            self.dead.append((event, outcome.reason))
-            lines: list[_Line] = [
-                (
-                    logging.ERROR,
-                    "CmdrData refused usage event %s for good: %s",
-                    (event.id, outcome.reason),
-                )
-            ]
-            if len(self.dead) > self._capacity:
-                oldest, reason = self.dead.popleft()
-                lines += self._write_off([oldest], f"refused: {reason}")
-            return lines
-        held: list[_Line] = []
+            return self._refuse(event, outcome.explanation)
         if outcome.ambiguous and self._hold_ambiguous:
-            held = self._hold(event)
-        else:
-            # Behind the others: what the backend cannot digest shall not keep them from it.
-            self._pending.append(event)
-        if outcome.verdict is Verdict.MISCONFIGURED:
-            self._close_gate(PROBE_INTERVAL)
-            paused, self._paused, self._told = self._paused, True, True
-            return [] if paused else [_refusal(outcome.reason)]
-        if outcome.retry_after is not None:
-            self._close_gate(outcome.retry_after)
-        else:
-            self._close_gate(backoff(self._failures))
-        self._failures += 1
-        if self._failures != PROBE_AFTER:
-            return held
-        self._told = True
-        return [*held, _trouble(outcome.reason, len(self._pending) + len(self._in_flight))]
+            return self._hold(event)
+        delay = backoff(waiting.attempts) if outcome.verdict is Verdict.RETRY else 0.0
+        again = _Waiting(self._clock() + delay, event, waiting.attempts + 1)
+        heapq.heappush(self._again, again)
+        return []
 
-    def _close_gate(self, seconds: float) -> None:
-        self._closed_until = max(self._closed_until, self._clock() + seconds)
+    def _refuse(self, event: Event, reason: str) -> list[Line]:
+        self.dead.append((event, reason))
+        message = "CmdrData refused usage event %s for good: %s"
+        lines: list[Line] = [(logging.ERROR, message, (event.id, reason))]
+        if len(self.dead) > self._capacity:
+            oldest, reason = self.dead.popleft()
+            lines += self._write_off([oldest], f"refused: {reason}")
+        return lines
 
     def forked(self) -> None:
         """Start anew in a forked child: what its parent recorded, the parent sends."""
@@ -310,22 +323,7 @@ class MemoryDelivery:
         self._reset()
 
 
-def _refusal(reason: str) -> _Line:
-    message = (
-        "CmdrData does not accept events (%s); check key and endpoint. "
-        "Every event is kept, the next attempt is in %.0f s"
-    )
-    return logging.ERROR, message, (reason, PROBE_INTERVAL)
-
-
-def _trouble(reason: str, waiting: int) -> _Line:
-    message = (
-        "CmdrData cannot be reached or does not answer as it should (%s, %d failures in a row). "
-        "%d events wait, and more are kept; attempts go on, at most %.0f s apart"
-    )
-    return logging.WARNING, message, (reason, PROBE_AFTER, waiting, LONGEST_BACKOFF)
-
-
-def _say(lines: list[_Line]) -> None:
+def _say(lines: list[Line]) -> None:
+    """Log lines. Called without the lock, since a handler may wait."""
     for level, message, arguments in lines:
         faults.say(level, message, *arguments)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from cmdrdata_exporter.delivery.backoff import PROBE_INTERVAL
 from cmdrdata_exporter.delivery.http import Post
 
 SENDERS = 32
@@ -23,10 +24,12 @@ class Options:
     reset: Callable[[], None] = lambda: None
     """What a forked child does before it sends."""
     hold_ambiguous: bool = False
-    probe_interval: float = 60.0
+    probe_interval: float = PROBE_INTERVAL
     totals_by_day_for: int = 92
     """Days after which usage totals are kept by the month, once the whole month is as old."""
     largest: int = LARGEST
     """Bytes that the directory may have."""
+    stays: bool = False
+    """Whether it is drained until it is told to stop, also while there is nothing to do."""
     clock: Callable[[], float] = time.time
     """Returns Unix seconds."""

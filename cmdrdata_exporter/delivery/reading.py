@@ -227,12 +227,12 @@ class LedgerReader:
         return any(rows)
 
     def reasons(self, state: str) -> dict[str, int]:
-        """Return how many events are in a state for each reason."""
+        """Return how many events are in a state for each reason, the backend's words left out."""
         return {
             reason or "": number
             for reason, number in self._query(
-                "SELECT reason, count(*) FROM events INDEXED BY by_state"
-                " WHERE state = ? GROUP BY reason ORDER BY reason",
+                "SELECT substr(reason, 1, instr(reason || ': ', ': ') - 1) AS cause, count(*)"
+                " FROM events INDEXED BY by_state WHERE state = ? GROUP BY cause ORDER BY cause",
                 (STATES.index(state),),
             )
         }

@@ -1,27 +1,110 @@
-"""The threads that send: each takes an event, asks the gate, makes one attempt and says what came of it."""
+"""
+What sends: threads that all destinations of a process share, each of which has only so many of them at once.
+
+For each event the gate is asked, one attempt is made, and what came of it is said.
+"""
 
 from __future__ import annotations
 
 import _thread
-import contextlib
 import queue
-from collections.abc import Sequence
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
 
-from cmdrdata_exporter import faults
+from cmdrdata_exporter import faults, processes
 from cmdrdata_exporter.delivery.gate import Gate
 from cmdrdata_exporter.delivery.http import ATTEMPT_TIMEOUT, Outcome, Post, Verdict
 from cmdrdata_exporter.delivery.ledger import Handed
 
 AT_ONCE = 4
-"""Threads that are there from the beginning, since at the exit of the process none can be started any more."""
+"""Threads that stay while anything is drained, since at the exit of the process none can be started any more."""
+MOST_THREADS = 128
+IDLE = 10.0
+"""Seconds without anything to do after which a thread ends."""
+
+INTERRUPTED = Outcome(Verdict.RETRY, "interrupted", ambiguous=True)
 
 Done = tuple[Handed, Outcome | None]
 """An event that was given to the senders and what came of it; None: the gate had been shut, it was not sent."""
 
 
+class Threads:
+    """The threads of this process that make attempts, which end when there is nothing to do for them."""
+
+    def __init__(self) -> None:
+        self.forked()
+        processes.renew_after_fork(self)
+
+    def forked(self) -> None:
+        """Begin anew in a forked child, which has none of its parent's threads."""
+        self._changed = threading.Condition()
+        self._jobs: deque[Callable[[], None]] = deque()
+        self._busy = 0
+        self._users = 0
+        self.count = 0
+
+    def use(self) -> None:
+        """Have some at once, until `leave`, if they can be had."""
+        with self._changed:
+            self._users += 1
+            while self.count < AT_ONCE and self._start():
+                pass
+
+    def leave(self) -> None:
+        """Need them no more."""
+        with self._changed:
+            self._users -= 1
+
+    def put(self, job: Callable[[], None]) -> bool:
+        """Have one of them do something; say whether there is any."""
+        with self._changed:
+            if self.count - self._busy <= len(self._jobs) and self.count < MOST_THREADS:
+                self._start()
+            if not self.count:
+                return False
+            self._jobs.append(job)
+            self._changed.notify()
+            return True
+
+    @property
+    def are_wanted(self) -> bool:
+        """Whether something waits for one of them."""
+        return bool(self._jobs)
+
+    def _start(self) -> bool:
+        """Start one more, if the interpreter still does. Called under the lock."""
+        try:
+            # Not a threading.Thread, which instrumentations have hand on the context of whoever starts it.
+            _thread.start_new_thread(self._run, ())
+        except RuntimeError:
+            return False
+        self.count += 1
+        return True
+
+    def _run(self) -> None:
+        while (job := self._next()) is not None:
+            job()
+            with self._changed:
+                self._busy -= 1
+
+    def _next(self) -> Callable[[], None] | None:
+        with self._changed:
+            while not self._jobs:
+                least = AT_ONCE if self._users else 0
+                if not self._changed.wait(IDLE) and not self._jobs and self.count > least:
+                    self.count -= 1
+                    return None
+            self._busy += 1
+            return self._jobs.popleft()
+
+
+threads = Threads()
+
+
 class Senders:
     """
-    At most as many threads as are needed, which end with the process.
+    What sends the events of one destination.
 
     An interpreter that shuts down starts no thread; where there is none, who gives an event sends it.
 
@@ -29,7 +112,7 @@ class Senders:
         post: makes an attempt.
         gate: says whether one may be made.
         done: where to put what came of each.
-        most: how many threads there may be.
+        most: how many attempts there are at once.
     """
 
     def __init__(
@@ -44,64 +127,90 @@ class Senders:
         self._gate = gate
         self._done = done
         self._most = most
-        # None ends a thread.
-        self._work: queue.SimpleQueue[Handed | None] = queue.SimpleQueue()
-        self._threads = 0
-        self._ended = False
+        self._threads = threads
+        self._lock = threading.Lock()
+        self._work: deque[Handed] = deque()
+        self._at_work = 0
+        """How many threads send for this destination, or are to."""
+        self._started = self._ended = False
         self.busy = 0
         """How many events were given and have not been taken back. Kept by the drainer's thread alone."""
+        self.busy_again = 0
+        """How many of them had been tried before."""
+
+    def start(self) -> None:
+        """Have some threads, if they can be had."""
+        if not self._started:
+            self._started = True
+            self._threads.use()
 
     def give(self, events: Sequence[Handed]) -> None:
         """Have events sent."""
-        self.busy += len(events)
-        self.start(min(self.busy, self._most))
+        self._count(events, 1)
         for event in events:
-            if self.alone:
-                self._send(event)
-            else:
-                self._work.put(event)
+            with self._lock:
+                self._work.append(event)
+                if self._at_work >= self._most:
+                    continue
+                self._at_work += 1
+            if not self._threads.put(self._send_some):
+                self._send_some()
+
+    def taken_back(self, event: Handed) -> None:
+        """Take note that an event has come back."""
+        self._count([event], -1)
+
+    def _count(self, events: Sequence[Handed], sign: int) -> None:
+        self.busy += sign * len(events)
+        self.busy_again += sign * sum(event.attempts > 0 for event in events)
 
     @property
     def alone(self) -> bool:
         """Whether there is no thread, and `give` itself sends."""
-        return self._threads == 0
-
-    def start(self, number: int) -> None:
-        """Have so many threads at least, if they can be had."""
-        with contextlib.suppress(RuntimeError):
-            while self._threads < number:
-                # Not a threading.Thread, which instrumentations have hand on the context of whoever starts it.
-                _thread.start_new_thread(self._run, ())
-                self._threads += 1
+        return self._threads.count == 0
 
     def end(self) -> None:
-        """Begin no further attempt: what waits for one comes back unsent, and the threads end."""
+        """Begin no further attempt: what waits for one comes back unsent."""
         self._ended = True
-        with contextlib.suppress(queue.Empty):
-            while True:
-                event = self._work.get_nowait()
-                if event is not None:
-                    self._done.put((event, None))
-        for _ in range(self._threads):
-            self._work.put(None)
+        with self._lock:
+            unsent = list(self._work)
+            self._work.clear()
+        for event in unsent:
+            self._done.put((event, None))
+        if self._started:
+            self._started = False
+            self._threads.leave()
 
-    def _run(self) -> None:
-        while (event := self._work.get()) is not None:
+    def _send_some(self) -> None:
+        """Send what waits, unless another destination needs the thread."""
+        while True:
+            with self._lock:
+                if not self._work:
+                    self._at_work -= 1
+                    return
+                event = self._work.popleft()
             self._send(event)
+            if self._threads.are_wanted and self._threads.put(self._send_some):
+                return
 
     def _send(self, event: Handed) -> None:
-        entered = None if self._ended else self._gate.enter()
-        self._done.put((event, None if entered is None else self._attempt(event, entered)))
-
-    def _attempt(self, event: Handed, entered: int) -> Outcome:
-        outcome = Outcome(Verdict.RETRY, "interrupted", ambiguous=True)
+        entry = None if self._ended else self._gate.enter()
+        outcome = None
         try:
-            outcome = self._post(event.id, event.body, ATTEMPT_TIMEOUT)
-        except Exception as error:  # noqa: BLE001 - the others shall be sent, whatever is wrong with this one
-            faults.report("delivery", "usage event %r cannot be sent", event.id, exc_info=True)
-            outcome = Outcome(Verdict.REFUSED, type(error).__name__)
+            if entry is not None:
+                outcome = INTERRUPTED
+                outcome = attempt(self._post, event.id, event.body, ATTEMPT_TIMEOUT)
         except BaseException:  # noqa: BLE001 - a thread that ends would take its event with it
             faults.report("sender", "usage event %r was interrupted", event.id, exc_info=True)
-        finally:
-            self._gate.leave(entered, outcome)
-        return outcome
+        if entry is not None and outcome is not None:
+            outcome = self._gate.leave(entry, event.key, outcome)
+        self._done.put((event, outcome))
+
+
+def attempt(post: Post, event_id: str, body: bytes, timeout: float) -> Outcome:
+    """Make an attempt. What is raised instead of an outcome is no verdict on the event, which may have left."""
+    try:
+        return post(event_id, body, timeout)
+    except Exception as error:  # noqa: BLE001 - the others shall be sent, whatever is wrong with this one
+        faults.report("delivery", "usage event %r cannot be sent", event_id, exc_info=True)
+        return Outcome(Verdict.RETRY, type(error).__name__, ambiguous=True)

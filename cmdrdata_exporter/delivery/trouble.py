@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from cmdrdata_exporter import faults
+from cmdrdata_exporter.delivery.backoff import LONGEST_BACKOFF
 from cmdrdata_exporter.delivery.directory import LEDGER, Directory
 from cmdrdata_exporter.delivery.gate import Gate
 from cmdrdata_exporter.delivery.http import Verdict
@@ -20,6 +21,10 @@ NEARLY = 0.8
 
 REFUSALS_INTERVAL = 60.0
 """Seconds between two messages about refused events, at least."""
+
+
+Line = tuple[int, str, tuple[object, ...]]
+"""What is to be logged: level, message and its arguments."""
 
 
 class Trouble:
@@ -40,7 +45,7 @@ class Trouble:
         self._last_refusal = ""
         self._next_refusal = 0.0
         self._met: str | None = None
-        self._told_of_gate = False
+        self._backend = BackendTrouble()
         self._stalled = False
         self._log_is_full = False
         self.nearly_full = False
@@ -135,7 +140,7 @@ class Trouble:
         for event, outcome in outcomes:
             if outcome is not None and outcome.verdict is Verdict.REFUSED:
                 self._refused += 1
-                self._last_refusal = f"{event.id} with {outcome.reason}"
+                self._last_refusal = f"{event.id} with {outcome.explanation}"
 
     def refused(self) -> None:
         """Tell of events that were refused for good: of the first at once, then once a minute."""
@@ -153,26 +158,21 @@ class Trouble:
 
     def answered(self, gate: Gate) -> bool:
         """Tell of a backend that does not take events, and of one that does again; return whether that is new."""
-        if gate.paused and not self._told_of_gate:
+        news = self._backend.news(gate)
+        if news is not None:
+            level, message, arguments = news
+            faults.say(level, message, *arguments)
+        return news is not None
+
+    def expired(self, number: int) -> None:
+        """Tell of events that were given up."""
+        if number:
             faults.say(
                 logging.ERROR,
-                "CmdrData does not accept events (%s); check key and endpoint. "
-                "Every event is kept, the next attempt is in %.0f s",
-                gate.reason,
-                gate.delay(),
+                "%d usage event(s) could not be delivered for 30 days. They are kept as dead letters: "
+                "see `cmdrdata dead-letters list`",
+                number,
             )
-        elif gate.in_trouble and not self._told_of_gate:
-            faults.say(
-                logging.WARNING,
-                "CmdrData cannot be reached or does not answer as it should (%s, %d failures in a row). "
-                "Events wait, and all are kept; attempts go on, at most a minute apart",
-                gate.reason,
-                gate.failures,
-            )
-        elif self._told_of_gate and not gate.in_trouble:
-            faults.say(logging.WARNING, "CmdrData accepts events again")
-        changed, self._told_of_gate = self._told_of_gate != gate.in_trouble, gate.in_trouble
-        return changed
 
     def facts(self, gate: Gate, clock: float) -> dict[str, object]:
         """Return what commands should know of the process that drains."""
@@ -191,6 +191,34 @@ def counted(waiting: Mapping[str, int]) -> str:
     names = {"pending": "to be sent", "in_flight": "being sent", "held": "held", "dead": "dead"}
     found = [f"{waiting[state]} {name}" for state, name in names.items() if waiting.get(state)]
     return f"usage events ({', '.join(found)})" if found else "no usage event"
+
+
+class BackendTrouble:
+    """Of one backend, as its gate sees it."""
+
+    def __init__(self) -> None:
+        self._state: str | None = None
+        """What the log says that it is in; None: it takes events."""
+
+    def news(self, gate: Gate) -> Line | None:
+        """Return what is to be told of a backend that does not take events, or that does again, and was not yet."""
+        state = "paused" if gate.paused else "probing" if gate.in_trouble else None
+        if state == self._state:
+            return None
+        self._state = state
+        if state == "paused":
+            message = (
+                "CmdrData does not accept events (%s); check key and endpoint. "
+                "Every event is kept, the next attempt is in %.0f s"
+            )
+            return logging.ERROR, message, (gate.reason, gate.delay())
+        if state == "probing":
+            message = (
+                "CmdrData cannot be reached or does not answer as it should (%s, %d failures in a row). "
+                "Events wait, and all are kept; attempts go on, at most %.0f s apart"
+            )
+            return logging.WARNING, message, (gate.reason, gate.failures, LONGEST_BACKOFF)
+        return logging.WARNING, "CmdrData accepts events again", ()
 
 
 def _describe(error: Exception) -> str:

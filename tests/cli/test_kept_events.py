@@ -233,3 +233,18 @@ def test_more_digits_than_python_converts(remote: Directory, run: Run) -> None:
     fill(remote, [encode_event(event.id, event.header, body)], [REFUSED])
     shown = json.loads(run("dead-letters", "show", "0001").stdout)["event"]
     assert {"customer_id": "acme", "number": digits, "small": 7} == shown
+
+
+def test_what_the_backend_said(remote: Directory, run: Run, run_json: RunJson) -> None:
+    """A dead letter has the backend's words in the list, and alone; the status it had chooses it for a replay."""
+    refused = Outcome(Verdict.REFUSED, "HTTP 422", answer='{"detail":"no such customer: acme"}')
+    fill(remote, [record(1), record(2)], [refused, REFUSED])
+    reason = 'HTTP 422: {"detail":"no such customer: acme"}'
+    _, shown = run_json("dead-letters", "show", event_id(1))
+    assert shown["reason"] == reason
+    _, listed = run_json("dead-letters", "list")
+    assert [event["reason"] for event in listed["events"]] == [reason, "HTTP 400"]
+    with LedgerReader(remote) as ledger:
+        assert ledger.reasons("dead") == {"HTTP 400": 1, "HTTP 422": 1}
+    assert run("replay", "--reason", "HTTP 422").returncode == 0
+    assert counts(remote) == {"recorded": 2, "dead": 1, "pending": 1, "replayed": 1}

@@ -18,8 +18,9 @@ NOW = 1_800_000_000.0
 
 DELIVERED = Outcome(Verdict.DELIVERED, "HTTP 200")
 DUPLICATE = Outcome(Verdict.DUPLICATE, "HTTP 409")
-REFUSED = Outcome(Verdict.REFUSED, "HTTP 400")
+REFUSED = Outcome(Verdict.REFUSED, "HTTP 400", answer="no such model")
 UNAUTHORIZED = Outcome(Verdict.MISCONFIGURED, "HTTP 401")
+FORBIDDEN = Outcome(Verdict.FORBIDDEN, "HTTP 403", answer="blocked")
 UNAVAILABLE = Outcome(Verdict.RETRY, "HTTP 503")
 BROKEN = Outcome(Verdict.RETRY, "HTTP 500", ambiguous=True)
 

@@ -6,6 +6,7 @@ import _thread
 import contextlib
 import logging
 import os
+import random
 import shutil
 import sqlite3
 import threading
@@ -17,17 +18,18 @@ import pytest
 
 from cmdrdata_exporter import faults
 from cmdrdata_exporter.delivery import drainer as module
-from cmdrdata_exporter.delivery import salvage
+from cmdrdata_exporter.delivery import salvage, watch
 from cmdrdata_exporter.delivery.directory import Directory
 from cmdrdata_exporter.delivery.drainer import Drainer, Options
 from cmdrdata_exporter.delivery.http import Outcome
 from cmdrdata_exporter.delivery.journal import Journal
-from cmdrdata_exporter.delivery.ledger import Ledger
+from cmdrdata_exporter.delivery.ledger import KEEP, Ledger
 from cmdrdata_exporter.delivery.reading import LedgerReader
 from cmdrdata_exporter.delivery.readings import Readings
 from tests.delivery.samples import (
     BROKEN,
     DELIVERED,
+    FORBIDDEN,
     NOW,
     REFUSED,
     UNAUTHORIZED,
@@ -36,6 +38,7 @@ from tests.delivery.samples import (
     counts,
     event_id,
     held,
+    open_files,
     record,
 )
 
@@ -442,7 +445,7 @@ def test_a_directory_that_is_removed(
     shutil.rmtree(directory.path)
     backend.outcomes = [DELIVERED]
     host.drainer._next_measure = 0.0
-    host.drainer.gate._succeed()
+    host.drainer.gate._shut_until = 0.0
     host.drainer._turn()
     host.append(3)
     host.drainer._next_look = 0.0
@@ -475,7 +478,7 @@ def test_a_ledger_that_is_removed(
     host.turn(host.has(recorded=2, delivered=1, pending=1))
     (directory.path / "ledger.db").unlink()
     backend.outcomes = [DELIVERED]
-    host.drainer.gate._succeed()
+    host.drainer.gate._shut_until = 0.0
     host.append(3)
     host.drainer._turn()
     assert not host.drainer.leads
@@ -549,7 +552,7 @@ def test_descriptors_that_are_closed(
     assert len(numbers) >= 6
     host.append(3)
     backend.outcomes = [DELIVERED]
-    host.drainer.gate._succeed()
+    host.drainer.gate._shut_until = 0.0
     host.drainer._turn()
     assert host.drainer._poisoned
     host.drainer._next_look = 0.0
@@ -598,6 +601,8 @@ def test_a_wrong_key(
     host.turn(lambda: "pid" in facts(directory))
     assert facts(directory) == {
         "at": pytest.approx(NOW, abs=50),
+        "breaks": [],
+        "present": pytest.approx(NOW, abs=50),
         "next_attempt": pytest.approx(NOW + 60, abs=50),
         "paused": True,
         "pid": os.getpid(),
@@ -635,11 +640,87 @@ def test_a_backend_that_is_down(
     )
 
 
-def test_a_refused_event(host: Host, backend: Backend) -> None:
-    """A refused event is dead, and those behind it are delivered."""
+def test_a_refused_event(
+    host: Host, backend: Backend, directory: Directory, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A refused event is dead, with its reason there and in the log, and those behind it are delivered."""
     backend.outcomes = [REFUSED, DELIVERED]
     host.append(1, 2, 3)
     host.turn(host.has(recorded=3, dead=1, delivered=2))
+    with LedgerReader(directory) as reader:
+        (dead,) = reader.kept("dead")
+    assert dead.reason == "HTTP 400: no such model"
+    assert dead.event is not None
+    host.drainer._turn()
+    assert messages(caplog) == [
+        f"CmdrData refused 1 usage event(s) for good, the last one {dead.event.id} with HTTP 400: no such model. They "
+        "are kept as dead letters: see `cmdrdata dead-letters list`"
+    ]
+
+
+def test_an_event_that_is_forbidden(host: Host, backend: Backend, directory: Directory) -> None:
+    """One that a firewall dislikes is set aside with its reason; it holds up no other one."""
+    host.append(1)
+    real = backend.__call__
+
+    def firewall(posted: str, body: bytes, timeout: float) -> Outcome:
+        return FORBIDDEN if posted == event_id(1) else real(posted, body, timeout)
+
+    assert host.drainer._senders is not None
+    host.drainer._senders._post = firewall
+    host.turn(lambda: host.drainer.gate.reason is not None)
+    host.turn(host.has(recorded=1, pending=1))
+    host.append(2)
+    host.turn(host.has(recorded=2, delivered=1, dead=1))
+    with LedgerReader(directory) as reader:
+        assert [dead.reason for dead in reader.kept("dead")] == ["HTTP 403: blocked"]
+    assert not host.drainer.gate.in_trouble
+
+
+def test_what_was_tried_in_vain_leaves_room(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many events never get an answer, and come again and again, most senders are free for new ones."""
+    monkeypatch.setattr(random, "uniform", lambda low, high: 0.0)  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
+    old = set(ids(*range(40)))
+    with host.drainer.database:
+        ledger = host.drainer._open()
+        with ledger.transaction():
+            ledger.take_in("0.journal", 7, list(map(record, range(40))), [], NOW - 9)
+            ledger.settle([(event, BROKEN) for event in ledger.hand_out(40, NOW - 8)], NOW - 7)
+    hanging, over = list[str](), threading.Event()
+
+    def post(posted: str, body: bytes, timeout: float) -> Outcome:
+        if posted in old:
+            hanging.append(posted)
+            assert over.wait(10)
+        return DELIVERED
+
+    assert host.drainer._senders is not None
+    monkeypatch.setattr(host.drainer._senders, "_post", post)
+    host.append(*range(100, 150))
+    host.turn(lambda: counts(host.directory).get("delivered") == 50)
+    assert len(hanging) == module.AGAIN
+    # The others are due, and wait for an answer: nothing is to be done until then.
+    assert host.drainer._due is None
+    over.set()
+    host.turn(lambda: counts(host.directory).get("delivered") == 90)
+
+
+def test_what_expires(host: Host, backend: Backend, caplog: pytest.LogCaptureFixture) -> None:
+    """What could not be delivered for thirty days is told."""
+    backend.outcomes = [UNAUTHORIZED]
+    host.append(1, 2)
+    host.turn(host.has(recorded=2, pending=2))
+    caplog.clear()
+    with host.drainer.database:
+        ledger = host.drainer._open()
+        with ledger.transaction():
+            ledger._db.execute("UPDATE events SET recorded = recorded - ?", (KEEP,))
+    host.drainer._next_upkeep = host.drainer._next_expiry = 0.0
+    host.turn(host.has(recorded=2, dead=2, expired=2))
+    assert messages(caplog) == [
+        "2 usage event(s) could not be delivered for 30 days. They are kept as dead letters: see `cmdrdata "
+        "dead-letters list`"
+    ]
 
 
 # The thread
@@ -797,6 +878,113 @@ def test_a_last_commit_that_fails(
     assert faults.counts.pop("last commit") == 1
     assert counts(directory) == {"recorded": 1, "in_flight": 1}
     host.journal.seal()
+
+
+# Destinations with nothing to do
+
+
+def soon(condition: Callable[[], object]) -> None:
+    """Wait until something is true of a thread, which tells nobody."""
+    deadline = module.time.monotonic() + 10
+    while not condition():
+        assert module.time.monotonic() < deadline
+        module.time.sleep(0.005)
+
+
+@pytest.fixture
+def resting(directory: Directory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
+    """A drainer whose destination has just been left, with one event delivered."""
+    monkeypatch.setattr(module, "IDLE", 0.0)
+    monkeypatch.setattr(watch, "INTERVAL", 0.01)
+    monkeypatch.setattr(module, "watch", watch.Watch())
+    running = Running(directory, Backend(DELIVERED))
+    running.journal.append(record(1))
+    running.drainer.start()
+    soon(lambda: running.drainer.rests)
+    yield running
+    running.journal.seal()
+    running.drainer.stop(10)
+
+
+def test_a_destination_with_nothing_to_do(resting: Running, directory: Directory) -> None:
+    """It keeps no thread, no lock, no file and no connection; all that it had is delivered."""
+    assert (resting.drainer.running, resting.drainer.leads) == (False, False)
+    assert counts(directory) == {"recorded": 1, "delivered": 1}
+    assert (directory.journals(), directory.leader(), open_files(directory)) == ([], None, 0)
+
+
+def test_the_next_event(resting: Running, directory: Directory) -> None:
+    """The next event begins again, as often as there is one."""
+    for number in range(2, 5):
+        resting.journal.append(record(number))
+        resting.drainer.start()
+        soon(lambda number=number: counts(directory) == {"recorded": number, "delivered": number})
+        soon(lambda: resting.drainer.rests)
+
+
+def test_what_others_record(resting: Running, directory: Directory) -> None:
+    """What a process records that ends at once is delivered by one that rests."""
+    other = Journal(directory)
+    other.append(record(2))
+    other.seal()
+    soon(lambda: counts(directory) == {"recorded": 2, "delivered": 2})
+
+
+def test_what_a_command_leaves(resting: Running, directory: Directory) -> None:
+    """What a command has taken in itself, since nobody led, is delivered by one that rests."""
+    lock = directory.try_to_lead()
+    assert lock is not None
+    ledger = Ledger(directory)
+    with ledger.transaction():
+        ledger.take_in("0.journal", 7, [record(2)], [], NOW)
+    ledger.close()
+    os.close(lock)
+    soon(lambda: counts(directory) == {"recorded": 2, "delivered": 2})
+
+
+def test_an_event_in_the_moment_of_leaving(
+    directory: Directory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An event that finds the thread running still, which is about to end, is delivered all the same."""
+    monkeypatch.setattr(module, "IDLE", 0.0)
+    running = Running(directory, Backend(DELIVERED))
+    end = running.drainer._end
+
+    def record_and_end() -> None:
+        if not running.drainer._stop_at and counts(directory).get("recorded", 0) < 3:
+            running.journal.append(record(counts(directory).get("recorded", 0) + 1))
+            assert running.drainer.running
+        end()
+
+    monkeypatch.setattr(running.drainer, "_end", record_and_end)
+    running.drainer.start()
+    soon(lambda: counts(directory) == {"recorded": 3, "delivered": 3})
+    running.journal.seal()
+    running.drainer.stop(10)
+
+
+def test_what_waits_is_not_left(directory: Directory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While anything waits, however long, somebody is there to deliver it."""
+    monkeypatch.setattr(module, "IDLE", 0.0)
+    refusing = Host(directory, Backend(UNAUTHORIZED), Clock(NOW))
+    refusing.append(1)
+    refusing.turn(lambda: refusing.drainer.gate.paused)
+    refusing.journal.seal()
+    refusing.turn(lambda: directory.journals() == [] and not refusing.drainer.in_flight)
+    assert counts(directory) == {"recorded": 1, "pending": 1}
+    assert not refusing.drainer._may_rest()
+    refusing.close()
+
+
+def test_a_sidecar_stays(directory: Directory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What drains for others stays, with nothing to do."""
+    monkeypatch.setattr(module, "IDLE", 0.0)
+    drainer = Drainer(directory, Journal(directory), Options(post=Backend(DELIVERED), stays=True))
+    for _ in range(3):
+        drainer._turn()
+    assert drainer.leads
+    assert not drainer._may_rest()
+    drainer._end()
 
 
 # Forks

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import http.client
+import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -20,7 +21,6 @@ from opentelemetry.instrumentation.utils import (
 from pytest_httpserver import HTTPServer
 from urllib3.exceptions import (
     ConnectTimeoutError,
-    NameResolutionError,
     NewConnectionError,
     ProtocolError,
     ReadTimeoutError,
@@ -28,7 +28,15 @@ from urllib3.exceptions import (
 )
 from werkzeug import Request, Response
 
-from cmdrdata_exporter.delivery.http import Client, Outcome, Verdict, classify, classify_failure
+from cmdrdata_exporter import faults
+from cmdrdata_exporter.delivery.http import (
+    Client,
+    Outcome,
+    Verdict,
+    cause,
+    classify,
+    classify_failure,
+)
 from tests.provider import Provider, Reply
 
 KEY = "tk-0123456789abcdefghij"
@@ -37,7 +45,7 @@ NO_POOL: Any = None
 """What urllib3 is told of the pool where a test makes its errors."""
 
 DELIVERED, DUPLICATE, REFUSED = Verdict.DELIVERED, Verdict.DUPLICATE, Verdict.REFUSED
-MISCONFIGURED, RETRY = Verdict.MISCONFIGURED, Verdict.RETRY
+MISCONFIGURED, FORBIDDEN, RETRY = Verdict.MISCONFIGURED, Verdict.FORBIDDEN, Verdict.RETRY
 
 
 @pytest.mark.parametrize(
@@ -52,7 +60,10 @@ MISCONFIGURED, RETRY = Verdict.MISCONFIGURED, Verdict.RETRY
         (413, REFUSED, False),
         (422, REFUSED, False),
         (401, MISCONFIGURED, False),
-        (403, MISCONFIGURED, False),
+        (403, FORBIDDEN, False),
+        (406, FORBIDDEN, False),
+        (431, FORBIDDEN, False),
+        (451, FORBIDDEN, False),
         (404, MISCONFIGURED, False),
         (405, MISCONFIGURED, False),
         (301, MISCONFIGURED, False),
@@ -75,10 +86,156 @@ def test_statuses(status: int, verdict: Verdict, ambiguous: bool) -> None:
     assert classify(status, {}, "", NOW) == Outcome(verdict, f"HTTP {status}", ambiguous)
 
 
-@pytest.mark.parametrize("body", ['{"detail": "Event already exists"}', "DUPLICATE event id"])
-def test_a_duplicate_told_in_the_body(body: str) -> None:
-    """A 422 that says the event is there already is a delivery."""
-    assert classify(422, {}, body, NOW).verdict is DUPLICATE
+EVENT: dict[str, Any] = {
+    "customer_id": "acme",
+    "model": "gpt-5-mini",
+    "metadata": {"note": "m", "tags": ["blue", {"of": "one"}], "operation": "create"},
+    "request": {"id": "5f3a9c01", "streaming": False},
+}
+
+
+def answered(body: object, **changes: Any) -> Verdict:
+    """Return the verdict on a 422 with this body to an event."""
+    text = body if isinstance(body, str) else json.dumps(body)
+    return classify(422, {}, text, NOW, json.dumps(EVENT | changes).encode()).verdict
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"detail": "Event already exists"},
+        {"message": "ALREADY RECORDED"},
+        {"code": "already_exists"},
+        {"error": "duplicate event"},
+        {"error": {"code": "already_exists", "message": "no"}},
+        {"error": {"detail": "this is a duplicate event."}},
+        {"message": "event 5f3a9c01 already exists"},
+    ],
+    ids=str,
+)
+def test_a_duplicate_told_in_the_body(body: object) -> None:
+    """A 422 that says in a place of its own that the event is there already is a delivery."""
+    assert answered(body) is DUPLICATE
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "Event already exists",
+        '"already exists"',
+        '["already exists"]',
+        '{"message": "already exists',
+        "[" * 100_000,
+        {"reason": "already exists"},
+        {"detail": [{"msg": "already exists"}]},
+        {"detail": {"message": "already exists"}},
+        {"errors": {"message": "already exists"}},
+        {"error": {"error": {"message": "already exists"}}},
+        {"message": "a duplicate"},
+        {"message": "exists already"},
+        {"message": "customer acme already exists"},
+        {"message": "'blue' already exists"},
+        {"error": {"message": "one, already exists"}},
+    ],
+    ids=lambda body: str(body)[:60],
+)
+def test_a_duplicate_told_elsewhere(body: object) -> None:
+    """Nothing else is: in doubt an event is refused, which can be replayed, and never taken to be delivered."""
+    assert answered(body) is REFUSED
+
+
+@pytest.mark.parametrize(
+    "note", ["it already exists, please", "ALREADY_EXISTS", "a duplicate event"]
+)
+@pytest.mark.parametrize("place", ["value", "key", "customer"])
+def test_an_event_that_has_those_words(note: str, place: str) -> None:
+    """A backend repeats what it dislikes, whole or cut: an event that has such words is never delivered by words."""
+    changes: dict[str, dict[str, Any]] = {
+        "value": {"metadata": {"note": [note]}},
+        "key": {"metadata": {note: 1}},
+        "customer": {"customer_id": note},
+    }
+    for message in (note, f"no such note: {note[:18]}...", "Event already exists"):
+        assert answered({"message": message}, **changes[place]) is REFUSED
+
+
+def test_the_validation_of_a_backend(httpserver: HTTPServer) -> None:
+    """An answer that has the event in it, as FastAPI's have, refuses the event and says why."""
+    detail = [
+        {
+            "type": "string_too_long",
+            "loc": ["body", "metadata", "note"],
+            "msg": "String should have at most 20 characters",
+            "input": "the invoice already exists, duplicate event",
+        }
+    ]
+    said = json.dumps({"detail": detail})
+    httpserver.expect_request("/").respond_with_data(said, 422, content_type="application/json")
+    body = json.dumps(EVENT | {"metadata": {"note": detail[0]["input"]}}).encode()
+    outcome = client(httpserver.url_for("/")).post("1", body, 5)
+    assert outcome == Outcome(REFUSED, "HTTP 422", answer=said)
+
+
+PAGE = "<!DOCTYPE html>\n<html><title>Sign in</title></html>"
+
+
+@pytest.mark.parametrize(
+    ("status", "content_type", "body", "verdict"),
+    [
+        (200, "text/html; charset=utf-8", PAGE, MISCONFIGURED),
+        (201, "TEXT/HTML", "Please sign in", MISCONFIGURED),
+        (200, "application/xhtml+xml", "<x/>", MISCONFIGURED),
+        (200, "", f"\ufeff \n{PAGE}", MISCONFIGURED),
+        (200, "application/json", "<html>", MISCONFIGURED),
+        # What breaks off was not empty.
+        (202, "text/html", None, MISCONFIGURED),
+        (202, "text/html", " \n", DELIVERED),
+        (204, "text/html", "", DELIVERED),
+        (200, "text/plain", "ok", DELIVERED),
+        (200, "application/json", '{"page": "<html>"}', DELIVERED),
+        (200, "", None, DELIVERED),
+    ],
+)
+def test_a_page_instead_of_an_api(
+    status: int, content_type: str, body: str | None, verdict: Verdict
+) -> None:
+    """A page for people, of a portal or a login, has delivered nothing, whatever its status."""
+    headers = {"content-type": content_type} if content_type else {}
+    assert classify(status, headers, body, NOW).verdict is verdict
+
+
+# The reason
+
+
+@pytest.mark.parametrize(
+    ("body", "answer"),
+    [
+        ('{"detail":"no such customer"}', '{"detail":"no such customer"}'),
+        ("", ""),
+        (None, ""),
+        ("one\r\n\ttwo\x00\x1b[31m\u202ethree  four", "one two [31m three four"),
+        ("x " * 400, ("x " * 400)[:300]),
+        ("\n" * 9000 + "late", ""),
+        ("Bearer tk-0123456789abcdefghij is wrong", "[scrubbed] is wrong"),
+        ("ab " * 99 + "tk-0123456789abcdefghij", "ab " * 99 + "[sc"),
+    ],
+)
+def test_the_reason_for_a_refusal(body: str | None, answer: str) -> None:
+    """A refusal has the beginning of the answer: one line, bounded, and nothing that looks like a key."""
+    for status in (400, 401, 403, 503):
+        outcome = classify(status, {}, body, NOW)
+        assert outcome.answer == answer
+        assert outcome.explanation == (f"HTTP {status}: {answer}" if answer else f"HTTP {status}")
+        assert cause(outcome.explanation) == outcome.reason == f"HTTP {status}"
+    assert (classify(200, {}, body, NOW).answer, classify(409, {}, body, NOW).answer) == ("", "")
+
+
+def test_an_answer_with_our_key(httpserver: HTTPServer) -> None:
+    """A backend that repeats the key does not get it into a reason, whatever the key looks like."""
+    key = "0123456789 no usual key"
+    httpserver.expect_request("/").respond_with_data(f"no account for {key}!", status=400)
+    outcome = client(httpserver.url_for("/"), lambda: key).post("1", b"{}", 5)
+    assert outcome == Outcome(REFUSED, "HTTP 400", answer="no account for [scrubbed]!")
 
 
 @pytest.mark.parametrize(
@@ -102,23 +259,23 @@ def test_retry_after(value: str, seconds: float | None) -> None:
     assert classify(429, {"retry-after": value}, "", NOW).retry_after == seconds
 
 
+@pytest.mark.parametrize("sent", [False, True])
 @pytest.mark.parametrize(
-    ("error", "ambiguous"),
+    "error",
     [
-        (NewConnectionError(NO_POOL, "refused"), False),
-        (NameResolutionError("host", NO_POOL, socket.gaierror("no such host")), False),
-        (ConnectTimeoutError("slow"), False),
-        # A failed handshake is another error: NoConnectionError.
-        (SSLError("UNEXPECTED_EOF_WHILE_READING"), True),
-        (SSLError("DECRYPTION_FAILED_OR_BAD_RECORD_MAC"), True),
-        (ReadTimeoutError(NO_POOL, "/", "slow"), True),
-        (ProtocolError("Connection aborted."), True),
-        (OSError("reset"), True),
+        NewConnectionError(NO_POOL, "refused"),
+        ConnectTimeoutError("slow"),
+        SSLError("UNEXPECTED_EOF_WHILE_READING"),
+        ReadTimeoutError(NO_POOL, "/", "slow"),
+        ProtocolError("Connection aborted."),
+        OSError("reset"),
+        MemoryError(),
     ],
+    ids=repr,
 )
-def test_failures(error: Exception, ambiguous: bool) -> None:
-    """A failure before the request could arrive is safe to repeat; any later one may double an event."""
-    assert classify_failure(error) == Outcome(RETRY, type(error).__name__, ambiguous)
+def test_failures(error: Exception, sent: bool) -> None:
+    """No failure is a verdict; whether any of the event may have left, and nothing else, makes it ambiguous."""
+    assert classify_failure(error, sent=sent) == Outcome(RETRY, type(error).__name__, sent)
 
 
 def client(
@@ -173,17 +330,18 @@ def test_redirects_are_not_followed(httpserver: HTTPServer) -> None:
     assert [request.path for request, _ in httpserver.log] == ["/api"]
 
 
-def test_a_refused_key_is_read_anew(httpserver: HTTPServer) -> None:
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_refused_key_is_read_anew(httpserver: HTTPServer, status: int) -> None:
     """After a refusal the next attempt has the key of that moment."""
     keys = iter(["tk-first-first-first-1", "tk-second-second-second"])
 
     def answer(request: Request) -> Response:
-        return Response(status=200 if "second" in request.headers["authorization"] else 401)
+        return Response(status=200 if "second" in request.headers["authorization"] else status)
 
     httpserver.expect_request("/").respond_with_handler(answer)
     poster = client(httpserver.url_for("/"), lambda: next(keys))
     assert [poster.post("1", b"{}", 5).verdict for _ in range(3)] == [
-        MISCONFIGURED,
+        FORBIDDEN if status == 403 else MISCONFIGURED,
         DELIVERED,
         DELIVERED,
     ]
@@ -346,6 +504,36 @@ def test_a_request_is_one_write(httpserver: HTTPServer, monkeypatch: pytest.Monk
     for event_id in ("1", "2"):
         assert poster.post(event_id, b'{"n":1}', 5) == Outcome(DELIVERED, "HTTP 201")
     assert [data.partition(b"\r\n\r\n")[2] for data in written] == [b'{"n":1}', b'{"n":1}']
+
+
+@pytest.mark.parametrize(
+    ("url", "event_id", "reason"),
+    [
+        (f"http://{'x' * 64}.example/", "1", "LocationParseError"),
+        ("http://nowhere.invalid/", "1", "NameResolutionError"),
+        ("http://127.0.0.1:1/", "1", "NewConnectionError"),
+        ("http://127.0.0.1:1/", "a\nb", "ValueError"),
+    ],
+)
+def test_a_request_that_cannot_be_made(url: str, event_id: str, reason: str) -> None:
+    """What never left cannot have been accepted, and that it did not is no verdict on it."""
+    assert client(url).post(event_id, b"{}", 5) == Outcome(RETRY, reason)
+    faults.counts.clear()
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_no_memory(httpserver: HTTPServer, monkeypatch: pytest.MonkeyPatch, before: bool) -> None:
+    """A lack of memory is no verdict on an event, which may have left when it came."""
+    httpserver.expect_request("/").respond_with_data(status=200)
+
+    def fail(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    owner = http.client.HTTPConnection if before else http.client.HTTPResponse
+    monkeypatch.setattr(owner, "putheader" if before else "begin", fail)
+    outcome = client(httpserver.url_for("/")).post("1", b"{}", 5)
+    assert outcome == Outcome(RETRY, "MemoryError", ambiguous=not before)
+    assert faults.counts.pop("delivery") == 1
 
 
 def test_a_refused_connection() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import sqlite3
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,11 +15,13 @@ from cmdrdata_exporter.delivery import ledger as module
 from cmdrdata_exporter.delivery.directory import Directory
 from cmdrdata_exporter.delivery.http import Outcome
 from cmdrdata_exporter.delivery.ledger import (
+    AWAY,
     KEEP,
     LONGEST_BACKOFF,
     Handed,
     Ledger,
     UnknownVersionError,
+    _ago,
     is_broken,
 )
 from cmdrdata_exporter.delivery.reading import LedgerReader
@@ -56,10 +59,12 @@ class Account:
             self.ledger.take_in(f"{self._journals}.journal", 99, records, [], now)
         self.counts()
 
-    def hand_out(self, limit: int = 100, now: float = NOW) -> list[Handed]:
+    def hand_out(
+        self, limit: int = 100, now: float = NOW, again: int | None = None
+    ) -> list[Handed]:
         """Hand out what is due."""
         with self.ledger.transaction():
-            handed = self.ledger.hand_out(limit, now)
+            handed = self.ledger.hand_out(limit, now, again)
         self.counts()
         return handed
 
@@ -82,11 +87,12 @@ class Account:
         keys = tuple(key_of(event_id(number)) for number in numbers)
         self.take_in(encode_command(Command(action, keys, customer)), now=now)
 
-    def expire(self, now: float) -> None:
-        """Give up what is too old."""
+    def expire(self, now: float) -> int:
+        """Give up what is too old; return how many events that were."""
         with self.ledger.transaction():
-            self.ledger.expire(now)
+            number = self.ledger.expire(now)
         self.counts()
+        return number
 
     def recover(self, now: float = NOW) -> None:
         """Take back what was in flight."""
@@ -282,7 +288,7 @@ def test_what_comes_of_an_attempt(
     assert account.counts() == {"recorded": 1, **expected}
     assert account.ledger.is_empty() is ("pending" not in expected)
     if "dead" in expected:
-        assert account.reasons("dead") == ["HTTP 400"]
+        assert account.reasons("dead") == ["HTTP 400: no such model"]
 
 
 @pytest.mark.parametrize(
@@ -359,16 +365,82 @@ def test_after_the_death_of_a_process(fixture: str, request: pytest.FixtureReque
 
 
 def test_a_clock_that_was_set_back(account: Account) -> None:
-    """What is due further ahead than any retry is due now, when the clock was seen to go back or a process begins."""
+    """What is due further ahead than any retry is due now, when the clock was seen to go back."""
     account.take_in(record(1), now=NOW + 5 * DAYS)
     account.take_in(record(2), now=NOW + LONGEST_BACKOFF)
     assert account.hand_out() == []
     with account.ledger.transaction():
         account.ledger.make_due(NOW)
     assert [handed.id for handed in account.hand_out()] == [event_id(1)]
-    account.take_in(record(3), now=NOW + 5 * DAYS)
-    account.recover()
-    assert [handed.id for handed in account.hand_out()] == [event_id(1), event_id(3)]
+
+
+def test_when_a_process_begins(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that waits is due at once: whatever kept another process from delivering it may be over."""
+    monkeypatch.setattr(random, "uniform", lambda low, high: high)  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
+    account.take_in(record(1), record(2), record(3))
+    account.take_in(record(4), now=NOW + 5 * DAYS)
+    for _ in range(9):
+        account.send(UNAVAILABLE, NOW + 60)
+        account.recover(NOW + 60)
+    assert len(account.hand_out(3, NOW + 60)) == 3
+    account.recover(NOW + 60)
+    found = {handed.id: handed.attempts for handed in account.hand_out(now=NOW + 60)}
+    assert found.keys() == {event_id(number) for number in (1, 2, 3, 4)}
+
+
+def test_what_was_never_tried_takes_turns(account: Account) -> None:
+    """What was tried in vain has half of the room and no more than it may have; what is new waits for none of it."""
+    account.take_in(*map(record, range(100)))
+    account.send(UNAUTHORIZED, NOW + 1)
+    account.take_in(*map(record, range(100, 200)), now=NOW + 2)
+
+    def attempts(limit: int, again: int | None = None) -> list[int]:
+        handed = account.hand_out(limit, NOW + 3, again)
+        account.settle(*((event, None) for event in handed), now=NOW + 1)
+        return sorted(event.attempts for event in handed)
+
+    assert attempts(1) == [0]
+    assert attempts(10) == [0] * 5 + [1] * 5
+    assert attempts(64, again=8) == [0] * 56 + [1] * 8
+    assert attempts(64, again=0) == [0] * 64
+    assert attempts(150) == [0] * 100 + [1] * 50
+    assert attempts(300, again=8) == [0] * 100 + [1] * 8
+    assert attempts(300) == [0] * 100 + [1] * 100
+
+
+def test_what_is_due_longer_goes_first(account: Account) -> None:
+    """What was tried in vain a moment ago comes behind what waits since before that."""
+    account.take_in(record(1))
+    account.send(UNAUTHORIZED, NOW + 5)
+    account.take_in(*map(record, range(2, 12)))
+    handed = account.hand_out(10, NOW + 9)
+    assert [event.id for event in handed] == [event_id(number) for number in range(2, 12)]
+
+
+def test_those_that_were_tried_least(account: Account) -> None:
+    """Of what was tried in vain, what was tried once waits for nothing that fails whenever it comes."""
+    account.take_in(*map(record, range(9)))
+    for _ in range(5):
+        account.send(UNAUTHORIZED, NOW + 1)
+    account.take_in(record(9), now=NOW + 1)
+    (handed,) = account.hand_out(1, NOW + 1)
+    account.settle((handed, UNAUTHORIZED), now=NOW + 2)
+    assert [event.id for event in account.hand_out(1, NOW + 3)] == [event_id(9)]
+
+
+def test_what_was_not_sent_is_where_it_was(account: Account) -> None:
+    """An event that the gate turned away keeps its place before those that came later, and why it waits."""
+    account.take_in(record(1))
+    account.take_in(record(2), now=NOW + 1)
+    account.send(None, NOW + 5)
+    assert account.ledger.next_due(new=True) == NOW
+    assert [event.id for event in account.hand_out(1, NOW + 5)] == [event_id(1)]
+    account.recover(NOW + 5)
+    account.send(replace(UNAVAILABLE, answer="busy"), NOW + 5)
+    account.recover(NOW + 99)
+    account.send(None, NOW + 99)
+    assert account.reasons("pending") == ["HTTP 503: busy"] * 2
+    assert account.ledger.next_due(new=True) is None
 
 
 def test_what_cannot_be_delivered_for_thirty_days(account: Account) -> None:
@@ -378,7 +450,7 @@ def test_what_cannot_be_delivered_for_thirty_days(account: Account) -> None:
     account.settle((one, REFUSED))
     account.recover()
     account.take_in(record(4), now=NOW + 1)
-    account.expire(NOW + KEEP + 0.5)
+    assert account.expire(NOW + KEEP + 0.5) == 1
     assert account.counts() == {
         "recorded": 4,
         "pending": 1,
@@ -387,10 +459,65 @@ def test_what_cannot_be_delivered_for_thirty_days(account: Account) -> None:
         "expired": 1,
         "ambiguous": 1,
     }
-    assert sorted(map(str, account.reasons("dead"))) == ["HTTP 400", "expired"]
+    assert sorted(map(str, account.reasons("dead"))) == ["HTTP 400: no such model", "expired"]
     account.command("replay", 3, now=NOW + KEEP + 1)
     account.expire(NOW + KEEP + 1)
     assert account.send(DELIVERED, NOW + KEEP + 1) == 2
+
+
+def test_a_host_that_is_switched_off(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Days on which nobody could try to deliver an event are none of its thirty."""
+    monkeypatch.setattr("cmdrdata_exporter.delivery.ledger.KEEP", 3 * DAYS)
+    account.take_in(record(1))
+    account.take_in(record(2), now=NOW + DAYS / 2)
+
+    def work(begin: float, end: float) -> list[int]:
+        """Be there from one day to another, and return what is given up in that time."""
+        looks = [begin + number * AWAY / 2 / DAYS for number in range(int((end - begin) * 48))]
+        return [number for day in [*looks, end] if (number := account.expire(NOW + day * DAYS))]
+
+    assert work(0, 1) == []
+    # Off for three months, and then for a weekend.
+    assert work(100, 101.5) == []
+    assert work(103, 103.4) == []
+    account.take_in(record(3), now=NOW + 103.4 * DAYS)
+    assert work(103.4, 103.6) == [1]
+    assert work(103.6, 104.1) == [1]
+    assert account.counts() == {"recorded": 3, "pending": 1, "dead": 2, "expired": 2}
+    # What commands know.
+    with LedgerReader(account.directory) as reader:
+        assert reader.facts() == {
+            "present": NOW + 104.1 * DAYS,
+            "breaks": [
+                [NOW + 101.5 * DAYS, NOW + 103 * DAYS],
+                [NOW + DAYS, NOW + 100 * DAYS],
+            ],
+        }
+
+
+def test_damaged_facts(account: Account) -> None:
+    """Where the disk has altered what is known of such days, nothing is given up for it."""
+    account.take_in(record(1))
+    account.expire(NOW)
+    for name in ("present", "breaks"):
+        account.ledger._db.execute("UPDATE facts SET value = '{' WHERE name = ?", (name,))
+        assert account.expire(NOW + 99 * DAYS) == 0
+
+
+@pytest.mark.parametrize(
+    ("breaks", "expected"),
+    [
+        ([], 70),
+        ([(80, 90)], 60),
+        ([(75, 90), (20, 60)], 15),
+        ([(65, 100), (30, 60)], 5),
+        ([(10, 65)], 70),
+        ([(0, 75)], -5),
+    ],
+)
+def test_thirty_days_without_breaks(breaks: list[tuple[int, int]], expected: float) -> None:
+    """What is thirty days old is found by going back from now, and over each break as if it were not there."""
+    assert _ago(100, 30, breaks) == expected
 
 
 def test_local_events_grow_old(local: Account) -> None:

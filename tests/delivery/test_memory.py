@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import threading
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -17,14 +18,14 @@ from cmdrdata_exporter import faults
 from cmdrdata_exporter.delivery import Header
 from cmdrdata_exporter.delivery.http import Outcome, Verdict
 from cmdrdata_exporter.delivery.local import LocalDelivery
-from cmdrdata_exporter.delivery.memory import PROBE_INTERVAL, MemoryDelivery
+from cmdrdata_exporter.delivery.memory import MemoryDelivery
 
 ACME = Header("acme", "m", "chat.completions", "reported", {"input_tokens": 1}, "2026-11-21")
 NOBODY = Header(None, "m", "chat.completions", "reported", {"input_tokens": 1}, "2026-11-21")
 HELD = replace(NOBODY, hold=True)
 
 DELIVERED = Outcome(Verdict.DELIVERED, "HTTP 200")
-REFUSED = Outcome(Verdict.REFUSED, "HTTP 400")
+REFUSED = Outcome(Verdict.REFUSED, "HTTP 400", answer="no such model")
 UNAUTHORIZED = Outcome(Verdict.MISCONFIGURED, "HTTP 401")
 UNAVAILABLE = Outcome(Verdict.RETRY, "HTTP 503", retry_after=None)
 BROKEN = Outcome(Verdict.RETRY, "HTTP 500", ambiguous=True)
@@ -163,7 +164,9 @@ def test_a_refused_event() -> None:
     waiting.record("good", ACME, b"{}")
     assert waiting.flush(5)
     assert counts(waiting) == {"recorded": 2, "delivered": 1, "dead": 1}
-    assert [(event.id, reason) for event, reason in waiting.dead] == [("bad", "HTTP 400")]
+    assert [(event.id, reason) for event, reason in waiting.dead] == [
+        ("bad", "HTTP 400: no such model")
+    ]
 
 
 def test_retries_keep_order_and_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,30 +236,22 @@ def test_an_event_that_the_backend_cannot_digest(monkeypatch: pytest.MonkeyPatch
 
 
 def test_an_event_that_cannot_be_sent(caplog: pytest.LogCaptureFixture) -> None:
-    """An event that no request can be made of is set apart, and the sender goes on with the others."""
-    delivered: list[str] = []
-    all_there = threading.Event()
+    """An attempt that raises is no verdict: its event waits behind the others, which are sent."""
+    errors: list[Exception] = [ValueError("Invalid header value"), MemoryError()]
 
     def post(event_id: str, body: bytes, timeout: float) -> Outcome:
-        if "\n" in event_id:
-            raise ValueError("Invalid header value")
-        delivered.append(event_id)
-        if delivered == ["1", "2"]:
-            all_there.set()
+        if errors:
+            raise errors.pop(0)
         return DELIVERED
 
-    sending = MemoryDelivery(post, senders=1)
-    for event_id in ("a\nb", "1", "c\nd", "2"):
+    sending = delivery(post)
+    for event_id in ("1", "2", "3"):
         sending.record(event_id, ACME, b"{}")
-    assert all_there.wait(10)
-    assert sending.flush(10)
-    assert counts(sending) == {"recorded": 4, "delivered": 2, "dead": 2}
-    assert [(event.id, reason) for event, reason in sending.dead] == [
-        ("a\nb", "ValueError"),
-        ("c\nd", "ValueError"),
-    ]
+    while not sending.flush(10):
+        pass
+    assert counts(sending) == {"recorded": 3, "delivered": 3, "ambiguous": 2}
     assert faults.counts == {"delivery": 2}
-    assert "usage event 'a\\nb' cannot be sent" in caplog.text
+    assert "usage event '1' cannot be sent" in caplog.text
     faults.counts.clear()
 
 
@@ -301,8 +296,8 @@ def test_trouble_is_told(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.M
         assert caplog.records == []
         until_delivered()
     assert [record.getMessage() for record in caplog.records] == [
-        "CmdrData cannot be reached or does not answer as it should (HTTP 500, 5 failures in a row). 1 events wait, "
-        "and more are kept; attempts go on, at most 60 s apart",
+        "CmdrData cannot be reached or does not answer as it should (HTTP 500, 5 failures in a row). "
+        "Events wait, and all are kept; attempts go on, at most 60 s apart",
         "CmdrData accepts events again",
     ]
 
@@ -320,13 +315,20 @@ def test_a_refused_key_pauses_everything(caplog: pytest.LogCaptureFixture) -> No
         assert counts(waiting) == {"recorded": 1, "pending": 1}
     assert [record.getMessage() for record in caplog.records] == [
         "CmdrData does not accept events (HTTP 401); check key and endpoint. Every event is kept, "
-        f"the next attempt is in {PROBE_INTERVAL:.0f} s"
+        "the next attempt is in 60 s"
     ]
+    # Then later, as a directory's events are.
+    for seconds in (60, 120):
+        clock.now += seconds - 1
+        assert not waiting.flush(0.5)
+        clock.now += 1
+        waiting.flush(0.5)
+    assert len(backend.received) == 3
+    assert counts(waiting) == {"recorded": 1, "delivered": 1}
 
 
-def test_a_mended_key(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mended_key() -> None:
     """Delivery goes on by itself once the backend accepts events again, one probe at a time until then."""
-    monkeypatch.setattr("cmdrdata_exporter.delivery.memory.PROBE_INTERVAL", 0.001)
     probes: list[str] = []
     recorded, all_there = threading.Event(), threading.Event()
 
@@ -339,7 +341,7 @@ def test_a_mended_key(monkeypatch: pytest.MonkeyPatch) -> None:
             all_there.set()
         return DELIVERED
 
-    delivery = MemoryDelivery(post, senders=1)
+    delivery = MemoryDelivery(post, senders=1, probe_interval=0.001)
     delivery.record("1", ACME, b"{}")
     delivery.record("2", ACME, b"{}")
     recorded.set()
@@ -547,3 +549,60 @@ def test_a_forked_child_of_a_local_process() -> None:
             os._exit(0 if free and local._recorded == 0 else 1)
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 0
+
+
+def test_a_poisonous_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Events that fail whenever they come, or never get an answer, hold up no other one."""
+    monkeypatch.setattr("random.uniform", lambda low, high: 0.001)  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
+    over, all_there = threading.Event(), threading.Event()
+    delivered: set[str] = set()
+
+    def post(event_id: str, body: bytes, timeout: float) -> Outcome:
+        if event_id.startswith("slow") and attempts[event_id] > 0:
+            over.wait(60)
+        attempts[event_id] += 1
+        if not event_id.isdecimal():
+            return BROKEN
+        delivered.add(event_id)
+        if len(delivered) == 50:
+            all_there.set()
+        return DELIVERED
+
+    attempts: Counter[str] = Counter()
+    sending = MemoryDelivery(post, senders=4)
+    for number in range(50):
+        sending.record(f"{'slow' if number % 2 else 'poison'} {number}", ACME, b"{}")
+        sending.record(str(number), ACME, b"{}")
+    try:
+        assert all_there.wait(30)
+    finally:
+        over.set()
+
+
+def test_one_event_that_is_forbidden() -> None:
+    """An event that a firewall dislikes is set aside with its reason once another one has passed."""
+    forbidden = Outcome(Verdict.FORBIDDEN, "HTTP 403", answer="SQL injection")
+
+    def post(event_id: str, body: bytes, timeout: float) -> Outcome:
+        return forbidden if event_id == "bad" else DELIVERED
+
+    waiting = delivery(post)
+    waiting.record("bad", ACME, b"{}")
+    waiting.record("good", ACME, b"{}")
+    assert waiting.flush(60)
+    assert counts(waiting) == {"recorded": 2, "delivered": 1, "dead": 1}
+    assert [(event.id, why) for event, why in waiting.dead] == [("bad", "HTTP 403: SQL injection")]
+
+
+def test_idle_senders_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads that have nothing to do go; the next event starts one."""
+    monkeypatch.setattr("cmdrdata_exporter.delivery.memory.IDLE", 0.01)
+    before = set(threading.enumerate())
+    sending = MemoryDelivery(Backend(DELIVERED))
+    for number in range(2):
+        sending.record(str(number), ACME, b"{}")
+        assert sending.flush(10)
+        for thread in set(threading.enumerate()) - before:
+            thread.join(10)
+            assert not thread.is_alive()
+    assert counts(sending) == {"recorded": 2, "delivered": 2}

@@ -279,7 +279,7 @@ def test_what_is_kept(directory: Directory) -> None:
             Event(event_id(3), header(None, hold=True), b'{"customer_id":null,"n":3}'),
         )
         assert second.event is None
-        assert [kept.reason for kept in reader.kept("dead")] == ["HTTP 400"]
+        assert [kept.reason for kept in reader.kept("dead")] == ["HTTP 400: no such model"]
 
 
 def test_which_ids_are_known(directory: Directory) -> None:

@@ -167,7 +167,10 @@ def test_a_row_that_was_altered(directory: Directory, statement: str) -> None:
     assert lost == 0
     assert counts(directory) == before | {"pending": 4, "dead": 2, "salvaged": 1}
     with LedgerReader(directory) as reader:
-        assert [kept.reason for kept in reader.kept("dead")] == ["HTTP 400", "damaged"]
+        assert [kept.reason for kept in reader.kept("dead")] == [
+            "HTTP 400: no such model",
+            "damaged",
+        ]
 
 
 def test_numbers_that_are_none(directory: Directory) -> None:

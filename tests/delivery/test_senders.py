@@ -5,6 +5,7 @@ from __future__ import annotations
 import _thread
 import queue
 import threading
+import time
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -12,10 +13,11 @@ import pytest
 from opentelemetry import context as otel_context
 
 from cmdrdata_exporter import faults
+from cmdrdata_exporter.delivery import senders as module
 from cmdrdata_exporter.delivery.gate import Gate
 from cmdrdata_exporter.delivery.http import Outcome, Verdict
 from cmdrdata_exporter.delivery.ledger import Handed
-from cmdrdata_exporter.delivery.senders import ATTEMPT_TIMEOUT, Done, Senders
+from cmdrdata_exporter.delivery.senders import AT_ONCE, ATTEMPT_TIMEOUT, Done, Senders
 from tests.delivery.samples import DELIVERED, UNAUTHORIZED, UNAVAILABLE
 
 Inbox: TypeAlias = "queue.SimpleQueue[Done | None]"
@@ -29,10 +31,21 @@ def handed(*numbers: int) -> list[Handed]:
     ]
 
 
+@pytest.fixture(autouse=True)
+def threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads that no other test has started."""
+    monkeypatch.setattr(module, "threads", module.Threads())
+
+
 def senders(post: Callable[[str, bytes, float], Outcome], most: int = 4) -> tuple[Senders, Inbox]:
     """Return senders, and where outcomes come back."""
     done: Inbox = queue.SimpleQueue()
     return Senders(post, Gate(most), done, most=most), done
+
+
+def deliver(event_id: str, body: bytes, timeout: float) -> Outcome:
+    """Deliver whatever it is."""
+    return DELIVERED
 
 
 def take(done: Inbox, number: int) -> dict[int, Outcome | None]:
@@ -71,23 +84,81 @@ def test_sending() -> None:
 
 
 def test_no_more_at_once_than_there_may_be() -> None:
-    """As many events are on their way as there are threads, and no more threads than allowed are started."""
+    """As many events of a destination are on their way as may be, and no more."""
     barrier = threading.Barrier(4)
-    idents: set[int] = set()
+    under_way: list[str] = []
+    most: list[int] = []
 
     def post(event_id: str, body: bytes, timeout: float) -> Outcome:
-        idents.add(_thread.get_ident())
+        under_way.append(event_id)
         barrier.wait(10)
+        most.append(len(under_way))
+        barrier.wait(10)
+        under_way.remove(event_id)
         return DELIVERED
 
     sending, done = senders(post)
-    sending.start(2)
+    sending.start()
     sending.give(handed(1, 2, 3, 4))
     assert take(done, 4) == dict.fromkeys((1, 2, 3, 4), DELIVERED)
     sending.give(handed(5, 6, 7, 8))
     assert take(done, 4) == dict.fromkeys((5, 6, 7, 8), DELIVERED)
-    assert len(idents) == 4
+    assert most == [4] * 8
     sending.end()
+
+
+def test_many_destinations_share_threads() -> None:
+    """However many destinations send at once, there are so many threads, and each destination gets its turn."""
+    reached = threading.Semaphore(0)
+    over = threading.Event()
+
+    def hang(event_id: str, body: bytes, timeout: float) -> Outcome:
+        reached.release()
+        assert over.wait(10)
+        return DELIVERED
+
+    slow = [senders(hang) for _ in range(module.MOST_THREADS // 4)]
+    for sending, _ in slow:
+        sending.give(handed(1, 2, 3, 4, 5))
+    for _ in range(module.MOST_THREADS):
+        assert reached.acquire(timeout=10)
+    quick = [senders(deliver) for _ in range(20)]
+    for sending, _ in quick:
+        sending.give(handed(1))
+    assert module.threads.count == module.MOST_THREADS
+    over.set()
+    for _, done in quick:
+        assert take(done, 1) == {1: DELIVERED}
+    for _, done in slow:
+        assert take(done, 5) == dict.fromkeys((1, 2, 3, 4, 5), DELIVERED)
+    for sending, _ in (*slow, *quick):
+        sending.end()
+
+
+def test_threads_end_when_there_is_nothing_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While anything is drained a few threads stay, for the exit of the process; then none does."""
+    monkeypatch.setattr(module, "IDLE", 0.01)
+    sending, done = senders(deliver, most=16)
+    sending.start()
+    assert module.threads.count == AT_ONCE
+    sending.give(handed(*range(16)))
+    take(done, 16)
+    wait_for(lambda: module.threads.count == AT_ONCE)
+    sending.end()
+    wait_for(lambda: module.threads.count == 0)
+    # They come again.
+    again, done = senders(deliver)
+    again.give(handed(1))
+    assert take(done, 1) == {1: DELIVERED}
+    again.end()
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    """Wait until something is true of threads, which tell nobody."""
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
 
 
 def test_a_gate_that_is_shut() -> None:
@@ -108,14 +179,15 @@ def test_a_gate_that_is_shut() -> None:
 @pytest.mark.parametrize(
     ("error", "kind", "outcome"),
     [
-        (ValueError("no header"), "delivery", Outcome(Verdict.REFUSED, "ValueError")),
+        (ValueError(), "delivery", Outcome(Verdict.RETRY, "ValueError", ambiguous=True)),
+        (MemoryError(), "delivery", Outcome(Verdict.RETRY, "MemoryError", ambiguous=True)),
         (KeyboardInterrupt(), "sender", Outcome(Verdict.RETRY, "interrupted", ambiguous=True)),
         (SystemExit(1), "sender", Outcome(Verdict.RETRY, "interrupted", ambiguous=True)),
     ],
     ids=repr,
 )
 def test_a_post_that_raises(error: BaseException, kind: str, outcome: Outcome) -> None:
-    """An event that cannot be sent at all is refused, an interrupted one ambiguous; the thread goes on."""
+    """An attempt that ends in no outcome is no verdict on its event, which may have left; the thread goes on."""
     errors = [error]
 
     def post(event_id: str, body: bytes, timeout: float) -> Outcome:

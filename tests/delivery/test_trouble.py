@@ -32,6 +32,6 @@ def test_refused_events(directory: Directory, caplog: pytest.LogCaptureFixture) 
     trouble.refused()
     kept = "They are kept as dead letters: see `cmdrdata dead-letters list`"
     assert caplog.messages == [
-        f"CmdrData refused 1 usage event(s) for good, the last one event-3 with HTTP 400. {kept}",
-        f"CmdrData refused 2 usage event(s) for good, the last one event-6 with HTTP 400. {kept}",
+        f"CmdrData refused 1 usage event(s) for good, the last one event-3 with HTTP 400: no such model. {kept}",
+        f"CmdrData refused 2 usage event(s) for good, the last one event-6 with HTTP 400: no such model. {kept}",
     ]

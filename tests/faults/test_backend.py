@@ -20,6 +20,7 @@ from tests.faults.oracle import (
     ACCEPTED,
     ACCEPTED_AND_RESET,
     ACCEPTED_UNSEEN,
+    SILENCE,
     Oracle,
     Reply,
     Request,
@@ -175,7 +176,7 @@ def test_events_that_are_refused(oracle: Oracle, application: Application) -> No
     )
     application.record(*ids)
     application.settled(oracle, dead=6)
-    expected = {key: f"HTTP {status}" for key, status in refused.items()}
+    expected = {key: f"HTTP {status}: {{}}" for key, status in refused.items()}
     assert expected == application.kept("dead")
     assert 600 == oracle.received
     oracle.answer = lambda _: ACCEPTED
@@ -187,6 +188,88 @@ def test_events_that_are_refused(oracle: Oracle, application: Application) -> No
     application.call()
     application.settled(oracle, replayed=len(refused))
     assert 0 == oracle.duplicates
+
+
+@pytest.mark.parametrize("share", [0.05, 0.3, 0.6])
+@pytest.mark.parametrize("reply", [Reply(500), SILENCE], ids=["500", "no answer"])
+def test_a_poisonous_share(
+    oracle: Oracle,
+    application: Application,
+    monkeypatch: pytest.MonkeyPatch,
+    reply: Reply,
+    share: float,
+) -> None:
+    """Events that fail whenever they come hold up no other one, however many they are, and are no trouble."""
+    monkeypatch.setattr("cmdrdata_exporter.delivery.senders.ATTEMPT_TIMEOUT", 0.2)
+    chance = random.Random(18)
+    ids = [os.urandom(16).hex() for _ in range(500)]
+    poisonous = {event_id for event_id in ids if chance.random() < share}
+    oracle.answer = lambda request: reply if request.key in poisonous else ACCEPTED
+    application.record(*ids)
+    oracle.wait_for_accepted(len(ids) - len(poisonous))
+    # All that fails has failed by now, and comes again and again.
+    oracle.wait_for(lambda oracle: len({request.key for request in oracle.requests}) == len(ids))
+    began = time.monotonic()
+    application.call(500)
+    oracle.wait_for_accepted(len(ids) - len(poisonous) + 500)
+    assert time.monotonic() - began < 5
+    assert not application.delivery.drainer.gate.in_trouble
+    # Mended, all of it arrives.
+    oracle.answer = lambda _: ACCEPTED
+    application.wait_for(delivered=1000, pending=0, in_flight=0, dead=0)
+    assert (1000, 0) == (len(oracle.keys), oracle.duplicates)
+
+
+@pytest.mark.parametrize("status", [403, 406, 431, 451])
+def test_a_firewall(oracle: Oracle, application: Application, status: int) -> None:
+    """Events that a firewall dislikes are set aside, each with its reason, and the others do not wait for them."""
+    ids = [os.urandom(16).hex() for _ in range(400)]
+    disliked = set(ids[::20])
+    blocked = Reply(status, body=b"<html>\n<h1>Request blocked</h1>")
+    oracle.answer = lambda request: blocked if request.key in disliked else ACCEPTED
+    application.record(*ids)
+    oracle.wait_for_accepted(len(ids) - len(disliked))
+    # Each is tried again once another event has passed.
+    while application.counts()["dead"] < len(disliked):
+        application.call(5)
+        oracle.wait_for(lambda oracle: set(application.ids) - disliked <= oracle.keys)
+    application.settled(oracle, dead=len(disliked))
+    expected = dict.fromkeys(disliked, f"HTTP {status}: <html> <h1>Request blocked</h1>")
+    assert expected == application.kept("dead")
+    oracle.answer = lambda _: ACCEPTED
+    application.command("replay", *disliked)
+    application.settled(oracle, replayed=len(disliked))
+    assert 0 == oracle.duplicates
+
+
+def test_an_account_that_is_forbidden(oracle: Oracle, tmp_path: Path) -> None:
+    """Where everything is forbidden little is sent, nothing is given up, and a mended account is found."""
+    oracle.answer = lambda _: Reply(403, body=b"account suspended")
+    with Application(tmp_path / "spool", oracle.url, CMDRDATA_PROBE_INTERVAL="1") as application:
+        application.call(200)
+        until(lambda: application.delivery.drainer.gate.paused)
+        assert application.delivery.drainer.gate.reason == "HTTP 403: account suspended"
+        before = oracle.received
+        assert before <= IN_FLIGHT + 8
+        oracle.wait_for(lambda oracle: oracle.received >= before + 3)
+        oracle.answer = lambda _: ACCEPTED
+        application.settled(oracle)
+        assert 0 == oracle.duplicates
+
+
+@pytest.mark.parametrize("content_type", ["text/html; charset=utf-8", "application/json"])
+def test_a_portal(oracle: Oracle, tmp_path: Path, content_type: str) -> None:
+    """A page that answers in the backend's place with 200 has taken nothing: all is kept until it is gone."""
+    page = b"<!DOCTYPE html><title>Sign in</title>"
+    oracle.answer = lambda _: Reply(
+        200, {"Content-Type": content_type, "Content-Length": str(len(page))}, page, accepts=False
+    )
+    with Application(tmp_path / "spool", oracle.url, CMDRDATA_PROBE_INTERVAL="1") as application:
+        application.call(20)
+        until(lambda: application.delivery.drainer.gate.paused)
+        assert "HTTP 200 with a web page" in (application.delivery.drainer.gate.reason or "")
+        oracle.answer = lambda _: ACCEPTED
+        application.settled(oracle)
 
 
 @pytest.mark.parametrize(

@@ -134,7 +134,7 @@ def test_secrets(host: Host, provider: Provider) -> None:
     )
     # Everything stays: refused, or to be tried again.
     host.oracle.answer = lambda request: Answer(
-        400 if request.attempt else 503, body=f"{KEY} {PROMPT}".encode()
+        400 if request.attempt else 503, body=f"{KEY} is not what it was".encode()
     )
     exporter = CmdrDataSpanExporter(
         KEY, host.oracle.url, account="default", customer_id="acme", spool_dir=host.spool

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import queue
 import sqlite3
 import threading
 from pathlib import Path
@@ -10,20 +9,8 @@ from pathlib import Path
 import pytest
 
 from cmdrdata_exporter.delivery.drainer import Drainer
-from cmdrdata_exporter.delivery.gate import Gate
-from cmdrdata_exporter.delivery.http import Outcome, Verdict
-from cmdrdata_exporter.delivery.ledger import Handed
-from cmdrdata_exporter.delivery.senders import Done, Senders
-from tests.faults.application import Application, until
+from tests.faults.application import Application
 from tests.faults.oracle import ACCEPTED, SILENCE, Oracle
-
-DELIVERED = Outcome(Verdict.DELIVERED, "HTTP 202")
-EVENT = Handed(1, b"", "", b"", 0, 0)
-
-
-def post(event_id: str, body: bytes, timeout: float) -> Outcome:
-    """Deliver whatever it is."""
-    return DELIVERED
 
 
 def test_what_waits_at_the_end_is_not_sent(tmp_path: Path, oracle: Oracle) -> None:
@@ -40,16 +27,6 @@ def test_what_waits_at_the_end_is_not_sent(tmp_path: Path, oracle: Oracle) -> No
         application.call()
         application.settled(oracle, ambiguous=32)
         assert (101, 0) == (len(oracle.accepted), oracle.duplicates)
-
-
-def test_threads_end(tmp_path: Path) -> None:
-    """A delivery that ends and begins anew, as often as it may, leaves no thread behind."""
-    done: queue.SimpleQueue[Done | None] = queue.SimpleQueue()
-    senders = Senders(post, Gate(4), done, most=4)
-    senders.start(4)
-    senders.end()
-    # Each has taken what ends it.
-    until(senders._work.empty)
 
 
 def test_what_fails_after_the_commit(
