@@ -165,7 +165,7 @@ _RULES: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...]
     ),
     (
         re.compile(
-            r"(?P<scheme>(?i:\b(?:bearer|basic|apikey|token))\s{1,8})(?P<value>[^\s\"',;<>)\]}]+)"
+            r"(?P<scheme>(?i:\b(?:bearer|basic|apikey|token))\s{1,8})(?P<value>[^\s\"',;<>()\[\]{}]+)"
         ),
         _credential,
     ),

@@ -132,6 +132,13 @@ def test_secrets(sentence: str, secret: str) -> None:
         assert secret[start : start + 6] not in found or secret[start : start + 6] in sentence
 
 
+@pytest.mark.parametrize(("sentence", "secret"), SECRETS, ids=lambda text: text[:30])
+def test_twice(sentence: str, secret: str) -> None:
+    """What is scrubbed already stays as it is."""
+    once = scrubbed(sentence)
+    assert once == scrubbed(once)
+
+
 @pytest.mark.parametrize("message", HARMLESS, ids=lambda text: text[:30])
 def test_what_stays(message: str) -> None:
     """What a person needs to find the cause is kept: ids, hashes that are named, names of models, sentences."""

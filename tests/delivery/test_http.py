@@ -216,7 +216,7 @@ def test_a_page_instead_of_an_api(
         ("one\r\n\ttwo\x00\x1b[31m\u202ethree  four", "one two [31m three four"),
         ("x " * 400, ("x " * 400)[:300]),
         ("\n" * 9000 + "late", ""),
-        ("Bearer tk-0123456789abcdefghij is wrong", "[scrubbed] is wrong"),
+        ("Bearer tk-0123456789abcdefghij is wrong", "Bearer [scrubbed] is wrong"),
         ("ab " * 99 + "tk-0123456789abcdefghij", "ab " * 99 + "[sc"),
     ],
 )
