@@ -14,13 +14,13 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from opentelemetry.metrics import MeterProvider
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
-from cmdrdata_exporter import faults, processes, unattributed
+from cmdrdata_exporter import clocks, faults, processes, unattributed
 from cmdrdata_exporter.attributes import OUR_SCOPE
 from cmdrdata_exporter.customer import take_from_baggage
 from cmdrdata_exporter.delivery import Delivery, Header
@@ -43,6 +43,15 @@ SHUTDOWN_TIMEOUT = 5.0
 _ONE_END = 10.0
 """Seconds between `shutdown` and the exit within which both are taken for one end of the process."""
 _SENDERS = 4
+
+
+class Charge(ReadableSpan):
+    """A finished call as it goes to `CmdrDataSpanExporter.record`, which has it once however often it gets it."""
+
+    def __init__(self, *, kept: list[object], **of_span: Any) -> None:
+        super().__init__(**of_span)
+        self.kept = kept
+        """See `Header.kept`: of the charge, whose span may be made again."""
 
 
 class CmdrDataSpanExporter(SpanExporter):
@@ -139,21 +148,23 @@ class CmdrDataSpanExporter(SpanExporter):
         if billed or seam.covers(scope, event.provider):
             self._pass_over(scope)
         else:
-            self._record(event)
+            self._record(event, [])
 
     @faults.guarded
     def record(self, span: ReadableSpan) -> None:
         """Record one finished span at once, if it is a charge and metering is enabled. Never raises."""
         event = self._event(span)
         if event is not None:
-            self._record(event)
+            self._record(event, span.kept if isinstance(span, Charge) else [])
 
     def _event(self, span: ReadableSpan) -> UsageEvent | None:
         if not self.settings.enabled:
             return None
         return event_from_span(span, customer_id=self.settings.customer_id)
 
-    def _record(self, event: UsageEvent) -> None:
+    def _record(self, event: UsageEvent, kept: list[object]) -> None:
+        if kept:
+            return
         for key in event.renamed:
             faults.report(
                 f"metadata key {key}",
@@ -163,8 +174,9 @@ class CmdrDataSpanExporter(SpanExporter):
             )
         if event.customer_id is None:
             unattributed.note(held=self.settings.unattributed == "hold")
-        hold = self.settings.unattributed == "hold"
-        self._delivery.record(event.id, _header(event, hold=hold), encode(event))
+        header = _header(event, kept, hold=self.settings.unattributed == "hold")
+        # In one step of the interpreter, for a delivery that does not tell itself.
+        kept.extend(map(self._delivery.record, (event.id,), (header,), (encode(event),)))
 
     def _pass_over(self, scope: str) -> None:
         self.passed_over[scope] += 1
@@ -180,8 +192,17 @@ class CmdrDataSpanExporter(SpanExporter):
             _reports[self._delivery].report(meter_provider)
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        """Deliver what was recorded so far; True only if within the time all of it was."""
-        return self._delivery.flush(timeout_millis / 1000)
+        """
+        Deliver what was recorded so far; True only if within the time all of it was, or is held.
+
+        Not if any event of this process could neither be kept nor sent, and is a line of its log instead.
+        """
+        flushed = self._delivery.flush(timeout_millis / 1000)
+        delivery = self._delivery
+        if not isinstance(delivery, DurableDelivery | MemoryDelivery):
+            return flushed
+        outcomes = delivery.outcomes()
+        return flushed and not (outcomes.get("unspooled") or outcomes.get("logged"))
 
     def shutdown(self) -> None:
         """
@@ -290,7 +311,7 @@ def options(settings: Settings, telemetry: Telemetry | None = None) -> Options:
         lambda: _settings.get(destination, settings).read_key(),
         USER_AGENT,
         connections=SENDERS,
-        clock=time.time,
+        clock=clocks.wall,
         proxy=settings.proxy,
     )
     return Options(
@@ -341,7 +362,7 @@ def _kept(delivery: _Built) -> str:
     )
 
 
-def _header(event: UsageEvent, *, hold: bool) -> Header:
+def _header(event: UsageEvent, kept: list[object], *, hold: bool) -> Header:
     return Header(
         customer=event.customer_id,
         model=event.model,
@@ -356,6 +377,7 @@ def _header(event: UsageEvent, *, hold: bool) -> Header:
         day=_day(event.timestamp // 86400),
         hold=hold and event.customer_id is None,
         remember=event.remember,
+        kept=kept,
     )
 
 

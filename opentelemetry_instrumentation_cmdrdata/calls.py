@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import json
 import os
-import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar, Token
 from typing import Any, NamedTuple, cast
@@ -26,6 +26,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
 from cmdrdata_exporter import CmdrDataSpanExporter, faults
+from cmdrdata_exporter.exporter import Charge
 from cmdrdata_exporter.identity import seam
 from cmdrdata_exporter.scrubbing import scrubbed
 from opentelemetry_instrumentation_cmdrdata import failures, jobs, open_calls, semconv
@@ -46,7 +47,7 @@ _RESOURCE = Resource({})
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 _UNSET = Status()
 _NO_REASON: dict[int, str | None] = {0: None}
-_Tokens = tuple[Token["Exchange | None"], "Token[Context] | None"]
+_Kept = defaultdict[str, list[object]]
 
 
 class Said(NamedTuple):
@@ -142,15 +143,17 @@ class Call:
         "_begin",
         "_context",
         "_details",
+        "_endings",
+        "_exchange_token",
         "_first_chunk",
         "_last_chunk",
-        "_once",
         "_parent",
         "_pid",
         "_reading",
         "_recorder",
         "_said",
         "_span",
+        "_span_token",
         "_start_time",
         "asked_for_usage",
         "attached",
@@ -211,8 +214,9 @@ class Call:
         self._parent = trace.get_current_span().get_span_context()
         self._span = self._start_span()
         self._context = self._ids()
-        # Last: from here on there is a call that must end.
-        self._once = threading.Lock()
+        self._exchange_token: Token[Exchange | None] | None = None
+        self._span_token: Token[Context] | None = None
+        self._endings: list[_Ending] | None = None
 
     @property
     def name(self) -> str:
@@ -245,28 +249,38 @@ class Call:
         trace_id = self._parent.trace_id or int.from_bytes(os.urandom(16), "big")
         return SpanContext(trace_id, int.from_bytes(os.urandom(8), "big"), False, _SAMPLED)
 
-    def attach(self) -> _Tokens:
-        """Make this the call of the context, and its span the parent of spans inside. Undone by `detach`."""
-        return running.set(self.exchange), self._attach_span()
+    def attach(self) -> None:
+        """
+        Make this the call of the context, and its span the parent of spans inside. Undone by `detach`.
+
+        From here on there is a call that must end.
+        """
+        self._endings = []
+        self.__class__ = _Begun  # pyright: ignore[reportAttributeAccessIssue] - of the same layout
+        self._exchange_token = running.set(self.exchange)
+        self._attach_span()
 
     @faults.guarded
-    def _attach_span(self) -> Token[Context] | None:
-        return (
-            None
-            if self._span is None
-            else otel_context.attach(trace.set_span_in_context(self._span))
-        )
+    def _attach_span(self) -> None:
+        if self._span is not None:
+            self._span_token = otel_context.attach(trace.set_span_in_context(self._span))
 
     @faults.guarded
-    def detach(self, tokens: _Tokens) -> None:
-        """Leave the context as it was before `attach`."""
-        exchange, span = tokens
+    def detach(self) -> None:
+        """Leave the context as it was before `attach`, unless that was done."""
+        if self._exchange_token is None:
+            return
         try:
-            running.reset(exchange)
-        except ValueError:
-            return  # A coroutine that was never finished is thrown away in another context than its own.
-        if span is not None:
-            otel_context.detach(span)
+            running.reset(self._exchange_token)
+        except (RuntimeError, ValueError) as error:
+            if faults.is_interruption(error):
+                raise
+            if isinstance(error, ValueError):
+                return  # A coroutine that was never finished is thrown away in another context than its own.
+            # It was reset already when a signal handler raised.
+        if self._span_token is not None:
+            otel_context.detach(self._span_token)
+        self._exchange_token = self._span_token = None
 
     def arrived(self) -> None:
         """Note that a part of the answer arrived, which nobody has parsed."""
@@ -280,8 +294,13 @@ class Call:
         self._last_chunk = now = time.perf_counter_ns()
         if self._first_chunk is None:
             self._first_chunk = now
-        if (read := self.endpoint.read_chunk) is not None:
-            read(self._reading, chunk)
+        try:
+            self.read_chunk(chunk)
+        except BaseException as error:
+            if faults.is_interruption(error):
+                # By a signal handler, perhaps in the middle of it: the last value of each field counts.
+                self.read_chunk(chunk)
+            raise
 
     def read_chunk(self, chunk: object) -> None:
         """Read a chunk of a stream."""
@@ -323,17 +342,42 @@ class Call:
         """
         End the call, the first time.
 
+        What a signal handler raises in the middle of it goes on to the application when the call has ended.
+
         Args:
             error: what the application gets instead of an answer, or in the middle of one.
             cut: whether the stream was left before its end.
         """
+        ending = _Ending(error, cut)
+        try:
+            self._end_by(ending)
+        except BaseException:
+            # From the beginning: what was kept of it is kept once.
+            self._end_by(ending)
+            raise
+
+    def _end_by(self, ending: _Ending) -> None:
+        endings = self._endings
         # A forked child has copies of its parent's calls; who started a call ends it.
-        if self._once.acquire(blocking=False) and self._pid == os.getpid():
+        if endings is None or self._pid != os.getpid():
+            return
+        if ending not in endings:
+            endings.append(ending)
+        if endings[0] is ending:
             open_calls.forget(self)
-            self._end(error, cut)
+            self._end(ending)
+            # Its traceback leads here again, by the frames of who calls.
+            ending.error = None
+            self.__class__ = Call  # pyright: ignore[reportAttributeAccessIssue] - of the same layout
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether `end` need not be called."""
+        return self._endings is None or bool(self._endings)
 
     @faults.guarded
-    def _end(self, error: BaseException | None, cut: bool) -> None:
+    def _end(self, ending: _Ending) -> None:
+        error, cut = ending.error, ending.cut
         now = time.perf_counter_ns()
         # What ends a stream in order, or leaves it, comes when the application gets to it, at any time after the
         # last chunk; the provider's work ended with that chunk.
@@ -358,9 +402,8 @@ class Call:
             attributes[semconv.FINISH_REASONS] = tuple(
                 reasons[index] or "error" for index in sorted(reasons)
             )
-        self._bill(
-            attributes, outcome, _usage_status(endpoint, reading, error, cut and self.streaming)
-        )
+        usage_status = _usage_status(endpoint, reading, error, cut and self.streaming)
+        self._bill(attributes, outcome, usage_status, ending.kept)
         if error is None and endpoint.polls:
             # That the job failed is not a failure of asking for it.
             attributes.pop(semconv.ERROR_TYPE, None)
@@ -391,20 +434,22 @@ class Call:
             )
 
     @faults.guarded
-    def _bill(self, attributes: Attributes, outcome: _Outcome, usage_status: str) -> None:
+    def _bill(
+        self, attributes: Attributes, outcome: _Outcome, usage_status: str, kept: _Kept
+    ) -> None:
         """Bill the call, or of the job it is about what is due and was not billed before."""
         reading, tracked = self._reading, self._said.tracked
         if reading.job is None:
             if tracked:
                 event = {semconv.EVENT_ID: os.urandom(16).hex(), semconv.USAGE_STATUS: usage_status}
-                self._record({**self._attributes, **attributes, **event}, outcome)
+                self._record({**self._attributes, **attributes, **event}, outcome, kept[""])
             return
         key = jobs.Key(self._attributes[semconv.SERVER_ADDRESS], reading.job)
         if not self.endpoint.polls:
             started = _kept_of_job({**self._attributes, **attributes})
             jobs.known.start(key, started, tracked=tracked)
         for part, of_part in reading.charges.items() if tracked else ():
-            job = jobs.known.settle(key, part)
+            job = jobs.known.settle(key, part, kept[part])
             if job is None:
                 continue
             billed: Attributes = {**self._attributes, **attributes, **of_part}
@@ -415,9 +460,9 @@ class Call:
             billed.setdefault(semconv.USAGE_STATUS, "reported" if told else "missing")
             billed[semconv.EVENT_ID] = key.event_id(part)
             billed[semconv.EVENT_REMEMBER] = jobs.REMEMBERED
-            self._record(billed, outcome)
+            self._record(billed, outcome, kept[part])
 
-    def _record(self, attributes: Attributes, outcome: _Outcome) -> None:
+    def _record(self, attributes: Attributes, outcome: _Outcome, kept: list[object]) -> None:
         """Hand a charge to the exporter, as a span that no sampler or limit has touched."""
         attributes[semconv.ENDPOINT] = self.endpoint.name
         attributes[semconv.RETRY_COUNT] = self.exchange.retry_count
@@ -429,7 +474,8 @@ class Call:
             self._recorder.record if self._said.exporter is None else self._said.exporter.record
         )
         record(
-            ReadableSpan(
+            Charge(
+                kept=kept,
                 name=self.name,
                 context=self._context,
                 parent=self._parent if self._parent.is_valid else None,
@@ -454,10 +500,30 @@ class Call:
                 span.set_status(outcome.status)
         span.end(outcome.end_time)
 
+
+class _Begun(Call):
+    """
+    A call that must end, and does if nothing refers to it any more.
+
+    Others are none, since a finalizer takes time, and swallows what a signal handler raises in it.
+    """
+
+    __slots__ = ()
+
     def __del__(self) -> None:
-        once = getattr(self, "_once", None)
-        if once is not None and not once.locked():
-            open_calls.dropped(self)
+        open_calls.dropped(self)
+
+
+class _Ending:
+    """An attempt to end a call, the first of which counts; the same one where that was interrupted and begins anew."""
+
+    __slots__ = ("cut", "error", "kept")
+
+    def __init__(self, error: BaseException | None, cut: bool) -> None:
+        self.error = error
+        self.cut = cut
+        self.kept: _Kept = defaultdict(list)
+        """Of each part of what is billed: not empty once that was recorded, see `Charge`."""
 
 
 class _Outcome(NamedTuple):

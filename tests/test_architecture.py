@@ -18,6 +18,7 @@ INSTRUMENTOR = "opentelemetry_instrumentation_cmdrdata"
 # Each module and the modules of ours that it may import.
 ALLOWED: dict[str, set[str]] = {
     f"{EXPORTER}.attributes": set(),
+    f"{EXPORTER}.clocks": set(),
     f"{EXPORTER}.faults": set(),
     f"{EXPORTER}.ids": set(),
     f"{EXPORTER}.processes": set(),
@@ -49,7 +50,9 @@ ALLOWED: dict[str, set[str]] = {
     },
     f"{EXPORTER}.delivery.records": {f"{EXPORTER}.delivery"},
     f"{EXPORTER}.delivery.directory": set(),
-    f"{EXPORTER}.delivery.journal": {f"{EXPORTER}.delivery.directory"},
+    f"{EXPORTER}.delivery.journal": {
+        f"{EXPORTER}.{name}" for name in ("delivery.directory", "faults")
+    },
     f"{EXPORTER}.delivery.readings": {
         f"{EXPORTER}.{name}" for name in ("delivery.directory", "delivery.journal", "faults")
     },
@@ -79,7 +82,7 @@ ALLOWED: dict[str, set[str]] = {
     f"{EXPORTER}.delivery.gate": {f"{EXPORTER}.delivery.{name}" for name in ("backoff", "http")},
     f"{EXPORTER}.delivery.senders": {
         f"{EXPORTER}.{name}"
-        for name in ("delivery.gate", "delivery.http", "delivery.ledger", "faults")
+        for name in ("delivery.gate", "delivery.http", "delivery.ledger", "faults", "processes")
     },
     f"{EXPORTER}.delivery.trouble": {
         f"{EXPORTER}.{name}"
@@ -104,6 +107,7 @@ ALLOWED: dict[str, set[str]] = {
             "delivery.senders",
             "delivery.trouble",
             "faults",
+            "processes",
         )
     },
     f"{EXPORTER}.delivery.control": {
@@ -191,6 +195,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     f"{INSTRUMENTOR}.calls": {
         EXPORTER,
+        f"{EXPORTER}.exporter",
         f"{EXPORTER}.faults",
         f"{EXPORTER}.identity",
         f"{EXPORTER}.scrubbing",
@@ -271,7 +276,7 @@ def test_who_imports_whom(module: str) -> None:
     """Every module imports what the architecture allows it, and nothing imports the command line."""
     ours = {name for name in imports(MODULES[module]) if name.split(".")[0] in PACKAGES}
     if not module.startswith(f"{EXPORTER}.cli"):
-        assert ours <= ALLOWED[module]
+        assert ours <= {f"{EXPORTER}.clocks"} | ALLOWED[module]
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -338,3 +343,14 @@ def test_the_entry_points() -> None:
     }
     for entry in distribution.entry_points:
         assert entry.load() is not None
+
+
+def test_one_place_starts_threads() -> None:
+    """Every thread of ours comes from where it is kept from taking the application's signals."""
+    starting = {
+        module
+        for module, path in MODULES.items()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute) and node.attr in {"Thread", "Timer", "start_new_thread"}
+    }
+    assert starting == {f"{EXPORTER}.processes"}

@@ -10,7 +10,6 @@ While outcomes cannot be committed nothing is handed out, since it would have to
 
 from __future__ import annotations
 
-import _thread
 import contextlib
 import os
 import queue
@@ -19,8 +18,9 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
-from cmdrdata_exporter import faults
+from cmdrdata_exporter import clocks, faults, processes
 from cmdrdata_exporter.delivery.directory import LOCK, Directory
 from cmdrdata_exporter.delivery.gate import Gate
 from cmdrdata_exporter.delivery.http import Post
@@ -67,7 +67,7 @@ class Options:
     probe_interval: float = 60.0
     largest: int = LARGEST
     """Bytes that the directory may have."""
-    clock: Callable[[], float] = time.time
+    clock: Callable[[], float] = clocks.wall
     """Returns Unix seconds."""
 
 
@@ -97,7 +97,7 @@ class Drainer:
         self._lock_file: int | None = None
         self._ledger: Ledger | None = None
         self._readings: Readings | None = None
-        self._starting = threading.Lock()
+        self._starting: Any = threading.RLock()
         self.running = False
         self.full = False
         """Whether the directory has reached its limit."""
@@ -143,13 +143,16 @@ class Drainer:
 
     def start(self) -> None:
         """Start the thread, if it does not run. Where none can be started any more, others will drain."""
-        # Whoever finds the lock taken finds the thread started a moment later.
-        if self.running or not self._starting.acquire(blocking=False):
+        if self.running or self._starting._is_owned():  # noqa: SLF001 - as threading.Condition asks it
             return
         try:
-            self._start()
+            # Whoever finds the lock taken finds the thread started a moment later.
+            if self._starting.acquire(blocking=False):
+                self._start()
         finally:
-            self._starting.release()
+            # Not only where it is known to be had: Ctrl-C may have come between that and the next statement.
+            if self._starting._is_owned():  # noqa: SLF001 - see above
+                self._starting.release()
 
     def _start(self) -> None:
         if self.running:
@@ -158,14 +161,12 @@ class Drainer:
         try:
             self._begin()
             self._ended.clear()
-            # Not a threading.Thread: that takes locks which a signal handler may have interrupted, and
-            # instrumentations have it hand on the context of whoever starts it.
-            _thread.start_new_thread(self._run, (self._inbox,))
-        except RuntimeError:
+            processes.start_thread(self._run, self._inbox)
+        except BaseException as error:
             self.running = False
-        except BaseException:  # Ctrl-C: the next event starts it.
-            self.running = False
-            raise
+            # What a signal handler raised, Ctrl-C for one, goes on; the next event starts the thread.
+            if faults.is_interruption(error) or not isinstance(error, RuntimeError):
+                raise
 
     def wake(self) -> None:
         """Look at the journals now."""
@@ -177,7 +178,7 @@ class Drainer:
         """Deliver what can be delivered within `timeout` seconds, commit, and let another process lead."""
         if self.running:
             self._looked = False
-            self._stop_at = time.monotonic() + timeout
+            self._stop_at = clocks.monotonic() + timeout
             self.wake()
             self._ended.wait(timeout + LAST_COMMIT)
 
@@ -223,7 +224,7 @@ class Drainer:
     def _is_over(self) -> bool:
         if self._stop_at is None:
             return False
-        remaining = self._stop_at - time.monotonic()
+        remaining = self._stop_at - clocks.monotonic()
         if remaining <= 0:
             return True
         if not self.leads:
@@ -286,7 +287,7 @@ class Drainer:
 
     def _keep(self) -> None:
         """Look after the journal of this process."""
-        now = time.monotonic()
+        now = clocks.monotonic()
         # Before the journals are looked for: one that is not there is taken to be done with.
         if not self._is_in_place():
             self._move()
@@ -327,7 +328,7 @@ class Drainer:
             return 0.0
         if self._stop_at is not None:
             return LINGER
-        wait = max(0.0, self._next_import - time.monotonic())
+        wait = max(0.0, self._next_import - clocks.monotonic())
         if self._due is not None and self.gate.room(self.in_flight):
             wait = min(wait, max(0.0, self._due - self._options.clock()))
         return wait
@@ -353,7 +354,7 @@ class Drainer:
     # Leading
 
     def _try_to_lead(self) -> bool:
-        now = time.monotonic()
+        now = clocks.monotonic()
         if now < self._next_look or not self.may_lead:
             self._looked = self._looked or not self.may_lead
             return False
@@ -440,7 +441,7 @@ class Drainer:
 
     def _step(self, ledger: Ledger, *, hand_out: bool) -> list[Handed]:
         """Import, commit outcomes and hand out what is due, in one transaction."""
-        now, clock = time.monotonic(), self._options.clock()
+        now, clock = clocks.monotonic(), self._options.clock()
         if self._readings is None:
             self._readings = Readings(self._directory, ledger.offsets())
         chunks = []

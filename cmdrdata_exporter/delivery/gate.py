@@ -14,9 +14,9 @@ After a success that ends probing or a pause, the number of attempts at a time d
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 
+from cmdrdata_exporter import clocks
 from cmdrdata_exporter.delivery.backoff import backoff
 from cmdrdata_exporter.delivery.http import Outcome, Verdict
 
@@ -41,7 +41,7 @@ class Gate:
         limit: int,
         *,
         probe_interval: float = 60.0,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = clocks.monotonic,
     ) -> None:
         self._limit = limit
         self._probe_interval = probe_interval

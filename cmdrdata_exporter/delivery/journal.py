@@ -18,8 +18,9 @@ import time
 import zlib
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
+from cmdrdata_exporter import clocks, faults
 from cmdrdata_exporter.delivery.directory import JOURNAL, Directory, lock
 
 LARGEST = 8 << 20
@@ -117,7 +118,7 @@ class Journal:
         fsync: bool = False,
         is_full: Callable[[], bool] = lambda: False,
         refused: Callable[[bytes, OSError], None] = lambda record, error: None,  # noqa: ARG005
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = clocks.monotonic,
     ) -> None:
         self._directory = directory
         self._fsync = fsync
@@ -162,9 +163,12 @@ class Journal:
         self.handed_over = 0
         """How many records waited in memory while the disk was stalled."""
 
-    def append(self, record: bytes) -> None:
+    def append(self, record: bytes, kept: list[object] | None = None) -> None:
         """
         Add a record. When this returns, the death of the process does not lose it.
+
+        A signal handler may raise in the middle. `kept` is not empty then if the record is here, and only then; where
+        it is not empty before, nothing is added.
 
         The one exception is counted in `handed_over`: while another thread's write is stalled in the operating system,
         the record waits in memory for that write to return.
@@ -172,14 +176,18 @@ class Journal:
         Raises:
             OSError: it could not be written.
         """
+        kept = [] if kept is None else kept
+        if kept:
+            self._written += 1  # What was interrupted may not have counted it: it shall be synced.
+            return
         data = frame(record)
         # A signal handler or finalizer may have interrupted this thread's own append: it must not wait for that.
         mine = self._is_mine()
         try:
             if not mine and self._acquire():
-                self._write(data)
-            elif not self._write_beside(data):
-                self._hand_over(data)
+                self._write(data, kept)
+            elif not self._write_beside(data, kept):
+                kept.extend(map(self._hand_over, (data,)))
                 # Its owner may have looked for what is left to it just before.
                 if mine or not self._lock.acquire(blocking=False):
                     self.handed_over += 1
@@ -268,8 +276,8 @@ class Journal:
             if descriptor is not None and not self._is_there():
                 self._descriptor = None
                 # Who appends beside has it still, and what is written there is read here or never.
-                until = time.monotonic() + WAIT_BESIDE
-                while self._beside and time.monotonic() < until:
+                until = clocks.monotonic() + WAIT_BESIDE
+                while self._beside and clocks.monotonic() < until:
                     time.sleep(PATIENCE)
                 self._sealed.append(descriptor)
                 size = _size(descriptor)
@@ -321,15 +329,18 @@ class Journal:
         return data
 
     def _write_or_refuse(self, data: bytes) -> None:
+        kept: list[object] = []
         try:
-            self._write(data)
-        except OSError as error:
-            self._refused(data[_HEAD.size :], error)
-        except BaseException:
-            self._waiting.appendleft(data)  # Ctrl-C
+            self._write(data, kept)
+        except BaseException as error:
+            if isinstance(error, OSError) and not faults.is_interruption(error):
+                self._refused(data[_HEAD.size :], error)
+                return
+            if not kept:
+                self._waiting.appendleft(data)  # Ctrl-C
             raise
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: bytes, kept: list[object]) -> None:
         """Append a frame. Called with the lock."""
         if self._is_full():
             raise JournalFullError("the spool directory has reached its limit")
@@ -338,16 +349,20 @@ class Journal:
             descriptor = self._begin()
         self._before = before = _size(descriptor)
         try:
-            written = os.write(descriptor, data)
+            written = _write(descriptor, data, kept)
         finally:
             self._before = None
         if written != len(data):
+            kept.clear()
             self._take_back(descriptor, before + written, written)
             raise JournalFullError("no space is left on the device")
         if self._fsync:
             try:
                 self._sync_at_once(descriptor)
-            except OSError:
+            except OSError as error:
+                if faults.is_interruption(error):
+                    raise
+                kept.clear()
                 # Whether it is on the disk cannot be known any more: it must not be here and refused. Who reads may
                 # have read it already, so that nothing may take its place.
                 self._descriptor = None
@@ -358,7 +373,7 @@ class Journal:
         if before + written >= LARGEST or self._clock() - self._begun >= OLDEST:
             self._seal()
 
-    def _write_beside(self, data: bytes) -> bool:
+    def _write_beside(self, data: bytes, kept: list[object]) -> bool:
         """
         Append a frame without the lock, if its owner only waits for the interpreter; return whether it was.
 
@@ -377,8 +392,9 @@ class Journal:
             waits = before is None or self._fsync or self._is_mine()
             if not waits and _size(descriptor) == before:
                 return False
-            written = os.write(descriptor, data)
+            written = _write(descriptor, data, kept)
             if written != len(data):
+                kept.clear()
                 # What is there of it is no record, and will be found to be none.
                 raise JournalFullError("no space is left on the device")
             if self._fsync:
@@ -467,6 +483,12 @@ def _size(descriptor: int) -> int:
     """Return the size of a file that is only appended to, whose position so means nothing."""
     # A fifth of what fstat takes, on the path of every call.
     return os.lseek(descriptor, 0, os.SEEK_END)
+
+
+def _write(descriptor: int, data: bytes, kept: list[object]) -> int:
+    """Write to a file and tell so in `kept`, in one step of the interpreter: no signal handler comes between."""
+    kept.extend(map(os.write, (descriptor,), (data,)))
+    return cast("int", kept[-1])
 
 
 def _sync(descriptor: int) -> None:

@@ -7,15 +7,13 @@ waits for it a few seconds, then writes what is left to the log, one recoverable
 
 from __future__ import annotations
 
-import contextvars
 import logging
 import threading
-import time
 from collections import Counter, deque
 from collections.abc import Callable
 
-from cmdrdata_exporter import faults, processes
-from cmdrdata_exporter.delivery import Event, Header
+from cmdrdata_exporter import clocks, faults, processes
+from cmdrdata_exporter.delivery import Event, Header, keep
 from cmdrdata_exporter.delivery.backoff import LONGEST_BACKOFF, backoff
 from cmdrdata_exporter.delivery.gate import PROBE_AFTER
 from cmdrdata_exporter.delivery.http import ATTEMPT_TIMEOUT, Outcome, Post, Verdict
@@ -51,7 +49,7 @@ class MemoryDelivery:
         capacity: int = 10_000,
         senders: int = 4,
         hold_ambiguous: bool = False,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = clocks.monotonic,
     ) -> None:
         self._post = post
         self._reset = reset
@@ -63,13 +61,14 @@ class MemoryDelivery:
         processes.renew_after_fork(self)
 
     def _clear(self) -> None:
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._pending: deque[Event] = deque()
         self._in_flight: dict[int, Event] = {}
         self.held: deque[Event] = deque()
         self.dead: deque[tuple[Event, str]] = deque()
         self._counts: Counter[str] = Counter()
-        self._threads: list[threading.Thread] = []
+        self._threads = 0
         self._failures = 0
         self._closed_until = 0.0
         self._paused = False
@@ -110,19 +109,24 @@ class MemoryDelivery:
     def record(self, event_id: str, header: Header, body: bytes) -> None:
         """See `Delivery.record`."""
         event = Event(event_id, header, body)
+        kept: list[object] = [] if header.kept is None else header.kept
         lines: list[_Line] = []
-        with self._changed:
-            self._counts["recorded"] += 1
-            if header.hold:
-                lines = self._hold(event)
-            elif len(self._pending) + len(self._in_flight) < self._capacity:
-                self._pending.append(event)
-                self._start_senders()
-                self._changed.notify_all()
-            else:
-                lines = self._write_off([event], f"{self._capacity} events wait already")
+        # The lock itself: a signal handler may raise inside the Python of `Condition`, which would keep the lock.
+        with self._lock:
+            if not kept:
+                if header.hold:
+                    lines = self._hold(event, kept)
+                elif len(self._pending) + len(self._in_flight) < self._capacity:
+                    keep(event, self._pending, kept)
+                else:
+                    lines = self._write_off([event], f"{self._capacity} events wait already")
+                self._counts["recorded"] += 1
+            self._start_senders()
+            self._changed.notify_all()
             late = self._end is not None
         _say(lines)
+        if not kept:
+            kept.append(event)
         if late:
             self._finish()
 
@@ -181,9 +185,9 @@ class MemoryDelivery:
                     events.clear()
             _say(lines)
 
-    def _hold(self, event: Event) -> list[_Line]:
+    def _hold(self, event: Event, kept: list[object]) -> list[_Line]:
         """Keep an event without sending it. Called under the lock."""
-        self.held.append(event)
+        keep(event, self.held, kept)
         if len(self.held) > self._capacity:
             return self._write_off([self.held.popleft()], "too many are held")
         return []
@@ -207,17 +211,17 @@ class MemoryDelivery:
 
     def _start_senders(self) -> None:
         """Start one more sender while all are busy. Called under the lock."""
-        if len(self._threads) < self._senders and len(self._pending) > len(self._threads) - len(
+        if self._threads < self._senders and len(self._pending) > self._threads - len(
             self._in_flight
         ):
-            thread = threading.Thread(target=self._run, name="cmdrdata-sender", daemon=True)
             try:
-                # Not in the context of the caller, which a thread may inherit and keep.
-                contextvars.Context().run(thread.start)
-            except RuntimeError:
+                processes.start_thread(self._run, name="cmdrdata-sender")
+            except RuntimeError as error:
+                if faults.is_interruption(error):
+                    raise
                 # The interpreter is shutting down; `close` sends what is left.
                 return
-            self._threads.append(thread)
+            self._threads += 1
 
     def _run(self) -> None:
         while True:
@@ -283,7 +287,7 @@ class MemoryDelivery:
             return lines
         held: list[_Line] = []
         if outcome.ambiguous and self._hold_ambiguous:
-            held = self._hold(event)
+            held = self._hold(event, [])
         else:
             # Behind the others: what the backend cannot digest shall not keep them from it.
             self._pending.append(event)

@@ -7,7 +7,7 @@ import os
 import time
 from pathlib import Path
 
-from cmdrdata_exporter import faults
+from cmdrdata_exporter import clocks, faults
 from cmdrdata_exporter.delivery.directory import JOURNAL, Directory, lock
 from cmdrdata_exporter.delivery.journal import NEW, OLDEST, Scan, scan
 
@@ -107,7 +107,7 @@ class Readings:
 
     def read(self, limit: int) -> tuple[list[tuple[Reading, Scan]], bool]:
         """Return what is new, at most about `limit` bytes, and whether there may be more."""
-        now = time.monotonic()
+        now = clocks.monotonic()
         found: list[tuple[Reading, Scan]] = []
         more = False
         paths = self._directory.journals()

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import _thread
 import contextlib
 import queue
 from collections.abc import Sequence
 
-from cmdrdata_exporter import faults
+from cmdrdata_exporter import faults, processes
 from cmdrdata_exporter.delivery.gate import Gate
 from cmdrdata_exporter.delivery.http import ATTEMPT_TIMEOUT, Outcome, Post, Verdict
 from cmdrdata_exporter.delivery.ledger import Handed
@@ -70,8 +69,7 @@ class Senders:
         """Have so many threads at least, if they can be had."""
         with contextlib.suppress(RuntimeError):
             while self._threads < number:
-                # Not a threading.Thread, which instrumentations have hand on the context of whoever starts it.
-                _thread.start_new_thread(self._run, ())
+                processes.start_thread(self._run)
                 self._threads += 1
 
     def end(self) -> None:
