@@ -26,8 +26,9 @@ from urllib3.exceptions import (
     NewConnectionError,
     ProxyError,
 )
+from urllib3.response import BaseHTTPResponse
 
-from cmdrdata_exporter.delivery.connections import NoConnectionError, poster
+from cmdrdata_exporter.delivery.connections import NoConnectionError, owner, poster
 
 LONGEST_RETRY_AFTER = 3600.0
 """Seconds. A backend that asks for more waits no longer than this."""
@@ -172,7 +173,8 @@ class Client:
     def reset(self) -> None:
         """Start with fresh connections and read the key anew: at the start, in a forked child, after a refusal."""
         self._key = None
-        self._open = poster(self._endpoint, self._proxy, self._connections)
+        # By whom they belong to; of a thread that ended they are forgotten with it.
+        self._posters: dict[object, Callable[..., BaseHTTPResponse]] = {}
 
     def post(self, event_id: str, body: bytes, timeout: float) -> Outcome:
         """
@@ -186,6 +188,13 @@ class Client:
             return self._post(event_id, body, timeout)
         finally:
             otel_context.detach(token)
+
+    def _poster(self) -> Callable[..., BaseHTTPResponse]:
+        own = owner()
+        found = self._posters.get(own)
+        if found is None:
+            found = self._posters[own] = poster(self._endpoint, self._proxy, self._connections)
+        return found
 
     def _post(self, event_id: str, body: bytes, timeout: float) -> Outcome:
         headers = {
@@ -201,7 +210,7 @@ class Client:
         if self._key is not None:
             headers["Authorization"] = f"Bearer {self._key}"
         try:
-            response = self._open(
+            response = self._poster()(
                 body=body,
                 headers=headers,
                 timeout=urllib3.Timeout(total=timeout),
