@@ -18,7 +18,7 @@ import time
 import zlib
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from cmdrdata_exporter import clocks, faults
 from cmdrdata_exporter.delivery.directory import JOURNAL, Directory, lock
@@ -488,7 +488,8 @@ def _size(descriptor: int) -> int:
 def _write(descriptor: int, data: bytes, kept: list[object]) -> int:
     """Write to a file and tell so in `kept`, in one step of the interpreter: no signal handler comes between."""
     kept.extend(map(os.write, (descriptor,), (data,)))
-    return cast("int", kept[-1])
+    written: Any = kept[-1]
+    return written
 
 
 def _sync(descriptor: int) -> None:
