@@ -20,7 +20,7 @@ from opentelemetry.metrics import MeterProvider
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
-from cmdrdata_exporter import faults, processes, unattributed
+from cmdrdata_exporter import clocks, faults, processes, unattributed
 from cmdrdata_exporter.announcement import NOTHING_METERED, announce
 from cmdrdata_exporter.attributes import OUR_SCOPE
 from cmdrdata_exporter.customer import take_from_baggage
@@ -61,6 +61,15 @@ _METADATA = 32 << 10
 """Characters that they have afterwards, in all, at most."""
 _VALUE, _KEY = 1000, 200
 """Characters that stay of a value that is cut, and that its key may have."""
+
+
+class Charge(ReadableSpan):
+    """A finished call as it goes to `CmdrDataSpanExporter.record`, which has it once however often it gets it."""
+
+    def __init__(self, *, kept: list[object], **of_span: Any) -> None:
+        super().__init__(**of_span)
+        self.kept = kept
+        """See `Header.kept`: of the charge, whose span may be made again."""
 
 
 class CmdrDataSpanExporter(SpanExporter):
@@ -117,8 +126,9 @@ class CmdrDataSpanExporter(SpanExporter):
         self._shutdown_timeout = shutdown_timeout
         # A delivery of the application's own is its own to measure.
         self._telemetry: Telemetry | None = None
+        self._built: _Built | None = None
         if delivery is None:
-            delivery = _delivery(self.settings)
+            delivery = self._built = _delivery(self.settings)
             self._telemetry = _reports.get(delivery)
             _say_where(self.settings, delivery, of_process=of_process)
         self._delivery: Delivery = delivery
@@ -174,21 +184,23 @@ class CmdrDataSpanExporter(SpanExporter):
         if self._calls.is_billed(span, report) or seam.covers(report):
             self._pass_over(scope)
         else:
-            self._record(event)
+            self._record(event, [])
 
     @faults.guarded
     def record(self, span: ReadableSpan) -> None:
         """Record one finished span at once, if it is a charge and metering is enabled. Never raises."""
         event = self._event(span)
         if event is not None:
-            self._record(event)
+            self._record(event, span.kept if isinstance(span, Charge) else [])
 
     def _event(self, span: ReadableSpan) -> UsageEvent | None:
         if not self.settings.enabled:
             return None
         return event_from_span(span, customer_id=self.settings.customer_id)
 
-    def _record(self, event: UsageEvent) -> None:
+    def _record(self, event: UsageEvent, kept: list[object]) -> None:
+        if kept:
+            return
         for key in event.renamed:
             faults.report(
                 f"metadata key {key}",
@@ -199,7 +211,6 @@ class CmdrDataSpanExporter(SpanExporter):
         if event.customer_id is None:
             unattributed.note(held=self.settings.unattributed == "hold")
         body = encode(event)
-        hold = self.settings.unattributed == "hold"
         if len(body) > LARGEST_BODY:
             event, cut = _bounded(event)
             faults.report(
@@ -210,9 +221,11 @@ class CmdrDataSpanExporter(SpanExporter):
                 ", ".join(repr(key[:_KEY]) for key in cut[:10]),
             )
             body = encode(event)
-        self._delivery.record(event.id, _header(event, body, hold=hold), body)
-        if self._telemetry is not None:
+        header = _header(event, body, kept, hold=self.settings.unattributed == "hold")
+        if self._telemetry is not None and not kept:
             self._telemetry.recorded(event.usage_status)
+        # In one step of the interpreter, for a delivery that does not tell itself.
+        kept.extend(map(self._delivery.record, (event.id,), (header,), (body,)))
 
     def _pass_over(self, scope: str) -> None:
         self.passed_over[scope] += 1
@@ -228,8 +241,16 @@ class CmdrDataSpanExporter(SpanExporter):
             self._telemetry.report(meter_provider)
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        """Deliver what was recorded so far; True only if within the time all of it was."""
-        return self._delivery.flush(timeout_millis / 1000)
+        """
+        Deliver what was recorded so far; True only if within the time all of it was, or is held.
+
+        Not if any event of this process could neither be kept nor sent, and is a line of its log instead.
+        """
+        flushed = self._delivery.flush(timeout_millis / 1000)
+        if self._built is None:
+            return flushed
+        outcomes = self._built.outcomes()
+        return flushed and not (outcomes.get("unspooled") or outcomes.get("logged"))
 
     def shutdown(self) -> None:
         """
@@ -290,13 +311,13 @@ _waited_until = -math.inf
 def _wait(wait: Callable[[float], object], timeout: float) -> None:
     """Call `wait` with what is left of the seconds that an end of the process may take."""
     global _waited, _waited_until
-    began = time.monotonic()
+    began = clocks.monotonic()
     if began - _waited_until > _ONE_END:
         _waited = 0.0
     try:
         wait(max(0.0, timeout - _waited))
     finally:
-        _waited_until = time.monotonic()
+        _waited_until = clocks.monotonic()
         _waited += _waited_until - began
 
 
@@ -387,7 +408,7 @@ def options(settings: Settings, telemetry: Telemetry | None = None) -> Options:
         lambda: _settings.get(destination, settings).read_key(),
         USER_AGENT,
         connections=SENDERS,
-        clock=time.time,
+        clock=clocks.wall,
         proxy=settings.proxy,
     )
     return Options(
@@ -470,7 +491,7 @@ def _kept(delivery: _Built) -> str:
     return f"kept in {delivery.directory.path}"
 
 
-def _header(event: UsageEvent, body: bytes, *, hold: bool) -> Header:
+def _header(event: UsageEvent, body: bytes, kept: list[object], *, hold: bool) -> Header:
     hold = hold and event.customer_id is None
     return Header(
         customer=event.customer_id,
@@ -487,6 +508,7 @@ def _header(event: UsageEvent, body: bytes, *, hold: bool) -> Header:
         hold=hold,
         customer_at=customer_place(body) if hold else None,
         remember=event.remember,
+        kept=kept,
     )
 
 

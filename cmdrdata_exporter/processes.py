@@ -1,5 +1,5 @@
 """
-How processes begin and end, where that concerns what lives in them.
+How processes and our threads begin and end, where that concerns what lives in them.
 
 A forked child has its parent's objects, but none of its threads, and locks that one of those may have held.
 The end of a process is told by `atexit`, except in a child of `multiprocessing`, which ends in `os._exit` after
@@ -8,13 +8,51 @@ finalizers of its own.
 
 from __future__ import annotations
 
+import _thread
 import atexit
 import multiprocessing
 import multiprocessing.util
 import os
+import signal
+import sys
+import threading
 import weakref
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
+
+
+def start_thread(
+    function: Callable[..., None], *arguments: object, name: str | None = None
+) -> None:
+    """
+    Run `function` in a thread that ends with the process and takes no signal: those are the application's.
+
+    Not in a `threading.Thread`: that takes locks which a signal handler may have interrupted, and instrumentations
+    have it hand on the context of whoever starts it.
+
+    Raises:
+        RuntimeError: no thread can be started (any more).
+    """
+
+    def run() -> None:
+        if name is not None:
+            threading.current_thread().name = name
+        function(*arguments)
+
+    if _set_mask is None:  # Windows
+        _thread.start_new_thread(run, ())
+        return
+    mask = _set_mask(signal.SIG_BLOCK, ())
+    try:
+        # A thread begins with the mask of the one that starts it: it could take a signal before it blocks any.
+        _set_mask(signal.SIG_BLOCK, signal.valid_signals())
+        _thread.start_new_thread(run, ())
+    finally:
+        _set_mask(signal.SIG_SETMASK, mask)
+
+
+# C's own: `signal.pthread_sigmask` is Python, at whose beginning a signal handler may raise: they would stay blocked.
+_set_mask: Any = getattr(sys.modules["_signal"], "pthread_sigmask", None)
 
 
 class Renewable(Protocol):

@@ -24,7 +24,6 @@ from __future__ import annotations
 import itertools
 import math
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Protocol
@@ -33,7 +32,7 @@ from urllib.parse import urlsplit
 from opentelemetry import metrics
 from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation
 
-from cmdrdata_exporter import faults, processes
+from cmdrdata_exporter import clocks, faults, processes
 from cmdrdata_exporter.delivery.http import Outcome, Post, Verdict
 from cmdrdata_exporter.version import VERSION
 
@@ -102,9 +101,9 @@ class Telemetry:
         """Return `post` with each of its attempts noted."""
 
         def noted(event_id: str, body: bytes, timeout: float) -> Outcome:
-            began = time.monotonic()
+            began = clocks.monotonic()
             outcome = post(event_id, body, timeout)
-            self._note(outcome, time.monotonic() - began)
+            self._note(outcome, clocks.monotonic() - began)
             return outcome
 
         return noted
@@ -206,7 +205,7 @@ class Telemetry:
             yield Observation(number, {**self._attributes, "cmdrdata.usage_status": status})
 
     def _gauge(self, name: str) -> Iterable[Observation]:
-        now = time.monotonic()
+        now = clocks.monotonic()
         if self._measured is not None and now - self._looked >= _FRESH:
             self._looked, self._values = now, self._measured.gauges()
         if name in self._values:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 import logging
-import time
 
+from cmdrdata_exporter import clocks
 from cmdrdata_exporter.wording import plural
 
 INTERVAL = 60.0
@@ -36,7 +36,7 @@ class Unattributed:
     def note(self, *, held: bool, now: float | None = None) -> None:
         """Count an event, and tell of it if nothing was told for a minute."""
         self.count += 1
-        now = time.monotonic() if now is None else now
+        now = clocks.monotonic() if now is None else now
         if now < self._next:
             return
         self._next = now + INTERVAL

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import json
 import os
-import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar, Token
 from typing import Any, NamedTuple, cast
@@ -27,6 +27,7 @@ from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, Trace
 
 from cmdrdata_exporter import CmdrDataSpanExporter, faults
 from cmdrdata_exporter.attributes import OUR_SCOPE
+from cmdrdata_exporter.exporter import Charge
 from cmdrdata_exporter.identity import Metered, seam
 from cmdrdata_exporter.scrubbing import scrubbed
 from opentelemetry_instrumentation_cmdrdata import failures, jobs, open_calls, semconv
@@ -47,7 +48,7 @@ _RESOURCE = Resource({})
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 _UNSET = Status()
 _NO_REASON: dict[int, str | None] = {0: None}
-_Tokens = tuple[Token["Exchange | None"], "Token[Context] | None"]
+_Kept = defaultdict[tuple[str, str], list[object]]
 
 
 class Said(NamedTuple):
@@ -143,15 +144,17 @@ class Call:
         "_begin",
         "_context",
         "_details",
+        "_endings",
+        "_exchange_token",
         "_first_chunk",
         "_last_chunk",
-        "_once",
         "_parent",
         "_pid",
         "_reading",
         "_recorder",
         "_said",
         "_span",
+        "_span_token",
         "_start_time",
         "asked_for_usage",
         "attached",
@@ -211,8 +214,9 @@ class Call:
         self._parent = trace.get_current_span().get_span_context()
         self._span = self._start_span()
         self._context = self._ids()
-        # Last: from here on there is a call that must end.
-        self._once = threading.Lock()
+        self._exchange_token: Token[Exchange | None] | None = None
+        self._span_token: Token[Context] | None = None
+        self._endings: list[_Ending] | None = None
 
     @property
     def name(self) -> str:
@@ -245,28 +249,38 @@ class Call:
         trace_id = self._parent.trace_id or int.from_bytes(os.urandom(16), "big")
         return SpanContext(trace_id, int.from_bytes(os.urandom(8), "big"), False, _SAMPLED)
 
-    def attach(self) -> _Tokens:
-        """Make this the call of the context, and its span the parent of spans inside. Undone by `detach`."""
-        return running.set(self.exchange), self._attach_span()
+    def attach(self) -> None:
+        """
+        Make this the call of the context, and its span the parent of spans inside. Undone by `detach`.
+
+        From here on there is a call that must end.
+        """
+        self._endings = []
+        self.__class__ = _Begun  # pyright: ignore[reportAttributeAccessIssue] - of the same layout
+        self._exchange_token = running.set(self.exchange)
+        self._attach_span()
 
     @faults.guarded
-    def _attach_span(self) -> Token[Context] | None:
-        return (
-            None
-            if self._span is None
-            else otel_context.attach(trace.set_span_in_context(self._span))
-        )
+    def _attach_span(self) -> None:
+        if self._span is not None:
+            self._span_token = otel_context.attach(trace.set_span_in_context(self._span))
 
     @faults.guarded
-    def detach(self, tokens: _Tokens) -> None:
-        """Leave the context as it was before `attach`."""
-        exchange, span = tokens
+    def detach(self) -> None:
+        """Leave the context as it was before `attach`, unless that was done."""
+        if self._exchange_token is None:
+            return
         try:
-            running.reset(exchange)
-        except ValueError:
-            return  # A coroutine that was never finished is thrown away in another context than its own.
-        if span is not None:
-            otel_context.detach(span)
+            running.reset(self._exchange_token)
+        except (RuntimeError, ValueError) as error:
+            if faults.is_interruption(error):
+                raise
+            if isinstance(error, ValueError):
+                return  # A coroutine that was never finished is thrown away in another context than its own.
+            # It was reset already when a signal handler raised.
+        if self._span_token is not None:
+            otel_context.detach(self._span_token)
+        self._exchange_token = self._span_token = None
 
     def arrived(self) -> None:
         """Note that a part of the answer arrived, which nobody has parsed."""
@@ -280,8 +294,13 @@ class Call:
         self._last_chunk = now = time.perf_counter_ns()
         if self._first_chunk is None:
             self._first_chunk = now
-        if (read := self.endpoint.read_chunk) is not None:
-            read(self._reading, chunk)
+        try:
+            self.read_chunk(chunk)
+        except BaseException as error:
+            if faults.is_interruption(error):
+                # By a signal handler, perhaps in the middle of it: the last value of each field counts.
+                self.read_chunk(chunk)
+            raise
 
     def read_chunk(self, chunk: object) -> None:
         """Read a chunk of a stream."""
@@ -324,15 +343,39 @@ class Call:
         """
         End the call, the first time.
 
+        What a signal handler raises in the middle of it goes on to the application when the call has ended.
+
         Args:
             error: what the application gets instead of an answer, or in the middle of one.
             cut: whether the stream was left before its end.
         """
+        ending = _Ending(error, cut)
+        try:
+            self._end_by(ending)
+        except BaseException:
+            # From the beginning: what was kept of it is kept once.
+            self._end_by(ending)
+            raise
+
+    def _end_by(self, ending: _Ending) -> None:
+        endings = self._endings
         # A forked child has copies of its parent's calls; who started a call ends it.
-        if self._once.acquire(blocking=False) and self._pid == os.getpid():
-            self._tell_seam(error)
+        if endings is None or self._pid != os.getpid():
+            return
+        if ending not in endings:
+            endings.append(ending)
+        if endings[0] is ending:
+            self._tell_seam(ending.error)
             open_calls.forget(self)
-            self._end(error, cut)
+            self._end(ending)
+            # Its traceback leads here again, by the frames of who calls.
+            ending.error = None
+            self.__class__ = Call  # pyright: ignore[reportAttributeAccessIssue] - of the same layout
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether `end` need not be called."""
+        return self._endings is None or bool(self._endings)
 
     def metered(self, end: int | None = None) -> Metered:
         """Return what relates the spans of others to this call, which ended at `end` or has not yet."""
@@ -357,7 +400,8 @@ class Call:
             seam.metered(call)
 
     @faults.guarded
-    def _end(self, error: BaseException | None, cut: bool) -> None:
+    def _end(self, ending: _Ending) -> None:
+        error, cut = ending.error, ending.cut
         now = time.perf_counter_ns()
         # What ends a stream in order, or leaves it, comes when the application gets to it, at any time after the
         # last chunk; the provider's work ended with that chunk.
@@ -382,9 +426,8 @@ class Call:
             attributes[semconv.FINISH_REASONS] = tuple(
                 reasons[index] or "error" for index in sorted(reasons)
             )
-        self._bill(
-            attributes, outcome, _usage_status(endpoint, reading, error, cut and self.streaming)
-        )
+        usage_status = _usage_status(endpoint, reading, error, cut and self.streaming)
+        self._bill(attributes, outcome, usage_status, ending.kept)
         if error is None and endpoint.polls:
             # That the job failed is not a failure of asking for it.
             attributes.pop(semconv.ERROR_TYPE, None)
@@ -415,21 +458,28 @@ class Call:
             )
 
     @faults.guarded
-    def _bill(self, attributes: Attributes, outcome: _Outcome, usage_status: str) -> None:
+    def _bill(
+        self, attributes: Attributes, outcome: _Outcome, usage_status: str, kept: _Kept
+    ) -> None:
         """Bill the call, or of the jobs it is about what is due and was not billed before."""
         reading = self._reading
         if self.endpoint.lists:
             oldest = time.time() - jobs.LISTED_AGE
             for job in reading.listed:
-                self._bill_job(job, job.attributes, outcome, oldest)
+                self._bill_job(job, job.attributes, outcome, kept, oldest)
         elif reading.job is not None:
-            self._bill_job(reading, attributes, outcome)
+            self._bill_job(reading, attributes, outcome, kept)
         elif self._said.tracked:
             event = {semconv.EVENT_ID: os.urandom(16).hex(), semconv.USAGE_STATUS: usage_status}
-            self._record({**self._attributes, **attributes, **event}, outcome)
+            self._record({**self._attributes, **attributes, **event}, outcome, kept["", ""])
 
     def _bill_job(
-        self, reading: Reading, attributes: Attributes, outcome: _Outcome, oldest: float = 0.0
+        self,
+        reading: Reading,
+        attributes: Attributes,
+        outcome: _Outcome,
+        kept: _Kept,
+        oldest: float = 0.0,
     ) -> None:
         """
         Bill what is due of a job. Who started it pays for it, whoever asks.
@@ -438,6 +488,7 @@ class Call:
             reading: of the job.
             attributes: what was read of it, and what is known of the call.
             outcome: how the call ended.
+            kept: of each part of each job, not empty once that was recorded.
             oldest: when a job that was not started here must have been created at the earliest.
         """
         if reading.job is None:
@@ -449,7 +500,7 @@ class Call:
             started = _kept_of_job({**self._attributes, **attributes})
             jobs.known.start(key, started, tracked=self._said.tracked)
         for part, of_part in reading.charges.items() if self._said.tracked else ():
-            job = jobs.known.settle(key, part)
+            job = jobs.known.settle(key, part, kept[reading.job, part])
             if job is None:
                 continue
             billed: Attributes = {**self._attributes, **attributes, **of_part}
@@ -464,9 +515,9 @@ class Call:
             )
             billed[semconv.EVENT_ID] = key.event_id(part)
             billed[semconv.EVENT_REMEMBER] = jobs.REMEMBERED
-            self._record(billed, outcome)
+            self._record(billed, outcome, kept[reading.job, part])
 
-    def _record(self, attributes: Attributes, outcome: _Outcome) -> None:
+    def _record(self, attributes: Attributes, outcome: _Outcome, kept: list[object]) -> None:
         """Hand a charge to the exporter, as a span that no sampler or limit has touched."""
         attributes[semconv.ENDPOINT] = self.endpoint.name
         attributes[semconv.RETRY_COUNT] = self.exchange.retry_count
@@ -478,7 +529,8 @@ class Call:
             self._recorder.record if self._said.exporter is None else self._said.exporter.record
         )
         record(
-            ReadableSpan(
+            Charge(
+                kept=kept,
                 name=self.name,
                 context=self._context,
                 parent=self._parent if self._parent.is_valid else None,
@@ -503,10 +555,30 @@ class Call:
                 span.set_status(outcome.status)
         span.end(outcome.end_time)
 
+
+class _Begun(Call):
+    """
+    A call that must end, and does if nothing refers to it any more.
+
+    Others are none, since a finalizer takes time, and swallows what a signal handler raises in it.
+    """
+
+    __slots__ = ()
+
     def __del__(self) -> None:
-        once = getattr(self, "_once", None)
-        if once is not None and not once.locked():
-            open_calls.dropped(self)
+        open_calls.dropped(self)
+
+
+class _Ending:
+    """An attempt to end a call, the first of which counts; the same one where that was interrupted and begins anew."""
+
+    __slots__ = ("cut", "error", "kept")
+
+    def __init__(self, error: BaseException | None, cut: bool) -> None:
+        self.error = error
+        self.cut = cut
+        self.kept: _Kept = defaultdict(list)
+        """Of each part of what is billed: not empty once that was recorded, see `Charge`."""
 
 
 def _open_calls() -> list[Metered]:

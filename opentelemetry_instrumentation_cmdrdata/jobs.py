@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import hashlib
 import threading
-import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from cmdrdata_exporter import faults, processes
+from cmdrdata_exporter import clocks, faults, processes
 from opentelemetry_instrumentation_cmdrdata.usage import Attributes
 
 CAPACITY = 10_000
@@ -49,6 +48,8 @@ class Job:
     """Its customer, and the facts that its end may not repeat; None where another process started it."""
     billed: set[str] = field(default_factory=set[str])
     """Its parts that were billed."""
+    owners: dict[str, object] = field(default_factory=dict[str, object], compare=False)
+    """Who took the right to bill each of them."""
     tracked: bool = True
     """Whether it is to be billed at all."""
 
@@ -63,7 +64,7 @@ class Jobs:
     """
 
     def __init__(
-        self, capacity: int = CAPACITY, clock: Callable[[], float] = time.monotonic
+        self, capacity: int = CAPACITY, clock: Callable[[], float] = clocks.monotonic
     ) -> None:
         self._capacity = capacity
         self._clock = clock
@@ -84,11 +85,18 @@ class Jobs:
             job = self._jobs.get(key)
             return job is not None and job.started is not None
 
-    def settle(self, key: Key, part: str) -> Job | None:
-        """Take the one right to bill a part of a job: the job, or None where that part was billed or is not to be."""
+    def settle(self, key: Key, part: str, by: object = None) -> Job | None:
+        """
+        Take the one right to bill a part of a job: the job, or None where that part was billed or is not to be.
+
+        Who takes it, `by`, has it also when it comes again, interrupted by a signal handler.
+        """
+        by = object() if by is None else by
         with self._lock:
             job, forgotten = self._remember(key)
-            due = job.tracked and part not in job.billed
+            due = job.tracked and (part not in job.billed or job.owners.get(part) is by)
+            if due:
+                job.owners[part] = by
             job.billed.add(part)
         _report(forgotten)
         return job if due else None

@@ -90,9 +90,10 @@ def _tells_stream_usage(client: Any) -> bool:
 @faults.guarded
 def observe(result: Any, call: Call) -> bool:
     """Read what the SDK returned, or see to it that it is read when it arrives; True if the call ends only then."""
-    answer, call.exchange.response = call.exchange.response, None
+    answer = call.exchange.response
     if type(result) in (Stream, AsyncStream):
         attach(result, call)
+        call.exchange.response = None  # It would keep the call, and the call it.
         return True
     if isinstance(result, (BaseModel, dict)):
         call.body(cast("object", result))
@@ -105,18 +106,24 @@ def observe(result: Any, call: Call) -> bool:
     if response.is_closed:
         call.content(response.content, events=is_event_stream(response))
         return False
+    call.exchange.response = None
     return watch(response, call) is True
 
 
 def fail(call: Call, error: BaseException) -> None:
-    """End a call with an error; what the provider reported before it counts."""
-    _read_answer(call)
-    call.end(error)
+    """
+    End a call with an error, unless it has ended; what the provider reported before it counts.
+
+    The error may be a signal handler's, which came when the provider had answered.
+    """
+    if not call.has_ended:
+        _read_answer(call)
+        call.end(error)
 
 
 @faults.guarded
 def _read_answer(call: Call) -> None:
-    answer, call.exchange.response = call.exchange.response, None
+    answer = call.exchange.response
     if answer is not None and answer.is_closed and answer.status_code < 400:
         call.content(answer.content, events=is_event_stream(answer))
 
@@ -135,6 +142,14 @@ def _http_response(result: Any) -> Any:
 
 def answered(exchange: dict[str, Any]) -> None:
     """Note what the SDK tells of an answer before it reads it."""
+    try:
+        _note_answer(exchange)
+    except BaseException:  # a signal handler's
+        _note_answer(exchange)
+        raise
+
+
+def _note_answer(exchange: dict[str, Any]) -> None:
     running_exchange = running.get()
     if running_exchange is not None:
         running_exchange.answered(exchange.get("response"), exchange.get("retries_taken"))

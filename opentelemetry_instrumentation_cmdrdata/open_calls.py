@@ -47,8 +47,7 @@ def start_reaper() -> None:
             queue.SimpleQueue() if _dropped is None else _dropped
         )
         ending = threading.Lock()
-        arguments = (dropped_calls, ending)
-        threading.Thread(target=_reap, args=arguments, name="cmdrdata-reaper", daemon=True).start()
+        processes.start_thread(_reap, dropped_calls, ending, name="cmdrdata-reaper")
         _dropped, _ending, _reaper_of = dropped_calls, ending, os.getpid()
 
 

@@ -45,21 +45,28 @@ def _request(original: _Method, recorder: Recorder) -> _Method:
                 return await original(self, cast_to, options, *args, **kwargs)
             options = asking(recorder, self, options, call) or options
             start_reaper()
-            tokens = call.attach()
             try:
-                result = await original(self, cast_to, options, *args, **kwargs)
-            except GeneratorExit as error:
-                # Thrown away unfinished, perhaps by the garbage collector, in which nothing may be done.
-                call.detach(tokens)
-                dropped(call, error.with_traceback(None))
+                try:
+                    call.attach()
+                    result = await original(self, cast_to, options, *args, **kwargs)
+                except GeneratorExit as error:
+                    # Thrown away unfinished, perhaps by the garbage collector, in which nothing may be done.
+                    call.detach()
+                    dropped(call, error.with_traceback(None))
+                    raise
+                except BaseException as error:
+                    call.detach()
+                    fail(call, error)
+                    raise
+                call.detach()
+                if not observe(result, call):
+                    call.end()
+            except GeneratorExit:
                 raise
             except BaseException as error:
-                call.detach(tokens)
+                call.detach()
                 fail(call, error)
                 raise
-            call.detach(tokens)
-            if not observe(result, call):
-                call.end()
             return result
 
         return arequest
@@ -70,16 +77,22 @@ def _request(original: _Method, recorder: Recorder) -> _Method:
         if call is None:
             return original(self, cast_to, options, *args, **kwargs)
         options = asking(recorder, self, options, call) or options
-        tokens = call.attach()
+        # Twice: a signal handler may raise outside of what the SDK does, and in the middle of noting how that failed.
         try:
-            result = original(self, cast_to, options, *args, **kwargs)
+            try:
+                call.attach()
+                result = original(self, cast_to, options, *args, **kwargs)
+            except BaseException as error:
+                call.detach()
+                fail(call, error)
+                raise
+            call.detach()
+            if not observe(result, call):
+                call.end()
         except BaseException as error:
-            call.detach(tokens)
+            call.detach()
             fail(call, error)
             raise
-        call.detach(tokens)
-        if not observe(result, call):
-            call.end()
         return result
 
     return request

@@ -69,6 +69,7 @@ def _chunks(source: Iterator[Any], call: Call) -> Iterator[Any]:
             call.pulling = False
             yield handed.pop()
             call.pulling = True
+        call.end()
     except GeneratorExit:
         # The stream was dropped, perhaps by the garbage collector, in which nothing may be done: the SDK is about to
         # close the response, which shall not end the call. It ends when it is dropped itself.
@@ -77,7 +78,6 @@ def _chunks(source: Iterator[Any], call: Call) -> Iterator[Any]:
     except BaseException as error:
         call.end(error)
         raise
-    call.end()
 
 
 async def _achunks(source: AsyncIterator[Any], call: Call) -> AsyncIterator[Any]:
@@ -93,13 +93,13 @@ async def _achunks(source: AsyncIterator[Any], call: Call) -> AsyncIterator[Any]
             call.pulling = False
             yield handed.pop()
             call.pulling = True
+        call.end()
     except GeneratorExit:
         call.pulling = True
         raise
     except BaseException as error:
         call.end(error)
         raise
-    call.end()
 
 
 def _is_usage_alone(chunk: Any) -> bool:
@@ -177,6 +177,7 @@ class _Body:
         return source if call is None or call.attached else self._aobserved(source, call)
 
     def _observed(self, source: Iterator[bytes], call: Call) -> Iterator[bytes]:
+        whole = False
         call.pulling = True
         try:
             for part in source:
@@ -184,14 +185,16 @@ class _Body:
                 call.pulling = False
                 yield part
                 call.pulling = True
+            whole = True
+            self._end(call)
         except GeneratorExit:
             raise
         except BaseException as error:
-            call.end(error)
+            self._end(call, error, whole=whole)
             raise
-        self._end(call)
 
     async def _aobserved(self, source: AsyncIterator[bytes], call: Call) -> AsyncIterator[bytes]:
+        whole = False
         call.pulling = True
         try:
             async for part in source:
@@ -199,12 +202,13 @@ class _Body:
                 call.pulling = False
                 yield part
                 call.pulling = True
+            whole = True
+            self._end(call)
         except GeneratorExit:
             raise
         except BaseException as error:
-            call.end(error)
+            self._end(call, error, whole=whole)
             raise
-        self._end(call)
 
     def closed(self, response: Any) -> None:
         """End the call if the body is closed by the application, not by the one who reads it to its end."""
@@ -233,13 +237,14 @@ class _Body:
             self._parts.append(part)
 
     @faults.guarded
-    def _end(self, call: Call) -> None:
-        if self._events:
+    def _end(self, call: Call, error: BaseException | None = None, *, whole: bool = True) -> None:
+        """End the call; a body that is there as a whole is read, also where a signal handler raised at its end."""
+        if whole and self._events:
             call.line(bytes(self._line))
-        elif self._kept <= LONGEST_BODY:
+        elif whole and self._kept <= LONGEST_BODY:
             call.content(b"".join(self._parts), events=False)
+        call.end(error)
         self._parts = []
-        call.end()
 
 
 def is_event_stream(response: Any) -> bool:

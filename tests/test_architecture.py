@@ -20,6 +20,7 @@ INSTRUMENTOR = "opentelemetry_instrumentation_cmdrdata"
 ALLOWED: dict[str, set[str]] = {
     f"{EXPORTER}.announcement": set(),
     f"{EXPORTER}.attributes": set(),
+    f"{EXPORTER}.clocks": set(),
     f"{EXPORTER}.faults": set(),
     f"{EXPORTER}.ids": set(),
     f"{EXPORTER}.processes": set(),
@@ -62,7 +63,7 @@ ALLOWED: dict[str, set[str]] = {
     f"{EXPORTER}.delivery.journal": {
         f"{EXPORTER}.{name}" for name in ("delivery.directory", "faults")
     },
-    f"{EXPORTER}.delivery.options": {f"{EXPORTER}.delivery.http"},
+    f"{EXPORTER}.delivery.options": {f"{EXPORTER}.delivery.{name}" for name in ("backoff", "http")},
     f"{EXPORTER}.delivery.readings": {
         f"{EXPORTER}.{name}" for name in ("delivery.directory", "delivery.journal", "faults")
     },
@@ -130,6 +131,7 @@ ALLOWED: dict[str, set[str]] = {
             "delivery.trouble",
             "delivery.watch",
             "faults",
+            "processes",
         )
     },
     f"{EXPORTER}.delivery.control": {
@@ -224,6 +226,7 @@ ALLOWED: dict[str, set[str]] = {
     f"{INSTRUMENTOR}.calls": {
         EXPORTER,
         f"{EXPORTER}.attributes",
+        f"{EXPORTER}.exporter",
         f"{EXPORTER}.faults",
         f"{EXPORTER}.identity",
         f"{EXPORTER}.scrubbing",
@@ -306,7 +309,7 @@ def test_who_imports_whom(module: str) -> None:
     """Every module imports what the architecture allows it, and nothing imports the command line."""
     ours = {name for name in imports(MODULES[module]) if name.split(".")[0] in PACKAGES}
     if not module.startswith(f"{EXPORTER}.cli"):
-        assert ours <= ALLOWED[module]
+        assert ours <= {f"{EXPORTER}.clocks"} | ALLOWED[module]
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -369,3 +372,14 @@ def test_the_entry_points() -> None:
     }
     for entry in distribution.entry_points:
         assert entry.load() is not None
+
+
+def test_one_place_starts_threads() -> None:
+    """Every thread of ours comes from where it is kept from taking the application's signals."""
+    starting = {
+        module
+        for module, path in MODULES.items()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute) and node.attr in {"Thread", "Timer", "start_new_thread"}
+    }
+    assert starting == {f"{EXPORTER}.processes"}

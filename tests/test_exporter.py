@@ -663,3 +663,14 @@ def test_locks_in_a_forked_child(events: RecordedEvents) -> None:
             os._exit(0 if fresh else 1)
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 0
+
+
+def test_a_flush_of_what_could_not_be_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An event that went to the log is neither delivered nor held, which a flush says."""
+    metering = CmdrDataSpanExporter(spool_dir=tmp_path / "spool")
+    metering.record(span(CHAT))
+    assert metering.force_flush()
+    delivery: Any = metering._delivery
+    monkeypatch.setattr(delivery._journal, "_is_full", lambda: True)
+    metering.record(span(CHAT, context=(1, 2)))
+    assert not metering.force_flush()

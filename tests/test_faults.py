@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import logging.config
+from collections.abc import Iterator
 
 import pytest
 
@@ -35,3 +37,38 @@ def test_logging_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sorted(faults.counts.values()) == [1, 1]
     assert faults.counts["logging"] == 1
     faults.counts.clear()
+
+
+@pytest.fixture
+def disabled() -> Iterator[logging.Logger]:
+    """Our logger, as `dictConfig` leaves one that it does not name."""
+    logger = logging.getLogger("cmdrdata")
+    root = logging.getLogger()
+    handlers = root.handlers[:]
+    logging.config.dictConfig({"version": 1})
+    assert logger.disabled
+    for handler in handlers:
+        if handler not in root.handlers:
+            root.addHandler(handler)
+    yield logger
+    logger.disabled = False
+
+
+def test_an_error_is_said_where_our_logger_is_disabled(
+    disabled: logging.Logger, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is left of an event in the log alone gets to the handlers that the application has set up."""
+    faults.say(logging.ERROR, "%s", "the event")
+    faults.say(logging.WARNING, "%s", "a hint")
+    assert ["the event"] == caplog.messages
+
+
+def test_an_error_is_said_where_nobody_listens(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without a handler that does anything it is on stderr, once."""
+    logger = logging.getLogger("cmdrdata")
+    monkeypatch.setattr(logger, "propagate", False)
+    monkeypatch.setattr(logger, "handlers", [logging.NullHandler()])
+    faults.say(logging.ERROR, "%s", "the event")
+    assert "the event\n" == capsys.readouterr().err

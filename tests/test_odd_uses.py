@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import gc
 import pickle
@@ -249,18 +250,14 @@ def test_a_thread_that_cannot_be_started(
     """If no thread can be started now, the next stream tries again."""
     from cmdrdata_exporter import faults
 
-    class Refusing:
-        Lock = threading.Lock
-
-        @staticmethod
-        def Thread(**_: object) -> threading.Thread:  # noqa: N802 - as in `threading`
-            raise RuntimeError("can't start new thread")
+    def none(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(open_calls, "_reaper_of", None)
     provider.answer(CHAT, Reply(events=replies.chat_chunks()))
     with client(provider) as sync:
         with monkeypatch.context() as patch:
-            patch.setattr(open_calls, "threading", Refusing)
+            patch.setattr(_thread, "start_new_thread", none)
             list(sync.chat.completions.create(stream=True, **ARGUMENTS))
         assert len(faults.counts) == 1
         faults.counts.clear()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from cmdrdata_exporter import clocks
 from cmdrdata_exporter.cli.destination import destination_option, json_option, spool_option
 from cmdrdata_exporter.cli.sending import delivery_of, left, report
 from cmdrdata_exporter.delivery.durable import DurableDelivery
@@ -37,14 +38,14 @@ def flush(timeout: float, name: str | None, spool: Path | None, as_json: bool) -
 
     Example: cmdrdata flush --timeout 60
     """
-    deadline = time.monotonic() + timeout
+    deadline = clocks.monotonic() + timeout
     delivery, _ = delivery_of(spool, name)
     before = left(delivery.directory)
     delivery.start()
     try:
         why = _wait(delivery, deadline)
     finally:
-        delivery.close(max(0.0, deadline - time.monotonic()) if timeout else 0.0)
+        delivery.close(max(0.0, deadline - clocks.monotonic()) if timeout else 0.0)
     report(before, left(delivery.directory), why, as_json)
 
 
@@ -53,7 +54,7 @@ def _wait(delivery: DurableDelivery, deadline: float) -> str | None:
     gate = delivery.drainer.gate
     while True:
         why = gate.reason
-        remaining = deadline - time.monotonic()
+        remaining = deadline - clocks.monotonic()
         try:
             with LedgerReader(delivery.directory) as ledger:
                 counts = ledger.counts()
@@ -63,7 +64,7 @@ def _wait(delivery: DurableDelivery, deadline: float) -> str | None:
             leader = delivery.directory.leader()
             if not delivery.drainer.leads and leader and leader == facts.get("pid"):
                 why = facts["reason"]
-                if facts["paused"] and facts["next_attempt"] >= time.time() + remaining:
+                if facts["paused"] and facts["next_attempt"] >= clocks.wall() + remaining:
                     return f"process {leader} leads and is paused: {why}"
         except UnreadableError as error:
             why = str(error)

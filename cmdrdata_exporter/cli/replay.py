@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import replace as changed
 from datetime import datetime
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from cmdrdata_exporter import clocks
 from cmdrdata_exporter.cli.changes import (
     TIMEOUT,
     attempt,
@@ -160,7 +160,7 @@ def _replay_local(spool: Path | None, days: tuple[str, str], as_json: bool) -> N
 def _known(directory: Directory, keys: set[bytes]) -> set[bytes]:
     """Return the keys whose events the destination knows."""
     with LedgerReader(directory) as ledger:
-        return {key for key in keys if ledger.knows(key, time.time())}
+        return {key for key in keys if ledger.knows(key, clocks.wall())}
 
 
 def _record(event: Event) -> bytes:

@@ -14,12 +14,13 @@ from __future__ import annotations
 import base64
 import json
 import struct
-import threading
 import time
 import uuid
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socketserver import TCPServer
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+from cmdrdata_exporter import processes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -66,7 +67,7 @@ class StandIn(ThreadingHTTPServer):
 
     def __enter__(self) -> Self:
         """Serve from a thread, polled so often that leaving costs nothing."""
-        threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
+        processes.start_thread(self.serve_forever, 0.01)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -20,9 +20,13 @@ Where nothing can be written, `memory` and `local` keep what they can.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from dataclasses import dataclass, field
+from itertools import compress
+from typing import NamedTuple, Protocol, TypeVar
+
+_T = TypeVar("_T")
 
 FOR_EVER = -1
 """As a number of seconds: always."""
@@ -47,6 +51,16 @@ class Header:
     """Where in the body the `null` is in whose place an assigned customer goes."""
     remember: int = 0
     """For how many seconds after its delivery the id may come again and must be known. 0: never."""
+    kept: list[object] | None = field(default=None, repr=False, compare=False)
+    """
+    A list that is not empty once a delivery has the event, and not before.
+    A signal handler may raise in the middle of `record`: who calls it again with the same list records it once.
+    """
+
+
+def keep(item: _T, queue: deque[_T], kept: list[object]) -> None:
+    """Append an item to a queue and tell so in `kept`, in one step of the interpreter: nothing comes between."""
+    queue.extend(compress((item,), map(kept.__iadd__, ((True,),))))
 
 
 class Event(NamedTuple):

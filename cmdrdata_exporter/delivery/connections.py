@@ -12,9 +12,10 @@ import http.client
 import io
 import math
 import socket
+import sys
 import threading
-import time
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -24,8 +25,18 @@ from urllib3.exceptions import NewConnectionError
 from urllib3.response import BaseHTTPResponse
 from urllib3.util import parse_url
 
+from cmdrdata_exporter import clocks
+
 LONGEST_BODY = 1.0
 """Seconds in which a body is read: the status is the verdict, and a connection costs little."""
+
+
+def owner() -> object:
+    """Return whose connections this thread may use: gevent's belong to the hub of the thread that opened them."""
+    monkey = sys.modules.get("gevent.monkey")
+    if monkey is None or not monkey.is_module_patched("socket"):
+        return None
+    return sys.modules["gevent"].get_hub()
 
 
 def poster(endpoint: str, proxy: str | None, connections: int) -> Callable[..., BaseHTTPResponse]:
@@ -74,7 +85,7 @@ class _Reader(io.RawIOBase):
         self._raw = raw
         self._sock = sock
         timeout = sock.gettimeout()
-        self.deadline = math.inf if timeout is None else time.monotonic() + timeout
+        self.deadline = math.inf if timeout is None else clocks.monotonic() + timeout
         self._begun = False
 
     def readable(self) -> bool:
@@ -83,7 +94,7 @@ class _Reader(io.RawIOBase):
     def readinto(self, buffer: Any, /) -> int | None:
         # The first read has the timeout that the socket has.
         if self._begun and self.deadline < math.inf:
-            remaining = self.deadline - time.monotonic()
+            remaining = self.deadline - clocks.monotonic()
             if remaining <= 0:
                 raise TimeoutError
             self._sock.settimeout(remaining)
@@ -112,7 +123,7 @@ class _Response(http.client.HTTPResponse):
             super().begin()
         if self.status == http.client.SWITCHING_PROTOCOLS:
             self.will_close = True
-        self._reader.deadline = min(self._reader.deadline, time.monotonic() + LONGEST_BODY)
+        self._reader.deadline = min(self._reader.deadline, clocks.monotonic() + LONGEST_BODY)
 
 
 class NoConnectionError(NewConnectionError):
@@ -131,6 +142,17 @@ class _OneWrite(http.client.HTTPConnection):
             # TLS has the same errors for a handshake as for an answer that breaks off.
             connection: Any = self
             raise NoConnectionError(connection, str(error)) from error
+
+    def _new_conn(self) -> socket.socket:
+        connect: Callable[[], socket.socket] = getattr(super(), "_new_conn")  # noqa: B009 - http.client's own has none
+        try:
+            return connect()
+        except RuntimeError:
+            # gevent looks names up in a thread, and the interpreter starts none at its end: then without one.
+            if (hub := sys.modules.get("gevent.hub")) is None:
+                raise
+            hub.get_hub().resolver = import_module("gevent.resolver.blocking").Resolver()
+            return connect()
 
     def endheaders(self, *args: Any, **kwargs: Any) -> None:
         self._head = b""

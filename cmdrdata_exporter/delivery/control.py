@@ -13,6 +13,7 @@ import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Sequence
 
+from cmdrdata_exporter import clocks
 from cmdrdata_exporter.delivery.directory import LOCAL, Directory
 from cmdrdata_exporter.delivery.journal import Journal
 from cmdrdata_exporter.delivery.ledger import Ledger
@@ -62,7 +63,7 @@ def take_in(directory: Directory, records: Iterable[bytes], timeout: float) -> b
         OSError: the records could not be written, or not all of them.
     """
     names = append(directory, records)
-    deadline = time.monotonic() + timeout
+    deadline = clocks.monotonic() + timeout
     while True:
         try:
             import_journals(directory)
@@ -70,7 +71,7 @@ def take_in(directory: Directory, records: Iterable[bytes], timeout: float) -> b
             raise UnreadableError(f"{directory.path} cannot be written: {error}") from error
         if not _wait(directory, names):
             return True
-        if time.monotonic() >= deadline:
+        if clocks.monotonic() >= deadline:
             return False
         time.sleep(LOOK)
 
@@ -97,7 +98,9 @@ def _import(ledger: Ledger, readings: Readings) -> bool:
     chunks, more = readings.read(IMPORT_BYTES)
     with ledger.transaction():
         for reading, found in chunks:
-            ledger.take_in(reading.path.name, found.end, found.records, found.damaged, time.time())
+            ledger.take_in(
+                reading.path.name, found.end, found.records, found.damaged, clocks.wall()
+            )
     for reading, found in chunks:
         reading.committed(found)
     gone = readings.remove_finished()

@@ -10,14 +10,14 @@ While outcomes cannot be committed nothing is handed out, since it would have to
 
 from __future__ import annotations
 
-import _thread
 import contextlib
 import queue
 import sqlite3
 import threading
 import time
+from typing import Any
 
-from cmdrdata_exporter import faults
+from cmdrdata_exporter import clocks, faults, processes
 from cmdrdata_exporter.delivery.directory import LEDGER, LOCK, RESERVE, Directory, OpenFile
 from cmdrdata_exporter.delivery.gate import Gate
 from cmdrdata_exporter.delivery.journal import Journal
@@ -103,7 +103,7 @@ class Drainer:
         self._offsets: dict[str, int] = {}
         """How far journals were read by a ledger that was removed."""
         self._readings: Readings | None = None
-        self._starting = threading.Lock()
+        self._starting: Any = threading.RLock()
         self.running = False
         self.full = False
         """Whether the directory has reached its limit."""
@@ -145,7 +145,7 @@ class Drainer:
         self._due: float | None = None
         self._empty = False
         """Whether nothing is left to send."""
-        self._active = time.monotonic()
+        self._active = clocks.monotonic()
         """When something was to do last."""
         self._bucket = 0
         self._seen = self._options.clock()
@@ -164,13 +164,16 @@ class Drainer:
 
     def start(self) -> None:
         """Start the thread, if it does not run. Where none can be started any more, others will drain."""
-        # Whoever finds the lock taken finds the thread started a moment later.
-        if self.running or not self._starting.acquire(blocking=False):
+        if self.running or self._starting._is_owned():  # noqa: SLF001 - as threading.Condition asks it
             return
         try:
-            self._start()
+            # Whoever finds the lock taken finds the thread started a moment later.
+            if self._starting.acquire(blocking=False):
+                self._start()
         finally:
-            self._starting.release()
+            # Not only where it is known to be had: Ctrl-C may have come between that and the next statement.
+            if self._starting._is_owned():  # noqa: SLF001 - see above
+                self._starting.release()
 
     def _start(self) -> None:
         if self.running:
@@ -180,14 +183,12 @@ class Drainer:
             self._begin()
             self._ended.clear()
             self.rests = False
-            # Not a threading.Thread: that takes locks which a signal handler may have interrupted, and
-            # instrumentations have it hand on the context of whoever starts it.
-            _thread.start_new_thread(self._run, (self._inbox,))
-        except RuntimeError:
+            processes.start_thread(self._run, self._inbox)
+        except BaseException as error:
             self.running = False
-        except BaseException:  # Ctrl-C: the next event starts it.
-            self.running = False
-            raise
+            # What a signal handler raised, Ctrl-C for one, goes on; the next event starts the thread.
+            if faults.is_interruption(error) or not isinstance(error, RuntimeError):
+                raise
 
     def wake(self) -> None:
         """Look at the journals now."""
@@ -200,7 +201,7 @@ class Drainer:
         self.look()
         if self.running:
             self._looked = False
-            self._stop_at = time.monotonic() + timeout
+            self._stop_at = clocks.monotonic() + timeout
             self.wake()
             self._ended.wait(timeout + LAST_COMMIT)
 
@@ -280,7 +281,7 @@ class Drainer:
             or self._more
             or self.in_flight
             or self._outcomes
-            or time.monotonic() < self._active + patience
+            or clocks.monotonic() < self._active + patience
         ):
             return False
         if self._journal.is_open:
@@ -304,7 +305,7 @@ class Drainer:
     def _is_over(self) -> bool:
         if self._stop_at is None:
             return False
-        remaining = self._stop_at - time.monotonic()
+        remaining = self._stop_at - clocks.monotonic()
         if remaining <= 0:
             return True
         if not self.leads:
@@ -373,7 +374,7 @@ class Drainer:
 
     def _keep(self) -> None:
         """Look after the journal of this process."""
-        now = time.monotonic()
+        now = clocks.monotonic()
         # Before the journals are looked for: one that is not there is taken to be done with.
         if not self._journal.is_in_place():
             self._journal.let_go()
@@ -431,7 +432,7 @@ class Drainer:
             return 0.0
         if self._stop_at is not None:
             return LINGER
-        wait = max(0.0, self._next_import - time.monotonic())
+        wait = max(0.0, self._next_import - clocks.monotonic())
         if self._due is not None and self.gate.room(self.in_flight) and not self._log_is_full:
             wait = min(wait, max(0.0, self._due - self._options.clock()))
         return wait
@@ -457,7 +458,7 @@ class Drainer:
     # Leading
 
     def _try_to_lead(self) -> bool:
-        now = time.monotonic()
+        now = clocks.monotonic()
         if now < self._next_look or not self.may_lead:
             self._looked = self._looked or not self.may_lead
             return False
@@ -570,7 +571,7 @@ class Drainer:
 
     def _step(self, ledger: Ledger, *, hand_out: bool) -> list[Handed]:
         """Import, commit outcomes and hand out what is due, in one transaction."""
-        now, clock = time.monotonic(), self._options.clock()
+        now, clock = clocks.monotonic(), self._options.clock()
         if self._readings is None:
             self._readings = Readings(self._directory, ledger.offsets())
         chunks = []

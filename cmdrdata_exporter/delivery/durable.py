@@ -9,7 +9,7 @@ import threading
 import time
 from collections import Counter
 
-from cmdrdata_exporter import faults, processes
+from cmdrdata_exporter import clocks, faults, processes
 from cmdrdata_exporter.delivery import Event, Header, control
 from cmdrdata_exporter.delivery.directory import Directory
 from cmdrdata_exporter.delivery.drainer import Drainer, Options
@@ -66,9 +66,13 @@ class DurableDelivery:
             # Forked by something other than Python.
             self.forked()
         try:
-            self._journal.append(encode_event(event_id, header, body))
+            self._journal.append(encode_event(event_id, header, body), header.kept)
         except OSError as error:
+            if faults.is_interruption(error):
+                raise
             self._log(Event(event_id, header, body), error)
+            if header.kept is not None:
+                header.kept.append(None)
         else:
             if self.unspooled:
                 self._tell()
@@ -83,13 +87,15 @@ class DurableDelivery:
         """
         See `Delivery.flush`.
 
-        True only if everything that this process recorded before is delivered, held, or refused for good.
+        True only if everything that this process recorded before is delivered, held, refused for good, or in the log.
         """
-        deadline = time.monotonic() + timeout
+        deadline = clocks.monotonic() + timeout
         self.drainer.start()
         try:
             return self._flush(deadline)
         except OSError as error:
+            if faults.is_interruption(error):
+                raise
             faults.report("flush", "usage events cannot be flushed: %s. None is lost", error)
             return False
 
@@ -113,7 +119,7 @@ class DurableDelivery:
                     pass
                 finally:
                     self.drainer.database.release()
-            remaining = deadline - time.monotonic()
+            remaining = deadline - clocks.monotonic()
             if remaining <= 0 or (self.drainer.leads and self.drainer.gate.delay() >= remaining):
                 return False
             time.sleep(min(look, remaining))
@@ -144,10 +150,10 @@ class DurableDelivery:
 
     def close(self, timeout: float) -> None:
         """End the journal and drain for at most `timeout` seconds. A later event begins another journal."""
-        began = time.monotonic()
+        began = clocks.monotonic()
         self._journal.seal(min(timeout, 1.0))
         self._tell()
-        self.drainer.stop(max(0.0, timeout - (time.monotonic() - began)))
+        self.drainer.stop(max(0.0, timeout - (clocks.monotonic() - began)))
 
     # What is reported
 
@@ -177,7 +183,7 @@ class DurableDelivery:
         finally:
             self.drainer.database.release()
         known["events.pending"] = counts["pending"] + counts["in_flight"]
-        known["events.oldest_pending"] = 0.0 if oldest is None else max(0.0, time.time() - oldest)
+        known["events.oldest_pending"] = 0.0 if oldest is None else max(0.0, clocks.wall() - oldest)
         return known
 
     # Forks
@@ -234,12 +240,14 @@ class DurableDelivery:
                 command = Command("unspooled", (), number=total - self._told)
                 control.append(self.directory, [encode_command(command)])
                 self._told = total
-        except OSError:
-            pass  # The next time.
+        except OSError as error:
+            if faults.is_interruption(error):
+                raise
+            # The next time.
         finally:
             self._telling.release()
 
 
 def _left(deadline: float) -> float:
     """Return the seconds until then, as a lock takes them."""
-    return min(max(0.0, deadline - time.monotonic()), threading.TIMEOUT_MAX)
+    return min(max(0.0, deadline - clocks.monotonic()), threading.TIMEOUT_MAX)

@@ -18,11 +18,11 @@ and it fails again. So an answer that may mean the event or the account (`Verdic
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
+from cmdrdata_exporter import clocks
 from cmdrdata_exporter.delivery.backoff import (
     LONGEST_PAUSE,
     PROBE_AFTER,
@@ -65,7 +65,7 @@ class Gate:
         limit: int,
         *,
         probe_interval: float = PROBE_INTERVAL,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = clocks.monotonic,
     ) -> None:
         self._limit = limit
         self._probe_interval = probe_interval

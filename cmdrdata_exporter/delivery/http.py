@@ -24,10 +24,11 @@ from opentelemetry.instrumentation.utils import (
     suppress_instrumentation,
 )
 from urllib3.exceptions import HTTPError
+from urllib3.response import BaseHTTPResponse
 
 from cmdrdata_exporter import faults
 from cmdrdata_exporter.delivery.backoff import LONGEST_RETRY_AFTER
-from cmdrdata_exporter.delivery.connections import NoConnectionError, poster, progress
+from cmdrdata_exporter.delivery.connections import NoConnectionError, owner, poster, progress
 from cmdrdata_exporter.scrubbing import scrubbed
 
 _LONGEST_BODY = 65536
@@ -273,7 +274,8 @@ class Client:
     def reset(self) -> None:
         """Start with fresh connections and read the key anew: at the start, in a forked child, after a refusal."""
         self._key = None
-        self._open = poster(self._endpoint, self._proxy, self._connections)
+        # By whom they belong to; of a thread that ended they are forgotten with it.
+        self._posters: dict[object, Callable[..., BaseHTTPResponse]] = {}
 
     def post(self, event_id: str, body: bytes, timeout: float) -> Outcome:
         """
@@ -293,6 +295,13 @@ class Client:
         finally:
             otel_context.detach(token)
 
+    def _poster(self) -> Callable[..., BaseHTTPResponse]:
+        own = owner()
+        found = self._posters.get(own)
+        if found is None:
+            found = self._posters[own] = poster(self._endpoint, self._proxy, self._connections)
+        return found
+
     def _post(self, event_id: str, body: bytes, timeout: float) -> Outcome:
         headers = {
             "Content-Type": "application/json",
@@ -307,7 +316,7 @@ class Client:
             return Outcome(Verdict.MISCONFIGURED, "the key file holds no usable key")
         if key is not None:
             headers["Authorization"] = f"Bearer {key}"
-        response = self._open(
+        response = self._poster()(
             body=body,
             headers=headers,
             timeout=urllib3.Timeout(total=timeout),

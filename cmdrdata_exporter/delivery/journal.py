@@ -21,7 +21,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from cmdrdata_exporter import faults
+from cmdrdata_exporter import clocks, faults
 from cmdrdata_exporter.delivery.directory import JOURNAL, RESERVE, Directory, OpenFile, lock
 
 LARGEST = 8 << 20
@@ -119,7 +119,7 @@ class Journal:
         fsync: bool = False,
         is_full: Callable[[], bool] = lambda: False,
         refused: Callable[[bytes, OSError], None] = lambda record, error: None,  # noqa: ARG005
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = clocks.monotonic,
     ) -> None:
         self._directory = directory
         self._fsync = fsync
@@ -176,9 +176,12 @@ class Journal:
         """Whether there is a file that the next record goes into."""
         return self._file is not None
 
-    def append(self, record: bytes) -> None:
+    def append(self, record: bytes, kept: list[object] | None = None) -> None:
         """
         Add a record. When this returns, the death of the process does not lose it.
+
+        A signal handler may raise in the middle. `kept` is not empty then if the record is here, and only then; where
+        it is not empty before, nothing is added.
 
         The one exception is counted in `handed_over`: while the write of another thread is stalled in the operating
         system, the record waits in memory for that write to return.
@@ -186,20 +189,24 @@ class Journal:
         Raises:
             OSError: it could not be written.
         """
+        kept = [] if kept is None else kept
+        if kept:
+            self._written += 1  # What was interrupted may not have counted it: it shall be synced.
+            return
         data = frame(record)
         # A signal handler or finalizer may have interrupted this thread's own append: it must not wait for that.
         mine = self._is_mine()
-        until = time.monotonic() + PATIENCE
+        until = clocks.monotonic() + PATIENCE
         try:
             while True:
                 if not mine and self._lock.acquire(timeout=LOOK):
-                    self._write(data)
+                    self._write(data, kept)
                     return
-                if self._write_beside(data):
+                if self._write_beside(data, kept):
                     return
-                if mine or time.monotonic() >= until:
+                if mine or clocks.monotonic() >= until:
                     break
-            self._hand_over(data)
+            kept.extend(map(self._hand_over, (data,)))
             # Its owner may have looked for what is left to it just before.
             if mine or not self._lock.acquire(blocking=False):
                 self.handed_over += 1
@@ -327,15 +334,18 @@ class Journal:
         return data
 
     def _write_or_refuse(self, data: bytes) -> None:
+        kept: list[object] = []
         try:
-            self._write(data)
-        except OSError as error:
-            self._refused(data[_HEAD.size :], error)
-        except BaseException:
-            self._waiting.appendleft(data)  # Ctrl-C
+            self._write(data, kept)
+        except BaseException as error:
+            if isinstance(error, OSError) and not faults.is_interruption(error):
+                self._refused(data[_HEAD.size :], error)
+                return
+            if not kept:
+                self._waiting.appendleft(data)  # Ctrl-C
             raise
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: bytes, kept: list[object]) -> None:
         """Append a frame. Called with the lock."""
         self._require_room(len(data))
         file = self._file
@@ -345,16 +355,20 @@ class Journal:
             file, size = self._begin(), 0
         self._before = size
         try:
-            written = os.write(file.descriptor, data)
+            written = _write(file.descriptor, data, kept)
         finally:
             self._before = None
         if written != len(data):
+            kept.clear()
             self._take_back(file, size + written, written)
             raise JournalFullError("no space is left on the device")
         if self._fsync:
             try:
                 self._sync_at_once(file)
-            except OSError:
+            except OSError as error:
+                if faults.is_interruption(error):
+                    raise
+                kept.clear()
                 # Whether it is on the disk cannot be known any more: it must not be here and refused. Who reads may
                 # have read it already, so that nothing may take its place.
                 self._file = None
@@ -369,13 +383,18 @@ class Journal:
         self._unchecked += size
         if self._unchecked >= UNCHECKED:
             self._unchecked = 0
-            with contextlib.suppress(OSError):
-                if self._directory.free() < RESERVE:
+            try:
+                free = self._directory.free()
+            except OSError as error:
+                if faults.is_interruption(error):
+                    raise
+            else:
+                if free < RESERVE:
                     self._full_until = self._clock() + 1.0
         if self._is_full() or (self._full_until and self._clock() < self._full_until):
             raise JournalFullError("the spool directory, or its disk, has reached its limit")
 
-    def _write_beside(self, data: bytes) -> bool:
+    def _write_beside(self, data: bytes, kept: list[object]) -> bool:
         """
         Append a frame without the lock, if its owner only waits for the interpreter; return whether it was.
 
@@ -396,8 +415,9 @@ class Journal:
             waits = before is None or self._fsync or self._is_mine()
             if not waits and size == before:
                 return False
-            written = os.write(file.descriptor, data)
+            written = _write(file.descriptor, data, kept)
             if written != len(data):
+                kept.clear()
                 # What is there of it is no record, and will be found to be none.
                 raise JournalFullError("no space is left on the device")
             if self._fsync:
@@ -508,6 +528,13 @@ class Journal:
             finally:
                 self._syncing.discard(file)
                 file.close()
+
+
+def _write(descriptor: int, data: bytes, kept: list[object]) -> int:
+    """Write to a file and tell so in `kept`, in one step of the interpreter: no signal handler comes between."""
+    kept.extend(map(os.write, (descriptor,), (data,)))
+    written: Any = kept[-1]
+    return written
 
 
 def _sync(descriptor: int) -> None:

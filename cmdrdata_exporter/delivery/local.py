@@ -6,7 +6,7 @@ import threading
 from collections import deque
 
 from cmdrdata_exporter import processes
-from cmdrdata_exporter.delivery import Event, Header
+from cmdrdata_exporter.delivery import Event, Header, keep
 
 CAPACITY = 10_000
 """How many events are kept; of older ones only the count."""
@@ -40,9 +40,11 @@ class LocalDelivery:
 
     def record(self, event_id: str, header: Header, body: bytes) -> None:
         """See `Delivery.record`."""
+        kept = [] if header.kept is None else header.kept
         with self._lock:
-            self._recorded += 1
-            self.events.append(Event(event_id, header, body))
+            if not kept:
+                keep(Event(event_id, header, body), self.events, kept)
+                self._recorded += 1
 
     def flush(self, timeout: float) -> bool:  # noqa: ARG002 - nothing waits here
         """See `Delivery.flush`."""

@@ -7,17 +7,15 @@ waits for it a few seconds, then writes what is left to the log, one recoverable
 
 from __future__ import annotations
 
-import contextvars
 import heapq
 import logging
 import threading
-import time
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from cmdrdata_exporter import faults, processes
-from cmdrdata_exporter.delivery import Event, Header
+from cmdrdata_exporter import clocks, faults, processes
+from cmdrdata_exporter.delivery import Event, Header, keep
 from cmdrdata_exporter.delivery.backoff import PROBE_INTERVAL, backoff
 from cmdrdata_exporter.delivery.gate import Entry, Gate
 from cmdrdata_exporter.delivery.http import ATTEMPT_TIMEOUT, Outcome, Post, Verdict
@@ -63,7 +61,7 @@ class MemoryDelivery:
         senders: int = 4,
         hold_ambiguous: bool = False,
         probe_interval: float = PROBE_INTERVAL,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = clocks.monotonic,
     ) -> None:
         self._post = post
         self._reset = reset
@@ -76,7 +74,8 @@ class MemoryDelivery:
         processes.renew_after_fork(self)
 
     def _clear(self) -> None:
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._gate = Gate(
             max(1, self._senders), probe_interval=self._probe_interval, clock=self._clock
         )
@@ -128,19 +127,24 @@ class MemoryDelivery:
     def record(self, event_id: str, header: Header, body: bytes) -> None:
         """See `Delivery.record`."""
         event = Event(event_id, header, body)
+        kept: list[object] = [] if header.kept is None else header.kept
         lines: list[Line] = []
-        with self._changed:
-            self._counts["recorded"] += 1
-            if header.hold:
-                lines = self._hold(event)
-            elif self._pending + len(self._in_flight) < self._capacity:
-                self._new.append(_Waiting(self._clock(), event))
-                self._start_senders()
-                self._changed.notify_all()
-            else:
-                lines = self._write_off([event], f"{self._capacity} events wait already")
+        # The lock itself: a signal handler may raise inside the Python of `Condition`, which would keep the lock.
+        with self._lock:
+            if not kept:
+                if header.hold:
+                    lines = self._hold(event, kept)
+                elif self._pending + len(self._in_flight) < self._capacity:
+                    keep(_Waiting(self._clock(), event), self._new, kept)
+                else:
+                    lines = self._write_off([event], f"{self._capacity} events wait already")
+                self._counts["recorded"] += 1
+            self._start_senders()
+            self._changed.notify_all()
             late = self._end is not None
         _say(lines)
+        if not kept:
+            kept.append(event)
         if late:
             self._finish()
 
@@ -201,9 +205,9 @@ class MemoryDelivery:
                     events.clear()
             _say(lines)
 
-    def _hold(self, event: Event) -> list[Line]:
+    def _hold(self, event: Event, kept: list[object]) -> list[Line]:
         """Keep an event without sending it. Called under the lock."""
-        self.held.append(event)
+        keep(event, self.held, kept)
         if len(self.held) > self._capacity:
             return self._write_off([self.held.popleft()], "too many are held")
         return []
@@ -228,11 +232,11 @@ class MemoryDelivery:
     def _start_senders(self) -> None:
         """Start one more sender while all are busy. Called under the lock."""
         if self._threads < self._senders and self._pending > self._threads - len(self._in_flight):
-            thread = threading.Thread(target=self._run, name="cmdrdata-sender", daemon=True)
             try:
-                # Not in the context of the caller, which a thread may inherit and keep.
-                contextvars.Context().run(thread.start)
-            except RuntimeError:
+                processes.start_thread(self._run, name="cmdrdata-sender")
+            except RuntimeError as error:
+                if faults.is_interruption(error):
+                    raise
                 # The interpreter is shutting down; `close` sends what is left.
                 return
             self._threads += 1
@@ -302,7 +306,7 @@ class MemoryDelivery:
         if outcome.verdict is Verdict.REFUSED:
             return self._refuse(event, outcome.explanation)
         if outcome.ambiguous and self._hold_ambiguous:
-            return self._hold(event)
+            return self._hold(event, [])
         delay = backoff(waiting.attempts) if outcome.verdict is Verdict.RETRY else 0.0
         again = _Waiting(self._clock() + delay, event, waiting.attempts + 1)
         heapq.heappush(self._again, again)

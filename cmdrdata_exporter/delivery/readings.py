@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
 from pathlib import Path
 
-from cmdrdata_exporter import faults
+from cmdrdata_exporter import clocks, faults
 from cmdrdata_exporter.delivery.directory import JOURNAL, Directory, lock
 from cmdrdata_exporter.delivery.journal import NEW, OLDEST, Scan, scan
 
@@ -107,7 +106,7 @@ class Readings:
 
     def read(self, limit: int) -> tuple[list[tuple[Reading, Scan]], bool]:
         """Return what is new, at most about `limit` bytes, and whether there may be more."""
-        now = time.monotonic()
+        now = clocks.monotonic()
         found: list[tuple[Reading, Scan]] = []
         more = False
         paths = self._directory.journals()
@@ -151,5 +150,5 @@ def clear_away(directory: Directory) -> None:
     """Remove files that were never given their name, because their process died right then."""
     for path in directory.path.glob(f"*{JOURNAL}{NEW}"):
         with contextlib.suppress(FileNotFoundError):
-            if time.time() - path.stat().st_mtime > OLDEST:
+            if clocks.wall() - path.stat().st_mtime > OLDEST:
                 path.unlink()

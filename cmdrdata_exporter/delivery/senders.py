@@ -6,7 +6,6 @@ For each event the gate is asked, one attempt is made, and what came of it is sa
 
 from __future__ import annotations
 
-import _thread
 import queue
 import threading
 from collections import deque
@@ -75,9 +74,10 @@ class Threads:
     def _start(self) -> bool:
         """Start one more, if the interpreter still does. Called under the lock."""
         try:
-            # Not a threading.Thread, which instrumentations have hand on the context of whoever starts it.
-            _thread.start_new_thread(self._run, ())
-        except RuntimeError:
+            processes.start_thread(self._run)
+        except RuntimeError as error:
+            if faults.is_interruption(error):
+                raise
             return False
         self.count += 1
         return True

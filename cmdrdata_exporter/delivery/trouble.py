@@ -5,11 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from cmdrdata_exporter import faults
+from cmdrdata_exporter import clocks, faults
 from cmdrdata_exporter.delivery.backoff import LONGEST_BACKOFF
 from cmdrdata_exporter.delivery.directory import LEDGER, Directory
 from cmdrdata_exporter.delivery.gate import Gate
@@ -37,7 +36,7 @@ class Trouble:
     """
 
     def __init__(
-        self, directory: Directory, *, clock: Callable[[], float] = time.monotonic
+        self, directory: Directory, *, clock: Callable[[], float] = clocks.monotonic
     ) -> None:
         self._directory = directory
         self._clock = clock

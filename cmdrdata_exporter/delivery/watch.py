@@ -6,7 +6,6 @@ Each event of this process begins that again by itself; of those that others rec
 
 from __future__ import annotations
 
-import _thread
 import threading
 import time
 import weakref
@@ -48,10 +47,12 @@ class Watch:
             if self._running:
                 return
             try:
-                _thread.start_new_thread(self._run, ())
+                processes.start_thread(self._run)
                 self._running = True
-            except RuntimeError:
-                pass  # The interpreter shuts down.
+            except RuntimeError as error:
+                # The interpreter shuts down.
+                if faults.is_interruption(error):
+                    raise
 
     def _run(self) -> None:
         while True:

@@ -1,0 +1,260 @@
+"""
+A signal handler that raises in the middle of our code: its exception comes out once, and the call is billed once.
+
+Python runs a handler between any two instructions of the main thread, so each of ours is tried in turn: a trace
+function sends the signal there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import CodeType, FrameType
+from typing import Any
+
+import openai
+import pytest
+
+import cmdrdata_exporter
+import opentelemetry_instrumentation_cmdrdata
+from cmdrdata_exporter import CmdrDataSpanExporter
+from cmdrdata_exporter.delivery import Event
+from cmdrdata_exporter.delivery.directory import Directory
+from cmdrdata_exporter.delivery.drainer import Options
+from cmdrdata_exporter.delivery.durable import DurableDelivery
+from cmdrdata_exporter.delivery.journal import scan
+from cmdrdata_exporter.delivery.records import decode
+from opentelemetry_instrumentation_cmdrdata import CmdrDataInstrumentor, open_calls
+from tests import replies
+from tests.charges import MESSAGES
+from tests.provider import Provider, Reply
+from tests.sdk import client
+
+CHAT = "/v1/chat/completions"
+ARGUMENTS: dict[str, Any] = {"model": "gpt-4o-mini", "messages": MESSAGES, "customer_id": "acme"}
+OURS = tuple(
+    str(Path(package.__file__ or "").parent)
+    for package in (cmdrdata_exporter, opentelemetry_instrumentation_cmdrdata)
+)
+
+
+class SoftTimeLimit(Exception):  # noqa: N818 - named as Celery's
+    """What the handler of a task queue raises."""
+
+
+class Host:
+    """
+    A delivery to a journal that nobody drains, and the calls that are recorded in it.
+
+    Args:
+        spool: where the journal is.
+    """
+
+    def __init__(self, spool: Path) -> None:
+        self._directory = Directory.prepare(spool, None, "default")
+        self.delivery = DurableDelivery(self._directory, Options(post=None))
+        self.delivery.drainer.running = True  # No thread of it disturbs the count.
+        self._read: dict[Path, int] = {}
+
+    def events(self) -> list[dict[str, Any]]:
+        """Return the events that were recorded since this was asked last."""
+        found: list[dict[str, Any]] = []
+        for path in self._directory.journals():
+            data = path.read_bytes()
+            records = scan(data[self._read.get(path, 0) :], final=True)
+            assert [] == records.damaged
+            self._read[path] = len(data)
+            for record in records.records:
+                event = decode(record)
+                assert isinstance(event, Event)
+                found.append(json.loads(event.body))
+        return found
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[Host]:
+    """A host whose calls are metered."""
+    host = Host(tmp_path / "spool")
+    instrumentor = CmdrDataInstrumentor()
+    instrumentor.instrument(exporter=CmdrDataSpanExporter(delivery=host.delivery))
+    yield host
+    instrumentor.uninstrument()
+    host.delivery.drainer.running = False
+
+
+class Interruption:
+    """
+    Sends a signal before one of our instructions, whose handler raises.
+
+    Args:
+        number: which of those that are executed, from 0 on.
+        opcodes: whether each bytecode counts, or each line.
+    """
+
+    def __init__(self, number: int, *, opcodes: bool) -> None:
+        self._left = number
+        self._opcodes = opcodes
+        self.place: tuple[CodeType, int | None] | None = None
+        """Where it was sent, once it was."""
+
+    def __enter__(self) -> None:
+        # Python 3.12 tells of bytecodes only if a frame had asked for it before.
+        sys._getframe().f_trace_opcodes = self._opcodes
+        sys.settrace(self._enter)
+
+    def __exit__(self, *_: object) -> None:
+        sys.settrace(None)
+
+    def _enter(self, frame: FrameType, event: str, _: object) -> Any:
+        if not frame.f_code.co_filename.startswith(OURS):
+            return None
+        frame.f_trace_opcodes = self._opcodes
+        return self._step
+
+    def _step(self, frame: FrameType, event: str, _: object) -> Any:
+        # Without a line it is what a generator does when it goes, where Python looks for no signal.
+        due = event == ("opcode" if self._opcodes else "line") and frame.f_lineno is not None
+        if due and self.place is None:
+            self._left -= 1
+            if self._left < 0:
+                self.place = frame.f_code, frame.f_lineno
+                signal.raise_signal(signal.SIGUSR2)
+        return self._step
+
+
+@pytest.fixture
+def handler() -> Iterator[Callable[[BaseException], None]]:
+    """Have the handler of the signal raise an exception."""
+    before = signal.getsignal(signal.SIGUSR2)
+
+    def install(error: BaseException) -> None:
+        def handle(number: int, frame: FrameType | None) -> None:
+            raise error.with_traceback(None)
+
+        signal.signal(signal.SIGUSR2, handle)
+
+    yield install
+    signal.signal(signal.SIGUSR2, before)
+
+
+def _chat(sync: openai.OpenAI) -> None:
+    sync.chat.completions.create(**ARGUMENTS)
+
+
+def _raw(sync: openai.OpenAI) -> None:
+    sync.chat.completions.with_raw_response.create(**ARGUMENTS)
+
+
+def _stream(sync: openai.OpenAI) -> None:
+    list(sync.chat.completions.create(stream=True, **ARGUMENTS))
+
+
+def _bytes(sync: openai.OpenAI) -> None:
+    completions: Any = sync.chat.completions
+    with completions.with_streaming_response.create(**ARGUMENTS) as response:
+        b"".join(response.iter_bytes())
+
+
+def _refused(sync: openai.OpenAI) -> None:
+    with contextlib.suppress(openai.BadRequestError):
+        sync.chat.completions.create(**ARGUMENTS)
+
+
+SHAPES: dict[str, tuple[Callable[[openai.OpenAI], None], Reply]] = {
+    "chat": (_chat, Reply(json=replies.CHAT)),
+    "raw": (_raw, Reply(json=replies.CHAT)),
+    "stream": (_stream, Reply(events=replies.chat_chunks())),
+    "bytes": (_bytes, Reply(json=replies.CHAT)),
+    "refused": (_refused, Reply(status=400, json={"error": {"message": "no", "code": "x"}})),
+}
+
+
+@pytest.mark.parametrize(
+    ("shape", "error"),
+    [
+        *((shape, SoftTimeLimit()) for shape in SHAPES),
+        # A kind of OSError, which much of our code expects, and no kind of Exception.
+        *(("chat", error) for error in (TimeoutError(), KeyboardInterrupt())),
+    ],
+    ids=repr,
+)
+def test_at_every_line(
+    shape: str,
+    error: BaseException,
+    provider: Provider,
+    host: Host,
+    handler: Callable[[BaseException], None],
+) -> None:
+    """The exception comes out once, and the call is billed once, with what the provider reported."""
+    assert 100 < interrupted_everywhere(shape, error, provider, host, handler, opcodes=False)
+
+
+@pytest.mark.long
+def test_at_every_instruction(
+    provider: Provider, host: Host, handler: Callable[[BaseException], None]
+) -> None:
+    """Nor is anything lost or billed twice between two bytecodes of a line."""
+    assert 1000 < interrupted_everywhere(
+        "chat", SoftTimeLimit(), provider, host, handler, opcodes=True
+    )
+
+
+def interrupted_everywhere(
+    shape: str,
+    error: BaseException,
+    provider: Provider,
+    host: Host,
+    handler: Callable[[BaseException], None],
+    *,
+    opcodes: bool,
+) -> int:
+    """Make a call again and again, each time interrupted one step later; return at how many."""
+    run, reply = SHAPES[shape]
+    provider.answer(CHAT, reply)
+    handler(error)
+    wrong: list[str] = []
+    with client(provider) as sync:
+        run(sync)
+        (whole,) = host.events()
+        reported = whole["metadata"]["usage_status"], whole["total_tokens"]
+        number = 0
+        arrived = False  # Whether the step is later than one at which the usage was known.
+        while True:
+            before = len(provider.requests)
+            interruption = Interruption(number, opcodes=opcodes)
+            raised: BaseException | None = None
+            gc.disable()
+            try:
+                with interruption:
+                    run(sync)
+            except type(error) as caught:
+                raised = caught
+            finally:
+                gc.enable()
+            came_out = raised is error
+            error.__traceback__ = error.__context__ = raised = None
+            if interruption.place is None:
+                break
+            code, line = interruption.place
+            place = f"{number}: {Path(code.co_filename).name}:{line} {code.co_name}"
+            open_calls.end_all()  # What was dropped before its end is ended by another thread.
+            found = host.events()
+            requests = len(provider.requests) - before
+            if not came_out:
+                wrong.append(f"{place}: lost")
+            if len(found) != requests and not (requests == 0 and len(found) == 1):
+                wrong.append(f"{place}: {len(found)} events of {requests} requests")
+            for event in found[:requests]:
+                told = event["metadata"]["usage_status"], event["total_tokens"]
+                if told == reported:
+                    arrived = True
+                elif arrived or told not in (("missing", 0), ("partial", 0)):
+                    wrong.append(f"{place}: {told}")
+            number += 1
+    assert [] == wrong, "\n".join(wrong)
+    return number
