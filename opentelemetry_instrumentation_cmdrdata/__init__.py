@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING, Any
 
 from opentelemetry import trace
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
-from opentelemetry.sdk.trace import ReadableSpan
 
 from cmdrdata_exporter import (
     CmdrDataSpanExporter,
@@ -120,11 +119,11 @@ class CmdrDataInstrumentor(BaseInstrumentor):
         if (meter_provider := kwargs.get("meter_provider")) is not None:
             metering.report_to(meter_provider)
 
-        def record(span: ReadableSpan) -> None:
-            (exporter or current_exporter()).record(span)
+        def metering_now() -> CmdrDataSpanExporter:
+            return exporter or current_exporter()
 
         tracer = trace.get_tracer(SCOPE, __version__, kwargs.get("tracer_provider"))
-        patching.patch(Recorder(tracer, __version__, record, metering.settings.stream_usage))
+        patching.patch(Recorder(tracer, __version__, metering_now))
         seam.active = True
         # Streams that are open now or later are ended by the exit at the latest, also after `uninstrument`.
         # First: what they lead to is delivered afterwards.

@@ -162,6 +162,7 @@ ALLOWED: dict[str, set[str]] = {
     f"{INSTRUMENTOR}.package": set(),
     f"{INSTRUMENTOR}.preflight": {EXPORTER},
     f"{INSTRUMENTOR}.semconv": set(),
+    f"{INSTRUMENTOR}.sse": set(),
     f"{INSTRUMENTOR}.failures": {f"{EXPORTER}.scrubbing"},
     f"{INSTRUMENTOR}.open_calls": {f"{EXPORTER}.faults", f"{EXPORTER}.processes"},
     f"{INSTRUMENTOR}.providers": set(),
@@ -204,6 +205,7 @@ ALLOWED: dict[str, set[str]] = {
                 "parameters",
                 "providers",
                 "semconv",
+                "sse",
                 "unbilled",
                 "usage",
             )
@@ -211,16 +213,18 @@ ALLOWED: dict[str, set[str]] = {
     },
     f"{INSTRUMENTOR}.streams": {
         f"{EXPORTER}.faults",
-        *(f"{INSTRUMENTOR}.{name}" for name in ("calls", "open_calls", "usage")),
+        *(f"{INSTRUMENTOR}.{name}" for name in ("calls", "open_calls", "sse", "usage")),
     },
     f"{INSTRUMENTOR}.observation": {
         f"{EXPORTER}.faults",
-        *(f"{INSTRUMENTOR}.{name}" for name in ("attribution", "calls", "providers", "streams")),
+        *(
+            f"{INSTRUMENTOR}.{name}"
+            for name in ("attribution", "calls", "open_calls", "providers", "streams")
+        ),
     },
     f"{INSTRUMENTOR}.patching": {
         EXPORTER,
         f"{EXPORTER}.faults",
-        f"{EXPORTER}.identity",
         *(
             f"{INSTRUMENTOR}.{name}"
             for name in ("attribution", "calls", "observation", "open_calls", "version")
