@@ -135,7 +135,6 @@ class _Body:
 
     __slots__ = (
         "_are_events",
-        "_asked",
         "_call",
         "_events",
         "_is_binary",
@@ -151,9 +150,8 @@ class _Body:
     def __init__(self, response: Any, call: Call) -> None:
         self._reference = weakref.ref(call)
         self._call: Call | None = call
-        self._asked = call.asked_for_usage
         self._are_events = call.streaming or is_event_stream(response)
-        self._events = sse.Events(keep_back=self._asked)
+        self._events = sse.Events(keep_back=call.asked_for_usage)
         self._pieces = sse.Pieces(of_choices=call.endpoint.tells_usage_if_asked)
         self._seen = False
         self._is_binary = call.endpoint.binary
@@ -266,7 +264,7 @@ class _Body:
 
     @faults.guarded
     def _show(self, event: bytes) -> bool:
-        """Show an event to the call; say whether it has come only because usage was asked for."""
+        """Show an event to the call; say whether it is there to tell usage, and for nothing else."""
         if self._pieces.is_another(event):
             self._arrived()
             return False
@@ -275,7 +273,7 @@ class _Body:
         if get(chunk, "usage") is None:
             self._pieces.learn(event, chunk)
             return False
-        return self._asked and get(chunk, "choices") == []
+        return get(chunk, "choices") == []
 
     def _rest(self) -> bytes:
         return self._events.finish(self._show) if self._are_events else b""
