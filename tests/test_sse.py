@@ -27,7 +27,7 @@ def event(chunk: Any, end: str, *, blanks: bool) -> bytes:
 def is_ours(found: bytes) -> bool:
     """Say whether an event is the one that is kept back."""
     chunk = sse.json_of(found)
-    return isinstance(chunk, dict) and chunk.get("choices") == []
+    return chunk is not None and "choices" in chunk and not chunk["choices"]
 
 
 def fed(parts: list[bytes], *, keep_back: bool) -> tuple[list[bytes], list[bytes]]:
