@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING, Any
 
 from opentelemetry import trace
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
-from opentelemetry.sdk.trace import ReadableSpan
 
 from cmdrdata_exporter import (
     CmdrDataSpanExporter,
@@ -136,18 +135,18 @@ class CmdrDataInstrumentor(BaseInstrumentor):
         if (meter_provider := kwargs.get("meter_provider")) is not None:
             metering.report_to(meter_provider)
 
-        def record(span: ReadableSpan) -> None:
-            (exporter or current_exporter()).record(span)
+        def metering_now() -> CmdrDataSpanExporter:
+            return exporter or current_exporter()
 
         tracer = trace.get_tracer(SCOPE, __version__, kwargs.get("tracer_provider"))
-        recorder = Recorder(tracer, __version__, record, metering.settings.stream_usage)
+        recorder = Recorder(tracer, __version__, metering_now)
 
-        def record_first(span: ReadableSpan) -> None:
-            recorder.record = record
+        def metering_first() -> CmdrDataSpanExporter:
+            recorder.exporter = metering_now
             bypassing.report()
-            record(span)
+            return metering_now()
 
-        recorder.record = record_first
+        recorder.exporter = metering_first
         patching.patch(recorder)
         seam.active = True
         bypassing.report()

@@ -215,7 +215,7 @@ def taking_keywords(original: _Method) -> _Method:
         async def amethod(self: Any, *args: Any, **kwargs: Any) -> Any:
             if not KEYWORDS.isdisjoint(kwargs) and _is_observed(self):
                 kwargs = _carried(kwargs)
-            return await original(self, *args, **kwargs)
+            return await bound(original, self)(*args, **kwargs)
 
         return amethod
 
@@ -223,9 +223,16 @@ def taking_keywords(original: _Method) -> _Method:
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
         if not KEYWORDS.isdisjoint(kwargs) and _is_observed(self):
             kwargs = _carried(kwargs)
-        return original(self, *args, **kwargs)
+        return bound(original, self)(*args, **kwargs)
 
     return method
+
+
+def bound(method: Any, instance: Any) -> _Method:
+    """Return a class's method as its instance has it: a wrapper of another library learns of the instance only so."""
+    kind: Any = cast("object", type(method))
+    bind = getattr(kind, "__get__", None)
+    return method if bind is None else bind(method, instance, type(instance))
 
 
 class Tracked:

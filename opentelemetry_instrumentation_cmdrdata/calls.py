@@ -1,7 +1,7 @@
 """
 One call to the provider, from its start to its one end.
 
-`Recorder.start` makes a `Call`; the call is told what happens to it (`chunk`, `body`, `end`) and ends exactly once,
+`Recorder.start` makes a `Call`; the call is told what happens to it (`event`, `body`, `end`) and ends exactly once,
 whichever exit the application takes. At its end the same facts go two ways: to the exporter, which bills them, and to
 the span on the application's TracerProvider, which may be sampled, limited or missing.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import time
+import weakref
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar, Token
@@ -21,7 +22,6 @@ from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
@@ -30,7 +30,7 @@ from cmdrdata_exporter.attributes import OUR_SCOPE
 from cmdrdata_exporter.exporter import Charge
 from cmdrdata_exporter.identity import Metered, seam
 from cmdrdata_exporter.scrubbing import scrubbed
-from opentelemetry_instrumentation_cmdrdata import failures, jobs, open_calls, semconv
+from opentelemetry_instrumentation_cmdrdata import failures, jobs, open_calls, semconv, sse
 from opentelemetry_instrumentation_cmdrdata.endpoints import Endpoint, find
 from opentelemetry_instrumentation_cmdrdata.parameters import (
     CONVENTIONAL,
@@ -70,18 +70,29 @@ class Exchange:
     for instance: what lies in a context lives on, and a call must go when its stream goes.
     """
 
-    __slots__ = ("request_id", "response", "retry_count")
+    __slots__ = ("asked", "has_left", "is_answered", "request_id", "response", "retry_count")
 
     def __init__(self) -> None:
+        self.asked: weakref.ref[Call] | None = None
+        """The call, if it is one whose usage was asked for by us: what comes of that is to be kept back."""
+        self.is_answered = False
+        self.has_left = False
+        """Whether an attempt that failed may have reached the provider."""
         self.request_id: str | None = None
         self.retry_count = 0
         self.response: Any = None
         """The answer, until the SDK's method returns: what it reports counts also where the SDK cannot parse it."""
 
     @faults.guarded
+    def failed(self, error: BaseException | None) -> None:
+        """Note what an attempt failed with that the SDK makes again."""
+        self.has_left = self.has_left or not failures.never_left(error)
+
+    @faults.guarded
     def answered(self, response: Any, retries_taken: Any) -> None:
         """Note an answer, and how many attempts failed before it (None where the SDK does not tell)."""
         self.response = response
+        self.is_answered = True
         request_id = response.headers.get("x-request-id")
         self.request_id = request_id if isinstance(request_id, str) else None
         if isinstance(retries_taken, int):
@@ -99,27 +110,31 @@ class Recorder:
     Args:
         tracer: makes the public spans.
         version: of our instrumentation scope.
-        record: bills a finished call; looked up at its end, when the application has had time to build an exporter.
-        stream_usage: of which hosts streams are asked to tell their usage: `auto`, `always`, `never`.
+        exporter: returns what bills calls that have no exporter of their own; asked late, when the application has had
+            time to build one.
     """
 
     def __init__(
-        self,
-        tracer: trace.Tracer,
-        version: str,
-        record: Callable[[ReadableSpan], None],
-        stream_usage: str = "auto",
+        self, tracer: trace.Tracer, version: str, exporter: Callable[[], CmdrDataSpanExporter]
     ) -> None:
         self.tracer = tracer
         self.scope = InstrumentationScope(SCOPE, version)
-        self.record = record
-        self.stream_usage = stream_usage
+        self.exporter = exporter
 
     @faults.guarded
     def start(
         self, options: Any, path: str, server: Callable[[], Server], said: Said, *, streaming: bool
     ) -> Call | None:
-        """Start the call of a request for `path`, None where it is not metered."""
+        """
+        Start the call of a request for `path`, None where it is not metered.
+
+        Args:
+            options: the SDK's, of the request.
+            path: what is requested, as the SDK names it.
+            server: returns where the request goes.
+            said: who pays.
+            streaming: whether the SDK is to return a stream. What the body asks for is another matter.
+        """
         found = find(options.method, path)
         if found is None:
             if options.method.lower() == "post" and not is_unbilled(path):
@@ -132,7 +147,9 @@ class Recorder:
             return None
         endpoint, asked_for = found
         job = asked_for if endpoint.polls and not endpoint.lists else None
-        return Call(self, endpoint, _parameters(options), server(), said, job, streaming=streaming)
+        parameters = body_of(options)
+        streaming = streaming or parameters.get("stream") is True
+        return Call(self, endpoint, parameters, server(), said, job, streaming=streaming)
 
 
 class Call:
@@ -147,7 +164,6 @@ class Call:
         "_endings",
         "_exchange_token",
         "_first_chunk",
-        "_last_chunk",
         "_parent",
         "_pid",
         "_reading",
@@ -157,10 +173,11 @@ class Call:
         "_span_token",
         "_start_time",
         "asked_for_usage",
-        "attached",
+        "chunks",
         "endpoint",
         "exchange",
-        "pulling",
+        "is_complete",
+        "last_chunk",
         "streaming",
     )
 
@@ -180,16 +197,17 @@ class Call:
         self._start_time = time.time_ns()
         self._begin = time.perf_counter_ns()
         self._first_chunk: int | None = None
-        self._last_chunk: int | None = None
+        self.last_chunk: int | None = None
+        """When the last part of the answer arrived."""
         self._reading = Reading()
         self._reading.job = job
         self.endpoint = endpoint
         self.streaming = streaming
         self.exchange = Exchange()
-        self.attached = False
-        """Whether the SDK's parsed chunks are observed, so that the bytes they come from need not be."""
-        self.pulling = False
-        """Whether the next chunk is being waited for: a close in that time is the SDK's own, at the end."""
+        self.chunks: weakref.ref[Any] | None = None
+        """The SDK's generator of the chunks that a stream hands out."""
+        self.is_complete = False
+        """Whether the provider has said that a stream has come to its end."""
         self.asked_for_usage = False
         """Whether a stream's usage was asked for by us, so that the chunk it comes in is ours too."""
         attributes: Attributes = {
@@ -217,6 +235,12 @@ class Call:
         self._exchange_token: Token[Exchange | None] | None = None
         self._span_token: Token[Context] | None = None
         self._endings: list[_Ending] | None = None
+
+    @property
+    def exporter(self) -> CmdrDataSpanExporter:
+        """What bills the call."""
+        own = self._said.exporter
+        return self._recorder.exporter() if own is None else own
 
     @property
     def name(self) -> str:
@@ -283,29 +307,31 @@ class Call:
         self._exchange_token = self._span_token = None
 
     def arrived(self) -> None:
-        """Note that a part of the answer arrived, which nobody has parsed."""
-        self._last_chunk = now = time.perf_counter_ns()
+        """Note that a part of the answer arrived."""
+        self.last_chunk = now = time.perf_counter_ns()
         if self._first_chunk is None:
             self._first_chunk = now
 
-    @faults.guarded
-    def chunk(self, chunk: object) -> None:
-        """Observe a chunk of a stream that just arrived. It is read, and nothing of it is kept."""
-        self._last_chunk = now = time.perf_counter_ns()
-        if self._first_chunk is None:
-            self._first_chunk = now
-        try:
-            self.read_chunk(chunk)
-        except BaseException as error:
-            if faults.is_interruption(error):
-                # By a signal handler, perhaps in the middle of it: the last value of each field counts.
-                self.read_chunk(chunk)
-            raise
-
-    def read_chunk(self, chunk: object) -> None:
-        """Read a chunk of a stream."""
-        if self.endpoint.read_chunk is not None:
-            self.endpoint.read_chunk(self._reading, chunk)
+    def event(self, event: bytes) -> Any:
+        """Observe a server-sent event that just arrived; return its JSON, None where it has none."""
+        data = sse.data(event)
+        if data is None:
+            return None
+        if data.lstrip().startswith(b"[DONE]"):
+            self.is_complete = True
+            return None
+        self.arrived()
+        chunk = sse.json_of(event)
+        read = self.endpoint.read_chunk
+        if chunk is not None and read is not None:
+            try:
+                read(self._reading, chunk)
+            except BaseException as error:
+                if faults.is_interruption(error):
+                    # By a signal handler, perhaps in the middle of it: the last value of each field counts.
+                    read(self._reading, chunk)
+                raise
+        return chunk
 
     @faults.guarded
     def body(self, body: object) -> None:
@@ -316,8 +342,9 @@ class Call:
     def content(self, content: bytes, *, events: bool) -> None:
         """Observe a whole answer that nobody has parsed: JSON, a text, sound, or a stream of `events`."""
         if events:
-            for line in content.split(b"\n"):
-                self.line(line)
+            whole = sse.Events(keep_back=False)
+            whole.feed(content, self.event)
+            whole.finish(self.event)
         elif self.endpoint.binary:
             self.body(None)
         else:
@@ -327,17 +354,6 @@ class Call:
                 parsed = None
             text = content.decode("utf-8", "replace")
             self.body(cast("object", parsed) if isinstance(parsed, dict) else text)
-
-    def line(self, line: bytes) -> None:
-        """Observe a line of server-sent events: of most of them nothing but whether it tells usage."""
-        begins = self.endpoint.has_choices and not self._reading.attributes
-        tells = b'"usage"' in line or b'"timings"' in line
-        if line.startswith(b"data:") and (begins or tells):
-            try:
-                chunk: object = json.loads(line[5:])
-            except ValueError:
-                return  # `[DONE]`, or garbage.
-            self.read_chunk(chunk)
 
     def end(self, error: BaseException | None = None, *, cut: bool = False) -> None:
         """
@@ -403,9 +419,10 @@ class Call:
     def _end(self, ending: _Ending) -> None:
         error, cut = ending.error, ending.cut
         now = time.perf_counter_ns()
+        cut = (cut or error is not None) and not self.is_complete
         # What ends a stream in order, or leaves it, comes when the application gets to it, at any time after the
         # last chunk; the provider's work ended with that chunk.
-        last = self._last_chunk if error is None and self._last_chunk is not None else now
+        last = self.last_chunk if error is None and self.last_chunk is not None else now
         end_time = self._start_time + last - self._begin
         endpoint, reading = self.endpoint, self._reading
         attributes = (
@@ -426,13 +443,30 @@ class Call:
             attributes[semconv.FINISH_REASONS] = tuple(
                 reasons[index] or "error" for index in sorted(reasons)
             )
-        usage_status = _usage_status(endpoint, reading, error, cut and self.streaming)
+        usage_status = self._usage_status(error, cut=cut)
         self._bill(attributes, outcome, usage_status, ending.kept)
         if error is None and endpoint.polls:
             # That the job failed is not a failure of asking for it.
             attributes.pop(semconv.ERROR_TYPE, None)
             outcome = _Outcome(_UNSET, None, end_time)
         self._end_span(attributes, outcome)
+
+    def _usage_status(self, error: BaseException | None, *, cut: bool) -> str:
+        """Return what is known of the usage: see docs/events.md."""
+        reading, exchange = self._reading, self.exchange
+        if self.endpoint.is_free:
+            return "not_applicable"
+        was_cut = cut and self.streaming and exchange.is_answered
+        if reading.reported:
+            # Some servers tell on each chunk what was used so far: final is what comes once every choice has ended.
+            goes_on = was_cut and None in reading.finish_reasons.values()
+            return "partial" if goes_on else "reported"
+        if error is not None and (
+            failures.status_code(error) is not None
+            or not (exchange.is_answered or exchange.has_left or not failures.never_left(error))
+        ):
+            return "not_applicable"  # The provider says that it did nothing, or was asked nothing.
+        return "partial" if was_cut else "missing"
 
     def _failure(self, error: BaseException | None) -> tuple[str, str | None, str | None] | None:
         """Return what `error.type` says of a failed call, the provider's code, and a message; None of another."""
@@ -525,10 +559,7 @@ class Call:
             attributes[semconv.REQUEST_ID] = self.exchange.request_id
         if outcome.code is not None:
             attributes[semconv.ERROR_CODE] = outcome.code
-        record = (
-            self._recorder.record if self._said.exporter is None else self._said.exporter.record
-        )
-        record(
+        self.exporter.record(
             Charge(
                 kept=kept,
                 name=self.name,
@@ -645,21 +676,9 @@ _message = faults.guarded(failures.message)
 _code = faults.guarded(failures.code)
 
 
-def _parameters(options: Any) -> Mapping[str, Any]:
+def body_of(options: Any) -> Mapping[str, Any]:
     """Return the parameters of a request; those of `extra_body` prevail, as in the SDK."""
     body: Any = options.params if options.json_data is None else options.json_data
     extra: Any = options.extra_json
     parameters = cast("dict[str, Any]", body if isinstance(body, dict) else {})
     return {**parameters, **extra} if isinstance(extra, dict) else parameters
-
-
-def _usage_status(
-    endpoint: Endpoint, reading: Reading, error: BaseException | None, cut: bool
-) -> str:
-    if endpoint.is_free:
-        return "not_applicable"
-    if reading.reported:
-        return "reported"
-    if failures.status_code(error) is not None:
-        return "not_applicable"  # The provider answered that it did nothing.
-    return "partial" if cut else "missing"

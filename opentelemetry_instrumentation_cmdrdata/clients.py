@@ -48,13 +48,15 @@ class _TrackedClient(Tracked):
 
 
 class _Sync(_TrackedClient):
-    request = patching.observed(OpenAI)
-    _process_response = patching.answering(OpenAI)
+    pass
 
 
 class _Async(_TrackedClient):
-    request = patching.observed(AsyncOpenAI)
-    _process_response = patching.answering(AsyncOpenAI)
+    pass
+
+
+patching.observe_always(_Sync, OpenAI)
+patching.observe_always(_Async, AsyncOpenAI)
 
 
 class TrackedOpenAI(_Sync, OpenAI):

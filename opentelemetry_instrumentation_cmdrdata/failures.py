@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import traceback
+
 from cmdrdata_exporter.scrubbing import scrubbed
 
 
@@ -43,3 +45,48 @@ def code(error: BaseException) -> str | None:
         if isinstance(provider_code, str)
         else None
     )
+
+
+_UNCONNECTED = (
+    "ConnectError",
+    "ConnectTimeout",
+    "PoolTimeout",
+    "ProxyError",
+    "UnsupportedProtocol",
+)
+"""Exceptions of httpx of a request that had no connection to be sent on."""
+
+_BEFORE_SENDING = ("_prepare_options", "_build_request", "_prepare_request")
+"""Functions of the SDK in which a request is made, not sent."""
+
+
+def never_left(error: BaseException | None) -> bool:
+    """
+    Say whether a request that failed with `error` certainly was not sent.
+
+    That is read from where the exception comes from, so that no success pays for it. What is not known may have left.
+    """
+    while error is not None:
+        if _failed_before_sending(error):
+            return True
+        error = error.__cause__
+    return False
+
+
+def _failed_before_sending(error: BaseException) -> bool:
+    package, name = type(error).__module__.partition(".")[0], type(error).__name__
+    where = [
+        (str(frame.f_globals.get("__name__")).partition(".")[0], frame.f_code.co_name)
+        for frame, _ in traceback.walk_tb(error.__traceback__)
+    ]
+    if package in _HTTPX and name in _UNCONNECTED:
+        return True
+    if name == "LocalProtocolError":
+        # A header that cannot be written; later on it is a protocol that has lost its way.
+        return any(function == "_send_request_headers" for _, function in where)
+    if isinstance(error, RuntimeError) and where[-1:] in [[(one, "send")] for one in _HTTPX]:
+        return True  # A client that is closed.
+    return any(one == "openai" and function in _BEFORE_SENDING for one, function in where)
+
+
+_HTTPX = ("httpx", "httpx2")

@@ -8,14 +8,23 @@ from __future__ import annotations
 
 import copy
 import functools
+import sys
+import weakref
 from typing import Any, cast
 
 from openai import AsyncAzureOpenAI, AsyncStream, AzureOpenAI, Stream
 from pydantic import BaseModel
 
 from cmdrdata_exporter import faults
-from opentelemetry_instrumentation_cmdrdata import attribution
-from opentelemetry_instrumentation_cmdrdata.calls import Call, Recorder, Said, running
+from opentelemetry_instrumentation_cmdrdata import attribution, open_calls
+from opentelemetry_instrumentation_cmdrdata.calls import (
+    Call,
+    Exchange,
+    Recorder,
+    Said,
+    body_of,
+    running,
+)
 from opentelemetry_instrumentation_cmdrdata.providers import (
     Server,
     provider_of,
@@ -52,31 +61,35 @@ def start(recorder: Recorder, client: Any, options: Any, kwargs: dict[str, Any])
 
 
 @faults.guarded
-def asking(recorder: Recorder, client: Any, options: Any, call: Call) -> Any:
+def asking(client: Any, options: Any, call: Call) -> Any:
     """
     Return the options of a stream that is to tell its usage, None where that is not asked for.
 
     What the application asked for, even not to be told, stays as it is; so does a stream whose bytes it reads itself.
     """
+    if not (call.streaming and call.endpoint.tells_usage_if_asked):
+        return None
+    stream_usage = call.exporter.settings.stream_usage
+    if stream_usage == "never" or _raw_response(options) == "stream":
+        return None
+    body, parameters = options.json_data, body_of(options)
+    extra: Any = options.extra_json
+    asked: Any = parameters.get("stream_options") or {}
     if (
-        not (call.streaming and call.endpoint.tells_usage_if_asked)
-        or recorder.stream_usage == "never"
-        or _raw_response(options) == "stream"
+        not isinstance(body, dict)
+        or parameters.get("stream") is not True
+        or not isinstance(asked, dict)
+        or "include_usage" in asked
+        or (isinstance(extra, dict) and "stream_options" in extra)
     ):
         return None
-    body, extra = options.json_data, options.extra_json
-    if not isinstance(body, dict) or (isinstance(extra, dict) and "stream_options" in extra):
-        return None
-    parameters = cast("dict[str, Any]", body)
-    asked: Any = parameters.get("stream_options") or {}
-    if not isinstance(asked, dict) or "include_usage" in asked:
-        return None
-    if recorder.stream_usage == "auto" and not _tells_stream_usage(client):
+    if stream_usage == "auto" and not _tells_stream_usage(client):
         return None
     # A copy: options and body may be the application's own.
     options = copy.copy(options)
-    options.json_data = {**parameters, "stream_options": {**asked, "include_usage": True}}
+    options.json_data = {**body, "stream_options": {**asked, "include_usage": True}}
     call.asked_for_usage = True
+    call.exchange.asked = weakref.ref(call)
     return options
 
 
@@ -91,23 +104,27 @@ def _tells_stream_usage(client: Any) -> bool:
 def observe(result: Any, call: Call) -> bool:
     """Read what the SDK returned, or see to it that it is read when it arrives; True if the call ends only then."""
     answer = call.exchange.response
-    if type(result) in (Stream, AsyncStream):
-        attach(result, call)
-        call.exchange.response = None  # It would keep the call, and the call it.
-        return True
+    call.exchange.is_answered = True
     if isinstance(result, (BaseModel, dict)):
         call.body(cast("object", result))
         return False
-    # A raw response, sound or film, a stream class of the application's own, or whatever else an answer was made to.
+    # A stream, a raw response, sound or film, what another library made of a stream, or whatever else.
     response = _http_response(result) or answer
     if response is None:
         call.body(result)
         return False
     if response.is_closed:
-        call.content(response.content, events=is_event_stream(response))
+        call.content(response.content, events=call.streaming or is_event_stream(response))
         return False
-    call.exchange.response = None
-    return watch(response, call) is True
+    call.exchange.response = None  # It would keep the call, and the call it.
+    if type(result) in (Stream, AsyncStream):
+        attach(result, call)
+        return True
+    watch(response, call)
+    open_calls.keep(call)
+    if call.endpoint.binary and not is_event_stream(response):
+        call.body(None)  # That it is answered is all that will be known.
+    return True
 
 
 def fail(call: Call, error: BaseException) -> None:
@@ -125,7 +142,7 @@ def fail(call: Call, error: BaseException) -> None:
 def _read_answer(call: Call) -> None:
     answer = call.exchange.response
     if answer is not None and answer.is_closed and answer.status_code < 400:
-        call.content(answer.content, events=is_event_stream(answer))
+        call.content(answer.content, events=call.streaming or is_event_stream(answer))
 
 
 def _http_response(result: Any) -> Any:
@@ -140,19 +157,36 @@ def _http_response(result: Any) -> Any:
     return None
 
 
-def answered(exchange: dict[str, Any]) -> None:
-    """Note what the SDK tells of an answer before it reads it."""
+def answered(facts: dict[str, Any]) -> None:
+    """Note what the SDK says of an answer before it, or anybody else, reads it."""
     try:
-        _note_answer(exchange)
+        _note_answer(facts)
     except BaseException:  # a signal handler's
-        _note_answer(exchange)
+        _note_answer(facts)
         raise
 
 
-def _note_answer(exchange: dict[str, Any]) -> None:
-    running_exchange = running.get()
-    if running_exchange is not None:
-        running_exchange.answered(exchange.get("response"), exchange.get("retries_taken"))
+def _note_answer(facts: dict[str, Any]) -> None:
+    exchange = running.get()
+    if exchange is not None:
+        exchange.answered(facts.get("response"), facts.get("retries_taken"))
+        if exchange.asked is not None:
+            _keep_back(exchange)
+
+
+@faults.guarded
+def _keep_back(exchange: Exchange) -> None:
+    """See to it that nobody gets what the answer has only because we asked."""
+    call = exchange.asked() if exchange.asked is not None else None
+    if call is not None and exchange.response is not None:
+        watch(exchange.response, call)
+
+
+def failed(_: dict[str, Any]) -> None:
+    """Note that an attempt failed, with the exception that is being handled, and is made again."""
+    exchange = running.get()
+    if exchange is not None:
+        exchange.failed(sys.exc_info()[1])
 
 
 def _raw_response(options: Any) -> str | None:

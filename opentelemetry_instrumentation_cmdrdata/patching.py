@@ -1,7 +1,8 @@
 """
 The seam: every HTTP call of the SDK passes `OpenAI.request` or `AsyncOpenAI.request`, and there it is observed.
 
-Both are inherited methods, so a patch is an attribute set on the class, and undoing it deletes the attribute again.
+Both are inherited methods, so a patch is an attribute set on the class, and undoing it deletes the attribute again; or
+puts back the very object that another library had set before us.
 https://github.com/openai/openai-python/blob/v2.54.0/src/openai/_base_client.py
 """
 
@@ -9,22 +10,21 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple, cast
 
 from openai import AsyncOpenAI, OpenAI
 from openai._resource import AsyncAPIResource, SyncAPIResource
 from opentelemetry import trace
-from opentelemetry.sdk.trace import ReadableSpan
 
 from cmdrdata_exporter import current_exporter, faults
-from cmdrdata_exporter.identity import seam
 from opentelemetry_instrumentation_cmdrdata import attribution
 from opentelemetry_instrumentation_cmdrdata.calls import SCOPE, Recorder
 from opentelemetry_instrumentation_cmdrdata.observation import (
     answered,
     asking,
     fail,
+    failed,
     observe,
     start,
 )
@@ -34,16 +34,34 @@ from opentelemetry_instrumentation_cmdrdata.version import __version__
 _Method = Callable[..., Any]
 
 
-def _request(original: _Method, recorder: Recorder) -> _Method:
-    """Return `request` that observes the call it makes."""
-    if inspect.iscoroutinefunction(original):
+class Switch:
+    """What the wrappers of one `patch` have in common."""
 
-        @functools.wraps(original)
+    __slots__ = ("_recorder",)
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder: Recorder | None = recorder
+
+    @property
+    def recorder(self) -> Recorder | None:
+        """What records their calls, None once they are to be quiet."""
+        return self._recorder
+
+    def off(self) -> None:
+        """Have them be quiet from now on."""
+        self._recorder = None
+
+
+def _request(original: _Method, switch: Switch, *, asynchronous: bool) -> _Method:
+    """Return `request` that observes the call it makes."""
+    if asynchronous:
+
         async def arequest(self: Any, cast_to: Any, options: Any, *args: Any, **kwargs: Any) -> Any:
-            call = start(recorder, self, options, kwargs)
+            recorder = switch.recorder
+            call = None if recorder is None else start(recorder, self, options, kwargs)
             if call is None:
                 return await original(self, cast_to, options, *args, **kwargs)
-            options = asking(recorder, self, options, call) or options
+            options = asking(self, options, call) or options
             start_reaper()
             try:
                 try:
@@ -71,12 +89,12 @@ def _request(original: _Method, recorder: Recorder) -> _Method:
 
         return arequest
 
-    @functools.wraps(original)
     def request(self: Any, cast_to: Any, options: Any, *args: Any, **kwargs: Any) -> Any:
-        call = start(recorder, self, options, kwargs)
+        recorder = switch.recorder
+        call = None if recorder is None else start(recorder, self, options, kwargs)
         if call is None:
             return original(self, cast_to, options, *args, **kwargs)
-        options = asking(recorder, self, options, call) or options
+        options = asking(self, options, call) or options
         # Twice: a signal handler may raise outside of what the SDK does, and in the middle of noting how that failed.
         try:
             try:
@@ -98,64 +116,156 @@ def _request(original: _Method, recorder: Recorder) -> _Method:
     return request
 
 
-def _process_response(original: _Method, _: Recorder) -> _Method:
-    """Return `_process_response` that tells how often the SDK tried: a success itself does not."""
-    if inspect.iscoroutinefunction(original):
+def _telling(tell: Callable[[dict[str, Any]], None]) -> Callable[..., _Method]:
+    """Return what makes a method that calls `tell` with its keywords, and then is what it was."""
 
-        @functools.wraps(original)
-        async def aprocess_response(self: Any, *args: Any, **kwargs: Any) -> Any:
-            answered(kwargs)
-            return await original(self, *args, **kwargs)
+    def wrapping(original: _Method, switch: Switch, *, asynchronous: bool) -> _Method:
+        if asynchronous:
 
-        return aprocess_response
+            async def amethod(self: Any, *args: Any, **kwargs: Any) -> Any:
+                if switch.recorder is not None:
+                    tell(kwargs)
+                return await original(self, *args, **kwargs)
 
-    @functools.wraps(original)
-    def process_response(self: Any, *args: Any, **kwargs: Any) -> Any:
-        answered(kwargs)
-        return original(self, *args, **kwargs)
+            return amethod
 
-    return process_response
+        def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+            if switch.recorder is not None:
+                tell(kwargs)
+            return original(self, *args, **kwargs)
+
+        return method
+
+    return wrapping
 
 
-PATCHES: tuple[tuple[type[Any], str, Callable[[_Method, Recorder], _Method]], ...] = (
-    (OpenAI, "request", _request),
-    (AsyncOpenAI, "request", _request),
-    (OpenAI, "_process_response", _process_response),
-    (AsyncOpenAI, "_process_response", _process_response),
-)
-"""What is patched of the clients: the class, its method, and what makes the method that replaces it."""
+METHODS: Mapping[str, Callable[..., _Method]] = {
+    "request": _request,
+    # Tells how often the SDK tried, which a success itself does not.
+    "_process_response": _telling(answered),
+    # Called where an attempt has failed: of newer versions, and of older ones.
+    "_sleep_for_retry": _telling(failed),
+    "_retry_request": _telling(failed),
+}
+"""What is replaced of a client: its method, where the version has it, and what makes the one in its place."""
 
 RESOURCES = (SyncAPIResource, AsyncAPIResource)
 """The classes below which the SDK's resources are; of later ones `__init_subclass__` tells."""
 
-_replaced: dict[tuple[type[Any], str], Any] = {}
-"""The methods of resources that were replaced, by their class and name."""
+_UNDO = "_cmdrdata_undo"
+"""The attribute of `OpenAI` that undoes what is patched: another copy of this module may have done it."""
+
+
+class _Replaced(NamedTuple):
+    """A method that was replaced."""
+
+    owner: type[Any]
+    name: str
+    original: Any
+    """What the class had itself, None where it had inherited the method."""
+    replacement: Any
+
+
+class _Patch:
+    """What one `patch` has done to the clients."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._switch = Switch(recorder)
+        self._replaced = [
+            replaced
+            for client in (OpenAI, AsyncOpenAI)
+            for replaced in _install(client, client, self._switch)
+        ]
+
+    def undo(self) -> None:
+        self._switch.off()
+        while self._replaced:
+            _restore(self._replaced.pop())
+        if vars(OpenAI).get(_UNDO) == self.undo:
+            delattr(OpenAI, _UNDO)
+
+
+_patch: _Patch | None = None
+_taking_keywords: dict[tuple[type[Any], str], _Replaced] = {}
+"""The methods of resources that were replaced."""
 _tracked_clients = False
 """Whether there is a client that takes our keywords also while nothing is patched."""
 
 
 def patch(recorder: Recorder) -> None:
     """Observe every client of the SDK, whenever it was made, and let the methods that are metered take our keywords."""
-    for owner, name, wrapping in PATCHES:
-        original = getattr(owner, name, None)
-        if original is not None:
-            setattr(owner, name, wrapping(original, recorder))
+    global _patch
+    if (undo := vars(OpenAI).get(_UNDO)) is not None:
+        undo()
+    _patch = _Patch(recorder)
+    setattr(OpenAI, _UNDO, _patch.undo)
     _take_keywords()
 
 
 def unpatch() -> None:
-    """Undo `patch`: the clients have their inherited methods again, the resources their own."""
-    for owner, name, _ in PATCHES:
-        if name in vars(owner):
-            delattr(owner, name)
+    """
+    Undo `patch`: the clients have their inherited methods again, the resources their own.
+
+    What somebody else has put around a method of ours since then stays, and ours inside is quiet.
+    """
+    global _patch
+    if _patch is not None:
+        _patch.undo()
+        _patch = None
     if _tracked_clients:
         return  # Their keywords go on; those of other clients are the SDK's to refuse.
     for base in RESOURCES:
         if "__init_subclass__" in vars(base):
             del base.__init_subclass__
-    while _replaced:
-        (resource, name), original = _replaced.popitem()
-        setattr(resource, name, original)
+    while _taking_keywords:
+        _restore(_taking_keywords.popitem()[1])
+
+
+def _restore(replaced: _Replaced) -> None:
+    owner, name, original, replacement = replaced
+    if vars(owner).get(name) is not replacement:
+        return
+    if original is None:
+        delattr(owner, name)
+    else:
+        setattr(owner, name, original)
+
+
+def _install(owner: type[Any], sdk: type[Any], switch: Switch) -> Iterator[_Replaced]:
+    """Replace the methods of `owner`, which is a client class of the SDK, or stands before one."""
+    for name, wrapping in METHODS.items():
+        found = getattr(sdk, name, None)
+        if found is None:
+            continue
+        original = vars(owner).get(name)
+        below = _inherited(owner, name) if original is None else _itself(original)
+        # In the oldest versions not all methods of the asynchronous client are.
+        asynchronous = sdk is AsyncOpenAI and (
+            name == "request" or inspect.iscoroutinefunction(found)
+        )
+        replacement = wrapping(below, switch, asynchronous=asynchronous)
+        functools.update_wrapper(replacement, found)
+        setattr(owner, name, replacement)
+        yield _Replaced(owner, name, original, replacement)
+
+
+def _inherited(owner: type[Any], name: str) -> _Method:
+    """Return what calls the method that comes after `owner`'s own, whoever replaces that."""
+
+    def inherited(self: Any, *args: Any, **kwargs: Any) -> Any:
+        following = cast("Any", super(owner, self))
+        return getattr(following, name)(*args, **kwargs)
+
+    return inherited
+
+
+def _itself(original: Any) -> _Method:
+    """Return what calls a method as an instance would: a wrapper of another library may live on being bound."""
+
+    def itself(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return attribution.bound(original, self)(*args, **kwargs)
+
+    return itself
 
 
 def take_keywords_of_tracked_clients() -> None:
@@ -181,51 +291,25 @@ def _loaded(resource: type[Any], **_: Any) -> None:
 @faults.guarded
 def _take_keywords_of(resource: type[Any]) -> None:
     for name in attribution.methods_of(resource):
-        if (resource, name) not in _replaced:
-            original = _replaced[resource, name] = vars(resource)[name]
-            setattr(resource, name, attribution.taking_keywords(original))
+        if (resource, name) not in _taking_keywords:
+            original = vars(resource)[name]
+            replacement = attribution.taking_keywords(original)
+            _taking_keywords[resource, name] = _Replaced(resource, name, original, replacement)
+            setattr(resource, name, replacement)
 
 
-def observed(owner: type[Any]) -> _Method:
-    """Return a `request` for a subclass of `owner` that is observed whether or not `owner` is patched, but once."""
-    if owner is AsyncOpenAI:
+class _AloneSwitch(Switch):
+    """Records the calls of tracked clients while nothing is patched: else they are observed with all others."""
 
-        async def arequest(self: Any, *args: Any, **kwargs: Any) -> Any:
-            return await owner.request(self, *args, **kwargs)
+    __slots__ = ()
 
-        alone = _request(arequest, _own_recorder())
-
-        async def aobserved(self: Any, *args: Any, **kwargs: Any) -> Any:
-            return await (arequest if seam.active else alone)(self, *args, **kwargs)
-
-        return aobserved
-
-    def request(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return owner.request(self, *args, **kwargs)
-
-    alone = _request(request, _own_recorder())
-
-    def observed_request(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return (request if seam.active else alone)(self, *args, **kwargs)
-
-    return observed_request
+    @property
+    def recorder(self) -> Recorder | None:
+        """What records their calls."""
+        return None if _UNDO in vars(OpenAI) else self._recorder
 
 
-def answering(owner: type[Any]) -> _Method:
-    """Return a `_process_response` for a subclass of `owner` that tells how often the SDK tried."""
-
-    # Not a coroutine function, but of an async client it returns a coroutine all the same.
-    def process_response(self: Any, *args: Any, **kwargs: Any) -> Any:
-        answered(kwargs)
-        return owner._process_response(self, *args, **kwargs)  # noqa: SLF001 - see the module
-
-    return process_response
-
-
-def _own_recorder() -> Recorder:
-    """Return what records the calls of tracked clients while nothing is patched."""
-
-    def record(span: ReadableSpan) -> None:
-        current_exporter().record(span)
-
-    return Recorder(trace.get_tracer(SCOPE, __version__), __version__, record)
+def observe_always(owner: type[Any], sdk: type[Any]) -> None:
+    """Observe the clients of `owner`, a class to stand before `sdk`, whether or not that is patched, but once."""
+    tracer = trace.get_tracer(SCOPE, __version__)
+    list(_install(owner, sdk, _AloneSwitch(Recorder(tracer, __version__, current_exporter))))

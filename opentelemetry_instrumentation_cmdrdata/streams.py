@@ -3,25 +3,28 @@ What makes an answer observed that arrives after the SDK's method returned.
 
 Three kinds of object are met, and each stays what it is:
 
-- a `Stream` of parsed chunks: its iterator is replaced by one that shows each chunk to the call (`attach`);
-- a raw response whose stream is parsed later, if at all: `observed_stream_cls` attaches it in that moment;
-- an HTTP response whose body is read later, by the SDK or the application: `watch` shows the decoded bytes to the call.
+- an HTTP response whose body is read later, by the SDK, the application or another library: `watch` shows its bytes to
+  the call, and keeps back the one event that has come only because we asked for it, so that whoever parses sees what he
+  would see without us;
+- a `Stream` that reads such a response: its iterator is replaced by one that tells the call its end (`attach`);
+- a raw response whose stream is made later, if at all: `observed_stream_cls` attaches it in that moment.
 
 None of them refers to itself through us, so that an abandoned stream goes, and its call ends, at once.
 """
 
 from __future__ import annotations
 
+import time
 import types
 import weakref
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from functools import lru_cache
 from typing import Any, SupportsIndex, TypeVar, cast, get_args, get_origin
 
 from openai import AsyncStream, Stream
 
 from cmdrdata_exporter import faults
-from opentelemetry_instrumentation_cmdrdata import open_calls
+from opentelemetry_instrumentation_cmdrdata import open_calls, sse
 from opentelemetry_instrumentation_cmdrdata.calls import Call
 from opentelemetry_instrumentation_cmdrdata.usage import get
 
@@ -37,7 +40,7 @@ LONGEST_BODY = 64 * 1024 * 1024
 @faults.guarded
 def attach(stream: Any, call: Call) -> None:
     """
-    Show every chunk of an SDK stream to `call`, and its end.
+    Have `call` end when an SDK stream ends, breaks or is dropped.
 
     `stream.__stream__()` is a generator that refers to the stream; a stream that held an iterator over it would be a
     cycle, gone only when the garbage collector passes. So the chunks come from a second stream of the same parts.
@@ -48,63 +51,41 @@ def attach(stream: Any, call: Call) -> None:
     source.__dict__.update(stream.__dict__)
     source.__dict__.pop("_iterator", None)
     chunks: Any = source.__stream__()
-    call.attached = True
-    # So that a close is seen however it comes: the SDK's stream helpers close the response, not the stream.
-    watch(stream.response, call)
+    call.chunks = weakref.ref(chunks)
+    body = watch(stream.response, call)
+    if getattr(stream.response.stream, "_response", None) is stream.response:
+        body.release()
     open_calls.keep(call)
     asynchronous = issubclass(kind, AsyncStream)
     stream._iterator = _achunks(chunks, call) if asynchronous else _chunks(chunks, call)  # noqa: SLF001 - see above
 
 
-def _chunks(source: Iterator[Any], call: Call) -> Iterator[Any]:
-    handed: list[Any] = []  # A chunk that is handed out is not kept here until the next.
-    call.pulling = True
+def _chunks(source: Generator[Any], call: Call) -> Iterator[Any]:
     try:
-        for chunk in source:
-            call.chunk(chunk)
-            if call.asked_for_usage and _is_usage_alone(chunk):
-                continue
-            handed.append(chunk)
-            del chunk
-            call.pulling = False
-            yield handed.pop()
-            call.pulling = True
+        yield from source
         call.end()
     except GeneratorExit:
-        # The stream was dropped, perhaps by the garbage collector, in which nothing may be done: the SDK is about to
-        # close the response, which shall not end the call. It ends when it is dropped itself.
-        call.pulling = True
+        # The stream was dropped, perhaps by the garbage collector, in which nothing may be done. The call ends when it
+        # is dropped itself.
         raise
     except BaseException as error:
-        call.end(error)
+        call.end(error, cut=True)
         raise
 
 
 async def _achunks(source: AsyncIterator[Any], call: Call) -> AsyncIterator[Any]:
-    handed: list[Any] = []
-    call.pulling = True
+    handed: list[Any] = []  # A chunk that is handed out is not kept here until the next.
     try:
         async for chunk in source:
-            call.chunk(chunk)
-            if call.asked_for_usage and _is_usage_alone(chunk):
-                continue
             handed.append(chunk)
             del chunk
-            call.pulling = False
             yield handed.pop()
-            call.pulling = True
         call.end()
     except GeneratorExit:
-        call.pulling = True
         raise
     except BaseException as error:
-        call.end(error)
+        call.end(error, cut=True)
         raise
-
-
-def _is_usage_alone(chunk: Any) -> bool:
-    """Say whether a chunk has come only because usage was asked for."""
-    return get(chunk, "usage") is not None and get(chunk, "choices") == []
 
 
 _BASES = (Stream[_T], AsyncStream[_T])  # pyright: ignore[reportGeneralTypeIssues]
@@ -145,106 +126,191 @@ def observed_stream_cls(stream_cls: Any, call: Call) -> Any:
 
 class _Body:
     """
-    What is read of a body by whoever reads it, passed on to a call.
+    What is read of a body by whoever reads it: shown to a call, but for what came only because we asked.
 
-    An HTTP response and its stream refer to each other, so only the garbage collector frees them. Hence a body does
-    not keep a call that a stream of chunks keeps.
+    It keeps the call while somebody has the response. A response of httpx and its byte stream refer to each other, so
+    only the garbage collector frees them: there a stream of chunks keeps the call, if there is one.
+    https://github.com/encode/httpx/blob/0.28.1/httpx/_client.py#L139
     """
 
-    __slots__ = ("_call", "_events", "_kept", "_line", "_parts", "_reference", "_seen")
+    __slots__ = (
+        "_are_events",
+        "_call",
+        "_events",
+        "_is_binary",
+        "_kept",
+        "_parts",
+        "_pieces",
+        "_reference",
+        "_seen",
+        "_source",
+        "is_encoded",
+    )
 
-    def __init__(self, call: Call, *, events: bool) -> None:
+    def __init__(self, response: Any, call: Call) -> None:
         self._reference = weakref.ref(call)
-        self._call = None if call.attached else call
-        self._events = events
+        self._call: Call | None = call
+        self._are_events = call.streaming or is_event_stream(response)
+        self._events = sse.Events(keep_back=call.asked_for_usage)
+        self._pieces = sse.Pieces(of_choices=call.endpoint.tells_usage_if_asked)
         self._seen = False
-        self._line = bytearray()
+        self._is_binary = call.endpoint.binary
         self._parts: list[bytes] = []
         self._kept = 0
+        self._source: weakref.ref[Any] | None = None
+        """The response's generator of the parts: what it closes itself, at the end, is no close by the application."""
+        self.is_encoded = response.headers.get("content-encoding", "identity") != "identity"
+        """Whether the parts show what they say only once they are decoded."""
 
     def release(self) -> None:
         """Keep the call no longer: a stream of chunks does."""
         self._call = None
 
-    def chunks(self, source: Iterator[bytes]) -> Iterator[bytes]:
-        """Return the parts of a body, each observed when it arrives; as they are where parsed chunks are observed."""
-        call = self._reference()
-        return source if call is None or call.attached else self._observed(source, call)
-
-    def achunks(self, source: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        """Return the parts of a body, each observed when it arrives; as they are where parsed chunks are observed."""
-        call = self._reference()
-        return source if call is None or call.attached else self._aobserved(source, call)
-
-    def _observed(self, source: Iterator[bytes], call: Call) -> Iterator[bytes]:
-        whole = False
-        call.pulling = True
+    def parts(self, source: Iterator[bytes], size: int | None) -> Iterator[bytes]:
+        """Return what a reader gets of the parts of a body, in pieces of `size` if need be."""
+        reader = self._reader()
+        self._source, now = weakref.ref(source), time.perf_counter_ns
+        is_another, unfinished = self._pieces.is_another, self._events.unfinished
+        buffer, is_whole = bytearray(), False
         try:
             for part in source:
-                self._observe(call, part)
-                call.pulling = False
-                yield part
-                call.pulling = True
-            whole = True
-            self._end(call)
+                if is_another(part) and not unfinished:
+                    if (call := self._reference()) is not None:
+                        call.last_chunk = now()
+                    shown = part
+                else:
+                    shown = self._shown(part)
+                if size is None:
+                    if shown:
+                        yield shown
+                    continue
+                buffer += shown
+                while len(buffer) >= size:
+                    piece = bytes(buffer[:size])
+                    del buffer[:size]
+                    yield piece
+            buffer += self._rest()
+            if buffer:
+                yield bytes(buffer)
+            is_whole = True
+            self._ended()
         except GeneratorExit:
+            self._left()
             raise
         except BaseException as error:
-            self._end(call, error, whole=whole)
+            self._ended(error, is_whole=is_whole)
             raise
+        del reader
 
-    async def _aobserved(self, source: AsyncIterator[bytes], call: Call) -> AsyncIterator[bytes]:
-        whole = False
-        call.pulling = True
+    async def aparts(self, source: AsyncIterator[bytes], size: int | None) -> AsyncIterator[bytes]:
+        """Return what a reader gets of the parts of a body, in pieces of `size` if need be."""
+        reader = self._reader()
+        self._source, now = weakref.ref(source), time.perf_counter_ns
+        is_another, unfinished = self._pieces.is_another, self._events.unfinished
+        buffer, is_whole = bytearray(), False
         try:
             async for part in source:
-                self._observe(call, part)
-                call.pulling = False
-                yield part
-                call.pulling = True
-            whole = True
-            self._end(call)
+                if is_another(part) and not unfinished:
+                    if (call := self._reference()) is not None:
+                        call.last_chunk = now()
+                    shown = part
+                else:
+                    shown = self._shown(part)
+                if size is None:
+                    if shown:
+                        yield shown
+                    continue
+                buffer += shown
+                while len(buffer) >= size:
+                    piece = bytes(buffer[:size])
+                    del buffer[:size]
+                    yield piece
+            buffer += self._rest()
+            if buffer:
+                yield bytes(buffer)
+            is_whole = True
+            self._ended()
         except GeneratorExit:
+            self._left()
             raise
         except BaseException as error:
-            self._end(call, error, whole=whole)
+            self._ended(error, is_whole=is_whole)
             raise
+        del reader
+
+    def whole(self, content: bytes) -> bytes:
+        """Return what a reader gets of a body that has been read."""
+        return self._shown(content) + self._rest()
+
+    def _reader(self) -> Call | None:
+        """Return the call if the application reads the bytes itself, perhaps without the stream that keeps it."""
+        call = self._reference()
+        return None if call is None or is_running(call.chunks) else call
+
+    def _shown(self, part: bytes) -> bytes:
+        if self._are_events and not self._seen and part.lstrip().startswith(b"{"):
+            self._are_events = False  # One answer, though a stream was asked for.
+        self._seen = True
+        if self._are_events:
+            return self._events.feed(part, self._show)
+        self._arrived()
+        if self._kept <= LONGEST_BODY and not self._is_binary:
+            self._kept += len(part)
+            self._parts.append(part)
+        return part
+
+    def _arrived(self) -> None:
+        call = self._reference()
+        if call is not None:
+            call.arrived()
+
+    @faults.guarded
+    def _show(self, event: bytes) -> bool:
+        """Show an event to the call; say whether it is there to tell usage, and for nothing else."""
+        if self._pieces.is_another(event):
+            self._arrived()
+            return False
+        call = self._reference()
+        chunk = sse.json_of(event) if call is None else call.event(event)
+        if get(chunk, "usage") is None:
+            self._pieces.learn(event, chunk)
+            return False
+        return get(chunk, "choices") == []
+
+    def _rest(self) -> bytes:
+        return self._events.finish(self._show) if self._are_events else b""
+
+    def _left(self) -> None:
+        """Have the call ended, whose reader was dropped; perhaps in a finalizer, see `open_calls`."""
+        call = self._reference()
+        if call is not None and not is_running(call.chunks):
+            open_calls.dropped(call)
+
+    @faults.guarded
+    def _ended(self, error: BaseException | None = None, *, is_whole: bool = True) -> None:
+        """End the call; a body that is there as a whole is read, also where a signal handler raised at its end."""
+        call = self._reference()
+        if call is None:
+            return
+        if is_whole and not self._are_events and self._kept <= LONGEST_BODY:
+            call.content(b"".join(self._parts), events=False)
+        if not is_running(call.chunks):
+            call.end(error, cut=not is_whole)
+        self._parts = []
 
     def closed(self, response: Any) -> None:
         """End the call if the body is closed by the application, not by the one who reads it to its end."""
         call = self._reference()
-        if call is not None and not call.pulling:
+        if call is not None and not (is_running(call.chunks) or is_running(self._source)):
             # Bytes that were read undecoded: perhaps all of them, but none of them was seen.
-            unseen = response.is_stream_consumed and not (self._seen or call.attached)
+            unseen = response.is_stream_consumed and not self._seen
             call.end(cut=not unseen)
 
-    @faults.guarded
-    def _observe(self, call: Call, part: bytes) -> None:
-        self._seen = True
-        call.arrived()
-        if self._events:
-            if b"\n" not in part:
-                if len(self._line) <= LONGEST_BODY:
-                    self._line += part
-                return
-            first, *lines = part.split(b"\n")
-            call.line(bytes(self._line + first))
-            self._line = bytearray(lines.pop())
-            for line in lines:
-                call.line(line)
-        elif not call.endpoint.binary and self._kept <= LONGEST_BODY:
-            self._kept += len(part)
-            self._parts.append(part)
 
-    @faults.guarded
-    def _end(self, call: Call, error: BaseException | None = None, *, whole: bool = True) -> None:
-        """End the call; a body that is there as a whole is read, also where a signal handler raised at its end."""
-        if whole and self._events:
-            call.line(bytes(self._line))
-        elif whole and self._kept <= LONGEST_BODY:
-            call.content(b"".join(self._parts), events=False)
-        call.end(error)
-        self._parts = []
+def is_running(generator: weakref.ref[Any] | None) -> bool:
+    """Say whether a generator, asynchronous or not, is at work."""
+    referent = None if generator is None else generator()
+    return bool(getattr(referent, "gi_running", False) or getattr(referent, "ag_running", False))
 
 
 def is_event_stream(response: Any) -> bool:
@@ -252,42 +318,56 @@ def is_event_stream(response: Any) -> bool:
     return str(response.headers.get("content-type", "")).startswith("text/event-stream")
 
 
-@faults.guarded
-def watch(response: Any, call: Call) -> bool:
+def watch(response: Any, call: Call) -> _Body:
     """
-    Show the body of an HTTP response to `call` while it is read, and when it is closed; True once that is so.
+    Show the body of an HTTP response to `call` while it is read, and when it is closed.
 
     The response becomes an instance of a subclass of its class until it is closed. Whoever reads a body, with
-    whichever method, does it through `iter_bytes`, except for the undecoded bytes of `iter_raw`.
+    whichever method, does it through `iter_raw`, and `iter_bytes` where it is encoded.
     https://github.com/encode/httpx/blob/0.28.1/httpx/_models.py
     """
     body: _Body | None = response.__dict__.get(_BODY)
     if body is not None:
-        body.release()
-        return True
+        return body
+    body = _Body(response, call)
+    if response.is_closed:
+        # All of it has been read, by a hook for instance.
+        response._content = body.whole(response.content)  # noqa: SLF001 - where it is kept
+        response.__dict__.pop("_text", None)
+        return body
     kind = cast("type[Any]", type(response))
     response.__class__ = _watched(kind)
-    events = is_event_stream(response)
-    response.__dict__[_BODY] = _Body(call, events=events)
-    if call.endpoint.binary and not events:
-        call.body(None)  # That it is answered is all that will be known.
-    open_calls.keep(call)
-    return True
+    response.__dict__[_BODY] = body
+    return body
 
 
 @lru_cache(maxsize=32)
 def _watched(kind: type[Any]) -> type[Any]:
     """Return the subclass of a response class that tells of what is read."""
 
-    def iter_bytes(self: Any, *args: Any, **kwargs: Any) -> Iterator[bytes]:
-        parts = kind.iter_bytes(self, *args, **kwargs)
-        body = _body(self)
-        return parts if body is None else body.chunks(parts)
+    def iter_bytes(self: Any, chunk_size: int | None = None) -> Iterator[bytes]:
+        body = _unread(self)
+        if body is None or not body.is_encoded:
+            return kind.iter_bytes(self, chunk_size)
+        return body.parts(kind.iter_bytes(self), chunk_size)
 
-    def aiter_bytes(self: Any, *args: Any, **kwargs: Any) -> AsyncIterator[bytes]:
-        parts = kind.aiter_bytes(self, *args, **kwargs)
-        body = _body(self)
-        return parts if body is None else body.achunks(parts)
+    def aiter_bytes(self: Any, chunk_size: int | None = None) -> AsyncIterator[bytes]:
+        body = _unread(self)
+        if body is None or not body.is_encoded:
+            return kind.aiter_bytes(self, chunk_size)
+        return body.aparts(kind.aiter_bytes(self), chunk_size)
+
+    def iter_raw(self: Any, chunk_size: int | None = None) -> Iterator[bytes]:
+        body = _unread(self)
+        if body is None or body.is_encoded:
+            return kind.iter_raw(self, chunk_size)
+        return body.parts(kind.iter_raw(self), chunk_size)
+
+    def aiter_raw(self: Any, chunk_size: int | None = None) -> AsyncIterator[bytes]:
+        body = _unread(self)
+        if body is None or body.is_encoded:
+            return kind.aiter_raw(self, chunk_size)
+        return body.aparts(kind.aiter_raw(self), chunk_size)
 
     def reduce(self: Any, _: SupportsIndex) -> Any:
         # As an instance of its own class: the subclass cannot be imported.
@@ -313,14 +393,17 @@ def _watched(kind: type[Any]) -> type[Any]:
         "__reduce_ex__": reduce,
         "aclose": aclose,
         "aiter_bytes": aiter_bytes,
+        "aiter_raw": aiter_raw,
         "close": close,
         "iter_bytes": iter_bytes,
+        "iter_raw": iter_raw,
     }
     return type(kind.__name__, (kind,), namespace)
 
 
-def _body(response: Any) -> _Body | None:
-    return response.__dict__.get(_BODY)
+def _unread(response: Any) -> _Body | None:
+    """Return what watches a response, None once somebody has begun to read it."""
+    return None if response.is_stream_consumed else response.__dict__.get(_BODY)
 
 
 @faults.guarded

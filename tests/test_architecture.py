@@ -195,6 +195,7 @@ ALLOWED: dict[str, set[str]] = {
     }
     | {f"{INSTRUMENTOR}.package"},
     f"{INSTRUMENTOR}.semconv": {f"{EXPORTER}.attributes"},
+    f"{INSTRUMENTOR}.sse": set(),
     f"{INSTRUMENTOR}.failures": {f"{EXPORTER}.scrubbing"},
     f"{INSTRUMENTOR}.bypassing": {f"{EXPORTER}.faults"},
     f"{INSTRUMENTOR}.open_calls": {f"{EXPORTER}.faults", f"{EXPORTER}.processes"},
@@ -240,6 +241,7 @@ ALLOWED: dict[str, set[str]] = {
                 "parameters",
                 "providers",
                 "semconv",
+                "sse",
                 "unbilled",
                 "usage",
             )
@@ -247,16 +249,18 @@ ALLOWED: dict[str, set[str]] = {
     },
     f"{INSTRUMENTOR}.streams": {
         f"{EXPORTER}.faults",
-        *(f"{INSTRUMENTOR}.{name}" for name in ("calls", "open_calls", "usage")),
+        *(f"{INSTRUMENTOR}.{name}" for name in ("calls", "open_calls", "sse", "usage")),
     },
     f"{INSTRUMENTOR}.observation": {
         f"{EXPORTER}.faults",
-        *(f"{INSTRUMENTOR}.{name}" for name in ("attribution", "calls", "providers", "streams")),
+        *(
+            f"{INSTRUMENTOR}.{name}"
+            for name in ("attribution", "calls", "open_calls", "providers", "streams")
+        ),
     },
     f"{INSTRUMENTOR}.patching": {
         EXPORTER,
         f"{EXPORTER}.faults",
-        f"{EXPORTER}.identity",
         *(
             f"{INSTRUMENTOR}.{name}"
             for name in ("attribution", "calls", "observation", "open_calls", "version")

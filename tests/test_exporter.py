@@ -577,7 +577,7 @@ class Patient:
 def test_one_end_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """`shutdown` and the exit share five seconds; who shuts down and goes on has them again."""
     patient = Patient()
-    monkeypatch.setattr(exporter.time, "monotonic", lambda: patient.now)
+    monkeypatch.setattr(exporter.clocks, "monotonic", lambda: patient.now)
     monkeypatch.setattr(exporter, "_waited_until", -math.inf)
     monkeypatch.setattr(exporter, "_deliveries", {1: patient, 2: patient})
     CmdrDataSpanExporter(delivery=patient).shutdown()

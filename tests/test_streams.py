@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import gzip
 import subprocess
 import sys
 import threading
@@ -141,7 +142,7 @@ def test_a_stream_that_is_cut_by_the_provider(provider: Provider, meter: Meter) 
         with pytest.raises(Exception) as raised:  # noqa: PT011 - the SDK's versions differ, as the next line shows
             list(stream)
     event = the_event(meter)
-    assert facts(event) == {**CUT, "status": "missing", "error": "connection_error"}
+    assert facts(event) == {**CUT, "error": "connection_error"}
     (span,) = meter.spans()
     assert span.status.status_code is StatusCode.ERROR
     error_type = attributes(span)["error.type"]
@@ -153,7 +154,7 @@ def test_a_stream_of_garbage(provider: Provider, meter: Meter) -> None:
     provider.answer(CHAT, Reply(events=["{nonsense"]))
     with client(provider) as sdk, pytest.raises(ValueError, match="Expecting property name"):
         list(sdk.chat.completions.create(stream=True, **ARGUMENTS))
-    assert facts(the_event(meter)) == {**NEVER_READ, "status": "missing", "error": "unknown_error"}
+    assert facts(the_event(meter)) == {**NEVER_READ, "error": "unknown_error"}
 
 
 def test_a_stream_that_reports_an_error(provider: Provider, meter: Meter) -> None:
@@ -163,7 +164,7 @@ def test_a_stream_that_reports_an_error(provider: Provider, meter: Meter) -> Non
     with client(provider) as sdk, pytest.raises(openai.APIError):
         list(sdk.chat.completions.create(stream=True, **ARGUMENTS))
     event = the_event(meter)
-    assert facts(event) == {**CUT, "status": "missing", "error": "server_error"}
+    assert facts(event) == {**CUT, "error": "server_error"}
     assert event["error"]["code"] == "server_error"
 
 
@@ -228,7 +229,7 @@ def test_a_cancelled_task(provider: Provider, meter: Meter) -> None:
             await stream.response.aclose()
 
     asyncio.run(application())
-    assert facts(the_event(meter)) == {**CUT, "status": "missing", "error": "cancelled"}
+    assert facts(the_event(meter)) == {**CUT, "error": "cancelled"}
 
 
 def test_a_cancelled_request(provider: Provider, meter: Meter) -> None:
@@ -286,12 +287,22 @@ def test_a_parsed_raw_stream_that_is_dropped(provider: Provider, meter: Meter) -
         assert facts(the_event(meter)) == CUT
 
 
-def test_the_undecoded_bytes_of_a_raw_response(provider: Provider, meter: Meter) -> None:
-    """Bytes read past everything that decodes them leave the usage unknown, and the event says so."""
+def test_an_answer_that_is_no_stream(provider: Provider, meter: Meter) -> None:
+    """A server that answers a request for a stream with one whole answer is billed from that, whoever reads it."""
     provider.answer(CHAT, Reply(json=replies.CHAT))
     with client(provider) as sdk:
-        request = sdk.chat.completions.with_raw_response.create(stream=True, **ARGUMENTS)
-        assert b"".join(request.http_response.iter_raw())
+        raw = sdk.chat.completions.with_raw_response.create(stream=True, **ARGUMENTS)
+        assert b"".join(raw.http_response.iter_raw())
+    assert facts(the_event(meter)) == REPORTED
+
+
+def test_the_undecoded_bytes_of_a_raw_response(provider: Provider, meter: Meter) -> None:
+    """Bytes that are read past what decodes them leave the usage unknown, and the event says so."""
+    headers = {"content-encoding": "gzip", "content-type": "text/event-stream"}
+    provider.answer(CHAT, Reply(content=gzip.compress(b"data: {}\n\n"), headers=headers))
+    with client(provider) as sdk:
+        raw = sdk.chat.completions.with_raw_response.create(stream=True, **ARGUMENTS)
+        assert b"".join(raw.http_response.iter_raw())
     assert facts(the_event(meter)) == {**NEVER_READ, "status": "missing"}
 
 
@@ -320,6 +331,71 @@ def test_usage_on_several_chunks(provider: Provider, meter: Meter) -> None:
     event = the_event(meter)
     assert facts(event) == {**REPORTED, "tokens": (5, 3, 8)}
     assert event["metadata"]["usage"] == {}
+
+
+@pytest.mark.parametrize(
+    ("usages", "read", "expected"),
+    [
+        (True, 2, {**CUT, "tokens": (5, 2, 7)}),
+        (True, 4, {**REPORTED, "tokens": (5, 4, 9)}),
+        (False, 2, CUT),
+    ],
+    ids=["left in the middle", "left once every choice had ended", "never told"],
+)
+def test_usage_so_far_of_a_stream_that_is_left(
+    usages: bool, read: int, expected: dict[str, Any], provider: Provider, meter: Meter
+) -> None:
+    """The last figures that came of a stream that was left count, and are marked as what was used so far."""
+    chunks = replies.chat_chunks(usage=None)
+    for number, chunk in enumerate(chunks if usages else [], 1):
+        chunk["usage"] = {
+            "prompt_tokens": 5,
+            "completion_tokens": number,
+            "total_tokens": 5 + number,
+        }
+    provider.answer(CHAT, Reply(events=chunks, hold_after=read))
+    with client(provider) as sdk:
+        stream = sdk.chat.completions.create(stream=True, **ARGUMENTS)
+        for _ in range(read):
+            next(stream)
+        stream.response.close()
+    assert facts(the_event(meter)) == expected
+
+
+@pytest.mark.parametrize("usages", [True, False])
+def test_usage_so_far_of_a_stream_that_breaks(
+    usages: bool, provider: Provider, meter: Meter
+) -> None:
+    """A connection that is lost leaves what was used so far, if that is known, as `partial`."""
+    chunks = replies.chat_chunks(usage=None)
+    usage = {"prompt_tokens": 5, "completion_tokens": 1, "total_tokens": 6}
+    chunks = [{**chunk, "usage": usage if usages else None} for chunk in chunks]
+    provider.answer(CHAT, Reply(events=chunks, cut_after=2))
+    with (
+        client(provider) as sdk,
+        pytest.raises(Exception, match=r"peer closed|incomplete|onnection"),
+    ):
+        list(sdk.chat.completions.create(stream=True, **ARGUMENTS))
+    event = facts(the_event(meter))
+    assert event == {
+        **CUT,
+        "tokens": (5, 1, 6) if usages else (0, 0, 0),
+        "error": "connection_error",
+    }
+
+
+def test_a_stream_that_times_out(provider: Provider, meter: Meter) -> None:
+    """A stream in which nothing more comes in time is `partial`; one that was never answered is `missing`."""
+    provider.answer(CHAT, Reply(events=replies.chat_chunks(), hold_after=1), Reply(silent=True))
+    with client(provider, timeout=0.3) as sdk:
+        for _ in range(2):
+            with pytest.raises(Exception, match=r"[Tt]ime"):
+                list(sdk.chat.completions.create(stream=True, **ARGUMENTS))
+    meter.recorded.wait_for(2)
+    assert [facts(event) for event in meter.events()] == [
+        {**CUT, "error": "timeout"},
+        {**NEVER_READ, "status": "missing", "error": "timeout"},
+    ]
 
 
 def test_several_choices(provider: Provider, meter: Meter) -> None:

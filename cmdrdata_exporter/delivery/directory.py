@@ -78,8 +78,10 @@ class OpenFile:
     def _stat(self) -> os.stat_result | None:
         try:
             found = os.fstat(self.descriptor)
-        except OSError:
-            return None
+        except OSError as error:
+            if error.errno == errno.EBADF:
+                return None
+            raise  # A signal handler's TimeoutError is an OSError, too.
         # Not a tuple or another function: this is on the path of every call.
         if found.st_ino == self._inode and found.st_dev == self._device:
             return found

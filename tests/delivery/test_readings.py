@@ -236,7 +236,7 @@ def test_files_without_a_name(directory: Directory, monkeypatch: pytest.MonkeyPa
     clear_away(directory)
     assert (directory.path / "1.journal.new").exists()
     now = time.time()
-    monkeypatch.setattr(module.time, "time", lambda: now + 61)
+    monkeypatch.setattr(module.clocks, "wall", lambda: now + 61)
     clear_away(directory)
     assert not (directory.path / "1.journal.new").exists()
     assert [path.name for path in directory.journals()] == ["2.journal"]
