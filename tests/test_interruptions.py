@@ -183,7 +183,7 @@ SHAPES: dict[str, tuple[Callable[[openai.OpenAI], None], Reply]] = {
     ],
     ids=repr,
 )
-def test_at_every_line(
+def test_at_every_line(  # noqa: PLR0917 - fixtures
     shape: str,
     error: BaseException,
     provider: Provider,
@@ -212,7 +212,7 @@ def test_at_every_instruction(
     assert steps > 1000
 
 
-def interrupted_everywhere(
+def interrupted_everywhere(  # noqa: PLR0917 - what the tests have
     shape: str,
     error: BaseException,
     provider: Provider,
