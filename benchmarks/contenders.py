@@ -2,6 +2,8 @@
 What is compared: each contender, with what installs it into the process that measures it.
 
 All get the same `TracerProvider`, which drops the spans, and none records content.
+Ours record into a spool directory of their own, below `CMDRDATA_SPOOL_DIR`, as an application does. Which process
+drains it, and what its backend does, is part of the contender.
 """
 
 from __future__ import annotations
@@ -9,9 +11,9 @@ from __future__ import annotations
 import functools
 import importlib
 import os
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from openai import AsyncOpenAI, OpenAI
@@ -19,7 +21,7 @@ from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.trace import NoOpTracerProvider
 
 from cmdrdata_exporter import CmdrDataSpanExporter, set_customer_context
-from cmdrdata_exporter.delivery import Header
+from cmdrdata_exporter.delivery.directory import Directory
 
 
 class _Spans(SpanProcessor):
@@ -29,24 +31,6 @@ class _Spans(SpanProcessor):
 
     def on_end(self, span: ReadableSpan) -> None:  # noqa: ARG002 - the base's
         self.count += 1
-
-
-class _Events:
-    """A `Delivery` into memory, of the latest events."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._latest: deque[bytes] = deque(maxlen=100)
-
-    def record(self, event_id: str, header: Header, body: bytes) -> None:  # noqa: ARG002 - the protocol's
-        self.count += 1
-        self._latest.append(body)
-
-    def flush(self, timeout: float) -> bool:  # noqa: ARG002 - the protocol's
-        return True
-
-    def shutdown(self, timeout: float) -> None:
-        """Nothing ever waits here."""
 
 
 @dataclass
@@ -94,16 +78,38 @@ def _floor() -> Installed:
     return Installed(lambda: spans.count, Spanned, AsyncSpanned)
 
 
-def _ours(*, metered: bool = True, traced: bool = True) -> Installed:
+DEAD = "http://127.0.0.1:9/events"
+"""Where nobody listens."""
+_DRAINED_ELSEWHERE = "http://127.0.0.1/events"
+
+
+def _ours(*, metered: bool = True, traced: bool = True, drains: str | None = None) -> Installed:
+    """
+    Install this package.
+
+    Args:
+        metered: whether calls make events.
+        traced: whether calls make spans.
+        drains: `healthy` or `dead`, the backend that this process posts to; None: another process has the lock.
+    """
     os.environ["CMDRDATA_ENABLED"] = str(metered).lower()
     instrumentation = importlib.import_module("opentelemetry_instrumentation_cmdrdata")
-    (provider, spans), events = _provider(), _Events()
+    provider, spans = _provider()
     set_customer_context("acme")
-    instrumentation.CmdrDataInstrumentor().instrument(
-        tracer_provider=provider if traced else NoOpTracerProvider(),
-        exporter=CmdrDataSpanExporter(delivery=events),
+    endpoint = {"healthy": os.environ["BENCHMARK_BACKEND"], "dead": DEAD, None: _DRAINED_ELSEWHERE}
+    account = f"benchmark-{os.getpid()}"
+    if drains is None:
+        # It holds the lock of the directory for as long as the process lives: nobody else can drain it.
+        spool = Path(os.environ["CMDRDATA_SPOOL_DIR"])
+        Directory.prepare(spool, endpoint[drains], account).try_to_lead()
+    exporter = CmdrDataSpanExporter(
+        api_key="tk-0123456789abcdefghij", endpoint=endpoint[drains], account=account
     )
-    return Installed(lambda: events.count if metered else spans.count)
+    instrumentation.CmdrDataInstrumentor().instrument(
+        tracer_provider=provider if traced else NoOpTracerProvider(), exporter=exporter
+    )
+    delivery: Any = exporter._delivery  # noqa: SLF001 - a benchmark may look inside
+    return Installed(lambda: delivery.outcomes()["recorded"] if metered else spans.count)
 
 
 def _theirs(module: str) -> Installed:
@@ -159,15 +165,23 @@ def _predecessor() -> Installed:
 
 BARE, OURS, OFFICIAL = "openai alone", "CmdrData: span and event", "official 1.3b0"
 UNTRACED = "CmdrData: event only"
+HEALTHY, DOWN = "CmdrData: and delivers", "CmdrData: backend is down"
 
 CONTENDERS: dict[str, Callable[[], Installed]] = {
     BARE: _bare,
     "one span": _floor,
     "CmdrData: span only": functools.partial(_ours, metered=False),
+    UNTRACED: functools.partial(_ours, traced=False),
     OURS: _ours,
     OFFICIAL: functools.partial(_theirs, "opentelemetry.instrumentation.genai.openai"),
     "OpenInference": functools.partial(_theirs, "openinference.instrumentation.openai"),
     "OpenLLMetry": functools.partial(_theirs, "opentelemetry.instrumentation.openai"),
     "cmdrdata-openai": _predecessor,
-    UNTRACED: functools.partial(_ours, traced=False),
 }
+"""What is compared call by call: nobody drains meanwhile, so that each turn is the call's own cost."""
+
+DELIVERING: dict[str, Callable[[], Installed]] = {
+    HEALTHY: functools.partial(_ours, drains="healthy"),
+    DOWN: functools.partial(_ours, drains="dead"),
+}
+"""Ours, with the drainer at work in a thread of the same process."""

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx2
-from contenders import CONTENDERS, Installed
+from contenders import CONTENDERS, DELIVERING, Installed
 
 
 @dataclass(frozen=True)
@@ -106,15 +106,17 @@ class _Body(httpx2.SyncByteStream, httpx2.AsyncByteStream):
 class _Memory(httpx2.BaseTransport, httpx2.AsyncBaseTransport):
     """Answers every request alike, from memory."""
 
-    def __init__(self, chunks: int) -> None:
+    def __init__(self, chunks: int, latency: float = 0.0) -> None:
         self._parts = _answer(chunks)
+        self._latency = latency
         self._headers = {"content-type": "text/event-stream" if chunks else "application/json"}
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:  # noqa: ARG002 - the base's
         return httpx2.Response(200, headers=self._headers, stream=_Body(self._parts))
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        await asyncio.sleep(0)  # Lets the others send theirs, so that all are under way at once.
+        # At least lets the others send theirs, so that all are under way at once.
+        await asyncio.sleep(self._latency)
         return self.handle_request(request)
 
 
@@ -122,7 +124,7 @@ class Worker:
     """A contender, installed in this process, and a client for each scenario."""
 
     def __init__(self, contender: str) -> None:
-        self._installed: Installed = CONTENDERS[contender]()
+        self._installed: Installed = (CONTENDERS | DELIVERING)[contender]()
         self._loop = asyncio.new_event_loop()
         self._clients = {scenario.name: self._client(scenario) for scenario in SCENARIOS}
 
@@ -138,6 +140,54 @@ class Worker:
         elapsed = time.process_time_ns() - start
         records = self._installed.recorded() - before
         return elapsed / 1000 / scenario.calls, records / scenario.calls
+
+    def beside(self, seconds: float) -> tuple[float, float]:
+        """
+        Return microseconds per plain call, of the calling thread and of all threads, with calls in a row.
+
+        The first half of the time is not counted: whatever a contender does in the background is at work then.
+        """
+        create = self._clients["plain"].chat.completions.create
+        until = time.monotonic() + seconds / 2
+        while time.monotonic() < until:
+            create(**_CALL, **self._installed.arguments)
+        calls, until = 0, time.monotonic() + seconds / 2
+        thread, process = time.thread_time_ns(), time.process_time_ns()
+        while time.monotonic() < until:
+            create(**_CALL, **self._installed.arguments)
+            calls += 1
+        thread, process = time.thread_time_ns() - thread, time.process_time_ns() - process
+        return thread / 1000 / calls, process / 1000 / calls
+
+    def at_a_rate(self, rate: float, latency: float, seconds: float) -> tuple[float, list[float]]:
+        """
+        Return what an application of asyncio takes that makes `rate` calls a second of `latency` seconds each.
+
+        That is microseconds of processor time per call, of all threads, and each call's milliseconds beyond `latency`.
+        """
+        http_client = httpx2.AsyncClient(transport=_Memory(0, latency))
+        client = self._installed.async_client(api_key="sk-bench", http_client=http_client)
+        late: list[float] = []
+
+        async def call() -> None:
+            began = time.perf_counter()
+            await client.chat.completions.create(**_CALL, **self._installed.arguments)
+            late.append((time.perf_counter() - began - latency) * 1000)
+
+        async def calls(number: int) -> None:
+            begun: list[asyncio.Task[None]] = []
+            first = time.perf_counter()
+            for n in range(number):
+                await asyncio.sleep(max(0.0, first + n / rate - time.perf_counter()))
+                begun.append(asyncio.create_task(call()))
+            await asyncio.gather(*begun)
+
+        self._loop.run_until_complete(calls(int(rate)))
+        late.clear()
+        used = time.process_time_ns()
+        self._loop.run_until_complete(calls(int(rate * seconds)))
+        used = time.process_time_ns() - used
+        return used / 1000 / len(late), late
 
     def open_streams(self, number: int) -> float:
         """Return the bytes in use for each of `number` streams that are read halfway at the same time."""
