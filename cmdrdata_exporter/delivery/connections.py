@@ -11,6 +11,7 @@ import functools
 import http.client
 import io
 import math
+import os
 import socket
 import sys
 import threading
@@ -131,9 +132,16 @@ class NoConnectionError(NewConnectionError):
 
 
 class _OneWrite(http.client.HTTPConnection):
-    """Sends the head of a request together with the beginning of its body, which every request of ours has."""
+    """
+    Sends the head of a request together with the beginning of its body, which every request of ours has.
+
+    An application may close descriptors that it has not opened. The number of a socket that is kept may then be that of
+    a file of its own, which must get no request, with the key in it, and stay open.
+    """
 
     _head: bytes | None = None
+    _identity: tuple[int, int] | None = None
+    """Device and inode of the socket."""
 
     def connect(self) -> None:
         try:
@@ -142,6 +150,16 @@ class _OneWrite(http.client.HTTPConnection):
             # TLS has the same errors for a handshake as for an answer that breaks off.
             connection: Any = self
             raise NoConnectionError(connection, str(error)) from error
+        self._identity = _identity(self.sock)
+
+    def close(self) -> None:
+        self._let_go_of_others()
+        super().close()
+
+    def _let_go_of_others(self) -> None:
+        if self.sock is not None and self._identity not in (None, _identity(self.sock)):
+            self.sock.detach()
+            self.sock = None  # pyright: ignore[reportAttributeAccessIssue] - as http.client has it
 
     def _new_conn(self) -> socket.socket:
         connect: Callable[[], socket.socket] = getattr(super(), "_new_conn")  # noqa: B009 - http.client's own has none
@@ -166,10 +184,20 @@ class _OneWrite(http.client.HTTPConnection):
         if (
             head is not None
         ):  # What follows a head is the event; a proxy is asked for a tunnel without one.
+            self._let_go_of_others()
             if self.sock is None:
                 self.connect()
             progress.sent = True
         super().send(data if head is None else head + data)
+
+
+def _identity(sock: socket.socket) -> tuple[int, int] | None:
+    """Return the device and inode of a socket, None where it has no descriptor any more."""
+    try:
+        found = os.fstat(sock.fileno())
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 class _HTTPConnection(_OneWrite, HTTPConnection):

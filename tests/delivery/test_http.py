@@ -6,9 +6,11 @@ import base64
 import contextlib
 import http.client
 import json
+import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -320,6 +322,31 @@ def test_the_connection_is_kept(provider: Provider) -> None:
         first,
         last,
     ]
+
+
+def test_a_descriptor_that_is_closed(provider: Provider, tmp_path: Path) -> None:
+    """Where a program closes our sockets, a file of its own gets no request under their numbers, and stays open."""
+    provider.answer("/events", Reply(status=201, json={}))
+    posting = client(f"http://127.0.0.1:{provider.port}/events")
+    assert posting.post("e1", b"{}", 5).verdict is DELIVERED
+    program = tmp_path / "program"
+    own = os.open(program, os.O_RDWR | os.O_CREAT)
+    numbers: list[int] = []
+    for path in Path("/dev/fd").iterdir():
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(int(path.name))) as found:
+            if found.getpeername() == ("127.0.0.1", provider.port):
+                numbers.append(int(path.name))
+    assert len(numbers) == 1
+    os.dup2(own, numbers[0])
+
+    assert posting.post("e2", b"{}", 5).verdict is DELIVERED
+    posting.reset()
+
+    assert b"" == program.read_bytes()
+    assert os.path.samestat(os.fstat(own), os.fstat(numbers[0]))
+    assert ["e1", "e2"] == [request.headers["idempotency-key"] for request in provider.requests]
+    os.close(own)
+    os.close(numbers[0])
 
 
 def test_redirects_are_not_followed(httpserver: HTTPServer) -> None:
