@@ -499,6 +499,13 @@ class Call:
             or not (exchange.is_answered or exchange.has_left or not failures.never_left(error))
         ):
             return "not_applicable"  # The provider says that it did nothing, or was asked nothing.
+        if (
+            reading.error is not None
+            and not self.streaming
+            and not reading.finish_reasons
+            and reading.attributes.keys() <= {semconv.ERROR_TYPE}
+        ):
+            return "not_applicable"  # A refusal as well, but for its status: the answer says nothing else.
         return "partial" if was_cut else "missing"
 
     def _report_silent(self) -> None:

@@ -137,7 +137,7 @@ WAYS: list[tuple[object, str]] = [
     (calls, "body_of"),
     (calls, "os"),
     (calls, "is_instrumentation_enabled"),
-    (calls, "ReadableSpan"),
+    (calls, "Charge"),
     (calls, "Status"),
     (calls.failures, "scrubbed"),
     (calls.failures, "status_code"),
