@@ -503,7 +503,7 @@ class Call:
             reading.error is not None
             and not self.streaming
             and not reading.finish_reasons
-            and reading.attributes.keys() <= {semconv.ERROR_TYPE}
+            and reading.attributes.keys() <= {semconv.ERROR_TYPE, semconv.FINISH_REASONS}
         ):
             return "not_applicable"  # A refusal as well, but for its status: the answer says nothing else.
         return "partial" if was_cut else "missing"
