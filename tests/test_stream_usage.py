@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import re
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -13,7 +15,7 @@ from opentelemetry import trace
 
 from cmdrdata_exporter import current_exporter
 from opentelemetry_instrumentation_cmdrdata import CmdrDataInstrumentor, calls, observation
-from opentelemetry_instrumentation_cmdrdata.providers import provider_of, tells_stream_usage
+from opentelemetry_instrumentation_cmdrdata.providers import HOSTS, provider_of, tells_stream_usage
 from tests import replies
 from tests.charges import MESSAGES
 from tests.metering import Meter
@@ -56,7 +58,11 @@ def always(monkeypatch: pytest.MonkeyPatch) -> None:
         ("mine.cognitiveservices.azure.com", "/openai/", "2024-10-21", True),
         ("mine.cognitiveservices.azure.com", "/openai/", "2024-06-01", False),
         ("mine.services.ai.azure.com", "/openai/v1/", None, True),
+        ("mine.services.ai.azure.com", "/openai/deployments/gpt/", "2024-10-21", True),
+        # Models of other makers, with versions of their own.
         ("mine.services.ai.azure.com", "/models/", "2024-05-01-preview", False),
+        ("mine.services.ai.azure.com", "/models/", "2025-04-01", False),
+        ("mine.openai.azure.com", "/openai/", "latest", False),
         ("mine.openai.azure.us", "/openai/", "2024-10-21", True),
         ("mine.openai.azure.cn", "/openai/v1/", None, True),
         ("mine.openai.azure.evil.test", "/openai/v1/", None, False),
@@ -149,6 +155,26 @@ def test_what_a_client_says_of_its_server(monkeypatch: pytest.MonkeyPatch) -> No
         [("mine.openai.azure.com", "/openai/v1/", None, False)],
         [("mine.openai.azure.com", "/openai/", "2025-01-01", False)],
     ]
+
+
+def test_the_documented_hosts() -> None:
+    """The table of hosts in the documentation is the one that is used, for the name and for the asking."""
+    text = (Path(__file__).parents[1] / "docs" / "metering.md").read_text(encoding="utf-8")
+    _, _, table = text.partition("| provider | hosts | streams are asked |\n|---|---|---|\n")
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in table.partition("\n\n")[0].splitlines()
+    ]
+
+    assert [(row.provider, row.names, row.usage_since is not None) for row in HOSTS] == [
+        (provider.strip("`"), tuple(re.findall(r"`([^`]+)`", hosts)), asked != "no")
+        for provider, hosts, asked in rows
+    ]
+    for row in HOSTS:
+        for name in row.names:
+            host = name.replace("*", "mine")
+            asked = tells_stream_usage(host, "/openai/v1/", None)
+            assert (row.provider, row.usage_since is not None) == (provider_of(host), asked)
 
 
 # --- Streams that tell none -------------------------------------------------------------------
