@@ -373,6 +373,12 @@ ERRORS: dict[str, tuple[dict[str, Any], str | None, str, str]] = {
         "rate_limit",
         "slow down",
     ),
+    "an error beside a choice": (
+        {"choices": [{"index": 0, "finish_reason": "error", "message": {}}], **REFUSED},
+        "502",
+        "server_error",
+        "Provider returned error",
+    ),
 }
 """Answers with status 200; code, type and message of the error in them."""
 
@@ -402,9 +408,8 @@ def test_an_error_that_is_called_a_success(
     provider.answer(CHAT, Reply(json=answer))
     make(world, provider, "chat.completions.create", form, ARGUMENTS)
 
-    begun = "choices" in answer
-    expected = failure(code, error_type, message, streaming=False, begun=begun)
-    if not begun:
+    expected = failure(code, error_type, message, streaming=False, begun="id" in answer)
+    if "choices" not in answer:
         expected["metadata"]["usage_status"] = "not_applicable"
     (span,) = meter.spans()
 
