@@ -1,6 +1,5 @@
 """Who we say we are to the backend."""
 
-from importlib.metadata import version
-
-VERSION = version("opentelemetry-instrumentation-cmdrdata")
+VERSION = "0.1.0"
+"""The version of this distribution, read by the build. Not from package metadata: a frozen program may have none."""
 USER_AGENT = f"opentelemetry-instrumentation-cmdrdata/{VERSION}"

@@ -38,6 +38,9 @@ def read_answer(reading: Reading, body: object) -> Mapping[str, Any]:
     if created is not None:
         attributes[semconv.CREATED] = created
     read_usage(reading, told.get("usage"))
+    # Jobs and responses have an error of their own, and a status that says whether they failed.
+    if (error := told.get("error")) is not None and told.get("status") is None:
+        read_error(reading, error)
     return told
 
 
@@ -53,20 +56,30 @@ _COMMON = (
 
 
 def read_chat(reading: Reading, body: object) -> None:
-    """Read a chat completion or a chunk of one; also a legacy completion, which has the same shape."""
+    """
+    Read a chat completion or a chunk of one; also a legacy completion, which has the same shape.
+
+    Compatible servers put the usage of a stream elsewhere, too: Groq into `x_groq`, Moonshot into the one choice.
+    Whether the usages of several choices are to be added up is not known.
+    """
     told = read_answer(reading, body)
-    read_error(reading, told.get("error"))
-    for index, choice in enumerate(items(told.get("choices"))):
+    reasons = reading.finish_reasons
+    of_only_choice: object = None
+    for position, choice in enumerate(items(told.get("choices"))):
         of_choice = fields(choice)
-        number, reason = of_choice.get("index"), of_choice.get("finish_reason")
-        key = number if isinstance(number, int) else index
-        if reason is not None or key not in reading.finish_reasons:
-            reading.finish_reasons[key] = reason if isinstance(reason, str) else None
-        if told.get("usage") is None:
-            read_usage(reading, of_choice.get("usage"))  # Moonshot's streams.
+        index, reason = count(of_choice.get("index")), of_choice.get("finish_reason")
+        key = position if index is None else index
+        if reason is not None or key not in reasons:
+            reasons[key] = reason if isinstance(reason, str) else None
+        of_only_choice = of_choice.get("usage")
         read_error(reading, of_choice.get("error"))  # OpenRouter's.
+    if (of_groq := told.get("x_groq")) is not None:
+        read_error(reading, get(of_groq, "error"))
     if told.get("usage") is None:
-        read_usage(reading, get(told.get("x_groq"), "usage"))  # Groq's streams.
+        if of_only_choice is not None and len(reasons) == 1:
+            read_usage(reading, of_only_choice)
+        if of_groq is not None:
+            read_usage(reading, get(of_groq, "usage"))
         _read_timings(reading, told.get("timings"))
 
 
@@ -101,12 +114,19 @@ def read_chat_chunk(reading: Reading, chunk: object) -> None:
     if reading.attributes:
         told = fields(chunk)
         choices = cast("list[object]", told.get("choices"))
-        if told.get("usage") is None and type(choices) is list and len(choices) == 1:
+        if (
+            type(choices) is list
+            and len(choices) == 1
+            and told.get("usage") is None
+            and told.get("error") is None
+            and told.get("x_groq") is None
+        ):
             choice = fields(choices[0])
             index = choice.get("index")
             # Also a wrong number is one that is known or not; what is no number is looked at in full.
             if (
                 choice.get("finish_reason") is None
+                and choice.get("usage") is None
                 and type(index) is int
                 and index in reading.finish_reasons
             ):
@@ -167,6 +187,9 @@ def read_response_event(
             str(get(event, "code") or "_OTHER"),
             str(get(event, "message") or "the stream failed"),
         )
+        read_error(reading, get(event, "error"))
+    elif kind is None:
+        read_error(reading, get(event, "error"))
 
 
 def read_fetched_response(reading: Reading, body: object) -> None:
@@ -262,7 +285,7 @@ def read_moderation(reading: Reading, body: object) -> None:
 
 def read_images(reading: Reading, body: object) -> None:
     """Read images: how many, and the tokens of those models that count them."""
-    read_error(reading, read_answer(reading, body).get("error"))
+    read_answer(reading, body)
     attributes = reading.attributes
     _read_look(attributes, body)
     data = get(body, "data")
@@ -278,6 +301,7 @@ def read_images_event(reading: Reading, event: object) -> None:
         _read_look(reading.attributes, event)
         read_usage(reading, get(event, "usage"))
         _count_images(reading, reading.attributes.get(semconv.IMAGES, 0) + 1)
+    read_error(reading, get(event, "error"))
 
 
 def _read_look(attributes: Attributes, body: object) -> None:
@@ -312,6 +336,7 @@ def read_transcription_event(reading: Reading, event: object) -> None:
     """Read an event of a transcription stream: the one that has all of the text."""
     if get(event, "type") == "transcript.text.done":
         read_transcription(reading, event)
+    read_error(reading, get(event, "error"))
 
 
 def read_speech(reading: Reading, body: object) -> None:  # noqa: ARG001 - it is sound
@@ -323,6 +348,7 @@ def read_speech_event(reading: Reading, event: object) -> None:
     """Read an event of a streamed recording: the last one."""
     if get(event, "type") == "speech.audio.done":
         read_usage(reading, get(event, "usage"))
+    read_error(reading, get(event, "error"))
 
 
 # --- Jobs -------------------------------------------------------------------------------------

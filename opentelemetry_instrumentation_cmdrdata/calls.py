@@ -9,6 +9,7 @@ the span on the application's TracerProvider, which may be sampled, limited or m
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 import weakref
@@ -39,10 +40,13 @@ from opentelemetry_instrumentation_cmdrdata.parameters import (
 )
 from opentelemetry_instrumentation_cmdrdata.providers import Server
 from opentelemetry_instrumentation_cmdrdata.unbilled import is_unbilled
-from opentelemetry_instrumentation_cmdrdata.usage import BREAKDOWNS, Attributes, Reading
+from opentelemetry_instrumentation_cmdrdata.usage import BREAKDOWNS, Attributes, Reading, get
 
 SCOPE = OUR_SCOPE
 """The instrumentation scope of our spans, by which the exporter knows them."""
+
+MOST_SILENT_HOSTS = 20
+"""Hosts that are named in the log because their streams tell no usage."""
 
 _RESOURCE = Resource({})
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
@@ -120,6 +124,28 @@ class Recorder:
         self.tracer = tracer
         self.scope = InstrumentationScope(SCOPE, version)
         self.exporter = exporter
+        self._silent_hosts: set[str] = set()
+
+    @faults.guarded
+    def report_silent(self, host: str, *, asked: bool) -> None:
+        """Tell the operator, once per host, that its streams tell no usage and what can be done about it."""
+        silent = self._silent_hosts
+        if host in silent or len(silent) >= MOST_SILENT_HOSTS:
+            return
+        silent.add(host)
+        advice = (
+            " although it was asked for"
+            if asked
+            else ". Set CMDRDATA_STREAM_USAGE=always to ask every host for it, "
+            "or pass stream_options={'include_usage': True}"
+        )
+        faults.say(
+            logging.WARNING,
+            "a stream of %s told no usage%s; such calls are recorded with usage_status missing, without tokens%s",
+            host,
+            advice,
+            " (further hosts are not named)" if len(silent) == MOST_SILENT_HOSTS else "",
+        )
 
     @faults.guarded
     def start(
@@ -157,6 +183,7 @@ class Call:
 
     __slots__ = (
         "__weakref__",
+        "_asks_for_usage",
         "_attributes",
         "_begin",
         "_context",
@@ -210,6 +237,10 @@ class Call:
         """Whether the provider has said that a stream has come to its end."""
         self.asked_for_usage = False
         """Whether a stream's usage was asked for by us, so that the chunk it comes in is ours too."""
+        self._asks_for_usage = (
+            streaming and get(parameters.get("stream_options"), "include_usage") is True
+        )
+        """Whether the application asked for it."""
         attributes: Attributes = {
             semconv.OPERATION: endpoint.span_operation,
             semconv.PROVIDER: server.provider,
@@ -437,6 +468,8 @@ class Call:
             )
         usage_status = self._usage_status(error, cut=cut)
         self._bill(attributes, outcome, usage_status, ending.kept)
+        if usage_status == "missing" and failure is None:
+            self._report_silent()
         if error is None and endpoint.polls:
             # That the job failed is not a failure of asking for it.
             attributes.pop(semconv.ERROR_TYPE, None)
@@ -458,7 +491,22 @@ class Call:
             or not (exchange.is_answered or exchange.has_left or not failures.never_left(error))
         ):
             return "not_applicable"  # The provider says that it did nothing, or was asked nothing.
+        if (
+            reading.error is not None
+            and not self.streaming
+            and not reading.finish_reasons
+            and reading.attributes.keys() <= {semconv.ERROR_TYPE, semconv.FINISH_REASONS}
+        ):
+            return "not_applicable"  # A refusal as well, but for its status: the answer says nothing else.
         return "partial" if was_cut else "missing"
+
+    def _report_silent(self) -> None:
+        """Say that a whole stream told no usage, where that is up to who asks for it."""
+        if self.streaming and self.endpoint.tells_usage_if_asked and self._said.tracked:
+            self._recorder.report_silent(
+                self._attributes[semconv.SERVER_ADDRESS],
+                asked=self.asked_for_usage or self._asks_for_usage,
+            )
 
     def _failure(self, error: BaseException | None) -> tuple[str, str | None, str | None] | None:
         """Return what `error.type` says of a failed call, the provider's code, and a message; None of another."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+from fnmatch import translate
 from typing import NamedTuple
 
 
@@ -15,11 +16,12 @@ class Server(NamedTuple):
     port: int
 
 
-class _Host(NamedTuple):
+class Hosts(NamedTuple):
     """Hosts of one provider."""
 
     provider: str
-    hosts: re.Pattern[str]
+    names: tuple[str, ...]
+    """`*` is any part of a name."""
     usage_since: str | None = None
     """
     The first `api-version` whose streams tell their usage if asked (`stream_options.include_usage`). Empty: all of them
@@ -27,39 +29,48 @@ class _Host(NamedTuple):
     """
 
 
-_HOSTS = tuple(
-    _Host(provider, re.compile(hosts), *usage_since)
-    for provider, hosts, *usage_since in (
-        ("openai", r"(.+\.)?api\.openai\.com", ""),
-        # The public cloud, and those of the US government and of China.
-        (
-            "azure.ai.openai",
-            r".+\.(openai|cognitiveservices|services\.ai)\.azure\.(com|us|cn)",
-            "2024-09-01",
-        ),
-        (
-            "aws.bedrock",
-            r"bedrock-(runtime|mantle)\..*(amazonaws\.com|amazonaws\.com\.cn|amazonaws\.eu|api\.aws)",
-        ),
-        ("gcp.gemini", r"generativelanguage\.googleapis\.com"),
-        ("gcp.vertex_ai", r".*aiplatform\.googleapis\.com"),
-        ("groq", r"api\.groq\.com"),
-        ("deepseek", r"api\.deepseek\.com"),
-        ("mistral_ai", r"api\.mistral\.ai"),
-        ("x_ai", r"api\.x\.ai"),
-        ("perplexity", r"api\.perplexity\.ai"),
-    )
+_OPENAI = "openai"
+_AZURE = Hosts(
+    "azure.ai.openai",
+    tuple(
+        f"*.{service}.azure.{cloud}"
+        for service in ("openai", "cognitiveservices", "services.ai")
+        # The public one, and those of the US government and of China.
+        for cloud in ("com", "us", "cn")
+    ),
+    "2024-09-01",
 )
-_AZURE = next(row for row in _HOSTS if row.provider == "azure.ai.openai")
-_OTHER = _Host("openai", re.compile(""))
+HOSTS = (
+    Hosts(_OPENAI, ("api.openai.com", "*.api.openai.com"), ""),
+    _AZURE,
+    Hosts(
+        "aws.bedrock",
+        tuple(
+            f"bedrock-{service}.*.{domain}"
+            for service in ("runtime", "mantle")
+            for domain in ("amazonaws.com", "amazonaws.com.cn", "amazonaws.eu", "api.aws")
+        ),
+    ),
+    Hosts("gcp.gemini", ("generativelanguage.googleapis.com",)),
+    Hosts("gcp.vertex_ai", ("aiplatform.googleapis.com", "*-aiplatform.googleapis.com")),
+    Hosts("groq", ("api.groq.com",)),
+    Hosts("deepseek", ("api.deepseek.com",)),
+    Hosts("mistral_ai", ("api.mistral.ai",)),
+    Hosts("x_ai", ("api.x.ai",)),
+    Hosts("perplexity", ("api.perplexity.ai",)),
+)
+"""The hosts that we know; docs/metering.md has the same table."""
+
+_OTHER = Hosts(_OPENAI, ())
 """A host that is not listed is called by the protocol it speaks; `server.address` tells the difference."""
+_PATTERNS = tuple((re.compile("|".join(map(translate, row.names))), row) for row in HOSTS)
 
 
 @functools.lru_cache(maxsize=256)
-def _row(host: str, azure: bool) -> _Host:
+def _row(host: str, azure: bool) -> Hosts:
     if azure:
         return _AZURE
-    return next((row for row in _HOSTS if row.hosts.fullmatch(host)), _OTHER)
+    return next((row for pattern, row in _PATTERNS if pattern.fullmatch(host)), _OTHER)
 
 
 def provider_of(host: str, *, azure: bool = False) -> str:
@@ -79,7 +90,7 @@ def tells_stream_usage(
     """
     Say whether a server is known to understand `stream_options.include_usage`.
 
-    Azure's `/openai/v1` has no dated versions and always did.
+    Azure's `/openai/v1` has no dated versions and always did. Of what its `/models` understands nothing is known.
 
     Args:
         host: the server's name.
@@ -90,4 +101,6 @@ def tells_stream_usage(
     since = _row(host, azure).usage_since
     if not since:
         return since is not None
-    return path.rstrip("/").endswith("/openai/v1") or (api_version or "")[:10] >= since
+    path, version = path.rstrip("/"), api_version or ""
+    dated = version.startswith("20") and version[:10] >= since
+    return path.endswith("/openai/v1") or (dated and not path.endswith("/models"))

@@ -66,8 +66,8 @@ class Pieces:
         if not self._of_choices:
             return True
         reason = event.rfind(b'"finish_reason":null')
-        usage = event.find(b'"usage":', reason)
-        return reason > 0 and (usage < 0 or event.startswith(b"null", usage + 8))
+        # Usage is an object, and so is an error.
+        return reason > 0 and event.find(b"{", reason) < 0
 
     def learn(self, event: bytes, chunk: Any) -> None:
         """Learn from an event that was parsed how the next one may begin."""

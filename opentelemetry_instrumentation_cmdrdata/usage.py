@@ -45,7 +45,8 @@ def read_usage(reading: Reading, usage: object) -> None:
     """
     Read a `usage` object of any endpoint; where several arrive the last one counts whole.
 
-    But for one that is all zero: some servers end a stream with such a one, which tells nothing.
+    One that lacks a total that was reported before adds to that report and takes nothing away. One that is all zero
+    tells nothing after one that is not: some servers end a stream so.
     """
     if usage is None:
         return
@@ -66,17 +67,40 @@ def read_usage(reading: Reading, usage: object) -> None:
     for field in _CACHE_READ:
         if (value := told.get(field)) is not None and (number := count(value)) is not None:
             attributes.setdefault(semconv.CACHE_READ_TOKENS, number)
+    # SGLang counts them in the output (python/sglang/srt/entrypoints/openai/protocol.py, UsageInfo), Vertex AI and
+    # Perplexity beside it (https://github.com/openai/openai-python/issues/2544). Where the total has no room for them
+    # beside the output, they are a part of it.
+    if (value := told.get("reasoning_tokens")) is not None:
+        _read_reasoning(attributes, count(value))
     for field in _SECONDS:
         if (seconds := quantity(told.get(field))) is not None:
             attributes[semconv.AUDIO_SECONDS] = seconds
     if attributes:
         if reading.reported:
-            if not any(attributes.values()):
+            earlier = reading.attributes
+            if not any(attributes.values()) and any(earlier.get(name) for name in _USAGE_NAMES):
                 return
-            for name in _USAGE_NAMES:
-                reading.attributes.pop(name, None)
+            if all(name in attributes for name in _MEASURES if name in earlier):
+                for name in _USAGE_NAMES:
+                    earlier.pop(name, None)
+            elif semconv.TOTAL_TOKENS not in attributes and not _SUMMANDS.isdisjoint(attributes):
+                earlier.pop(
+                    semconv.TOTAL_TOKENS, None
+                )  # It is the sum of what was reported before.
         reading.attributes.update(attributes)
         reading.reported = True
+
+
+def _read_reasoning(attributes: Attributes, reasoning: int | None) -> None:
+    """Read a count of reasoning tokens that stands beside the totals, if it is certainly a part of the output."""
+    output = attributes.get(semconv.OUTPUT_TOKENS)
+    if (
+        reasoning is not None
+        and output is not None
+        and reasoning <= output
+        and attributes.get(semconv.TOTAL_TOKENS) == attributes.get(semconv.INPUT_TOKENS, 0) + output
+    ):
+        attributes.setdefault(semconv.REASONING_TOKENS, reasoning)
 
 
 # Where a server has both spellings, the second one prevails.
@@ -112,14 +136,16 @@ _DETAILS = (
     ("completion_tokens_details", _OUTPUT_DETAILS),
     ("output_tokens_details", _OUTPUT_DETAILS),
 )
-# Beside the totals. A reasoning count there is not read: of SGLang it is a part of the output, of Perplexity it is not.
+# Beside the totals.
 _CACHE_READ = ("cached_tokens", "prompt_cache_hit_tokens")
 """Together and Moonshot; DeepSeek."""
 _SECONDS = ("seconds", "prompt_audio_seconds")
 """OpenAI; Mistral."""
 BREAKDOWNS = frozenset((*_INPUT_DETAILS.values(), *_OUTPUT_DETAILS.values()))
 """Subsets of the totals. The conventions drop those that are zero from spans; an event keeps what was reported."""
-_USAGE_NAMES = BREAKDOWNS.union((semconv.AUDIO_SECONDS,), (name for _, name in _TOTALS))
+_SUMMANDS = frozenset((semconv.INPUT_TOKENS, semconv.OUTPUT_TOKENS))
+_MEASURES = frozenset((semconv.AUDIO_SECONDS, *(name for _, name in _TOTALS)))
+_USAGE_NAMES = BREAKDOWNS | _MEASURES
 
 
 def fields(thing: object) -> Mapping[str, Any]:

@@ -1,3 +1,5 @@
-"""The version of this distribution, read by the build."""
+"""The version of this distribution, where OpenTelemetry's tools look for it."""
 
-__version__ = "0.1.0"
+from cmdrdata_exporter.version import VERSION
+
+__version__ = VERSION

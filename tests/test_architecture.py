@@ -188,7 +188,7 @@ ALLOWED: dict[str, set[str]] = {
         f"{EXPORTER}.{name}" for name in ("delivery.http", "faults", "processes", "version")
     },
     EXPORTER: {f"{EXPORTER}.{name}" for name in ("customer", "events", "exporter", "settings")},
-    f"{INSTRUMENTOR}.version": set(),
+    f"{INSTRUMENTOR}.version": {f"{EXPORTER}.version"},
     f"{INSTRUMENTOR}.package": set(),
     f"{INSTRUMENTOR}.preflight": {
         f"{EXPORTER}.{name}" for name in ("announcement", "exporter", "settings")

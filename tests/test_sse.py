@@ -109,6 +109,9 @@ CHOICE = PLAIN["choices"][0]
         ({"usage": {"prompt_tokens": 1}}, False),
         ({"id": "another"}, False),
         ({"error": {"message": "x"}, "choices": None}, False),
+        ({"error": {"message": "x"}}, False),
+        ({"x_groq": {"error": "x"}}, False),
+        ({"choices": [{**CHOICE, "usage": {"prompt_tokens": 1}}]}, False),
     ],
     ids=str,
 )

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import re
+from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
 from openai.types.chat import ChatCompletionChunk
+from opentelemetry import trace
 
-from opentelemetry_instrumentation_cmdrdata import CmdrDataInstrumentor, observation
-from opentelemetry_instrumentation_cmdrdata.providers import provider_of, tells_stream_usage
+from cmdrdata_exporter import current_exporter
+from opentelemetry_instrumentation_cmdrdata import CmdrDataInstrumentor, calls, observation
+from opentelemetry_instrumentation_cmdrdata.providers import HOSTS, provider_of, tells_stream_usage
 from tests import replies
 from tests.charges import MESSAGES
 from tests.metering import Meter
@@ -54,7 +58,11 @@ def always(monkeypatch: pytest.MonkeyPatch) -> None:
         ("mine.cognitiveservices.azure.com", "/openai/", "2024-10-21", True),
         ("mine.cognitiveservices.azure.com", "/openai/", "2024-06-01", False),
         ("mine.services.ai.azure.com", "/openai/v1/", None, True),
+        ("mine.services.ai.azure.com", "/openai/deployments/gpt/", "2024-10-21", True),
+        # Models of other makers, with versions of their own.
         ("mine.services.ai.azure.com", "/models/", "2024-05-01-preview", False),
+        ("mine.services.ai.azure.com", "/models/", "2025-04-01", False),
+        ("mine.openai.azure.com", "/openai/", "latest", False),
         ("mine.openai.azure.us", "/openai/", "2024-10-21", True),
         ("mine.openai.azure.cn", "/openai/v1/", None, True),
         ("mine.openai.azure.evil.test", "/openai/v1/", None, False),
@@ -147,6 +155,112 @@ def test_what_a_client_says_of_its_server(monkeypatch: pytest.MonkeyPatch) -> No
         [("mine.openai.azure.com", "/openai/v1/", None, False)],
         [("mine.openai.azure.com", "/openai/", "2025-01-01", False)],
     ]
+
+
+def test_the_documented_hosts() -> None:
+    """The table of hosts in the documentation is the one that is used, for the name and for the asking."""
+    text = (Path(__file__).parents[1] / "docs" / "metering.md").read_text(encoding="utf-8")
+    _, _, table = text.partition("| provider | hosts | streams are asked |\n|---|---|---|\n")
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in table.partition("\n\n")[0].splitlines()
+    ]
+
+    assert [(row.provider, row.names, row.usage_since is not None) for row in HOSTS] == [
+        (provider.strip("`"), tuple(re.findall(r"`([^`]+)`", hosts)), asked != "no")
+        for provider, hosts, asked in rows
+    ]
+    for row in HOSTS:
+        for name in row.names:
+            host = name.replace("*", "mine")
+            asked = tells_stream_usage(host, "/openai/v1/", None)
+            assert (row.provider, row.usage_since is not None) == (provider_of(host), asked)
+
+
+# --- Streams that tell none -------------------------------------------------------------------
+
+UNASKED = (
+    "a stream of 127.0.0.1 told no usage. Set CMDRDATA_STREAM_USAGE=always to ask every host for it, or pass "
+    "stream_options={'include_usage': True}; such calls are recorded with usage_status missing, without tokens"
+)
+IN_VAIN = (
+    "a stream of 127.0.0.1 told no usage although it was asked for; such calls are recorded with usage_status "
+    "missing, without tokens"
+)
+
+
+def silent(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return what was logged of hosts that tell no usage."""
+    return [r.getMessage() for r in caplog.records if "told no usage" in r.getMessage()]
+
+
+@pytest.mark.parametrize("form", [FORM["stream"], FORM["raw-stream"]], ids=lambda form: form.name)
+def test_a_host_that_tells_no_usage(
+    form: Form, provider: Provider, meter: Meter, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of a host whose streams tell no usage the operator hears once, with what can be done; each event says so."""
+    provider.answer(CHAT, Reply(events=replies.chat_chunks(usage=None)))
+
+    for _ in range(2):
+        make("sync", provider, "chat.completions.create", form, ARGUMENTS)
+
+    assert [UNASKED] == silent(caplog)
+    assert ["missing"] * 2 == [event["metadata"]["usage_status"] for event in meter.events()]
+
+
+@pytest.mark.usefixtures("always")
+def test_a_host_that_was_asked_by_us(
+    provider: Provider, meter: Meter, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who has every host asked already is not told to ask."""
+    provider.answer(CHAT, Reply(events=replies.chat_chunks(usage=None)))
+
+    make("sync", provider, "chat.completions.create", FORM["stream"], ARGUMENTS)
+
+    assert [IN_VAIN] == silent(caplog)
+    assert ["missing"] == [event["metadata"]["usage_status"] for event in meter.events()]
+
+
+def test_a_host_that_was_asked_by_the_application(
+    provider: Provider, meter: Meter, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who asks is not told to ask."""
+    provider.answer(CHAT, Reply(events=replies.chat_chunks(usage=None)))
+    asking: dict[str, Any] = {**ARGUMENTS, "extra_body": ASKED}
+
+    make("sync", provider, "chat.completions.create", FORM["stream"], asking)
+
+    assert [IN_VAIN] == silent(caplog)
+    assert ["missing"] == [event["metadata"]["usage_status"] for event in meter.events()]
+
+
+def test_a_host_that_may_have_more_to_tell(
+    provider: Provider, meter: Meter, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A stream that is left might have told its usage at its end; an answer that is no stream needs no asking."""
+    provider.answer(CHAT, Reply(events=replies.chat_chunks(usage=None)))
+    with client(provider) as sdk:
+        create: Any = sdk.chat.completions.create
+        stream = create(stream=True, **ARGUMENTS)
+        next(iter(stream))
+        stream.close()
+        provider.answer(CHAT, Reply(json={**replies.CHAT, "usage": None}))
+        create(**ARGUMENTS)
+
+    assert [] == silent(caplog)
+    assert ["partial", "missing"] == [event["metadata"]["usage_status"] for event in meter.events()]
+
+
+def test_as_many_hosts_as_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    """The hosts that are named in the log have an end."""
+    recorder = calls.Recorder(trace.get_tracer("x"), "0", current_exporter)
+
+    for number in range(calls.MOST_SILENT_HOSTS + 5):
+        recorder.report_silent(f"host{number}", asked=False)
+
+    messages = silent(caplog)
+    assert calls.MOST_SILENT_HOSTS == len(messages)
+    assert [False, True] == [m.endswith("(further hosts are not named)") for m in messages[-2:]]
 
 
 # --- What is asked, and what comes of it ------------------------------------------------------

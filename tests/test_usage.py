@@ -9,13 +9,14 @@ import pytest
 
 from opentelemetry_instrumentation_cmdrdata.answers import (
     read_chat,
+    read_chat_chunk,
     read_embeddings,
     read_response,
     read_speech,
 )
 from opentelemetry_instrumentation_cmdrdata.endpoints import ENDPOINTS
 from opentelemetry_instrumentation_cmdrdata.parameters import request_attributes
-from opentelemetry_instrumentation_cmdrdata.usage import Reading, count
+from opentelemetry_instrumentation_cmdrdata.usage import Reading, count, read_usage
 
 READERS = sorted(
     {read for row in ENDPOINTS for read in (row.read, row.read_chunk) if read is not None},
@@ -190,3 +191,157 @@ def test_counts(value: object, expected: int | None) -> None:
 def test_requests(parameters: dict[str, Any], expected: dict[str, Any]) -> None:
     """Parameters become the attributes of the conventions; what the user wrote to the model never does."""
     assert request_attributes(ENDPOINTS[0], parameters) == expected
+
+
+@pytest.mark.parametrize("last", ["1", 1.0, None, [], {}, "one", -1, 2**70])
+def test_choices_with_odd_indexes(last: object) -> None:
+    """A choice whose index is no number is read by its place; no chunk is lost for it."""
+    reading = Reading()
+    for index in (last, last):
+        read_chat_chunk(
+            reading,
+            {
+                "id": "c",
+                "choices": [
+                    {"index": 0, "finish_reason": None},
+                    {"index": index, "finish_reason": None},
+                ],
+            },
+        )
+        read_chat_chunk(reading, {"id": "c", "choices": [{"index": index, "finish_reason": None}]})
+    read_chat_chunk(
+        reading,
+        {
+            "choices": [
+                {"index": 0, "finish_reason": "stop"},
+                {"index": index, "finish_reason": "length"},
+            ],
+            "usage": {"prompt_tokens": 3},
+        },
+    )
+    assert {0: "stop", 1: "length"} == reading.finish_reasons
+    assert 3 == reading.attributes["gen_ai.usage.input_tokens"]
+
+
+INPUT, OUTPUT, TOTAL = (
+    "gen_ai.usage.input_tokens",
+    "gen_ai.usage.output_tokens",
+    "cmdrdata.usage.total_tokens",
+)
+
+
+@pytest.mark.parametrize(
+    ("reports", "expected"),
+    [
+        ([(5, 1, 6), (5, 7, 12)], {INPUT: 5, OUTPUT: 7, TOTAL: 12}),
+        ([(5, 7, 12), (0, 0, 0)], {INPUT: 5, OUTPUT: 7, TOTAL: 12}),
+        ([(0, 0, 0)], {INPUT: 0, OUTPUT: 0, TOTAL: 0}),
+        ([(0, 0, 0), (5, 7, 12)], {INPUT: 5, OUTPUT: 7, TOTAL: 12}),
+        ([(5, 0, 5), (None, 7, None)], {INPUT: 5, OUTPUT: 7}),
+        ([(5, 7, 12), (None, None, None)], {INPUT: 5, OUTPUT: 7, TOTAL: 12}),
+        ([(5, 7, 12), (None, None, 12)], {INPUT: 5, OUTPUT: 7, TOTAL: 12}),
+    ],
+)
+def test_several_reports(reports: list[tuple[int | None, ...]], expected: dict[str, int]) -> None:
+    """Of several reports the last one counts; zeros and gaps take nothing away, and no sum is stale."""
+    reading = Reading()
+    for report in reports:
+        names = ("prompt_tokens", "completion_tokens", "total_tokens")
+        read_usage(reading, dict(zip(names, report, strict=True)))
+    assert expected == reading.attributes
+    assert reading.reported
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        ({"code": 502, "message": "m"}, ("502", "m")),
+        ({"code": "c", "type": "t", "message": "m"}, ("c", "m")),
+        ({"code": None, "type": "t"}, ("t", "the answer is an error")),
+        ({"message": "m"}, ("_OTHER", "m")),
+        ("over_capacity", ("_OTHER", "over_capacity")),
+        ({}, None),
+        ({"code": [], "message": 5}, ("_OTHER", "5")),
+        ("", None),
+        (None, None),
+        (False, None),
+    ],
+)
+def test_errors(error: object, expected: tuple[str, str] | None) -> None:
+    """An error in an answer is one where it says something."""
+    reading = Reading()
+    read_chat(reading, {"error": error})
+    assert expected == reading.error
+
+
+def test_a_part_of_a_report() -> None:
+    """A report that lacks a total adds to the one before, whose breakdowns stay; a whole one replaces them."""
+    reading = Reading()
+    whole = {"prompt_tokens": 5, "completion_tokens": 7, "total_tokens": 12}
+    read_usage(reading, {**whole, "prompt_tokens_details": {"cached_tokens": 2}})
+    read_usage(reading, {"prompt_tokens": 5})
+    assert {INPUT: 5, OUTPUT: 7, "gen_ai.usage.cache_read.input_tokens": 2} == reading.attributes
+    read_usage(reading, whole)
+    assert {INPUT: 5, OUTPUT: 7, TOTAL: 12} == reading.attributes
+
+
+USED = {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"usage": USED},
+        {"x_groq": {"usage": USED}},
+        {"choices": [{"index": 0, "finish_reason": None, "usage": USED}]},
+    ],
+)
+def test_usage_in_the_middle(more: dict[str, Any]) -> None:
+    """A chunk that looks like one more piece of text is read where it has usage, wherever that is."""
+    reading = Reading()
+    piece = {"id": "c", "choices": [{"index": 0, "finish_reason": None}]}
+    for chunk in (piece, {**piece, **more}, piece):
+        read_chat_chunk(reading, chunk)
+    assert reading.attributes == {
+        "gen_ai.response.id": "c",
+        INPUT: 3,
+        OUTPUT: 4,
+        TOTAL: 7,
+    }
+
+
+def test_an_error_in_the_middle() -> None:
+    """A chunk that looks like one more piece of text is read where it has an error."""
+    reading = Reading()
+    piece = {"id": "c", "choices": [{"index": 0, "finish_reason": None}]}
+    for chunk in (piece, {**piece, "error": {"message": "m"}}):
+        read_chat_chunk(reading, chunk)
+    assert ("_OTHER", "m") == reading.error
+
+
+@pytest.mark.parametrize(
+    ("output", "total", "reasoning", "expected"),
+    [
+        (50, 60, 30, 30),
+        (50, 60, 50, 50),
+        (50, 90, 30, None),
+        (50, None, 30, None),
+        (20, 30, 30, None),
+        (None, 10, 0, None),
+    ],
+)
+def test_reasoning_beside_the_totals(
+    output: int | None, total: int | None, reasoning: int, expected: int | None
+) -> None:
+    """Reasoning tokens are part of the output only where the sum has no room for them beside it."""
+    reading = Reading()
+    read_usage(
+        reading,
+        {
+            "prompt_tokens": 10,
+            "completion_tokens": output,
+            "total_tokens": total,
+            "reasoning_tokens": reasoning,
+        },
+    )
+    assert expected == reading.attributes.get("gen_ai.usage.reasoning.output_tokens")
