@@ -207,11 +207,15 @@ class Drainer:
 
     def look(self) -> bool:
         """Drain again where there is something to do although it was left with nothing; say whether it rests still."""
-        with contextlib.suppress(OSError):
+        try:
             if self.rests and (
                 self._journal.is_open or self._directory.journals() or self._has_more()
             ):
                 self.start()
+        except OSError as error:
+            # The next time.
+            if faults.is_interruption(error):
+                raise
         return self.rests
 
     def _has_more(self) -> bool:
