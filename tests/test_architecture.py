@@ -96,9 +96,9 @@ ALLOWED: dict[str, set[str]] = {
     f"{EXPORTER}.delivery.senders": {
         f"{EXPORTER}.{name}"
         for name in (
+            "delivery",
             "delivery.gate",
             "delivery.http",
-            "delivery.ledger",
             "faults",
             "processes",
         )
@@ -118,6 +118,7 @@ ALLOWED: dict[str, set[str]] = {
     f"{EXPORTER}.delivery.drainer": {
         f"{EXPORTER}.{name}"
         for name in (
+            "delivery",
             "delivery.backoff",
             "delivery.directory",
             "delivery.gate",

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cmdrdata_exporter.delivery import FOR_EVER
+from cmdrdata_exporter.delivery import FOR_EVER, Handed
 from cmdrdata_exporter.delivery import ledger as module
 from cmdrdata_exporter.delivery.directory import Directory
 from cmdrdata_exporter.delivery.http import Outcome
@@ -17,7 +17,6 @@ from cmdrdata_exporter.delivery.ledger import (
     AWAY,
     KEEP,
     LONGEST_BACKOFF,
-    Handed,
     Ledger,
     UnknownVersionError,
     _ago,
