@@ -222,10 +222,11 @@ class CmdrDataSpanExporter(SpanExporter):
             )
             body = encode(event)
         header = _header(event, body, kept, hold=self.settings.unattributed == "hold")
-        if self._telemetry is not None and not kept:
-            self._telemetry.recorded(event.usage_status)
         # In one step of the interpreter, for a delivery that does not tell itself.
         kept.extend(map(self._delivery.record, (event.id,), (header,), (body,)))
+        # Afterwards, since what was interrupted before it was kept comes again.
+        if self._telemetry is not None:
+            self._telemetry.recorded(event.usage_status)
 
     def _pass_over(self, scope: str) -> None:
         self.passed_over[scope] += 1

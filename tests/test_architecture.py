@@ -96,9 +96,9 @@ ALLOWED: dict[str, set[str]] = {
     f"{EXPORTER}.delivery.senders": {
         f"{EXPORTER}.{name}"
         for name in (
+            "delivery",
             "delivery.gate",
             "delivery.http",
-            "delivery.ledger",
             "faults",
             "processes",
         )
@@ -118,6 +118,7 @@ ALLOWED: dict[str, set[str]] = {
     f"{EXPORTER}.delivery.drainer": {
         f"{EXPORTER}.{name}"
         for name in (
+            "delivery",
             "delivery.backoff",
             "delivery.directory",
             "delivery.gate",
@@ -387,3 +388,17 @@ def test_one_place_starts_threads() -> None:
         if isinstance(node, ast.Attribute) and node.attr in {"Thread", "Timer", "start_new_thread"}
     }
     assert starting == {f"{EXPORTER}.processes"}
+
+
+def test_deliveries_go_by_their_own_clocks() -> None:
+    """A test of the application that stops or moves the clocks of `time` neither stops nor moves a delivery."""
+    readings = {"time", "time_ns", "monotonic", "monotonic_ns"}
+    asking = {
+        module
+        for module, path in MODULES.items()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute) and node.attr in readings
+        if isinstance(node.value, ast.Name) and node.value.id == "time"
+        if module.startswith(EXPORTER) and ".cli" not in module
+    }
+    assert asking == {f"{EXPORTER}.clocks"}

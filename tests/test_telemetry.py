@@ -12,6 +12,7 @@ from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
 from cmdrdata_exporter import CmdrDataSpanExporter
+from cmdrdata_exporter.delivery.durable import DurableDelivery
 from opentelemetry_instrumentation_cmdrdata import CmdrDataInstrumentor
 from tests.metering import RecordedEvents
 from tests.test_events import span
@@ -185,3 +186,19 @@ def test_usage_that_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {"missing": 2, "partial": 1, "reported": 1} == {
         dict(attributes)["cmdrdata.usage_status"]: number for attributes, number in found.items()
     }
+
+
+def test_an_event_that_comes_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An event whose recording a signal handler interrupts is counted when it is kept, and then only."""
+    reader = InMemoryMetricReader()
+    measured = CmdrDataSpanExporter(meter_provider=MeterProvider([reader]))
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DurableDelivery, "record", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            measured.record(span(CHAT))
+    measured.record(span(CHAT))
+    assert [1] == list(reported(reader)["cmdrdata.events.recorded"].values())

@@ -71,6 +71,17 @@ class Event(NamedTuple):
     body: bytes
 
 
+class Handed(NamedTuple):
+    """An event that is handed to a sender."""
+
+    seq: int
+    key: bytes
+    id: str
+    body: bytes
+    attempts: int
+    remember: int
+
+
 class Delivery(Protocol):
     """Where an exporter puts its events."""
 

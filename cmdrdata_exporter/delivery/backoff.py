@@ -15,6 +15,10 @@ LONGEST_PAUSE = 300.0
 LONGEST_RETRY_AFTER = 3600.0
 """Seconds. A backend that asks for more waits no longer than this."""
 
+# Not by the functions of `random`: an application that seeds those gets the same numbers each time, and clients that
+# are seeded alike would return in step.
+uniform = random.SystemRandom().uniform
+
 
 def backoff(failures: int) -> float:
     """
@@ -24,4 +28,4 @@ def backoff(failures: int) -> float:
     https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
     """
     longest = min(FIRST_BACKOFF * 2 ** min(failures, 16), LONGEST_BACKOFF)
-    return random.uniform(0, longest)  # noqa: S311 - no secret
+    return uniform(0, longest)

@@ -18,10 +18,11 @@ import time
 from typing import Any
 
 from cmdrdata_exporter import clocks, faults, processes
+from cmdrdata_exporter.delivery import Handed
 from cmdrdata_exporter.delivery.directory import LEDGER, LOCK, RESERVE, Directory, OpenFile
 from cmdrdata_exporter.delivery.gate import Gate
 from cmdrdata_exporter.delivery.journal import Journal
-from cmdrdata_exporter.delivery.ledger import Handed, Ledger, UnknownVersionError, is_broken
+from cmdrdata_exporter.delivery.ledger import Ledger, UnknownVersionError, is_broken
 from cmdrdata_exporter.delivery.options import SENDERS, Options
 from cmdrdata_exporter.delivery.reading import LedgerReader, UnreadableError
 from cmdrdata_exporter.delivery.readings import Readings, clear_away
@@ -207,11 +208,15 @@ class Drainer:
 
     def look(self) -> bool:
         """Drain again where there is something to do although it was left with nothing; say whether it rests still."""
-        with contextlib.suppress(OSError):
+        try:
             if self.rests and (
                 self._journal.is_open or self._directory.journals() or self._has_more()
             ):
                 self.start()
+        except OSError as error:
+            # The next time.
+            if faults.is_interruption(error):
+                raise
         return self.rests
 
     def _has_more(self) -> bool:

@@ -9,13 +9,11 @@ A writer holds the lock of its file for as long as it may write to it: who can h
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
 import os
 import struct
 import threading
-import time
 import zlib
 from collections import deque
 from collections.abc import Callable
@@ -180,11 +178,12 @@ class Journal:
         """
         Add a record. When this returns, the death of the process does not lose it.
 
+        The one exception is counted in `handed_over`: while the write of another thread is stalled in the operating
+        system, the record waits in memory for that write to return; so it does where this has interrupted its own
+        thread while that begins a file, or mends the end of one.
+
         A signal handler may raise in the middle. `kept` is not empty then if the record is here, and only then; where
         it is not empty before, nothing is added.
-
-        The one exception is counted in `handed_over`: while the write of another thread is stalled in the operating
-        system, the record waits in memory for that write to return.
 
         Raises:
             OSError: it could not be written.
@@ -477,7 +476,7 @@ class Journal:
     def _begin(self) -> OpenFile:
         """Create a file and take its lock, before others can see it."""
         self._directory.check()
-        name = f"{time.time_ns():020d}-{os.getpid()}-{os.urandom(4).hex()}{JOURNAL}"
+        name = f"{int(clocks.wall() * 1e9):020d}-{os.getpid()}-{os.urandom(4).hex()}{JOURNAL}"
         path = self._directory.path / name
         descriptor = self._directory.create(name + NEW)
         try:
@@ -502,13 +501,17 @@ class Journal:
         self._begun = math.inf
         size = file.size()
         # Without the mark it is found to be complete when its lock can be had. Who appends beside has the last word.
-        if size is not None and not self._beside:
-            with contextlib.suppress(OSError):
+        try:
+            if size is not None and not self._beside:
                 data = frame(b"")
                 written = os.write(file.descriptor, data)
                 if written != len(data):
                     self._take_back(file, size + written, written)
-        self._sealed.append(file)
+        except OSError as error:
+            if faults.is_interruption(error):
+                raise
+        finally:
+            self._sealed.append(file)
 
     def _sync_sealed(self) -> None:
         """Make sealed files survive a crash of the host, and let go of them. Called without the lock."""
@@ -523,8 +526,10 @@ class Journal:
                 if file.is_ours:
                     _sync(file.descriptor)
                     self._directory.sync()
-            except OSError:
-                pass  # What is not on the disk is with the operating system.
+            except OSError as error:
+                # What is not on the disk is with the operating system.
+                if faults.is_interruption(error):
+                    raise
             finally:
                 self._syncing.discard(file)
                 file.close()

@@ -29,9 +29,9 @@ import sqlite3
 import zlib
 from collections import Counter
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-from cmdrdata_exporter.delivery import FOR_EVER, Event
+from cmdrdata_exporter.delivery import FOR_EVER, Event, Handed
 from cmdrdata_exporter.delivery.backoff import LONGEST_BACKOFF, backoff
 from cmdrdata_exporter.delivery.directory import LEDGER, Directory
 from cmdrdata_exporter.delivery.http import Outcome, Verdict
@@ -109,17 +109,6 @@ CREATE TABLE facts (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 
 class UnknownVersionError(Exception):
     """The ledger was written by a later version, which may not be touched by this one."""
-
-
-class Handed(NamedTuple):
-    """An event that is handed to a sender."""
-
-    seq: int
-    key: bytes
-    id: str
-    body: bytes
-    attempts: int
-    remember: int
 
 
 class Ledger:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from cmdrdata_exporter import clocks
 from cmdrdata_exporter.delivery.backoff import PROBE_INTERVAL
 from cmdrdata_exporter.delivery.http import Post
 
@@ -31,5 +31,5 @@ class Options:
     """Bytes that the directory may have."""
     stays: bool = False
     """Whether it is drained until it is told to stop, also while there is nothing to do."""
-    clock: Callable[[], float] = time.time
+    clock: Callable[[], float] = clocks.wall
     """Returns Unix seconds."""

@@ -12,9 +12,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from cmdrdata_exporter import faults, processes
+from cmdrdata_exporter.delivery import Handed
 from cmdrdata_exporter.delivery.gate import Gate
 from cmdrdata_exporter.delivery.http import ATTEMPT_TIMEOUT, Outcome, Post, Verdict
-from cmdrdata_exporter.delivery.ledger import Handed
 
 AT_ONCE = 4
 """Threads that stay while anything is drained, since at the exit of the process none can be started any more."""

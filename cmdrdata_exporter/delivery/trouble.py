@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -221,6 +220,8 @@ class BackendTrouble:
 
 
 def _describe(error: Exception) -> str:
+    import sqlite3  # only now: what keeps events in memory does without it
+
     if isinstance(error, sqlite3.Error):
         return f"SQLite says {error}"
     if isinstance(error, OSError) and error.strerror:

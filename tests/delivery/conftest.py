@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from cmdrdata_exporter import processes
 from cmdrdata_exporter.delivery.directory import Directory
+from cmdrdata_exporter.delivery.memory import MemoryDelivery
+
+
+@pytest.fixture(autouse=True)
+def nothing_goes_on() -> Iterator[None]:
+    """What a test has left in memory is sent no more, in the middle of the tests that come later."""
+    yield
+    for delivery in list(processes._renewables):  # pyright: ignore[reportPrivateUsage]
+        if isinstance(delivery, MemoryDelivery):
+            # Not closed, which writes them to the log.
+            with delivery._changed:  # pyright: ignore[reportPrivateUsage]
+                delivery._new.clear()  # pyright: ignore[reportPrivateUsage]
+                delivery._again.clear()  # pyright: ignore[reportPrivateUsage]
+                delivery._in_flight.clear()  # pyright: ignore[reportPrivateUsage]
 
 
 @pytest.fixture

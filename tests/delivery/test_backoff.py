@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import random
 from pathlib import Path
 
 import pytest
@@ -64,3 +65,13 @@ def test_all_pace_by_them() -> None:
     assert Settings.read({"CMDRDATA_PROBE_INTERVAL": longest}).probe_interval == pace.LONGEST_PAUSE
     with pytest.raises(ConfigurationError, match=longest):
         Settings.read({"CMDRDATA_PROBE_INTERVAL": f"{longest}1"})
+
+
+def test_the_random_numbers_of_the_application() -> None:
+    """A program that seeds `random` gets the same numbers as without us, and its deliveries are not in step."""
+    random.seed(18)
+    expected = random.getstate()
+    first = [pace.backoff(number) for number in range(8)]
+    assert random.getstate() == expected
+    random.seed(18)
+    assert [pace.backoff(number) for number in range(8)] != first

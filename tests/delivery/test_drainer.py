@@ -6,7 +6,6 @@ import _thread
 import contextlib
 import logging
 import os
-import random
 import shutil
 import sqlite3
 import threading
@@ -679,7 +678,7 @@ def test_an_event_that_is_forbidden(host: Host, backend: Backend, directory: Dir
 
 def test_what_was_tried_in_vain_leaves_room(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many events never get an answer, and come again and again, most senders are free for new ones."""
-    monkeypatch.setattr(random, "uniform", lambda low, high: 0.0)  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
+    monkeypatch.setattr("cmdrdata_exporter.delivery.backoff.uniform", lambda low, high: 0.0)  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
     old = set(ids(*range(40)))
     with host.drainer.database:
         ledger = host.drainer._open()

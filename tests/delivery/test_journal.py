@@ -1043,3 +1043,30 @@ def test_a_file_that_is_done_with_while_it_is_looked_for(
     assert journal.is_in_place()
     journal.let_go()
     assert written(directory) == [b"two"]
+
+
+@pytest.mark.parametrize("interrupted", ["frame", "_sync"])
+def test_what_a_signal_handler_raises_while_a_file_ends(
+    directory: Directory, monkeypatch: pytest.MonkeyPatch, interrupted: str
+) -> None:
+    """A handler's TimeoutError is an OSError, and none of the disk's: it goes on to the application, once."""
+    journal = Journal(directory)
+    journal.append(b"one")
+
+    def handler(number: int, interrupted: object) -> None:
+        raise TimeoutError(number, interrupted)
+
+    def interrupt(*_: object) -> None:
+        signal.raise_signal(signal.SIGUSR1)
+
+    previous = signal.signal(signal.SIGUSR1, handler)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(module, interrupted, interrupt)
+            with pytest.raises(TimeoutError):
+                journal.seal()
+    finally:
+        signal.signal(signal.SIGUSR1, previous)
+    journal.append(b"two")
+    journal.seal()
+    assert written(directory) == [b"one", b"two"]

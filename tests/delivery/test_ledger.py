@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cmdrdata_exporter.delivery import FOR_EVER
+from cmdrdata_exporter.delivery import FOR_EVER, Handed
 from cmdrdata_exporter.delivery import ledger as module
 from cmdrdata_exporter.delivery.directory import Directory
 from cmdrdata_exporter.delivery.http import Outcome
@@ -18,7 +17,6 @@ from cmdrdata_exporter.delivery.ledger import (
     AWAY,
     KEEP,
     LONGEST_BACKOFF,
-    Handed,
     Ledger,
     UnknownVersionError,
     _ago,
@@ -312,22 +310,15 @@ def test_where_ambiguous_events_are_held(
 
 def test_retries(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
     """An event is due again after a time that doubles up to a minute; what was not sent at all is due at once."""
-    longest: list[float] = []
-
-    def uniform(low: float, high: float) -> float:
-        longest.append(high)
-        return high
-
-    monkeypatch.setattr(random, "uniform", uniform)
+    monkeypatch.setattr("cmdrdata_exporter.delivery.backoff.uniform", lambda low, high: high)  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
     account.take_in(record(1))
     now = NOW
-    for number in range(20):
+    for number, delay in enumerate([0.5, 1, 2, 4, 8, 16, 32, *[60] * 13]):
         (handed,) = account.hand_out(now=now)
         assert (handed.attempts, handed.body) == (number, b'{"customer_id":"acme","n":1}')
         account.settle((handed, UNAVAILABLE), now=now)
-        now += longest[-1]
+        now += delay
         assert account.ledger.next_due() == now
-    assert longest == [0.5, 1, 2, 4, 8, 16, 32, *[60] * 13]
     account.send(UNAUTHORIZED, now)
     assert account.ledger.next_due() == now
     account.send(None, now)
@@ -376,7 +367,7 @@ def test_a_clock_that_was_set_back(account: Account) -> None:
 
 def test_when_a_process_begins(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
     """All that waits is due at once: whatever kept another process from delivering it may be over."""
-    monkeypatch.setattr(random, "uniform", lambda low, high: high)  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
+    monkeypatch.setattr("cmdrdata_exporter.delivery.backoff.uniform", lambda low, high: high)  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
     account.take_in(record(1), record(2), record(3))
     account.take_in(record(4), now=NOW + 5 * DAYS)
     for _ in range(9):

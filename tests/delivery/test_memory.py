@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import queue
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 from opentelemetry import context as otel_context
 
-from cmdrdata_exporter import faults
+from cmdrdata_exporter import faults, processes
 from cmdrdata_exporter.delivery import Header
 from cmdrdata_exporter.delivery.http import Outcome, Verdict
 from cmdrdata_exporter.delivery.local import LocalDelivery
@@ -177,7 +178,7 @@ def test_retries_keep_order_and_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
         pauses.append(high)
         return high
 
-    monkeypatch.setattr("random.uniform", longest)
+    monkeypatch.setattr("cmdrdata_exporter.delivery.backoff.uniform", longest)
     clock = Clock()
     backend = Backend(*[BROKEN] * 9, DELIVERED)
     waiting = delivery(backend, clock=clock)
@@ -214,7 +215,7 @@ def longest(low: float, high: float) -> float:
 
 def test_an_event_that_the_backend_cannot_digest(monkeypatch: pytest.MonkeyPatch) -> None:
     """An event that fails again and again goes behind the others, which are delivered in spite of it."""
-    monkeypatch.setattr("random.uniform", longest)
+    monkeypatch.setattr("cmdrdata_exporter.delivery.backoff.uniform", longest)
     clock = Clock()
 
     def post(event_id: str, body: bytes, timeout: float) -> Outcome:
@@ -281,7 +282,7 @@ def test_a_handler_that_raises(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_trouble_is_told(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     """A backend in trouble is told once, with what waits, and its return too; a failure or two are not."""
-    monkeypatch.setattr("random.uniform", longest)
+    monkeypatch.setattr("cmdrdata_exporter.delivery.backoff.uniform", longest)
     clock = Clock()
     backend = Backend(*[UNAVAILABLE] * 3, DELIVERED, *[BROKEN] * 7, DELIVERED)
     waiting = delivery(backend, clock=clock)
@@ -553,7 +554,7 @@ def test_a_forked_child_of_a_local_process() -> None:
 
 def test_a_poisonous_share(monkeypatch: pytest.MonkeyPatch) -> None:
     """Events that fail whenever they come, or never get an answer, hold up no other one."""
-    monkeypatch.setattr("random.uniform", lambda low, high: 0.001)  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
+    monkeypatch.setattr("cmdrdata_exporter.delivery.backoff.uniform", lambda low, high: 0.001)  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
     over, all_there = threading.Event(), threading.Event()
     delivered: set[str] = set()
 
@@ -596,13 +597,21 @@ def test_one_event_that_is_forbidden() -> None:
 
 def test_idle_senders_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """Threads that have nothing to do go; the next event starts one."""
+    ends = queue.SimpleQueue[str | None]()
+    start_thread = processes.start_thread
+
+    def start(function: Callable[[], None], *, name: str | None = None) -> None:
+        def run() -> None:
+            function()
+            ends.put(name)
+
+        start_thread(run, name=name)
+
     monkeypatch.setattr("cmdrdata_exporter.delivery.memory.IDLE", 0.01)
-    before = set(threading.enumerate())
+    monkeypatch.setattr(processes, "start_thread", start)
     sending = MemoryDelivery(Backend(DELIVERED))
     for number in range(2):
         sending.record(str(number), ACME, b"{}")
         assert sending.flush(10)
-        for thread in set(threading.enumerate()) - before:
-            thread.join(10)
-            assert not thread.is_alive()
+        assert ends.get(timeout=10) == "cmdrdata-sender"
     assert counts(sending) == {"recorded": 2, "delivered": 2}

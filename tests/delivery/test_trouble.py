@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from cmdrdata_exporter.delivery import Handed
 from cmdrdata_exporter.delivery.directory import Directory
-from cmdrdata_exporter.delivery.ledger import Handed
 from cmdrdata_exporter.delivery.senders import Done
 from cmdrdata_exporter.delivery.trouble import REFUSALS_INTERVAL, Trouble
 from tests.delivery.samples import DELIVERED, REFUSED, Clock

