@@ -26,6 +26,7 @@ from urllib3.response import BaseHTTPResponse
 from urllib3.util import parse_url
 
 from cmdrdata_exporter import clocks
+from cmdrdata_exporter.delivery.directory import OpenFile
 
 LONGEST_BODY = 1.0
 """Seconds in which a body is read: the status is the verdict, and a connection costs little."""
@@ -134,14 +135,31 @@ class _OneWrite(http.client.HTTPConnection):
     """Sends the head of a request together with the beginning of its body, which every request of ours has."""
 
     _head: bytes | None = None
+    _descriptor: OpenFile | None = None
+    """That of the socket, whose number may be the application's by now."""
 
     def connect(self) -> None:
         try:
             super().connect()
+            self._descriptor = OpenFile(self.sock.fileno())
         except OSError as error:
             # TLS has the same errors for a handshake as for an answer that breaks off.
             connection: Any = self
             raise NoConnectionError(connection, str(error)) from error
+
+    @property
+    def is_connected(self) -> bool:
+        if self._descriptor is None or not self._descriptor.is_ours:
+            return False
+        connected: bool = getattr(super(), "is_connected")  # noqa: B009 - http.client's own has none
+        return connected
+
+    def close(self) -> None:
+        if self._descriptor is not None and not self._descriptor.is_ours and self.sock is not None:
+            # To close it would close what the application has opened since. (TLS in TLS has the socket inside.)
+            getattr(self.sock, "socket", self.sock).detach()
+        self._descriptor = None
+        super().close()
 
     def _new_conn(self) -> socket.socket:
         connect: Callable[[], socket.socket] = getattr(super(), "_new_conn")  # noqa: B009 - http.client's own has none

@@ -6,9 +6,11 @@ import base64
 import contextlib
 import http.client
 import json
+import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -320,6 +322,33 @@ def test_the_connection_is_kept(provider: Provider) -> None:
         first,
         last,
     ]
+
+
+def connected_to(port: int) -> list[int]:
+    """Return the descriptors of this process that are sockets connected to a port."""
+    found: list[int] = []
+    for number in range(3, 256):
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(number)) as copy:
+            if copy.getpeername()[1] == port:
+                found.append(number)
+    return found
+
+
+def test_a_socket_that_the_application_closes(provider: Provider, tmp_path: Path) -> None:
+    """Who closes a socket of ours gets its number for a file; the file stays open, and events go another way."""
+    provider.answer("/v1", Reply(), Reply(), Reply())
+    poster = client(provider.url)
+    assert poster.post("1", b"{}", 5).verdict == DELIVERED
+    (number,) = connected_to(provider.port)
+    os.close(number)
+    with (tmp_path / "program").open("wb") as program:
+        assert number == program.fileno()
+        assert poster.post("2", b"{}", 5).verdict == DELIVERED
+        assert poster.post("3", b"{}", 5).verdict == DELIVERED
+        program.write(b"its own")
+    assert (tmp_path / "program").read_bytes() == b"its own"
+    connections = [request.connection for request in provider.requests]
+    assert connections[0] != connections[1] == connections[2]
 
 
 def test_redirects_are_not_followed(httpserver: HTTPServer) -> None:
