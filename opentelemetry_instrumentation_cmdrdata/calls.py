@@ -294,15 +294,12 @@ class Call:
         """Leave the context as it was before `attach`, unless that was done."""
         if self._exchange_token is None:
             return
-        try:
-            running.reset(self._exchange_token)
-        except (RuntimeError, ValueError) as error:
-            if faults.is_interruption(error):
-                raise
-            if isinstance(error, ValueError):
-                return  # A coroutine that was never finished is thrown away in another context than its own.
-            # It was reset already when a signal handler raised.
-        if self._span_token is not None:
+        if not _reset(self._exchange_token):
+            return  # A coroutine that was never finished is thrown away in another context than its own.
+        if isinstance(self._span_token, Token):
+            # OpenTelemetry's `detach` logs an exception and drops it, also one that a signal handler raised in it.
+            _reset(self._span_token)
+        elif self._span_token is not None:
             otel_context.detach(self._span_token)
         self._exchange_token = self._span_token = None
 
@@ -585,6 +582,17 @@ class Call:
             if outcome.status is not _UNSET:
                 span.set_status(outcome.status)
         span.end(outcome.end_time)
+
+
+def _reset(token: Token[Any]) -> bool:
+    """Undo what a token stands for, unless that was done when a signal handler raised; False in another context."""
+    try:
+        token.var.reset(token)
+    except (RuntimeError, ValueError) as error:
+        if faults.is_interruption(error):
+            raise
+        return isinstance(error, RuntimeError)
+    return True
 
 
 class _Begun(Call):
