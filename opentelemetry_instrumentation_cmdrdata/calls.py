@@ -294,13 +294,8 @@ class Call:
         """Leave the context as it was before `attach`, unless that was done."""
         if self._exchange_token is None:
             return
-        if not _reset(self._exchange_token):
-            return  # A coroutine that was never finished is thrown away in another context than its own.
-        if isinstance(self._span_token, Token):
-            # OpenTelemetry's `detach` logs an exception and drops it, also one that a signal handler raised in it.
-            _reset(self._span_token)
-        elif self._span_token is not None:
-            otel_context.detach(self._span_token)
+        if _was_reset(self._exchange_token) and self._span_token is not None:
+            _was_reset(self._span_token)
         self._exchange_token = self._span_token = None
 
     def arrived(self) -> None:
@@ -584,17 +579,6 @@ class Call:
         span.end(outcome.end_time)
 
 
-def _reset(token: Token[Any]) -> bool:
-    """Undo what a token stands for, unless that was done when a signal handler raised; False in another context."""
-    try:
-        token.var.reset(token)
-    except (RuntimeError, ValueError) as error:
-        if faults.is_interruption(error):
-            raise
-        return isinstance(error, RuntimeError)
-    return True
-
-
 class _Begun(Call):
     """
     A call that must end, and does if nothing refers to it any more.
@@ -627,6 +611,22 @@ def _open_calls() -> list[Metered]:
 
 # Here, since a `TrackedOpenAI` is metered without an instrumentor.
 seam.open_calls = _open_calls
+
+
+def _was_reset(token: Token[Any]) -> bool:
+    """
+    Reset a context variable; say whether it is: a coroutine may be thrown away unfinished in another context.
+
+    Not by `otel_context.detach`, which swallows what a signal handler raises in it.
+    """
+    try:
+        token.var.reset(token)
+    except (RuntimeError, ValueError) as error:
+        if faults.is_interruption(error):
+            raise
+        # It was reset already when a signal handler raised, or cannot be here.
+        return isinstance(error, RuntimeError)
+    return True
 
 
 class _Outcome(NamedTuple):

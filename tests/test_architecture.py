@@ -38,9 +38,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     f"{EXPORTER}.delivery": set(),
     f"{EXPORTER}.delivery.backoff": set(),
-    f"{EXPORTER}.delivery.connections": {
-        f"{EXPORTER}.{name}" for name in ("clocks", "delivery.directory")
-    },
+    f"{EXPORTER}.delivery.connections": set(),
     f"{EXPORTER}.delivery.http": {
         f"{EXPORTER}.{name}"
         for name in ("delivery.backoff", "delivery.connections", "faults", "scrubbing")

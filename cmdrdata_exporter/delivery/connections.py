@@ -11,6 +11,7 @@ import functools
 import http.client
 import io
 import math
+import os
 import socket
 import sys
 import threading
@@ -26,7 +27,6 @@ from urllib3.response import BaseHTTPResponse
 from urllib3.util import parse_url
 
 from cmdrdata_exporter import clocks
-from cmdrdata_exporter.delivery.directory import OpenFile
 
 LONGEST_BODY = 1.0
 """Seconds in which a body is read: the status is the verdict, and a connection costs little."""
@@ -132,34 +132,35 @@ class NoConnectionError(NewConnectionError):
 
 
 class _OneWrite(http.client.HTTPConnection):
-    """Sends the head of a request together with the beginning of its body, which every request of ours has."""
+    """
+    Sends the head of a request together with the beginning of its body, which every request of ours has.
+
+    An application may close descriptors that it has not opened. The number of a socket that is kept may then be that of
+    a file of its own, which must get no request, with the key in it, and stay open.
+    """
 
     _head: bytes | None = None
-    _descriptor: OpenFile | None = None
-    """That of the socket, whose number may be the application's by now."""
+    _identity: tuple[int, int] | None = None
+    """Device and inode of the socket."""
 
     def connect(self) -> None:
         try:
             super().connect()
-            self._descriptor = OpenFile(self.sock.fileno())
         except OSError as error:
             # TLS has the same errors for a handshake as for an answer that breaks off.
             connection: Any = self
             raise NoConnectionError(connection, str(error)) from error
-
-    @property
-    def is_connected(self) -> bool:
-        if self._descriptor is None or not self._descriptor.is_ours:
-            return False
-        connected: bool = getattr(super(), "is_connected")  # noqa: B009 - http.client's own has none
-        return connected
+        self._identity = _identity(self.sock)
 
     def close(self) -> None:
-        if self._descriptor is not None and not self._descriptor.is_ours and self.sock is not None:
-            # To close it would close what the application has opened since. (TLS in TLS has the socket inside.)
-            getattr(self.sock, "socket", self.sock).detach()
-        self._descriptor = None
+        self._let_go_of_others()
         super().close()
+
+    def _let_go_of_others(self) -> None:
+        if self.sock is not None and self._identity not in (None, _identity(self.sock)):
+            # TLS inside of TLS, of an HTTPS proxy, has the socket inside, too.
+            getattr(self.sock, "socket", self.sock).detach()
+            self.sock = None  # pyright: ignore[reportAttributeAccessIssue] - as http.client has it
 
     def _new_conn(self) -> socket.socket:
         connect: Callable[[], socket.socket] = getattr(super(), "_new_conn")  # noqa: B009 - http.client's own has none
@@ -184,10 +185,20 @@ class _OneWrite(http.client.HTTPConnection):
         if (
             head is not None
         ):  # What follows a head is the event; a proxy is asked for a tunnel without one.
+            self._let_go_of_others()
             if self.sock is None:
                 self.connect()
             progress.sent = True
         super().send(data if head is None else head + data)
+
+
+def _identity(sock: socket.socket) -> tuple[int, int] | None:
+    """Return the device and inode of a socket, None where it has no descriptor any more."""
+    try:
+        found = os.fstat(sock.fileno())
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 class _HTTPConnection(_OneWrite, HTTPConnection):
