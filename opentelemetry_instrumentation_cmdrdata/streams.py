@@ -17,6 +17,7 @@ from __future__ import annotations
 import time
 import types
 import weakref
+import zlib
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from functools import lru_cache
 from typing import Any, SupportsIndex, TypeVar, cast, get_args, get_origin
@@ -35,6 +36,9 @@ _BODY = "_cmdrdata_body"
 
 LONGEST_BODY = 64 * 1024 * 1024
 """Bytes of an unparsed JSON answer that are kept for reading its usage."""
+
+_GZIP_OR_ZLIB = zlib.MAX_WBITS | 32
+"""Has zlib see from the first bytes which of the two it reads."""
 
 
 @faults.guarded
@@ -137,6 +141,7 @@ class _Body:
         "_are_events",
         "_call",
         "_events",
+        "_inflater",
         "_is_binary",
         "_kept",
         "_parts",
@@ -144,6 +149,7 @@ class _Body:
         "_reference",
         "_seen",
         "_source",
+        "is_decoded",
         "is_encoded",
     )
 
@@ -161,6 +167,18 @@ class _Body:
         """The response's generator of the parts: what it closes itself, at the end, is no close by the application."""
         self.is_encoded = response.headers.get("content-encoding", "identity") != "identity"
         """Whether the parts show what they say only once they are decoded."""
+        self.is_decoded = False
+        """Whether the reader gets them decoded; the response reads them undecoded for that itself."""
+        self._inflater: Any = None
+        """What reads parts that the application gets undecoded; they stay as they are."""
+
+    def as_sent(self, response: Any) -> bool:
+        """Say whether parts can be read as they were sent: compressed ones are inflated for the call alone."""
+        if self.is_encoded:
+            if self.is_decoded or response.headers["content-encoding"] not in ("gzip", "deflate"):
+                return False
+            self._inflater = zlib.decompressobj(_GZIP_OR_ZLIB)
+        return True
 
     def release(self) -> None:
         """Keep the call no longer: a stream of chunks does."""
@@ -248,6 +266,19 @@ class _Body:
         return None if call is None or is_running(call.chunks) else call
 
     def _shown(self, part: bytes) -> bytes:
+        if self._inflater is None:
+            return self._read(part)
+        self._read(self._inflated(part))
+        return part
+
+    def _inflated(self, part: bytes) -> bytes:
+        try:
+            inflated: bytes = self._inflater.decompress(part)
+        except zlib.error:
+            return b""
+        return inflated
+
+    def _read(self, part: bytes) -> bytes:
         if self._are_events and not self._seen and part.lstrip().startswith(b"{"):
             self._are_events = False  # One answer, though a stream was asked for.
         self._seen = True
@@ -278,7 +309,8 @@ class _Body:
         return get(chunk, "choices") == []
 
     def _rest(self) -> bytes:
-        return self._events.finish(self._show) if self._are_events else b""
+        rest = self._events.finish(self._show) if self._are_events else b""
+        return rest if self._inflater is None else b""
 
     def _left(self) -> None:
         """Have the call ended, whose reader was dropped; perhaps in a finalizer, see `open_calls`."""
@@ -349,23 +381,25 @@ def _watched(kind: type[Any]) -> type[Any]:
         body = _unread(self)
         if body is None or not body.is_encoded:
             return kind.iter_bytes(self, chunk_size)
+        body.is_decoded = True
         return body.parts(kind.iter_bytes(self), chunk_size)
 
     def aiter_bytes(self: Any, chunk_size: int | None = None) -> AsyncIterator[bytes]:
         body = _unread(self)
         if body is None or not body.is_encoded:
             return kind.aiter_bytes(self, chunk_size)
+        body.is_decoded = True
         return body.aparts(kind.aiter_bytes(self), chunk_size)
 
     def iter_raw(self: Any, chunk_size: int | None = None) -> Iterator[bytes]:
         body = _unread(self)
-        if body is None or body.is_encoded:
+        if body is None or not body.as_sent(self):
             return kind.iter_raw(self, chunk_size)
         return body.parts(kind.iter_raw(self), chunk_size)
 
     def aiter_raw(self: Any, chunk_size: int | None = None) -> AsyncIterator[bytes]:
         body = _unread(self)
-        if body is None or body.is_encoded:
+        if body is None or not body.as_sent(self):
             return kind.aiter_raw(self, chunk_size)
         return body.aparts(kind.aiter_raw(self), chunk_size)
 

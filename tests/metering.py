@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from cmdrdata_exporter.delivery import Header
 
 
-@dataclass
+@dataclass(eq=False)
 class RecordedEvents:
     """A `Delivery` that keeps what it is given."""
 

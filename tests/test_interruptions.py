@@ -18,7 +18,9 @@ from types import CodeType, FrameType
 from typing import Any
 
 import openai
+import opentelemetry.context
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
 
 import cmdrdata_exporter
 import opentelemetry_instrumentation_cmdrdata
@@ -210,6 +212,25 @@ def test_at_every_instruction(
         "chat", SoftTimeLimit(), provider, host, handler, monkeypatch, opcodes=True
     )
     assert steps > 1000
+
+
+def test_where_the_span_of_a_call_is_current(
+    provider: Provider,
+    host: Host,
+    handler: Callable[[BaseException], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """So it is in OpenTelemetry's functions that we call for that, which drop what is raised in some of them."""
+    instrumentor = CmdrDataInstrumentor()
+    instrumentor.uninstrument()
+    exporter = CmdrDataSpanExporter(delivery=host.delivery)
+    instrumentor.instrument(tracer_provider=TracerProvider(), exporter=exporter)
+    package = str(Path(opentelemetry.context.__file__).parent)
+    monkeypatch.setattr(sys.modules[__name__], "OURS", (package,))
+    steps = interrupted_everywhere(
+        "chat", SoftTimeLimit(), provider, host, handler, monkeypatch, opcodes=False
+    )
+    assert steps > 5
 
 
 def interrupted_everywhere(  # noqa: PLR0917 - what the tests have

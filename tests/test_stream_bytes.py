@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -178,6 +179,31 @@ def test_what_the_application_asked_for(case: Case, provider: Provider, meter: M
     CmdrDataInstrumentor().instrument()  # For the fixture to undo.
     assert bare == seen
     assert [("reported", 29)] == billed(meter)
+
+
+@pytest.mark.parametrize("compression", ["gzip", "deflate"])
+@pytest.mark.parametrize("way", [way for way in (*SYNC, *ASYNC) if "raw" in way])
+@pytest.mark.parametrize("raw", [False, True])
+@pytest.mark.usefixtures("always")
+def test_compressed_bytes_as_they_were_sent(
+    raw: bool, way: str, compression: str, provider: Provider, meter: Meter
+) -> None:
+    """Who reads a compressed answer undecoded gets the very bytes, and its usage is billed."""
+    compress = gzip.compress if compression == "gzip" else zlib.compress
+    content = compress(encoded(TOLD))
+    headers = {"content-type": "text/event-stream", "content-encoding": compression}
+    provider.answer(CHAT, Reply(content=content, headers=headers))
+    assert content == read(way, raw, provider, ARGUMENTS)
+    assert [("reported", 29)] == billed(meter)
+
+
+@pytest.mark.parametrize("way", ["iter_raw", "aiter_raw"])
+def test_compressed_bytes_that_are_damaged(way: str, provider: Provider, meter: Meter) -> None:
+    """Bytes that are not what their header says are the application's to judge; their usage is unknown."""
+    headers = {"content-type": "text/event-stream", "content-encoding": "gzip"}
+    provider.answer(CHAT, Reply(content=encoded(TOLD), headers=headers))
+    assert encoded(TOLD) == read(way, False, provider, ARGUMENTS)
+    assert [("missing", 0)] == billed(meter)
 
 
 @pytest.mark.parametrize("end", ["\n\n", "\r\n\r\n", "\r\r"], ids=repr)

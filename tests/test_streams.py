@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import gzip
 import subprocess
 import sys
 import threading
@@ -297,9 +296,9 @@ def test_an_answer_that_is_no_stream(provider: Provider, meter: Meter) -> None:
 
 
 def test_the_undecoded_bytes_of_a_raw_response(provider: Provider, meter: Meter) -> None:
-    """Bytes that are read past what decodes them leave the usage unknown, and the event says so."""
-    headers = {"content-encoding": "gzip", "content-type": "text/event-stream"}
-    provider.answer(CHAT, Reply(content=gzip.compress(b"data: {}\n\n"), headers=headers))
+    """Bytes that are read undecoded, in an encoding that we cannot read, leave the usage unknown."""
+    headers = {"content-encoding": "br", "content-type": "text/event-stream"}
+    provider.answer(CHAT, Reply(content=b"\x0b\x02\x80data: {}\n\n\x03", headers=headers))
     with client(provider) as sdk:
         raw = sdk.chat.completions.with_raw_response.create(stream=True, **ARGUMENTS)
         assert b"".join(raw.http_response.iter_raw())

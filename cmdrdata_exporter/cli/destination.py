@@ -43,6 +43,11 @@ class Destination(NamedTuple):
         return f"account {self.account} at {self.endpoint}"
 
 
+ELSEWHERE = (
+    "If the application keeps them elsewhere, set CMDRDATA_SPOOL_DIR or --spool-dir as it does"
+)
+"""What is said where no events are found."""
+
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON document instead."
 )
@@ -116,10 +121,7 @@ def chosen(spool: Path | None, name: str | None) -> Destination:
                 )
             return destination
     if not there:
-        raise Refusal(
-            f"no events have been kept in {path}. If the application keeps them elsewhere, "
-            "set CMDRDATA_SPOOL_DIR or --spool-dir as it does"
-        )
+        raise Refusal(f"no events have been kept in {path}. {ELSEWHERE}")
     others = "".join(f"\n  {plain(other.name)}  ({plain(other.description)})" for other in there)
     raise Refusal(
         f"no events have been kept for {description!r} in {path}. "

@@ -26,6 +26,8 @@ from cmdrdata_exporter.delivery.reading import Kept
 
 SHORT = 12
 """How much of an id a list shows: enough to name the event."""
+LONGEST_REASON = 80
+"""How much of a reason a list shows: a backend may answer with all that it was sent."""
 
 
 def add_commands(group: click.Group, state: str, noun: str) -> None:
@@ -94,7 +96,11 @@ def _refused(kept: Kept) -> Json:
 def _reason(kept: Kept) -> str | None:
     """Return why an event goes no further, and of a customer that was refused why and how it was written."""
     refused = _refused(kept).values()
-    return f"{kept.reason} ({': '.join(refused)})" if refused else kept.reason
+    if refused:
+        return f"{kept.reason} ({': '.join(refused)})"
+    if kept.reason is None or len(kept.reason) <= LONGEST_REASON:
+        return kept.reason
+    return f"{kept.reason[:LONGEST_REASON]}… (show has all)"
 
 
 def _body(kept: Kept) -> Json | None:

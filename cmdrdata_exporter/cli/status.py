@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cmdrdata_exporter.cli.destination import (
+    ELSEWHERE,
     Destination,
     all_of,
     json_option,
@@ -210,6 +211,7 @@ def show_status(console: Console, found: Json) -> None:
     destinations = found["destinations"]
     if not destinations:
         console.print(cell(f"No events have been kept in {found['spool_dir']} yet."))
+        console.print(cell(ELSEWHERE))
     if found["unusable"]:
         console.print(cell(f"! {found['unusable']}"))
     for destination in destinations:

@@ -158,7 +158,8 @@ class _OneWrite(http.client.HTTPConnection):
 
     def _let_go_of_others(self) -> None:
         if self.sock is not None and self._identity not in (None, _identity(self.sock)):
-            self.sock.detach()
+            # TLS inside of TLS, of an HTTPS proxy, has the socket inside, too.
+            getattr(self.sock, "socket", self.sock).detach()
             self.sock = None  # pyright: ignore[reportAttributeAccessIssue] - as http.client has it
 
     def _new_conn(self) -> socket.socket:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -207,9 +208,9 @@ class BackendTrouble:
         if state == "paused":
             message = (
                 "CmdrData does not accept events (%s); check key and endpoint. "
-                "Every event is kept, the next attempt is in %.0f s"
+                "Every event is kept, the next attempt is in %d s"
             )
-            return logging.ERROR, message, (gate.reason, gate.delay())
+            return logging.ERROR, message, (gate.reason, math.ceil(gate.delay()))
         if state == "probing":
             message = (
                 "CmdrData cannot be reached or does not answer as it should (%s, %d failures in a row). "

@@ -133,6 +133,16 @@ def test_names_command_no_terminal(remote: Directory, run: Run) -> None:
     assert "m\\x1b[2J\\x9b2J" in run("usage", "--by", "model").stdout
 
 
+def test_a_long_reason(remote: Directory, run: Run, run_json: RunJson) -> None:
+    """A backend may answer with all that it was sent: a list for a reader has its beginning, JSON has all."""
+    reason = f"HTTP 422: {'x' * 300}"
+    fill(remote, [record(1)], [Outcome(Verdict.REFUSED, reason)])
+    shown = run("dead-letters", "list").stdout
+    assert 80 - len("HTTP 422: ") == shown.count("x")
+    assert "show has all" in " ".join(shown.split())
+    assert reason == run_json("dead-letters", "list")[1]["events"][0]["reason"]
+
+
 def test_empty_lists(remote: Directory, run: Run, run_json: RunJson) -> None:
     """Nothing is said in words, or is an empty list."""
     assert "No dead letters.\n" == run("dead-letters", "list").stdout

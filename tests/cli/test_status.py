@@ -294,9 +294,10 @@ def test_nothing_yet(run: Run, spool: Path) -> None:
     """Before the first event that is said, and is no fault; the directory can be named."""
     done = run("status", "--spool-dir", str(spool / "elsewhere"))
     # A path is one word, wherever a narrow terminal cuts it.
-    assert f"No events have been kept in {spool}/elsewhere yet." == " ".join(
-        done.stdout.split()
-    ).replace("- ", "-")
+    assert (
+        f"No events have been kept in {spool}/elsewhere yet. If the application keeps them elsewhere, "
+        "set CMDRDATA_SPOOL_DIR or --spool-dir as it does"
+    ) == " ".join(done.stdout.split()).replace("- ", "-")
     assert (0, "") == (done.returncode, done.stderr)
 
 
