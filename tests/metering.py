@@ -14,6 +14,12 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from cmdrdata_exporter.delivery import Header
 
 
+def complaints(stderr: str) -> str:
+    """Return what a program wrote to stderr, but for the line that says how metering starts."""
+    lines = stderr.splitlines(keepends=True)
+    return "".join(line for line in lines if not line.startswith("CmdrData usage metering: "))
+
+
 @dataclass
 class RecordedEvents:
     """A `Delivery` that keeps what it is given."""

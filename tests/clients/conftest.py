@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.metering import complaints
 from tests.standins import CmdrDataStandIn, OpenAIStandIn
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def run(
             timeout=60,
             check=False,
         )
-        assert (0, "") == (finished.returncode, finished.stderr)
+        assert (0, "") == (finished.returncode, complaints(finished.stderr))
         assert "acme" not in str(openai_server.requests)
         assert len(openai_server.requests) == len(backend.events)
         return finished.stdout
