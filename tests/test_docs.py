@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import openai
 import pytest
@@ -64,6 +65,8 @@ def environment(
 
     monkeypatch.setattr(openai.OpenAI, "__init__", initialise_on_loopback)
     monkeypatch.setattr(exporter, "_delivery", lambda _: events)  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType] - of one event's settings
+    # There is no place to speak of.
+    monkeypatch.setattr(exporter, "_say_where", Mock())
     monkeypatch.setattr(patching, "_tracked_clients", False)
     provider.answer("/v1/chat/completions", Reply(json=replies.CHAT))
     CmdrDataSpanExporter()
