@@ -91,3 +91,9 @@ def attributes(span: ReadableSpan) -> dict[str, Any]:
         assert 0 < seconds < 60
         attributes["first_chunk"] = True
     return attributes
+
+
+def complaints(stderr: str) -> str:
+    """Return what a program wrote to stderr, but for the line that says how metering starts."""
+    lines = stderr.splitlines(keepends=True)
+    return "".join(line for line in lines if not line.startswith("CmdrData usage metering: "))

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 class Run(Protocol):
     """Run a command, or one of `programs/`, to its end; return what it printed."""
 
-    def __call__(self, command: str, *arguments: str) -> str:
+    def __call__(self, command: str, *arguments: str, in_code: bool = False) -> str:
         """Run it, and return its standard output."""
         ...
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.metering import complaints
 from tests.standins import CmdrDataStandIn, OpenAIStandIn
 
 if TYPE_CHECKING:
@@ -74,16 +75,17 @@ def run(
     tmp_path: Path,
 ) -> Run:
     """
-    Return what runs a program under `opentelemetry-instrument`.
+    Return what runs a program under `opentelemetry-instrument`, unless it switches metering on in its code.
 
     It checks what holds for every program: nothing of ours is printed, nothing of ours reaches the
     provider, and each request has its event at the backend when the program has ended.
     """
 
-    def run(command: str, *arguments: str) -> str:
+    def run(command: str, *arguments: str, in_code: bool = False) -> str:
+        starter = () if in_code else (SCRIPTS / "opentelemetry-instrument",)
         program = ["python", str(PROGRAMS / command)] if command.endswith(".py") else [command]
         finished = subprocess.run(
-            [SCRIPTS / "opentelemetry-instrument", SCRIPTS / program[0], *program[1:], *arguments],
+            [*starter, SCRIPTS / program[0], *program[1:], *arguments],
             env=environment,
             cwd=tmp_path,
             stdin=subprocess.DEVNULL,
@@ -92,7 +94,7 @@ def run(
             timeout=60,
             check=False,
         )
-        assert (0, "") == (finished.returncode, finished.stderr)
+        assert (0, "") == (finished.returncode, complaints(finished.stderr))
         assert "acme" not in str(openai_server.requests)
         assert len(openai_server.requests) == len(backend.events)
         return finished.stdout

@@ -21,6 +21,7 @@ from cmdrdata_exporter.delivery.durable import DurableDelivery
 from cmdrdata_exporter.delivery.http import Client
 from cmdrdata_exporter.delivery.reading import LedgerReader
 from tests.faults.oracle import PATIENCE, Oracle
+from tests.metering import complaints
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -203,8 +204,7 @@ class Host:
     @property
     def log(self) -> str:
         """What the processes logged, after the lines that say how metering starts."""
-        lines = self.stderr.read_text().splitlines(keepends=True) if self.stderr.exists() else []
-        return "".join(line for line in lines if not line.startswith("CmdrData usage metering: "))
+        return complaints(self.stderr.read_text()) if self.stderr.exists() else ""
 
     def drain(self, timeout: float = PATIENCE) -> float:
         """Do what the next process on this host does: deliver what others have left. Return the seconds it took."""
