@@ -204,6 +204,7 @@ class Call:
         "endpoint",
         "exchange",
         "is_complete",
+        "is_read",
         "last_chunk",
         "streaming",
     )
@@ -233,6 +234,8 @@ class Call:
         self.exchange = Exchange()
         self.chunks: weakref.ref[Any] | None = None
         """The SDK's generator of the chunks that a stream hands out."""
+        self.is_read = False
+        """Whether its stream's chunks are being read, so that their end is its end."""
         self.is_complete = False
         """Whether the provider has said that a stream has come to its end."""
         self.asked_for_usage = False

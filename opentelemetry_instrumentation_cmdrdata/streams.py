@@ -65,6 +65,7 @@ def attach(stream: Any, call: Call) -> None:
 
 
 def _chunks(source: Generator[Any], call: Call) -> Iterator[Any]:
+    call.is_read = True
     try:
         yield from source
         call.end()
@@ -79,6 +80,7 @@ def _chunks(source: Generator[Any], call: Call) -> Iterator[Any]:
 
 async def _achunks(source: AsyncIterator[Any], call: Call) -> AsyncIterator[Any]:
     handed: list[Any] = []  # A chunk that is handed out is not kept here until the next.
+    call.is_read = True
     try:
         async for chunk in source:
             handed.append(chunk)
@@ -315,7 +317,8 @@ class _Body:
     def _left(self) -> None:
         """Have the call ended, whose reader was dropped; perhaps in a finalizer, see `open_calls`."""
         call = self._reference()
-        if call is not None and not is_running(call.chunks):
+        # The SDK leaves its reader once a stream has said that it is done, before the stream itself ends.
+        if call is not None and not call.is_read:
             open_calls.dropped(call)
 
     @faults.guarded

@@ -15,6 +15,7 @@ import openai
 import pytest
 from opentelemetry.trace import StatusCode
 
+from opentelemetry_instrumentation_cmdrdata import open_calls
 from opentelemetry_instrumentation_cmdrdata.open_calls import end_dropped
 from tests import replies
 from tests.charges import MESSAGES
@@ -546,3 +547,27 @@ if VERSION >= (1, 66):
         with client(provider) as sdk:
             sdk.responses.create(model="gpt-5-mini", input="hello")
         assert facts(the_event(meter))["finish"] == "tool_calls"
+
+
+@pytest.mark.parametrize("world", ["sync", "async"])
+def test_the_end_of_a_stream_is_no_other_threads(
+    world: str, provider: Provider, meter: Meter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stream that is read to its end is billed by the thread that read it, before it goes on."""
+    dropped: list[object] = []
+    monkeypatch.setattr(open_calls, "dropped", lambda call, error=None: dropped.append(call))
+    provider.answer("/v1/chat/completions", Reply(events=replies.chat_chunks()))
+    arguments: dict[str, Any] = {"model": "gpt-4o-mini", "messages": MESSAGES, "stream": True}
+    if world == "sync":
+        with client(provider) as sdk:
+            list(sdk.chat.completions.create(**arguments))
+    else:
+
+        async def read() -> None:
+            async with async_client(provider) as sdk:
+                async for _ in await sdk.chat.completions.create(**arguments):
+                    pass
+
+        asyncio.run(read())
+    assert "reported" == the_event(meter)["metadata"]["usage_status"]
+    assert [] == dropped
