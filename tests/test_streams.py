@@ -560,12 +560,14 @@ def test_the_end_of_a_stream_is_no_other_threads(
     arguments: dict[str, Any] = {"model": "gpt-4o-mini", "messages": MESSAGES, "stream": True}
     if world == "sync":
         with client(provider) as sdk:
-            list(sdk.chat.completions.create(**arguments))
+            stream: Any = sdk.chat.completions.create(**arguments)
+            list(stream)
     else:
 
         async def read() -> None:
             async with async_client(provider) as sdk:
-                async for _ in await sdk.chat.completions.create(**arguments):
+                stream: Any = await sdk.chat.completions.create(**arguments)
+                async for _ in stream:
                     pass
 
         asyncio.run(read())
