@@ -117,14 +117,14 @@ def _keeping(client: Any, original: _Method) -> _Method:
 
 def _replace_methods(original: Any, copy: Any, client: Attribution) -> None:
     """Give a copy's resources the methods that others have set on the resources of the original."""
-    resources: dict[str, Any] = dict(vars(original))
+    resources: dict[str, Any] = dict(cast("Any", vars(original)))
     for name, resource in resources.items():
         if name.startswith("_") or not copies.is_instance(
             resource, "SyncAPIResource", "AsyncAPIResource"
         ):
             continue
         below = getattr(copy, name)
-        replaced: dict[str, Any] = dict(vars(resource))
+        replaced: dict[str, Any] = dict(cast("Any", vars(resource)))
         for method, value in replaced.items():
             own = getattr(cast("object", type(resource)), method, None)
             if callable(value) and callable(own) and _takes_headers(own):

@@ -230,7 +230,11 @@ def interrupted_everywhere(  # noqa: PLR0917 - what the tests have
     """
     run, reply = SHAPES[shape]
     swallowed: list[BaseException | None] = []
-    monkeypatch.setattr(sys, "unraisablehook", lambda found: swallowed.append(found.exc_value))
+
+    def swallow(found: sys.UnraisableHookArgs) -> None:
+        swallowed.append(found.exc_value)
+
+    monkeypatch.setattr(sys, "unraisablehook", swallow)
     provider.answer(CHAT, reply)
     handler(error)
     wrong: list[str] = []
