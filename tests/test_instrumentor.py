@@ -141,7 +141,6 @@ WAYS: list[tuple[object, str]] = [
     (calls, "body_of"),
     (calls, "os"),
     (calls, "is_instrumentation_enabled"),
-    (calls, "ReadableSpan"),
     (calls, "Status"),
     (calls.failures, "scrubbed"),
     (calls.failures, "status_code"),
