@@ -15,12 +15,12 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, cast
 
 from openai import AsyncOpenAI, OpenAI
-from openai._resource import AsyncAPIResource, SyncAPIResource
 from openai._types import Omit
 
 from cmdrdata_exporter import CmdrDataSpanExporter, faults
 from cmdrdata_exporter.customer import Customer, MetadataValue, current, metadata_attributes
 from cmdrdata_exporter.identity import seam
+from opentelemetry_instrumentation_cmdrdata import copies
 from opentelemetry_instrumentation_cmdrdata.endpoints import ENDPOINTS
 
 _Client = TypeVar("_Client", OpenAI, AsyncOpenAI)
@@ -61,6 +61,12 @@ class Attribution(Omit):
         return "<CmdrData attribution, never sent>"
 
 
+def never_sent_by(sdk: copies.Copy | None) -> None:
+    """Have a copy of the SDK drop the header, as the one that is imported here does: each knows only its own `Omit`."""
+    if sdk is not None and not issubclass(Attribution, sdk.omit):
+        Attribution.__bases__ = (*Attribution.__bases__, sdk.omit)
+
+
 def bind_customer(client: _Client, customer_id: str, /, **metadata: MetadataValue) -> _Client:
     """
     Return a client of the same type whose every call is attributed to a customer, also after `with_options`.
@@ -73,6 +79,7 @@ def bind_customer(client: _Client, customer_id: str, /, **metadata: MetadataValu
         customer_id: who pays.
         metadata: goes into the `metadata` of each event.
     """
+    never_sent_by(copies.current())
     bound = of_client(client)
     attribution = Attribution(
         customer_id,
@@ -110,12 +117,16 @@ def _keeping(client: Any, original: _Method) -> _Method:
 
 def _replace_methods(original: Any, copy: Any, client: Attribution) -> None:
     """Give a copy's resources the methods that others have set on the resources of the original."""
-    for name, resource in list(cast("dict[str, Any]", vars(original)).items()):
-        if name.startswith("_") or not isinstance(resource, (SyncAPIResource, AsyncAPIResource)):
+    resources: dict[str, Any] = dict(cast("Any", vars(original)))
+    for name, resource in resources.items():
+        if name.startswith("_") or not copies.is_instance(
+            resource, "SyncAPIResource", "AsyncAPIResource"
+        ):
             continue
         below = getattr(copy, name)
-        for method, value in list(vars(resource).items()):
-            own = getattr(type(resource), method, None)
+        replaced: dict[str, Any] = dict(cast("Any", vars(resource)))
+        for method, value in replaced.items():
+            own = getattr(cast("object", type(resource)), method, None)
             if callable(value) and callable(own) and _takes_headers(own):
                 setattr(below, method, _said_by_client(value, client))
         _replace_methods(resource, below, client)

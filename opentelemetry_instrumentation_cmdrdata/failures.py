@@ -5,6 +5,7 @@ from __future__ import annotations
 import traceback
 
 from cmdrdata_exporter.scrubbing import scrubbed
+from opentelemetry_instrumentation_cmdrdata.copies import is_instance
 
 
 def message(error: BaseException) -> str:
@@ -13,9 +14,7 @@ def message(error: BaseException) -> str:
 
     Only the SDK's own errors about an exchange: others may quote what the model wrote, as pydantic's do.
     """
-    from openai import APIError  # Late: without openai the instrumentor is there to say so.
-
-    return scrubbed(str(error)) if isinstance(error, APIError) else type(error).__name__
+    return scrubbed(str(error)) if is_instance(error, "APIError") else type(error).__name__
 
 
 def qualified_name(error: BaseException) -> str:

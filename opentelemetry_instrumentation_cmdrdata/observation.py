@@ -12,7 +12,6 @@ import sys
 import weakref
 from typing import Any, cast
 
-from openai import AsyncAzureOpenAI, AsyncStream, AzureOpenAI, Stream
 from pydantic import BaseModel
 
 from cmdrdata_exporter import faults
@@ -25,6 +24,7 @@ from opentelemetry_instrumentation_cmdrdata.calls import (
     body_of,
     running,
 )
+from opentelemetry_instrumentation_cmdrdata.copies import is_instance
 from opentelemetry_instrumentation_cmdrdata.providers import (
     Server,
     provider_of,
@@ -33,6 +33,7 @@ from opentelemetry_instrumentation_cmdrdata.providers import (
 from opentelemetry_instrumentation_cmdrdata.streams import (
     attach,
     is_event_stream,
+    is_stream_class,
     observed_stream_cls,
     watch,
 )
@@ -117,7 +118,7 @@ def observe(result: Any, call: Call) -> bool:
         call.content(response.content, events=call.streaming or is_event_stream(response))
         return False
     call.exchange.response = None  # It would keep the call, and the call it.
-    if type(result) in (Stream, AsyncStream):
+    if is_stream_class(cast("object", type(result))):
         attach(result, call)
         return True
     watch(response, call)
@@ -231,7 +232,7 @@ def _server(client: Any) -> Server:
 
 
 def _is_azure(client: Any) -> bool:
-    return isinstance(client, (AzureOpenAI, AsyncAzureOpenAI))
+    return is_instance(client, "AzureOpenAI", "AsyncAzureOpenAI")
 
 
 def _server_at(client: Any, url: Any) -> Server:

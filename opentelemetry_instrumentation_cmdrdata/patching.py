@@ -3,6 +3,7 @@ The seam: every HTTP call of the SDK passes `OpenAI.request` or `AsyncOpenAI.req
 
 Both are inherited methods, so a patch is an attribute set on the class, and undoing it deletes the attribute again; or
 puts back the very object that another library had set before us.
+That is done to every copy of the SDK that the process has: see `copies`.
 https://github.com/openai/openai-python/blob/v2.54.0/src/openai/_base_client.py
 """
 
@@ -10,15 +11,15 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, cast
 
-from openai import AsyncOpenAI, OpenAI
-from openai._resource import AsyncAPIResource, SyncAPIResource
+from openai import OpenAI
 from opentelemetry import trace
 
 from cmdrdata_exporter import current_exporter, faults
-from opentelemetry_instrumentation_cmdrdata import attribution
+from opentelemetry_instrumentation_cmdrdata import attribution, copies
 from opentelemetry_instrumentation_cmdrdata.calls import SCOPE, Recorder
 from opentelemetry_instrumentation_cmdrdata.observation import (
     answered,
@@ -149,11 +150,11 @@ METHODS: Mapping[str, Callable[..., _Method]] = {
 }
 """What is replaced of a client: its method, where the version has it, and what makes the one in its place."""
 
-RESOURCES = (SyncAPIResource, AsyncAPIResource)
-"""The classes below which the SDK's resources are; of later ones `__init_subclass__` tells."""
-
 _UNDO = "_cmdrdata_undo"
-"""The attribute of `OpenAI` that undoes what is patched: another copy of this module may have done it."""
+"""
+The attribute of `OpenAI` that undoes what is patched, and returns the copies that were: another copy of this module may
+have done it.
+"""
 
 
 class _Replaced(NamedTuple):
@@ -171,21 +172,34 @@ class _Patch:
 
     def __init__(self, recorder: Recorder) -> None:
         self._switch = Switch(recorder)
-        self._replaced = [
-            replaced
-            for client in (OpenAI, AsyncOpenAI)
-            for replaced in _install(client, client, self._switch)
-        ]
+        self._replaced: list[_Replaced] = []
+        self._copies: list[copies.Copy] = []
+        self._finder = copies.Finder(_imported)
+        sys.meta_path.insert(0, self._finder)
 
-    def undo(self) -> None:
+    def add(self, sdk: copies.Copy) -> None:
+        """Observe the clients of a copy, too."""
+        self._copies.append(sdk)
+        for client in sdk.clients:
+            self._replaced += _install(client, client, self._switch)
+        setattr(sdk.clients[0], _UNDO, self.undo)
+
+    def undo(self) -> list[copies.Copy]:
+        """Undo all, and return the copies that were patched."""
         self._switch.off()
+        if self._finder in sys.meta_path:
+            sys.meta_path.remove(self._finder)
         while self._replaced:
             _restore(self._replaced.pop())
-        if vars(OpenAI).get(_UNDO) == self.undo:
-            delattr(OpenAI, _UNDO)
+        for sdk in self._copies:
+            if vars(sdk.clients[0]).get(_UNDO) == self.undo:
+                delattr(sdk.clients[0], _UNDO)
+        return self._copies
 
 
 _patch: _Patch | None = None
+_copies = [copy for copy in (copies.current(),) if copy is not None]
+"""The copies of the SDK that were seen, of which the first is that of `OpenAI` here."""
 _taking_keywords: dict[tuple[type[Any], str], _Replaced] = {}
 """The methods of resources that were replaced."""
 _tracked_clients = False
@@ -195,11 +209,33 @@ _tracked_clients = False
 def patch(recorder: Recorder) -> None:
     """Observe every client of the SDK, whenever it was made, and let the methods that are metered take our keywords."""
     global _patch
-    if (undo := vars(OpenAI).get(_UNDO)) is not None:
-        undo()
+    _see(copies.current())
+    for sdk in list(_copies):
+        if (undo := vars(sdk.clients[0]).get(_UNDO)) is not None:
+            for other in undo():
+                _see(other)
     _patch = _Patch(recorder)
-    setattr(OpenAI, _UNDO, _patch.undo)
-    _take_keywords()
+    for sdk in _copies:
+        _patch.add(sdk)
+        _take_keywords(sdk)
+
+
+def _see(sdk: copies.Copy | None) -> bool:
+    """Keep a copy of the SDK in mind, and say whether it is new."""
+    if sdk is None or any(sdk.clients[0] is known.clients[0] for known in _copies):
+        return False
+    attribution.never_sent_by(sdk)
+    _copies.append(sdk)
+    return True
+
+
+@faults.guarded
+def _imported() -> None:
+    """Treat a copy that was imported just now as those before, which it does not replace."""
+    sdk = copies.current()
+    if _patch is not None and sdk is not None and _see(sdk):
+        _patch.add(sdk)
+        _take_keywords(sdk)
 
 
 def unpatch() -> None:
@@ -214,7 +250,7 @@ def unpatch() -> None:
         _patch = None
     if _tracked_clients:
         return  # Their keywords go on; those of other clients are the SDK's to refuse.
-    for base in RESOURCES:
+    for base in (base for sdk in _copies for base in sdk.resources):
         if "__init_subclass__" in vars(base):
             del base.__init_subclass__
     while _taking_keywords:
@@ -240,7 +276,7 @@ def _install(owner: type[Any], sdk: type[Any], switch: Switch) -> Iterator[_Repl
         original = vars(owner).get(name)
         below = _inherited(owner, name) if original is None else _itself(original)
         # In the oldest versions not all methods of the asynchronous client are.
-        asynchronous = sdk is AsyncOpenAI and (
+        asynchronous = sdk.__name__ == "AsyncOpenAI" and (
             name == "request" or inspect.iscoroutinefunction(found)
         )
         replacement = wrapping(below, switch, asynchronous=asynchronous)
@@ -273,11 +309,12 @@ def take_keywords_of_tracked_clients() -> None:
     global _tracked_clients
     if not _tracked_clients:
         _tracked_clients = True
-        _take_keywords()
+        _take_keywords(_copies[0])
 
 
-def _take_keywords() -> None:
-    for base in RESOURCES:
+def _take_keywords(sdk: copies.Copy) -> None:
+    """Have the resources of a copy take our keywords; of those that it loads later `__init_subclass__` tells."""
+    for base in sdk.resources:
         for resource in base.__subclasses__():
             _take_keywords_of(resource)
         base.__init_subclass__ = classmethod(_loaded)  # pyright: ignore[reportAttributeAccessIssue]

@@ -22,11 +22,10 @@ from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from functools import lru_cache
 from typing import Any, SupportsIndex, TypeVar, cast, get_args, get_origin
 
-from openai import AsyncStream, Stream
-
 from cmdrdata_exporter import faults
 from opentelemetry_instrumentation_cmdrdata import open_calls, sse
 from opentelemetry_instrumentation_cmdrdata.calls import Call
+from opentelemetry_instrumentation_cmdrdata.copies import is_class
 from opentelemetry_instrumentation_cmdrdata.usage import get
 
 _T = TypeVar("_T")
@@ -60,7 +59,7 @@ def attach(stream: Any, call: Call) -> None:
     if getattr(stream.response.stream, "_response", None) is stream.response:
         body.release()
     open_calls.keep(call)
-    asynchronous = issubclass(kind, AsyncStream)
+    asynchronous = hasattr(kind, "__aiter__")
     stream._iterator = _achunks(chunks, call) if asynchronous else _chunks(chunks, call)  # noqa: SLF001 - see above
 
 
@@ -94,22 +93,23 @@ async def _achunks(source: AsyncIterator[Any], call: Call) -> AsyncIterator[Any]
         raise
 
 
-_BASES = (Stream[_T], AsyncStream[_T])  # pyright: ignore[reportGeneralTypeIssues]
+def is_stream_class(kind: object) -> bool:
+    """Say whether a class is one of the two of the SDK that read a stream."""
+    return is_class(kind, "Stream", "AsyncStream")
 
 
 class _Factory:
     """Makes an SDK stream and attaches it, in place of the stream class that a raw response would call."""
 
-    __slots__ = ("_call", "_stream_cls")
-
-    # From openai 1.26 on the SDK looks here, where the class is not its own: a base whose argument is a variable sends
-    # it on to the argument of the alias.
-    # https://github.com/openai/openai-python/blob/v2.54.0/src/openai/_utils/_typing.py
-    __orig_bases__ = _BASES
+    __slots__ = ("__orig_bases__", "_call", "_stream_cls")
 
     def __init__(self, stream_cls: Callable[..., Any], call: Call) -> None:
         self._stream_cls = stream_cls
         self._call = call
+        # From openai 1.26 on the SDK looks here, where the class is not its own: a base whose argument is a variable
+        # sends it on to the argument of the alias.
+        # https://github.com/openai/openai-python/blob/v2.54.0/src/openai/_utils/_typing.py
+        self.__orig_bases__ = (cast("Any", get_origin(stream_cls))[_T],)
 
     def __call__(self, **kwargs: Any) -> Any:
         stream = self._stream_cls(**kwargs)
@@ -125,7 +125,7 @@ def observed_stream_cls(stream_cls: Any, call: Call) -> Any:
     The SDK takes the chunk's type from the alias' argument, then calls the alias. (`typing`'s own aliases are cached
     and would keep the call alive.)
     """
-    if get_origin(stream_cls) not in (Stream, AsyncStream):
+    if not is_stream_class(get_origin(stream_cls)):
         return stream_cls  # A class of the application's own: the bytes are watched all the same.
     return types.GenericAlias(cast("type", _Factory(stream_cls, call)), get_args(stream_cls))
 

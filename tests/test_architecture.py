@@ -197,7 +197,8 @@ ALLOWED: dict[str, set[str]] = {
     | {f"{INSTRUMENTOR}.package"},
     f"{INSTRUMENTOR}.semconv": {f"{EXPORTER}.attributes"},
     f"{INSTRUMENTOR}.sse": set(),
-    f"{INSTRUMENTOR}.failures": {f"{EXPORTER}.scrubbing"},
+    f"{INSTRUMENTOR}.copies": set(),
+    f"{INSTRUMENTOR}.failures": {f"{EXPORTER}.scrubbing", f"{INSTRUMENTOR}.copies"},
     f"{INSTRUMENTOR}.bypassing": {f"{EXPORTER}.faults"},
     f"{INSTRUMENTOR}.open_calls": {f"{EXPORTER}.faults", f"{EXPORTER}.processes"},
     f"{INSTRUMENTOR}.providers": set(),
@@ -218,6 +219,7 @@ ALLOWED: dict[str, set[str]] = {
         f"{EXPORTER}.customer",
         f"{EXPORTER}.faults",
         f"{EXPORTER}.identity",
+        f"{INSTRUMENTOR}.copies",
         f"{INSTRUMENTOR}.endpoints",
     },
     f"{INSTRUMENTOR}.clients": {
@@ -250,13 +252,13 @@ ALLOWED: dict[str, set[str]] = {
     },
     f"{INSTRUMENTOR}.streams": {
         f"{EXPORTER}.faults",
-        *(f"{INSTRUMENTOR}.{name}" for name in ("calls", "open_calls", "sse", "usage")),
+        *(f"{INSTRUMENTOR}.{name}" for name in ("calls", "copies", "open_calls", "sse", "usage")),
     },
     f"{INSTRUMENTOR}.observation": {
         f"{EXPORTER}.faults",
         *(
             f"{INSTRUMENTOR}.{name}"
-            for name in ("attribution", "calls", "open_calls", "providers", "streams")
+            for name in ("attribution", "calls", "copies", "open_calls", "providers", "streams")
         ),
     },
     f"{INSTRUMENTOR}.patching": {
@@ -264,7 +266,7 @@ ALLOWED: dict[str, set[str]] = {
         f"{EXPORTER}.faults",
         *(
             f"{INSTRUMENTOR}.{name}"
-            for name in ("attribution", "calls", "observation", "open_calls", "version")
+            for name in ("attribution", "calls", "copies", "observation", "open_calls", "version")
         ),
     },
     INSTRUMENTOR: {

@@ -555,20 +555,24 @@ def test_the_end_of_a_stream_is_no_other_threads(
 ) -> None:
     """A stream that is read to its end is billed by the thread that read it, before it goes on."""
     dropped: list[object] = []
-    monkeypatch.setattr(open_calls, "dropped", lambda call, error=None: dropped.append(call))
+
+    def note(call: object, error: BaseException | None = None) -> None:
+        dropped.append(call)
+
+    monkeypatch.setattr(open_calls, "dropped", note)
     provider.answer("/v1/chat/completions", Reply(events=replies.chat_chunks()))
     arguments: dict[str, Any] = {"model": "gpt-4o-mini", "messages": MESSAGES, "stream": True}
     if world == "sync":
         with client(provider) as sdk:
-            stream: Any = sdk.chat.completions.create(**arguments)
-            list(stream)
+            create: Any = sdk.chat.completions.create
+            assert list(create(**arguments))
     else:
 
         async def read() -> None:
             async with async_client(provider) as sdk:
-                stream: Any = await sdk.chat.completions.create(**arguments)
-                async for _ in stream:
-                    pass
+                create: Any = sdk.chat.completions.create
+                chunks: list[Any] = [chunk async for chunk in await create(**arguments)]
+                assert chunks
 
         asyncio.run(read())
     assert "reported" == the_event(meter)["metadata"]["usage_status"]

@@ -150,8 +150,11 @@ def instrument():
     from opentelemetry_instrumentation_cmdrdata import CmdrDataInstrumentor
     CmdrDataInstrumentor().instrument(exporter=CmdrDataSpanExporter(delivery=recorded))
 
-def call(module):
-    client = module.OpenAI(base_url=sys.argv[1], api_key="sk-test", max_retries=0)
+def client():
+    import openai
+    return openai.OpenAI(base_url=sys.argv[1], api_key="sk-test", max_retries=0)
+
+def call(client):
     client.chat.completions.create(model="gpt-4o-mini", messages=[])
     stream = client.chat.completions.create(model="gpt-4o-mini", messages=[], stream=True)
     list(stream)
@@ -163,14 +166,14 @@ def purge(*packages):
 
 OURS = "opentelemetry_instrumentation_cmdrdata"
 instrument()
-call(openai)
+early = client()
+call(early)
 assert len(recorded.bodies) == 2, len(recorded.bodies)
 """
 
 CALLS = """
-import openai
 call(early)
-call(openai)
+call(client())
 print(len(recorded.bodies))
 """
 
@@ -184,19 +187,55 @@ RELOADS = {
 }
 
 
-@pytest.mark.parametrize("reload", RELOADS)
-def test_modules_that_are_loaded_again(reload: str, provider: Provider) -> None:
-    """Whatever is loaded again, each call is one event: never two, never none."""
-    provider.answer(CHAT, *[Reply(json=replies.CHAT), Reply(events=replies.chat_chunks())] * 3)
-    program = "\n".join((PROGRAM, "early = openai", RELOADS[reload], CALLS))
+PURGES = {
+    "the SDK": "purge('openai')",
+    "the SDK, twice": "purge('openai'); client(); purge('openai')",
+    "the SDK and our package": "purge('openai', OURS); instrument()",
+    "the SDK, then our package": "purge('openai'); import openai; purge(OURS); instrument()",
+}
+
+CALLS_OF_BOTH = """
+fresh = client()
+assert type(fresh) is not type(early)
+for one in (early, fresh):
+    one.chat.completions.create(model="gpt-4o-mini", messages=[], customer_id="acme")
+list(fresh.chat.completions.create(model="gpt-4o-mini", messages=[], stream=True))
+fresh.chat.completions.with_raw_response.create(model="gpt-4o-mini", messages=[], stream=True).parse().close()
+metered = len(recorded.bodies)
+
+from opentelemetry_instrumentation_cmdrdata import CmdrDataInstrumentor
+CmdrDataInstrumentor().uninstrument()
+for one in (early, fresh):
+    one.chat.completions.create(model="gpt-4o-mini", messages=[])
+left = [finder for finder in sys.meta_path if type(finder).__module__.startswith(OURS)]
+print(metered, len(recorded.bodies), left)
+"""
+
+
+def _output(provider: Provider, *parts: str) -> str:
     finished = subprocess.run(
-        [sys.executable, "-c", program, provider.url],
+        [sys.executable, "-c", "\n".join((PROGRAM, *parts)), provider.url],
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
-    assert "6\n" == finished.stdout, finished.stderr
+    return finished.stdout or finished.stderr
+
+
+@pytest.mark.parametrize("reload", RELOADS)
+def test_modules_that_are_loaded_again(reload: str, provider: Provider) -> None:
+    """Whatever is loaded again, each call is one event: never two, never none."""
+    provider.answer(CHAT, *[Reply(json=replies.CHAT), Reply(events=replies.chat_chunks())] * 3)
+    assert "6\n" == _output(provider, RELOADS[reload], CALLS)
+
+
+@pytest.mark.parametrize("purge", PURGES)
+def test_an_sdk_that_is_purged_and_imported_again(purge: str, provider: Provider) -> None:
+    """Clients of the old copy and of the new one are metered alike, and nothing is left when we go."""
+    chat, stream = Reply(json=replies.CHAT), Reply(events=replies.chat_chunks())
+    provider.answer(CHAT, chat, stream, chat, chat, stream, stream, chat, chat)
+    assert "6 6 []\n" == _output(provider, PURGES[purge], CALLS_OF_BOTH)
 
 
 @pytest.mark.parametrize("world", ["sync", "async"])
