@@ -613,6 +613,7 @@ def test_copies_of_tracked_clients(
 ) -> None:
     """A copy of a drop-in client keeps its account, its customer, and that it is not tracked."""
     own = RecordedEvents()
+    monkeypatch.setattr("cmdrdata_exporter.exporter._say_where", lambda *_, **__: None)  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
     monkeypatch.setattr("cmdrdata_exporter.exporter._delivery", lambda _: own)  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
     with (
         tracked(chat, events, customer_id="mine", tracker_key="tk-0123456789abcdefghij") as sdk,
@@ -629,6 +630,7 @@ def test_copies_of_tracked_clients(
 def test_two_accounts(chat: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two clients with two keys deliver to two accounts, and neither meters the rest of the process."""
     deliveries: dict[str, RecordedEvents] = {}
+    monkeypatch.setattr("cmdrdata_exporter.exporter._say_where", lambda *_, **__: None)  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
     monkeypatch.setattr(
         "cmdrdata_exporter.exporter._delivery",
         lambda settings: deliveries.setdefault(settings.account, RecordedEvents()),  # pyright: ignore[reportUnknownLambdaType, reportUnknownMemberType, reportUnknownArgumentType]

@@ -45,13 +45,17 @@ def disabled() -> Iterator[logging.Logger]:
     logger = logging.getLogger("cmdrdata")
     root = logging.getLogger()
     handlers = root.handlers[:]
+    # It disables each other one, too, whose messages later tests read.
+    known = map(logging.getLogger, list(root.manager.loggerDict))
+    enabled = [each for each in known if not each.disabled]
     logging.config.dictConfig({"version": 1})
     assert logger.disabled
     for handler in handlers:
         if handler not in root.handlers:
             root.addHandler(handler)
     yield logger
-    logger.disabled = False
+    for each in enabled:
+        each.disabled = False
 
 
 def test_an_error_is_said_where_our_logger_is_disabled(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -167,8 +168,14 @@ def test_a_delivery_of_the_application(monkeypatch: pytest.MonkeyPatch) -> None:
     assert reported(reader) == {}
 
 
-def test_a_delivery_that_cannot_be_hashed(events: RecordedEvents) -> None:
+@dataclass
+class Unhashable(RecordedEvents):
+    """A delivery that is equal to others."""
+
+
+def test_a_delivery_that_cannot_be_hashed() -> None:
     """A delivery of the application's may be of any kind, also beside a provider of metrics."""
+    events = Unhashable()
     reader = InMemoryMetricReader()
     measured = CmdrDataSpanExporter(delivery=events, meter_provider=MeterProvider([reader]))
     measured.export([span(CHAT)])
