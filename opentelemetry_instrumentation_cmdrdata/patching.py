@@ -328,8 +328,9 @@ def _loaded(resource: type[Any], **_: Any) -> None:
 @faults.guarded
 def _take_keywords_of(resource: type[Any]) -> None:
     for name in attribution.methods_of(resource):
-        if (resource, name) not in _taking_keywords:
-            original = vars(resource)[name]
+        original, known = vars(resource)[name], _taking_keywords.get((resource, name))
+        # Somebody may have put another method in the place of ours.
+        if known is None or original is not known.replacement:
             replacement = attribution.taking_keywords(original)
             _taking_keywords[resource, name] = _Replaced(resource, name, original, replacement)
             setattr(resource, name, replacement)

@@ -12,7 +12,7 @@ import pytest
 from openai.resources.chat.completions import AsyncCompletions, Completions
 
 from cmdrdata_exporter import CmdrDataSpanExporter
-from opentelemetry_instrumentation_cmdrdata import CmdrDataInstrumentor
+from opentelemetry_instrumentation_cmdrdata import CmdrDataInstrumentor, clients, patching
 from tests import replies, sdk
 from tests.charges import MESSAGES
 from tests.metering import RecordedEvents
@@ -76,6 +76,9 @@ def as_it_was() -> Iterator[None]:
     before = [(owner, name, vars(owner).get(name)) for owner, name, _ in METHODS]
     yield
     CmdrDataInstrumentor().uninstrument()
+    # A tracked client has the keywords go on for good.
+    patching._tracked_clients = False
+    patching.unpatch()
     for owner, name, method in before:
         if method is not None:
             setattr(owner, name, method)
@@ -277,3 +280,16 @@ def test_tracked_clients_obey_the_setting(
     assert ["reported" if asked else "missing"] == [
         event["metadata"]["usage_status"] for event in events.wire
     ]
+
+
+def test_a_method_that_somebody_has_put_back(provider: Provider, events: RecordedEvents) -> None:
+    """Whoever puts the SDK's own method in the place of ours keeps nobody from instrumenting again."""
+    provider.answer(CHAT, Reply(json=replies.CHAT))
+    resource: Any = Completions
+    methods: dict[str, Any] = dict(vars(Completions))
+    clients.TrackedOpenAI(base_url=provider.url, api_key="sk-test").close()
+    resource.create = methods["create"]
+    CmdrDataInstrumentor().instrument(exporter=CmdrDataSpanExporter(delivery=events))
+    arguments = {**ARGUMENTS, "customer_id": "acme"}
+    sdk.make("sync", provider, "chat.completions.create", sdk.FORMS[0], arguments)
+    assert ["acme"] == [event["customer_id"] for event in events.wire]
