@@ -70,15 +70,20 @@ def wrapped(owner: type[Any], name: str, seen: list[object]) -> Wrapper:
     return wrapper
 
 
+def _give_back() -> None:
+    """Take the keywords away, which go on for good once there has been a tracked client."""
+    patching._tracked_clients = False
+    patching.unpatch()
+
+
 @pytest.fixture(autouse=True)
 def as_it_was() -> Iterator[None]:
-    """The classes as they were, whatever a test leaves."""
+    """The SDK's own classes, whatever a test has left, or leaves."""
+    _give_back()
     before = [(owner, name, vars(owner).get(name)) for owner, name, _ in METHODS]
     yield
     CmdrDataInstrumentor().uninstrument()
-    # A tracked client has the keywords go on for good.
-    patching._tracked_clients = False
-    patching.unpatch()
+    _give_back()
     for owner, name, method in before:
         if method is not None:
             setattr(owner, name, method)
