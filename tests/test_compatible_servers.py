@@ -433,15 +433,18 @@ def test_no_error(provider: Provider, meter: Meter) -> None:
 def test_an_error_in_a_stream(form: Form, world: str, provider: Provider, meter: Meter) -> None:
     """A stream with an error in it is no success, whether the SDK raises it or the application reads the bytes."""
     provider.answer(CHAT, Reply(events=[chunk(None), {**HEAD, "choices": [], **REFUSED}]))
+    message = "Provider returned error"
     if form.parsed:
-        with pytest.raises(openai.APIError, match="Provider returned error"):
+        with pytest.raises(openai.APIError) as raised:
             make(world, provider, "chat.completions.create", form, ARGUMENTS)
+        # The oldest SDK has words of its own.
+        message = raised.value.message
     else:
         make(world, provider, "chat.completions.create", form, ARGUMENTS)
 
     (found,) = meter.events()
 
-    assert (True, "Provider returned error", False) == (
+    assert (True, message, False) == (
         found["error"]["occurred"],
         found["error"]["message"],
         found["request"]["success"],

@@ -88,7 +88,7 @@ def test_an_open_stream(
         next(iter(stream))
         assert [] == meter.events()
         pipeline.export([around(begin, 1, told=told)])
-        stream.close()
+        stream.response.close()
     assert [] == billed.wire
     assert 1 == len(meter.events())
 
