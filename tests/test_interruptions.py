@@ -20,6 +20,7 @@ from typing import Any
 import openai
 import opentelemetry.context
 import pytest
+from openai.resources.chat.completions import Completions
 from opentelemetry.sdk.trace import TracerProvider
 
 import cmdrdata_exporter
@@ -179,7 +180,11 @@ SHAPES: dict[str, tuple[Callable[[openai.OpenAI], None], Reply]] = {
 @pytest.mark.parametrize(
     ("shape", "error"),
     [
-        *((shape, SoftTimeLimit()) for shape in SHAPES),
+        *(
+            (shape, SoftTimeLimit())
+            for shape in SHAPES
+            if shape != "bytes" or hasattr(Completions, "with_streaming_response")
+        ),
         # A kind of OSError, which much of our code expects, and no kind of Exception.
         *(("chat", error) for error in (TimeoutError(), KeyboardInterrupt())),
     ],
@@ -259,7 +264,8 @@ def interrupted_everywhere(  # noqa: PLR0917 - what the tests have
     provider.answer(CHAT, reply)
     handler(error)
     wrong: list[str] = []
-    with client(provider) as sync:
+    with contextlib.ExitStack() as clients:
+        sync = clients.enter_context(client(provider))
         run(sync)
         (whole,) = host.events()
         reported = whole["metadata"]["usage_status"], whole["total_tokens"]
@@ -295,11 +301,15 @@ def interrupted_everywhere(  # noqa: PLR0917 - what the tests have
                 told = event["metadata"]["usage_status"], event["total_tokens"]
                 if told == reported:
                     arrived = True
-                elif arrived or told not in (("missing", 0), ("partial", 0)):
+                # In how many parts a stream comes is not the same each time.
+                elif (arrived and shape != "stream") or told not in (
+                    ("missing", 0),
+                    ("partial", 0),
+                ):
                     wrong.append(f"{place}: {told}")
             number += 1
             if number % 50 == 0:
-                # A stream of httpx that was left has its connection until then, of which there are a hundred.
-                gc.collect()
+                # The older HTTP client keeps the connection of an answer that was left, and has a hundred.
+                sync = clients.enter_context(client(provider))
     assert [] == wrong, "\n".join(wrong)
     return number
