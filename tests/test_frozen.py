@@ -13,9 +13,12 @@ from tests.provider import Provider, Reply
 PROGRAM = """
 import importlib.machinery, importlib.metadata, json, sys
 # What these need themselves has to be collected with them: httpx2 and httpcore2 read their versions from their
-# metadata, and OpenTelemetry's older versions find their context by an entry point.
+# metadata, and OpenTelemetry's older versions theirs, and their context by an entry point.
 import openai
 import opentelemetry.context
+import opentelemetry.instrumentation.instrumentor
+import opentelemetry.sdk.metrics
+import opentelemetry.sdk.trace.export
 
 openai.OpenAI(api_key="sk-test").close()
 
