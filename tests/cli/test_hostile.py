@@ -155,7 +155,7 @@ def hostile_backend(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_flush(remote: Directory, run: Run, hostile_backend: None) -> None:
     """The reason why nothing is delivered is escaped."""
     fill(remote, [record(1)])
-    done = run("flush", "--timeout", "5")
+    done = run("flush", "--timeout", "20")
     assert 1 == done.returncode
     assert f"Blocked by: {SHOWN}" in done.stdout
     assert [] == [c for c in done.stdout if not c.isprintable() and c != "\n"]
