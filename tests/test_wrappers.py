@@ -208,7 +208,7 @@ assert type(fresh) is not type(early)
 for one in (early, fresh):
     one.chat.completions.create(model="gpt-4o-mini", messages=[], customer_id="acme")
 list(fresh.chat.completions.create(model="gpt-4o-mini", messages=[], stream=True))
-fresh.chat.completions.with_raw_response.create(model="gpt-4o-mini", messages=[], stream=True).parse().close()
+fresh.chat.completions.with_raw_response.create(model="gpt-4o-mini", messages=[], stream=True).parse().response.close()
 metered = len(recorded.bodies)
 
 from opentelemetry_instrumentation_cmdrdata import CmdrDataInstrumentor
