@@ -86,7 +86,9 @@ def _answer(chunks: int) -> list[bytes]:
     choices += [[{"index": 0, "delta": {}, "finish_reason": "stop"}], []]
     head = {**_HEAD, "object": "chat.completion.chunk"}
     bodies = [{**head, "choices": each, "usage": None if each else _USAGE} for each in choices]
-    return [f"data: {json.dumps(body)}\n\n".encode() for body in bodies] + [b"data: [DONE]\n\n"]
+    # Without blanks, as OpenAI's.
+    lines = [json.dumps(body, separators=(",", ":")) for body in bodies]
+    return [f"data: {line}\n\n".encode() for line in (*lines, "[DONE]")]
 
 
 class _Body(httpx2.SyncByteStream, httpx2.AsyncByteStream):

@@ -243,7 +243,7 @@ def test_a_host_that_may_have_more_to_tell(
         create: Any = sdk.chat.completions.create
         stream = create(stream=True, **ARGUMENTS)
         next(iter(stream))
-        stream.close()
+        stream.response.close()
         provider.answer(CHAT, Reply(json={**replies.CHAT, "usage": None}))
         create(**ARGUMENTS)
 
