@@ -108,10 +108,12 @@ class Interruption:
     def __enter__(self) -> None:
         # Python 3.12 tells of bytecodes only if a frame had asked for it before.
         sys._getframe().f_trace_opcodes = self._opcodes
+        # Coverage is measured in the same way.
+        self._before = sys.gettrace()
         sys.settrace(self._enter)
 
     def __exit__(self, *_: object) -> None:
-        sys.settrace(None)
+        sys.settrace(self._before)
 
     def _enter(self, frame: FrameType, event: str, _: object) -> Any:
         if not frame.f_code.co_filename.startswith(OURS):
