@@ -65,9 +65,12 @@ def never_left(error: BaseException | None) -> bool:
 
     That is read from where the exception comes from, so that no success pays for it. What is not known may have left.
     """
-    while error is not None:
+    # A cause may be its own cause: who raises what it caught from what it made of that, as test doubles do, makes a ring.
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
         if _failed_before_sending(error):
             return True
+        seen.add(id(error))
         error = error.__cause__
     return False
 

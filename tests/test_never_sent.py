@@ -132,3 +132,24 @@ def test_a_hook_that_fails_after_the_answer(provider: Provider, meter: Meter) ->
             sdk.chat.completions.create(**ARGUMENTS)
     assert len(provider.requests) == 1
     assert statuses(meter) == ["missing"]
+
+
+def test_a_ring_of_causes(provider: Provider, meter: Meter) -> None:
+    """An exception that is the cause of its own cause comes out as it is, and says nothing of what was sent."""
+    provider.answer(CHAT, Reply(json={}))
+
+    def hook(_: object) -> None:
+        mine = RuntimeError("mine")
+        try:
+            raise mine
+        except RuntimeError as error:
+            wrapper = ValueError("wrapped")
+            wrapper.__cause__ = error
+            raise mine from wrapper
+
+    with client(provider, max_retries=0) as sdk:
+        sdk._client.event_hooks = {"response": [hook]}  # pyright: ignore[reportPrivateUsage]
+        with pytest.raises((openai.APIConnectionError, RuntimeError)):
+            sdk.chat.completions.create(**ARGUMENTS)
+    assert len(provider.requests) == 1
+    assert statuses(meter) == ["missing"]

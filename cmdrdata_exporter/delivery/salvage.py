@@ -76,14 +76,24 @@ def salvage(directory: Directory, now: float) -> tuple[Path, int]:
     broken = directory.path / f"{BROKEN}{int(now)}-{os.urandom(2).hex()}"
     # Of an attempt that failed.
     _remove(complete)
-    new = connect(directory, _NEW)
-    # Into the file itself: of a ledger without a beginning that of any other one does.
-    new.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-    _mend_beginning(path, complete.read_bytes()[:PAGE], Path(f"{broken}.beginning"))
-    old = sqlite3.connect(path, isolation_level=None)
+    with contextlib.closing(connect(directory, _NEW)) as new:
+        # Into the file itself: of a ledger without a beginning that of any other one does.
+        new.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        _mend_beginning(path, complete.read_bytes()[:PAGE], Path(f"{broken}.beginning"))
+        lost = _copy_readable(path, new, now)
+        # Into the file itself, which is all that takes the place of the old one.
+        new.execute("PRAGMA journal_mode = DELETE").fetchone()
+    os.link(path, broken)
+    finish(directory)
+    return broken, lost
+
+
+def _copy_readable(path: Path, new: sqlite3.Connection, now: float) -> int:
+    """Insert what can be read of the database at `path` into a new one; return how many events are lost."""
     errors: list[sqlite3.Error] = []
-    try:
-        new.execute("BEGIN IMMEDIATE")
+    new.execute("BEGIN IMMEDIATE")
+    # It is closed, with its log in it, before its leaves are read, where nobody else reads it.
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as old:
         # Of these the last column is a number that is reckoned with.
         for table, columns in _NUMBERS.items():
             for row in _readable(old, table, columns, ", ".join(columns[:-1])):
@@ -93,21 +103,12 @@ def salvage(directory: Directory, now: float) -> tuple[Path, int]:
             _insert(new, "damaged", row)
         for row in _events(old, errors):
             _insert(new, "events", _checked(row, now))
-        # With its log in it, where nobody else reads it.
-        old.close()
-        if errors:
-            for row in leaves.rows(path):
-                _insert(new, "events", _checked(row, now))
-        lost = _balance(new)
-        new.execute("COMMIT")
-        # Into the file itself, which is all that takes the place of the old one.
-        new.execute("PRAGMA journal_mode = DELETE").fetchone()
-    finally:
-        old.close()
-        new.close()
-    os.link(path, broken)
-    finish(directory)
-    return broken, lost
+    if errors:
+        for row in leaves.rows(path):
+            _insert(new, "events", _checked(row, now))
+    lost = _balance(new)
+    new.execute("COMMIT")
+    return lost
 
 
 def renew(directory: Directory) -> int:

@@ -59,7 +59,7 @@ def run(bound: bool) -> None:
     autogen = import_module("autogen")
     agent = autogen.ConversableAgent(
         "agent",
-        llm_config=autogen.LLMConfig(api_type="openai", model=MODEL),
+        llm_config=autogen.LLMConfig({"api_type": "openai", "model": MODEL}),
         human_input_mode="NEVER",
     )
     if bound:
