@@ -21,7 +21,7 @@ from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.trace import NoOpTracerProvider
 
 from cmdrdata_exporter import CmdrDataSpanExporter, set_customer_context
-from cmdrdata_exporter.delivery.directory import Directory
+from cmdrdata_exporter.delivery.spool.directory import Directory
 
 
 class _Spans(SpanProcessor):

@@ -13,8 +13,8 @@ import spool
 
 from cmdrdata_exporter.delivery.drainer import SENDERS, Options
 from cmdrdata_exporter.delivery.durable import DurableDelivery
-from cmdrdata_exporter.delivery.http import Client
-from cmdrdata_exporter.delivery.reading import LedgerReader
+from cmdrdata_exporter.delivery.http.client import Client
+from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader
 from cmdrdata_exporter.version import USER_AGENT
 
 

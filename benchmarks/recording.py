@@ -21,10 +21,10 @@ from opentelemetry.sdk.trace.export import (
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from cmdrdata_exporter import CmdrDataSpanExporter
+from cmdrdata_exporter.delivery import Outcome
 from cmdrdata_exporter.delivery.drainer import Options
 from cmdrdata_exporter.delivery.durable import DurableDelivery
-from cmdrdata_exporter.delivery.http import Outcome
-from cmdrdata_exporter.delivery.records import encode_event
+from cmdrdata_exporter.delivery.spool.records import encode_event
 
 APPEND = "a bare append"
 QUEUE = "BatchSpanProcessor.on_end"

@@ -9,12 +9,12 @@ import time
 from pathlib import Path
 
 from cmdrdata_exporter.delivery import Header
-from cmdrdata_exporter.delivery.directory import LEDGER, Directory
 from cmdrdata_exporter.delivery.drainer import IMPORT_BYTES
-from cmdrdata_exporter.delivery.journal import Journal
-from cmdrdata_exporter.delivery.ledger import Ledger
-from cmdrdata_exporter.delivery.readings import Readings
-from cmdrdata_exporter.delivery.records import encode_event
+from cmdrdata_exporter.delivery.spool.directory import LEDGER, Directory
+from cmdrdata_exporter.delivery.spool.journal import Journal
+from cmdrdata_exporter.delivery.spool.journal_reader import Readings
+from cmdrdata_exporter.delivery.spool.ledger import Ledger
+from cmdrdata_exporter.delivery.spool.records import encode_event
 
 ENDPOINT = "http://127.0.0.1/benchmark"
 """What names the directory; where events are posted is another matter."""

@@ -24,14 +24,14 @@ from cmdrdata_exporter import clocks, faults, processes, unattributed
 from cmdrdata_exporter.announcement import NOTHING_METERED, announce
 from cmdrdata_exporter.attributes import OUR_SCOPE
 from cmdrdata_exporter.customer import take_from_baggage
+from cmdrdata_exporter.deduplication import Calls, Report, own_calls
 from cmdrdata_exporter.delivery import Delivery, Header
-from cmdrdata_exporter.delivery.directory import Directory, UnsafeDirectoryError
-from cmdrdata_exporter.delivery.http import Client
+from cmdrdata_exporter.delivery.http.client import Client
 from cmdrdata_exporter.delivery.local import LocalDelivery
 from cmdrdata_exporter.delivery.memory import MemoryDelivery
 from cmdrdata_exporter.delivery.options import SENDERS, Options
+from cmdrdata_exporter.delivery.spool.directory import Directory, UnsafeDirectoryError
 from cmdrdata_exporter.events import UsageEvent, customer_place, encode, event_from_span
-from cmdrdata_exporter.identity import Calls, Report, seam
 from cmdrdata_exporter.settings import (
     CMDRDATA_API_KEY,
     CMDRDATA_ENABLED,
@@ -181,7 +181,7 @@ class CmdrDataSpanExporter(SpanExporter):
             response_id=event.metadata.get("response_id"),
             tokens=(event.input_tokens, event.output_tokens),
         )
-        if self._calls.is_billed(span, report) or seam.covers(report):
+        if self._calls.is_billed(span, report) or own_calls.covers(report):
             self._pass_over(scope)
         else:
             self._record(event, [])

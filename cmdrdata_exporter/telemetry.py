@@ -33,7 +33,7 @@ from opentelemetry import metrics
 from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation
 
 from cmdrdata_exporter import clocks, faults, processes
-from cmdrdata_exporter.delivery.http import Outcome, Post, Verdict
+from cmdrdata_exporter.delivery import Outcome, Transport, Verdict
 from cmdrdata_exporter.version import VERSION
 
 SCOPE = "cmdrdata_exporter"
@@ -97,7 +97,7 @@ class Telemetry:
         self._looked = -math.inf
         self._values: dict[str, float] = {}
 
-    def noting(self, post: Post) -> Post:
+    def noting(self, post: Transport) -> Transport:
         """Return `post` with each of its attempts noted."""
 
         def noted(event_id: str, body: bytes, timeout: float) -> Outcome:

@@ -37,19 +37,20 @@ from cmdrdata_exporter import (
     set_customer_context,
 )
 from cmdrdata_exporter.announcement import NOTHING_METERED, announce
-from cmdrdata_exporter.identity import seam
-from opentelemetry_instrumentation_cmdrdata import bypassing, open_calls, package
-from opentelemetry_instrumentation_cmdrdata.calls import SCOPE, Recorder
+from cmdrdata_exporter.deduplication import own_calls
+from opentelemetry_instrumentation_cmdrdata import open_calls, package
+from opentelemetry_instrumentation_cmdrdata.call import SCOPE, Recorder
+from opentelemetry_instrumentation_cmdrdata.openai import bypassing
 from opentelemetry_instrumentation_cmdrdata.version import __version__
 
 if TYPE_CHECKING:
-    from opentelemetry_instrumentation_cmdrdata.attribution import bind_customer
-    from opentelemetry_instrumentation_cmdrdata.clients import (
+    from opentelemetry_instrumentation_cmdrdata.openai.clients import (
         AsyncTrackedAzureOpenAI,
         AsyncTrackedOpenAI,
         TrackedAzureOpenAI,
         TrackedOpenAI,
     )
+    from opentelemetry_instrumentation_cmdrdata.openai.keywords import bind_customer
 
 __all__ = [
     "AsyncTrackedAzureOpenAI",
@@ -70,11 +71,11 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Import what needs openai only when it is asked for: without openai the instrumentor is there to say so."""
     if name == "bind_customer":
-        from opentelemetry_instrumentation_cmdrdata import attribution
+        from opentelemetry_instrumentation_cmdrdata.openai import keywords
 
-        return attribution.bind_customer
+        return keywords.bind_customer
     if name in __all__:
-        from opentelemetry_instrumentation_cmdrdata import clients
+        from opentelemetry_instrumentation_cmdrdata.openai import clients
 
         return getattr(clients, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -126,7 +127,7 @@ class CmdrDataInstrumentor(BaseInstrumentor):
             announce(logging.ERROR, "%s %s", NOTHING_METERED, reason)
 
     def _instrument(self, **kwargs: Any) -> None:
-        from opentelemetry_instrumentation_cmdrdata import patching
+        from opentelemetry_instrumentation_cmdrdata.openai import seam
 
         _warn_of_untested(_openai_version())
         exporter: CmdrDataSpanExporter | None = kwargs.get("exporter")
@@ -147,8 +148,8 @@ class CmdrDataInstrumentor(BaseInstrumentor):
             return metering_now()
 
         recorder.exporter = metering_first
-        patching.patch(recorder)
-        seam.active = True
+        seam.patch(recorder)
+        own_calls.active = True
         bypassing.report()
         processes.at_exit(bypassing.report, priority=300)
         # Streams that are open now or later are ended by the exit at the latest, also after `uninstrument`.
@@ -156,10 +157,10 @@ class CmdrDataInstrumentor(BaseInstrumentor):
         processes.at_exit(open_calls.end_all, priority=200)
 
     def _uninstrument(self, **kwargs: Any) -> None:  # noqa: ARG002 - the base passes them
-        from opentelemetry_instrumentation_cmdrdata import patching
+        from opentelemetry_instrumentation_cmdrdata.openai import seam
 
-        patching.unpatch()
-        seam.active = False
+        seam.unpatch()
+        own_calls.active = False
 
 
 def _openai_version() -> str | None:

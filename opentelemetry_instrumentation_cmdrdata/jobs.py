@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from cmdrdata_exporter import clocks, faults, processes
-from opentelemetry_instrumentation_cmdrdata.usage import Attributes
+from opentelemetry_instrumentation_cmdrdata.openai.usage import Attributes
 
 CAPACITY = 10_000
 """Jobs that are remembered."""

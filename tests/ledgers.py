@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
-from cmdrdata_exporter.delivery import Header
-from cmdrdata_exporter.delivery.directory import Directory
-from cmdrdata_exporter.delivery.http import Outcome, Verdict
-from cmdrdata_exporter.delivery.ledger import Ledger
-from cmdrdata_exporter.delivery.records import encode_event
+from cmdrdata_exporter.delivery import Header, Outcome, Verdict
+from cmdrdata_exporter.delivery.spool.directory import Directory
+from cmdrdata_exporter.delivery.spool.ledger import Ledger
+from cmdrdata_exporter.delivery.spool.records import encode_event
 
 NOW = 1795286000.0
 """2026-11-21T18:33:20Z, when everything in these ledgers happened."""

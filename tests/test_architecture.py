@@ -6,6 +6,7 @@ import ast
 import importlib
 import importlib.metadata
 import re
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -16,279 +17,58 @@ PACKAGES = ("cmdrdata_exporter", "opentelemetry_instrumentation_cmdrdata")
 EXPORTER = "cmdrdata_exporter"
 INSTRUMENTOR = "opentelemetry_instrumentation_cmdrdata"
 
-# Each module and the modules of ours that it may import.
-ALLOWED: dict[str, set[str]] = {
-    f"{EXPORTER}.announcement": set(),
-    f"{EXPORTER}.attributes": set(),
-    f"{EXPORTER}.clocks": set(),
-    f"{EXPORTER}.faults": set(),
-    f"{EXPORTER}.ids": set(),
-    f"{EXPORTER}.processes": set(),
-    f"{EXPORTER}.identity": {f"{EXPORTER}.processes"},
-    f"{EXPORTER}.settings": {
-        f"{EXPORTER}.{name}" for name in ("delivery.backoff", "ids", "scrubbing")
-    },
-    f"{EXPORTER}.version": set(),
-    f"{EXPORTER}.unattributed": {f"{EXPORTER}.wording"},
-    f"{EXPORTER}.wording": set(),
-    f"{EXPORTER}.customer": {f"{EXPORTER}.{name}" for name in ("attributes", "faults", "ids")},
-    f"{EXPORTER}.scrubbing": set(),
-    f"{EXPORTER}.events": {
-        f"{EXPORTER}.{name}" for name in ("attributes", "customer", "ids", "scrubbing")
-    },
-    f"{EXPORTER}.delivery": set(),
-    f"{EXPORTER}.delivery.backoff": set(),
-    f"{EXPORTER}.delivery.connections": set(),
-    f"{EXPORTER}.delivery.http": {
-        f"{EXPORTER}.{name}"
-        for name in ("delivery.backoff", "delivery.connections", "faults", "scrubbing")
-    },
-    f"{EXPORTER}.delivery.local": {f"{EXPORTER}.delivery", f"{EXPORTER}.processes"},
-    f"{EXPORTER}.delivery.memory": {
-        f"{EXPORTER}.{name}"
-        for name in (
-            "delivery",
-            "delivery.backoff",
-            "delivery.gate",
-            "delivery.http",
-            "delivery.records",
-            "delivery.senders",
-            "delivery.trouble",
-            "faults",
-            "processes",
-        )
-    },
-    f"{EXPORTER}.delivery.records": {f"{EXPORTER}.delivery"},
-    f"{EXPORTER}.delivery.directory": {f"{EXPORTER}.faults"},
-    f"{EXPORTER}.delivery.journal": {
-        f"{EXPORTER}.{name}" for name in ("delivery.directory", "faults")
-    },
-    f"{EXPORTER}.delivery.options": {f"{EXPORTER}.delivery.{name}" for name in ("backoff", "http")},
-    f"{EXPORTER}.delivery.readings": {
-        f"{EXPORTER}.{name}" for name in ("delivery.directory", "delivery.journal", "faults")
-    },
-    f"{EXPORTER}.delivery.ledger": {
-        f"{EXPORTER}.{name}"
-        for name in (
-            "delivery",
-            "delivery.backoff",
-            "delivery.directory",
-            "delivery.http",
-            "delivery.records",
-        )
-    },
-    f"{EXPORTER}.delivery.salvage": {
-        f"{EXPORTER}.{name}"
-        for name in ("delivery", "delivery.directory", "delivery.leaves", "delivery.ledger")
-    },
-    f"{EXPORTER}.delivery.leaves": {f"{EXPORTER}.delivery.ledger"},
-    f"{EXPORTER}.delivery.reading": {
-        f"{EXPORTER}.{name}"
-        for name in (
-            "delivery",
-            "delivery.directory",
-            "delivery.journal",
-            "delivery.ledger",
-            "delivery.records",
-        )
-    },
-    f"{EXPORTER}.delivery.gate": {f"{EXPORTER}.delivery.{name}" for name in ("backoff", "http")},
-    f"{EXPORTER}.delivery.senders": {
-        f"{EXPORTER}.{name}"
-        for name in (
-            "delivery",
-            "delivery.gate",
-            "delivery.http",
-            "faults",
-            "processes",
-        )
-    },
-    f"{EXPORTER}.delivery.watch": {f"{EXPORTER}.faults", f"{EXPORTER}.processes"},
-    f"{EXPORTER}.delivery.trouble": {
-        f"{EXPORTER}.{name}"
-        for name in (
-            "delivery.backoff",
-            "delivery.directory",
-            "delivery.gate",
-            "delivery.http",
-            "delivery.senders",
-            "faults",
-        )
-    },
-    f"{EXPORTER}.delivery.drainer": {
-        f"{EXPORTER}.{name}"
-        for name in (
-            "delivery",
-            "delivery.backoff",
-            "delivery.directory",
-            "delivery.gate",
-            "delivery.journal",
-            "delivery.ledger",
-            "delivery.options",
-            "delivery.reading",
-            "delivery.readings",
-            "delivery.salvage",
-            "delivery.senders",
-            "delivery.trouble",
-            "delivery.watch",
-            "faults",
-            "processes",
-        )
-    },
-    f"{EXPORTER}.delivery.control": {
-        f"{EXPORTER}.delivery.{name}"
-        for name in (
-            "directory",
-            "journal",
-            "ledger",
-            "reading",
-            "readings",
-            "records",
-            "salvage",
-        )
-    },
-    f"{EXPORTER}.delivery.durable": {
-        f"{EXPORTER}.{name}"
-        for name in (
-            "delivery.control",
-            "delivery",
-            "delivery.directory",
-            "delivery.drainer",
-            "delivery.journal",
-            "delivery.reading",
-            "delivery.records",
-            "faults",
-            "processes",
-        )
-    },
-    f"{EXPORTER}.exporter": {
-        f"{EXPORTER}.{name}"
-        for name in (
-            "announcement",
-            "attributes",
-            "customer",
-            "delivery",
-            "delivery.directory",
-            "delivery.durable",
-            "delivery.http",
-            "delivery.local",
-            "delivery.memory",
-            "delivery.options",
-            "events",
-            "faults",
-            "identity",
-            "processes",
-            "settings",
-            "telemetry",
-            "unattributed",
-            "version",
-            "wording",
-        )
-    },
-    f"{EXPORTER}.telemetry": {
-        f"{EXPORTER}.{name}" for name in ("delivery.http", "faults", "processes", "version")
-    },
-    EXPORTER: {f"{EXPORTER}.{name}" for name in ("customer", "events", "exporter", "settings")},
-    f"{INSTRUMENTOR}.version": {f"{EXPORTER}.version"},
-    f"{INSTRUMENTOR}.package": set(),
-    f"{INSTRUMENTOR}.preflight": {
-        f"{EXPORTER}.{name}" for name in ("announcement", "exporter", "settings")
-    }
-    | {f"{INSTRUMENTOR}.package"},
-    f"{INSTRUMENTOR}.semconv": {f"{EXPORTER}.attributes"},
-    f"{INSTRUMENTOR}.sse": set(),
-    f"{INSTRUMENTOR}.copies": set(),
-    f"{INSTRUMENTOR}.failures": {f"{EXPORTER}.scrubbing", f"{INSTRUMENTOR}.copies"},
-    f"{INSTRUMENTOR}.bypassing": {f"{EXPORTER}.faults"},
-    f"{INSTRUMENTOR}.open_calls": {f"{EXPORTER}.faults", f"{EXPORTER}.processes"},
-    f"{INSTRUMENTOR}.providers": set(),
-    f"{INSTRUMENTOR}.unbilled": set(),
-    f"{INSTRUMENTOR}.usage": {f"{INSTRUMENTOR}.semconv"},
-    f"{INSTRUMENTOR}.answers": {f"{INSTRUMENTOR}.semconv", f"{INSTRUMENTOR}.usage"},
-    f"{INSTRUMENTOR}.endpoints": {f"{INSTRUMENTOR}.answers", f"{INSTRUMENTOR}.usage"},
-    f"{INSTRUMENTOR}.parameters": {
-        f"{INSTRUMENTOR}.{name}" for name in ("endpoints", "semconv", "usage")
-    },
-    f"{INSTRUMENTOR}.jobs": {
-        f"{EXPORTER}.faults",
-        f"{EXPORTER}.processes",
-        f"{INSTRUMENTOR}.usage",
-    },
-    f"{INSTRUMENTOR}.attribution": {
-        EXPORTER,
-        f"{EXPORTER}.customer",
-        f"{EXPORTER}.faults",
-        f"{EXPORTER}.identity",
-        f"{INSTRUMENTOR}.copies",
-        f"{INSTRUMENTOR}.endpoints",
-    },
-    f"{INSTRUMENTOR}.clients": {
-        EXPORTER,
-        f"{INSTRUMENTOR}.attribution",
-        f"{INSTRUMENTOR}.patching",
-    },
-    f"{INSTRUMENTOR}.calls": {
-        EXPORTER,
-        f"{EXPORTER}.attributes",
-        f"{EXPORTER}.exporter",
-        f"{EXPORTER}.faults",
-        f"{EXPORTER}.identity",
-        f"{EXPORTER}.scrubbing",
-        *(
-            f"{INSTRUMENTOR}.{name}"
+# Each room: the modules in it, and the rooms whose modules they may import besides their own.
+ROOMS: dict[str, tuple[set[str], set[str]]] = {
+    "base": (
+        {
+            f"{EXPORTER}.{name}"
             for name in (
-                "endpoints",
-                "failures",
-                "jobs",
-                "open_calls",
-                "parameters",
-                "providers",
-                "semconv",
-                "sse",
-                "unbilled",
-                "usage",
-            )
-        ),
-    },
-    f"{INSTRUMENTOR}.streams": {
-        f"{EXPORTER}.faults",
-        *(f"{INSTRUMENTOR}.{name}" for name in ("calls", "copies", "open_calls", "sse", "usage")),
-    },
-    f"{INSTRUMENTOR}.observation": {
-        f"{EXPORTER}.faults",
-        *(
-            f"{INSTRUMENTOR}.{name}"
-            for name in ("attribution", "calls", "copies", "open_calls", "providers", "streams")
-        ),
-    },
-    f"{INSTRUMENTOR}.patching": {
-        EXPORTER,
-        f"{EXPORTER}.faults",
-        *(
-            f"{INSTRUMENTOR}.{name}"
-            for name in ("attribution", "calls", "copies", "observation", "open_calls", "version")
-        ),
-    },
-    INSTRUMENTOR: {
-        EXPORTER,
-        f"{EXPORTER}.announcement",
-        f"{EXPORTER}.identity",
-        f"{EXPORTER}.processes",
-        *(
-            f"{INSTRUMENTOR}.{name}"
-            for name in (
-                "attribution",
-                "bypassing",
-                "calls",
-                "clients",
-                "open_calls",
-                "package",
-                "patching",
+                "announcement",
+                "attributes",
+                "clocks",
+                "faults",
+                "ids",
+                "processes",
+                "scrubbing",
                 "version",
+                "wording",
             )
-        ),
-    },
+        },
+        set(),
+    ),
+    "pacing": ({f"{EXPORTER}.delivery.backoff"}, set()),
+    "settings": ({f"{EXPORTER}.settings"}, {"base", "pacing"}),
+    "customer": ({f"{EXPORTER}.customer", f"{EXPORTER}.unattributed"}, {"base"}),
+    "events": ({f"{EXPORTER}.events", f"{EXPORTER}.deduplication"}, {"base", "customer"}),
+    "event": ({f"{EXPORTER}.delivery"}, set()),
+    "spool": ({f"{EXPORTER}.delivery.spool.*"}, {"base", "pacing", "event"}),
+    "http": ({f"{EXPORTER}.delivery.http.*"}, {"base", "pacing", "event"}),
+    "delivery": ({f"{EXPORTER}.delivery.*"}, {"base", "pacing", "event", "spool"}),
+    "exporter": (
+        {EXPORTER, f"{EXPORTER}.exporter", f"{EXPORTER}.telemetry"},
+        {"base", "settings", "customer", "events", "event", "delivery", "spool", "http"},
+    ),
+    "openai": ({f"{INSTRUMENTOR}.openai.*"}, {"base", "customer", "events", "exporter", "call"}),
+    "call": (
+        {INSTRUMENTOR, f"{INSTRUMENTOR}.*"},
+        {"base", "settings", "events", "exporter", "openai"},
+    ),
 }
+
+
+def room_of(module: str) -> str:
+    """Return the room of a module: the one that names it, else the one with the longest name for all below it."""
+    for room, (modules, _) in ROOMS.items():
+        if module in modules:
+            return room
+    below = [
+        (len(name), room)
+        for room, (modules, _) in ROOMS.items()
+        for name in modules
+        if name.endswith("*") and f"{module}.".startswith(name[:-1])
+    ]
+    return max(below)[1]
+
 
 MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
@@ -311,12 +91,37 @@ def imports(path: Path) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("module", MODULES)
+def ours(module: str) -> set[str]:
+    """Return the modules of ours that a module imports."""
+    return {name for name in imports(MODULES[module]) if name.split(".")[0] in PACKAGES}
+
+
+NOT_CLI = [module for module in MODULES if not module.startswith(f"{EXPORTER}.cli")]
+
+
+@pytest.mark.parametrize("module", NOT_CLI)
 def test_who_imports_whom(module: str) -> None:
-    """Every module imports what the architecture allows it, and nothing imports the command line."""
-    ours = {name for name in imports(MODULES[module]) if name.split(".")[0] in PACKAGES}
-    if not module.startswith(f"{EXPORTER}.cli"):
-        assert ours <= {f"{EXPORTER}.clocks"} | ALLOWED[module]
+    """Every module imports what its room is allowed, and nothing imports the command line."""
+    room = room_of(module)
+    assert {room_of(name) for name in ours(module)} <= {room} | ROOMS[room][1]
+    assert not [name for name in ours(module) if name.startswith(f"{EXPORTER}.cli")]
+
+
+def test_no_module_imports_itself() -> None:
+    """Imports form no ring; what a function imports when it runs does not count."""
+    graph = {
+        module: {
+            name
+            for node in ast.parse(MODULES[module].read_text()).body
+            if isinstance(node, ast.ImportFrom)
+            for alias in node.names
+            for name in [f"{node.module}.{alias.name}"]
+            for name in [name if name in MODULES else node.module or ""]
+            if name in MODULES
+        }
+        for module in MODULES
+    }
+    assert list(TopologicalSorter(graph).static_order())
 
 
 @pytest.mark.parametrize("module", MODULES)

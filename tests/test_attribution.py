@@ -20,10 +20,9 @@ from opentelemetry_instrumentation_cmdrdata import (
     CmdrDataInstrumentor,
     TrackedAzureOpenAI,
     TrackedOpenAI,
-    attribution,
     bind_customer,
-    patching,
 )
+from opentelemetry_instrumentation_cmdrdata.openai import keywords, seam
 from tests import replies
 from tests.charges import MESSAGES, Case
 from tests.metering import Meter, RecordedEvents, attributes
@@ -56,10 +55,10 @@ def chat(provider: Provider) -> Provider:
 @pytest.fixture
 def tracked_clients(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Leave the SDK's classes as they were, also after clients that are tracked by themselves."""
-    monkeypatch.setattr(patching, "_tracked_clients", False)
+    monkeypatch.setattr(seam, "_tracked_clients", False)
     yield
     monkeypatch.undo()
-    patching.unpatch()
+    seam.unpatch()
 
 
 @pytest.mark.parametrize("world", ["sync", "async"])
@@ -445,13 +444,13 @@ def test_without_the_instrumentor(chat: Provider) -> None:
 def test_requests_that_are_not_metered(provider: Provider, meter: Meter) -> None:
     """The keywords are dropped also where the endpoint is unknown to us."""
     provider.answer("/v1/chat/completions/chatcmpl-1", Reply(json={**replies.CHAT, "metadata": {}}))
-    attributed: Any = {attribution.HEADER: attribution.Attribution("acme")}
+    attributed: Any = {keywords.HEADER: keywords.Attribution("acme")}
     with client(provider) as sync:
         sync.get(
             "/chat/completions/chatcmpl-1", cast_to=ChatCompletion, options={"headers": attributed}
         )
     assert "acme" not in str(provider.requests)
-    assert attribution.HEADER.lower() not in provider.requests[0].headers
+    assert keywords.HEADER.lower() not in provider.requests[0].headers
     assert meter.events() == []
 
 
@@ -676,7 +675,7 @@ def test_every_way_for_every_method(  # noqa: PLR0917 - the matrix
     exporter = CmdrDataSpanExporter(customer_id=default, delivery=events)
     CmdrDataInstrumentor().instrument(exporter=exporter)
     arguments = {**case.arguments, **({"customer_id": "acme"} if way == "keyword" else {})}
-    bound: Any = {attribution.HEADER: attribution.Attribution("acme")}
+    bound: Any = {keywords.HEADER: keywords.Attribution("acme")}
     options = {"default_headers": bound} if way == "client" else {}
     try:
         if way == "context":

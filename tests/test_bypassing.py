@@ -12,7 +12,8 @@ import openai
 import pytest
 
 from cmdrdata_exporter import CmdrDataSpanExporter
-from opentelemetry_instrumentation_cmdrdata import CmdrDataInstrumentor, bypassing
+from opentelemetry_instrumentation_cmdrdata import CmdrDataInstrumentor
+from opentelemetry_instrumentation_cmdrdata.openai import bypassing
 from tests import replies
 from tests.metering import RecordedEvents
 from tests.provider import Provider, Reply

@@ -11,7 +11,7 @@ import pytest
 from opentelemetry.trace import SpanKind, StatusCode
 
 from opentelemetry_instrumentation_cmdrdata import CmdrDataInstrumentor
-from opentelemetry_instrumentation_cmdrdata.endpoints import ENDPOINTS
+from opentelemetry_instrumentation_cmdrdata.openai.endpoints import ENDPOINTS
 from tests import replies
 from tests.charges import CASES, Case
 from tests.metering import Meter, attributes

@@ -16,7 +16,8 @@ import openai
 import pytest
 
 from cmdrdata_exporter import CmdrDataSpanExporter, exporter, faults
-from opentelemetry_instrumentation_cmdrdata import CmdrDataInstrumentor, patching
+from opentelemetry_instrumentation_cmdrdata import CmdrDataInstrumentor
+from opentelemetry_instrumentation_cmdrdata.openai import seam
 from tests import replies
 from tests.metering import RecordedEvents
 from tests.provider import Provider, Reply
@@ -67,13 +68,13 @@ def environment(
     monkeypatch.setattr(exporter, "_delivery", lambda _: events)  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType] - of one event's settings
     # There is no place to speak of.
     monkeypatch.setattr(exporter, "_say_where", Mock())
-    monkeypatch.setattr(patching, "_tracked_clients", False)
+    monkeypatch.setattr(seam, "_tracked_clients", False)
     provider.answer("/v1/chat/completions", Reply(json=replies.CHAT))
     CmdrDataSpanExporter()
     yield
     CmdrDataInstrumentor().uninstrument()
     monkeypatch.undo()
-    patching.unpatch()
+    seam.unpatch()
 
 
 def examples(page: str) -> str:

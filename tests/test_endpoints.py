@@ -10,7 +10,7 @@ import pytest
 
 from cmdrdata_exporter.events import COMMON, RESERVED
 from opentelemetry_instrumentation_cmdrdata import semconv
-from opentelemetry_instrumentation_cmdrdata.endpoints import ENDPOINTS, Endpoint
+from opentelemetry_instrumentation_cmdrdata.openai.endpoints import ENDPOINTS, Endpoint
 
 DOCS = Path(__file__).parent.parent / "docs"
 NAMES = sorted({endpoint.name for endpoint in ENDPOINTS})

@@ -29,9 +29,9 @@ from cmdrdata_exporter import (
     processes,
 )
 from cmdrdata_exporter.delivery import Event, Header, drainer, senders
-from cmdrdata_exporter.delivery.directory import Directory, name_of
-from cmdrdata_exporter.delivery.reading import LedgerReader
-from cmdrdata_exporter.delivery.records import assigned, decode, encode_event
+from cmdrdata_exporter.delivery.spool.directory import Directory, name_of
+from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader
+from cmdrdata_exporter.delivery.spool.records import assigned, decode, encode_event
 from cmdrdata_exporter.events import UsageEvent
 from cmdrdata_exporter.settings import DEFAULT_ENDPOINT
 from opentelemetry_instrumentation_cmdrdata import CmdrDataInstrumentor

@@ -19,18 +19,16 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, Decision, Sampler, Samp
 
 import opentelemetry_instrumentation_cmdrdata
 from cmdrdata_exporter import CmdrDataSpanExporter, ConfigurationError, customer_context, faults
-from opentelemetry_instrumentation_cmdrdata import (
-    CmdrDataInstrumentor,
+from opentelemetry_instrumentation_cmdrdata import CmdrDataInstrumentor, call, open_calls
+from opentelemetry_instrumentation_cmdrdata.openai import (
     answers,
-    attribution,
-    calls,
+    keywords,
     observation,
-    open_calls,
     parameters,
-    patching,
+    seam,
     usage,
 )
-from opentelemetry_instrumentation_cmdrdata.providers import provider_of
+from opentelemetry_instrumentation_cmdrdata.openai.providers import provider_of
 from tests import replies
 from tests.charges import MESSAGES
 from tests.metering import Meter, RecordedEvents, attributes
@@ -95,7 +93,7 @@ def test_patched_functions_look_the_same(meter: Meter) -> None:
     patched_methods = [
         (owner, name)
         for owner in (openai.OpenAI, openai.AsyncOpenAI)
-        for name in patching.METHODS
+        for name in seam.METHODS
         if hasattr(owner, name)
     ]
     assert len(patched_methods) >= 4
@@ -127,28 +125,28 @@ def test_calls_that_are_not_metered(world: str, provider: Provider, meter: Meter
 
 # What may fail on our way: where it is looked up, and what it is called there.
 WAYS: list[tuple[object, str]] = [
-    (patching.Recorder, "start"),
+    (seam.Recorder, "start"),
     (observation, "observed_stream_cls"),
     (observation, "attach"),
     (observation, "watch"),
     (observation, "provider_of"),
-    (calls, "find"),
-    (calls, "_request_attributes"),
-    (calls, "body_of"),
-    (calls, "os"),
-    (calls, "is_instrumentation_enabled"),
-    (calls, "Charge"),
-    (calls, "Status"),
-    (calls.failures, "scrubbed"),
-    (calls.failures, "status_code"),
+    (call, "find"),
+    (call, "_request_attributes"),
+    (call, "body_of"),
+    (call, "os"),
+    (call, "is_instrumentation_enabled"),
+    (call, "Charge"),
+    (call, "Status"),
+    (call.failures, "scrubbed"),
+    (call.failures, "status_code"),
     (open_calls, "weakref"),
     (open_calls, "keep"),
-    (calls.Call, "_usage_status"),
-    (calls.Call, "event"),
-    (calls.failures, "qualified_name"),
-    (attribution, "current"),
-    (calls.time, "perf_counter_ns"),
-    (calls, "find"),
+    (call.Call, "_usage_status"),
+    (call.Call, "event"),
+    (call.failures, "qualified_name"),
+    (keywords, "current"),
+    (call.time, "perf_counter_ns"),
+    (call, "find"),
     (usage, "fields"),
     (usage, "count"),
     (answers, "fields"),
@@ -405,11 +403,11 @@ def test_the_request_runs_inside_the_span(provider: Provider, events: RecordedEv
     with Observed(base_url=provider.url, api_key="sk-test") as sdk:
         chat(sdk)
     CmdrDataInstrumentor().uninstrument()
-    http, call = exported.get_finished_spans()
+    http, span = exported.get_finished_spans()
     assert http.parent is not None
-    assert http.parent.span_id == span_id(call)
+    assert http.parent.span_id == span_id(span)
     assert otel_context.get_current() == before
-    assert calls.running.get() is None
+    assert call.running.get() is None
 
 
 @pytest.mark.parametrize("world", ["sync", "async"])

@@ -27,11 +27,11 @@ import cmdrdata_exporter
 import opentelemetry_instrumentation_cmdrdata
 from cmdrdata_exporter import CmdrDataSpanExporter
 from cmdrdata_exporter.delivery import Event
-from cmdrdata_exporter.delivery.directory import Directory
 from cmdrdata_exporter.delivery.drainer import Options
 from cmdrdata_exporter.delivery.durable import DurableDelivery
-from cmdrdata_exporter.delivery.journal import scan
-from cmdrdata_exporter.delivery.records import decode
+from cmdrdata_exporter.delivery.spool.directory import Directory
+from cmdrdata_exporter.delivery.spool.journal import scan
+from cmdrdata_exporter.delivery.spool.records import decode
 from opentelemetry_instrumentation_cmdrdata import CmdrDataInstrumentor, open_calls
 from tests import replies
 from tests.charges import MESSAGES

@@ -14,8 +14,8 @@ from openai.types import Model
 
 from cmdrdata_exporter import faults
 from opentelemetry_instrumentation_cmdrdata import CmdrDataInstrumentor
-from opentelemetry_instrumentation_cmdrdata.endpoints import ENDPOINTS, find
-from opentelemetry_instrumentation_cmdrdata.unbilled import UNBILLED, is_unbilled
+from opentelemetry_instrumentation_cmdrdata.openai.endpoints import ENDPOINTS, find
+from opentelemetry_instrumentation_cmdrdata.openai.unbilled import UNBILLED, is_unbilled
 from tests.metering import Meter
 from tests.provider import Provider, Reply
 from tests.sdk import VERSION, async_client, client

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opentelemetry_instrumentation_cmdrdata import sse
+from opentelemetry_instrumentation_cmdrdata.openai import sse
 from tests import replies
 
 ENDS = ["\n\n", "\r\n\r\n", "\r\r"]

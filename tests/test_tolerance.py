@@ -16,9 +16,12 @@ from hypothesis import strategies as st
 
 from cmdrdata_exporter import event_from_span, faults
 from cmdrdata_exporter.events import encode
-from opentelemetry_instrumentation_cmdrdata.endpoints import ENDPOINTS, Endpoint
-from opentelemetry_instrumentation_cmdrdata.parameters import request_attributes, request_details
-from opentelemetry_instrumentation_cmdrdata.usage import Reading
+from opentelemetry_instrumentation_cmdrdata.openai.endpoints import ENDPOINTS, Endpoint
+from opentelemetry_instrumentation_cmdrdata.openai.parameters import (
+    request_attributes,
+    request_details,
+)
+from opentelemetry_instrumentation_cmdrdata.openai.usage import Reading
 from tests import replies
 from tests.charges import MESSAGES
 from tests.metering import Meter

@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 
-from opentelemetry_instrumentation_cmdrdata.answers import (
+from opentelemetry_instrumentation_cmdrdata.openai.answers import (
     read_chat,
     read_chat_chunk,
     read_embeddings,
     read_response,
     read_speech,
 )
-from opentelemetry_instrumentation_cmdrdata.endpoints import ENDPOINTS
-from opentelemetry_instrumentation_cmdrdata.parameters import request_attributes
-from opentelemetry_instrumentation_cmdrdata.usage import Reading, count, read_usage
+from opentelemetry_instrumentation_cmdrdata.openai.endpoints import ENDPOINTS
+from opentelemetry_instrumentation_cmdrdata.openai.parameters import request_attributes
+from opentelemetry_instrumentation_cmdrdata.openai.usage import Reading, count, read_usage
 
 READERS = sorted(
     {read for row in ENDPOINTS for read in (row.read, row.read_chunk) if read is not None},

@@ -12,7 +12,8 @@ import pytest
 from openai.resources.chat.completions import AsyncCompletions, Completions
 
 from cmdrdata_exporter import CmdrDataSpanExporter
-from opentelemetry_instrumentation_cmdrdata import CmdrDataInstrumentor, clients, patching
+from opentelemetry_instrumentation_cmdrdata import CmdrDataInstrumentor
+from opentelemetry_instrumentation_cmdrdata.openai import clients, seam
 from tests import replies, sdk
 from tests.charges import MESSAGES
 from tests.metering import RecordedEvents
@@ -72,8 +73,8 @@ def wrapped(owner: type[Any], name: str, seen: list[object]) -> Wrapper:
 
 def _give_back() -> None:
     """Take the keywords away, which go on for good once there has been a tracked client."""
-    patching._tracked_clients = False
-    patching.unpatch()
+    seam._tracked_clients = False
+    seam.unpatch()
 
 
 @pytest.fixture(autouse=True)

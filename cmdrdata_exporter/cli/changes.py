@@ -10,10 +10,10 @@ import click
 
 from cmdrdata_exporter.cli.destination import Destination, require_owner
 from cmdrdata_exporter.cli.terminal import ATTENTION, Json, plural, print_json, say
-from cmdrdata_exporter.delivery import control
-from cmdrdata_exporter.delivery.directory import Directory, UnsafeDirectoryError
-from cmdrdata_exporter.delivery.ledger import UnknownVersionError
-from cmdrdata_exporter.delivery.reading import Kept, LedgerReader, UnreadableError
+from cmdrdata_exporter.delivery.spool import commands
+from cmdrdata_exporter.delivery.spool.directory import Directory, UnsafeDirectoryError
+from cmdrdata_exporter.delivery.spool.ledger import UnknownVersionError
+from cmdrdata_exporter.delivery.spool.ledger_view import Kept, LedgerReader, UnreadableError
 
 T = TypeVar("T")
 
@@ -42,7 +42,7 @@ def change(
     require_owner(directory.path)
     before = _count(directory, action)
     in_time = attempt(
-        lambda: control.apply(directory, action, keys, customer=customer, timeout=TIMEOUT)
+        lambda: commands.apply(directory, action, keys, customer=customer, timeout=TIMEOUT)
     )
     return Change(len(keys), _count(directory, action) - before, in_time)
 

@@ -12,7 +12,7 @@ import click
 
 from cmdrdata_exporter.cli.assign import assign
 from cmdrdata_exporter.cli.dead_letters import dead_letters
-from cmdrdata_exporter.cli.demo import demo
+from cmdrdata_exporter.cli.demo.command import demo
 from cmdrdata_exporter.cli.drain import drain
 from cmdrdata_exporter.cli.extras import DISTRIBUTION
 from cmdrdata_exporter.cli.flush import flush

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import click
 
 from cmdrdata_exporter.cli.terminal import REFUSED, plain
-from cmdrdata_exporter.delivery.directory import Directory, destinations, name_of
+from cmdrdata_exporter.delivery.spool.directory import Directory, destinations, name_of
 from cmdrdata_exporter.settings import ConfigurationError, Settings, check_text, spool_directory
 
 Command = Callable[..., None]

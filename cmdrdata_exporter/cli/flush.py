@@ -11,7 +11,7 @@ from cmdrdata_exporter import clocks
 from cmdrdata_exporter.cli.destination import destination_option, json_option, spool_option
 from cmdrdata_exporter.cli.sending import delivery_of, left, report
 from cmdrdata_exporter.delivery.durable import DurableDelivery
-from cmdrdata_exporter.delivery.reading import LedgerReader, UnreadableError
+from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader, UnreadableError
 
 LOOK = 0.05
 """Seconds between two looks at what is left."""

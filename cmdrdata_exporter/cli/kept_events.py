@@ -22,7 +22,7 @@ from cmdrdata_exporter.cli.terminal import (
     print_json,
     table,
 )
-from cmdrdata_exporter.delivery.reading import Kept
+from cmdrdata_exporter.delivery.spool.ledger_view import Kept
 
 SHORT = 12
 """How much of an id a list shows: enough to name the event."""

@@ -33,12 +33,12 @@ from cmdrdata_exporter.cli.destination import (
 )
 from cmdrdata_exporter.cli.terminal import plural, print_json, say
 from cmdrdata_exporter.cli.usage import DAY, day_of
-from cmdrdata_exporter.delivery import FOR_EVER, Event, control
-from cmdrdata_exporter.delivery.directory import LOCAL, Directory, UnsafeDirectoryError
-from cmdrdata_exporter.delivery.http import cause
-from cmdrdata_exporter.delivery.ledger import AMBIGUOUS
-from cmdrdata_exporter.delivery.reading import LedgerReader, UnreadableError
-from cmdrdata_exporter.delivery.records import encode_event, key_of
+from cmdrdata_exporter.delivery import FOR_EVER, Event, cause
+from cmdrdata_exporter.delivery.spool import commands
+from cmdrdata_exporter.delivery.spool.directory import LOCAL, Directory, UnsafeDirectoryError
+from cmdrdata_exporter.delivery.spool.ledger import AMBIGUOUS
+from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader, UnreadableError
+from cmdrdata_exporter.delivery.spool.records import encode_event, key_of
 
 
 @click.command()
@@ -135,7 +135,7 @@ def _replay_local(spool: Path | None, days: tuple[str, str], as_json: bool) -> N
     known = _known(target, keys)
     missing = keys - known
     new = (event for event in _local_events(source.directory, days) if key_of(event.id) in missing)
-    in_time = attempt(lambda: not missing or control.take_in(target, map(_record, new), TIMEOUT))
+    in_time = attempt(lambda: not missing or commands.take_in(target, map(_record, new), TIMEOUT))
     recorded = len(_known(target, keys) - known)
     if as_json:
         print_json(

@@ -10,15 +10,15 @@ import click
 from cmdrdata_exporter.cli.changes import attempt
 from cmdrdata_exporter.cli.destination import Refusal, require_owner, settings_of, spool_path
 from cmdrdata_exporter.cli.terminal import ATTENTION, Json, plural, print_json, say
-from cmdrdata_exporter.delivery.directory import (
+from cmdrdata_exporter.delivery.drainer import Options
+from cmdrdata_exporter.delivery.durable import DurableDelivery
+from cmdrdata_exporter.delivery.spool.directory import (
     LOCAL,
     Directory,
     UnsafeDirectoryError,
     name_of,
 )
-from cmdrdata_exporter.delivery.drainer import Options
-from cmdrdata_exporter.delivery.durable import DurableDelivery
-from cmdrdata_exporter.delivery.reading import LedgerReader
+from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader
 from cmdrdata_exporter.exporter import options
 
 

@@ -34,10 +34,10 @@ from cmdrdata_exporter.cli.terminal import (
     span,
 )
 from cmdrdata_exporter.cli.usage import incomplete
-from cmdrdata_exporter.delivery.directory import unusable
 from cmdrdata_exporter.delivery.options import LARGEST
-from cmdrdata_exporter.delivery.reading import LedgerReader, UnreadableError
-from cmdrdata_exporter.delivery.trouble import NEARLY
+from cmdrdata_exporter.delivery.spool.directory import unusable
+from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader, UnreadableError
+from cmdrdata_exporter.delivery.status_log import NEARLY
 
 STATES = ("delivered", "local", "pending", "in_flight", "held", "dead", "dropped")
 """Where an event may be; together they are what was recorded."""

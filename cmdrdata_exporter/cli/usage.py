@@ -23,8 +23,8 @@ from cmdrdata_exporter.cli.terminal import (
     print_json,
     table,
 )
-from cmdrdata_exporter.delivery import reading
-from cmdrdata_exporter.delivery.reading import LedgerReader, UnreadableError
+from cmdrdata_exporter.delivery.spool import ledger_view
+from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader, UnreadableError
 
 COLUMNS = ("customer", "model", "day", "month", "endpoint", "status")
 """What usage may be grouped by."""
@@ -107,7 +107,7 @@ def usage_of(
     """Return what `cmdrdata usage --json` prints; a customer of null is nobody."""
     groups: dict[tuple[str | None, ...], Json] = {}
     total: Json = {}
-    read = [name for name in reading.COLUMNS if name in by]
+    read = [name for name in ledger_view.COLUMNS if name in by]
     try:
         with LedgerReader(destination.directory) as ledger:
             for found in ledger.totals(by, since=since, until=until, customer=customer):

@@ -6,22 +6,24 @@ A `Delivery` is all the exporter sees. The one that counts is `durable`, made of
 
 | part | does | knows |
 |---|---|---|
-| `journal` | one append-only file per process, which an event is in before `record` returns | bytes |
-| `ledger` | a SQLite database that knows where every event is | events by id |
+| `spool.journal` | one append-only file per process, which an event is in before `record` returns | bytes |
+| `spool.ledger` | a SQLite database that knows where every event is | events by id |
 | `drainer` | imports journals, hands due events to senders, commits what became of them | states and times |
-| `http` | one POST, and what its answer means | the wire |
+| `http.client` | one POST; `http.answers`: what its answer means | the wire |
 
-`directory` is where their files are, `records` what is in them, `gate` when anything may be sent, `backoff` how long
-to wait, `senders` the threads that send, `watch` what looks after destinations with nothing to do, `options` how a
-directory is drained, `salvage` and `leaves` what is done with a damaged ledger, `reading` what a command may know of a
-ledger, `control` how it has something changed there.
+In `spool`, `directory` is where the files are, `records` what is in them, `journal_reader` how they are imported,
+`ledger_view` what a command may know of a ledger, `commands` how it has something changed there, `salvage` and `leaves`
+what is done with a damaged one. `gate` says when anything may be sent, `backoff` how long to wait, `senders` are the
+threads that send, `watch` looks after destinations with nothing to do, `options` says how a directory is drained,
+`status_log` what the log is told.
 Where nothing can be written, `memory` and `local` keep what they can.
 """
 
 from __future__ import annotations
 
+import enum
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import compress
 from typing import NamedTuple, Protocol, TypeVar
@@ -80,6 +82,53 @@ class Handed(NamedTuple):
     body: bytes
     attempts: int
     remember: int
+
+
+ATTEMPT_TIMEOUT = 10.0
+"""Seconds that one attempt may take."""
+
+
+class Verdict(enum.Enum):
+    """What became of one attempt to deliver an event."""
+
+    DELIVERED = "delivered"
+    DUPLICATE = "delivered before"
+    REFUSED = "refused"
+    """This event will never be accepted as it is; others may."""
+    MISCONFIGURED = "misconfigured"
+    """Nothing will be accepted until key or endpoint are mended."""
+    FORBIDDEN = "forbidden"
+    """The one or the other: whether another event is accepted will tell."""
+    RETRY = "retry"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The verdict on one attempt and what the next one must know."""
+
+    verdict: Verdict
+    reason: str
+    """The status or the kind of failure: one of few."""
+    ambiguous: bool = False
+    """The event may have been accepted all the same: the request went out, no verdict came back."""
+    retry_after: float | None = None
+    """Seconds in which nothing may be sent."""
+    answer: str = ""
+    """How the backend's answer begins, where it accepted nothing: one line, without what looks like a key."""
+
+    @property
+    def explanation(self) -> str:
+        """The reason for logs and dead letters, with the answer; `cause` takes it off again."""
+        return f"{self.reason}: {self.answer}" if self.answer else self.reason
+
+
+def cause(explanation: str) -> str:
+    """Return the `reason` of an `explanation`."""
+    return explanation.partition(": ")[0]
+
+
+Transport = Callable[[str, bytes, float], Outcome]
+"""Sends an event's id and body within a number of seconds, as `http.Client.post` does, and never raises."""
 
 
 class Delivery(Protocol):

@@ -19,16 +19,16 @@ from typing import Any
 
 from cmdrdata_exporter import clocks, faults, processes
 from cmdrdata_exporter.delivery import Handed
-from cmdrdata_exporter.delivery.directory import LEDGER, LOCK, RESERVE, Directory, OpenFile
 from cmdrdata_exporter.delivery.gate import Gate
-from cmdrdata_exporter.delivery.journal import Journal
-from cmdrdata_exporter.delivery.ledger import Ledger, UnknownVersionError, is_broken
 from cmdrdata_exporter.delivery.options import SENDERS, Options
-from cmdrdata_exporter.delivery.reading import LedgerReader, UnreadableError
-from cmdrdata_exporter.delivery.readings import Readings, clear_away
-from cmdrdata_exporter.delivery.salvage import finish, is_sound, renew, salvage
 from cmdrdata_exporter.delivery.senders import AT_ONCE, Done, Senders
-from cmdrdata_exporter.delivery.trouble import Trouble, counted
+from cmdrdata_exporter.delivery.spool.directory import LEDGER, LOCK, RESERVE, Directory, OpenFile
+from cmdrdata_exporter.delivery.spool.journal import Journal
+from cmdrdata_exporter.delivery.spool.journal_reader import Readings, clear_away
+from cmdrdata_exporter.delivery.spool.ledger import Ledger, UnknownVersionError, is_broken
+from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader, UnreadableError
+from cmdrdata_exporter.delivery.spool.salvage import finish, is_sound, renew, salvage
+from cmdrdata_exporter.delivery.status_log import Trouble, counted
 from cmdrdata_exporter.delivery.watch import watch
 
 TICK = 0.2

@@ -10,12 +10,13 @@ import time
 from collections import Counter
 
 from cmdrdata_exporter import clocks, faults, processes
-from cmdrdata_exporter.delivery import Event, Header, control
-from cmdrdata_exporter.delivery.directory import Directory
+from cmdrdata_exporter.delivery import Event, Header
 from cmdrdata_exporter.delivery.drainer import Drainer, Options
-from cmdrdata_exporter.delivery.journal import Journal
-from cmdrdata_exporter.delivery.reading import LedgerReader, UnreadableError
-from cmdrdata_exporter.delivery.records import (
+from cmdrdata_exporter.delivery.spool import commands
+from cmdrdata_exporter.delivery.spool.directory import Directory
+from cmdrdata_exporter.delivery.spool.journal import Journal
+from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader, UnreadableError
+from cmdrdata_exporter.delivery.spool.records import (
     Command,
     UnknownRecordError,
     decode,
@@ -238,7 +239,7 @@ class DurableDelivery:
             total = self.unspooled.total()
             if total != self._told:
                 command = Command("unspooled", (), number=total - self._told)
-                control.append(self.directory, [encode_command(command)])
+                commands.append(self.directory, [encode_command(command)])
                 self._told = total
         except OSError as error:
             if faults.is_interruption(error):

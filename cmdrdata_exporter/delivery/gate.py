@@ -23,13 +23,13 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from cmdrdata_exporter import clocks
+from cmdrdata_exporter.delivery import Outcome, Verdict
 from cmdrdata_exporter.delivery.backoff import (
     LONGEST_PAUSE,
     PROBE_AFTER,
     PROBE_INTERVAL,
     backoff,
 )
-from cmdrdata_exporter.delivery.http import Outcome, Verdict
 
 CERTAIN = 32
 """So many failures in a row are no chance, where half of the events fail whenever they come."""

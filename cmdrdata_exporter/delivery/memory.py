@@ -15,13 +15,20 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from cmdrdata_exporter import clocks, faults, processes
-from cmdrdata_exporter.delivery import Event, Header, keep
+from cmdrdata_exporter.delivery import (
+    ATTEMPT_TIMEOUT,
+    Event,
+    Header,
+    Outcome,
+    Transport,
+    Verdict,
+    keep,
+)
 from cmdrdata_exporter.delivery.backoff import PROBE_INTERVAL, backoff
 from cmdrdata_exporter.delivery.gate import Entry, Gate
-from cmdrdata_exporter.delivery.http import ATTEMPT_TIMEOUT, Outcome, Post, Verdict
-from cmdrdata_exporter.delivery.records import key_of, line
 from cmdrdata_exporter.delivery.senders import INTERRUPTED, attempt
-from cmdrdata_exporter.delivery.trouble import BackendTrouble, Line
+from cmdrdata_exporter.delivery.spool.records import key_of, line
+from cmdrdata_exporter.delivery.status_log import BackendTrouble, Line
 
 IDLE = 10.0
 """Seconds without an event after which a sender ends."""
@@ -54,7 +61,7 @@ class MemoryDelivery:
 
     def __init__(
         self,
-        post: Post,
+        post: Transport,
         *,
         reset: Callable[[], None] = lambda: None,
         capacity: int = 10_000,

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from cmdrdata_exporter import clocks
+from cmdrdata_exporter.delivery import Transport
 from cmdrdata_exporter.delivery.backoff import PROBE_INTERVAL
-from cmdrdata_exporter.delivery.http import Post
 
 SENDERS = 32
 """How many events are sent at once, at most."""
@@ -19,7 +19,7 @@ LARGEST = 1 << 30
 class Options:
     """How a directory is drained."""
 
-    post: Post | None
+    post: Transport | None
     """None for the destination `local`, where nothing is sent."""
     reset: Callable[[], None] = lambda: None
     """What a forked child does before it sends."""

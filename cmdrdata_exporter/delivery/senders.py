@@ -12,9 +12,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from cmdrdata_exporter import faults, processes
-from cmdrdata_exporter.delivery import Handed
+from cmdrdata_exporter.delivery import ATTEMPT_TIMEOUT, Handed, Outcome, Transport, Verdict
 from cmdrdata_exporter.delivery.gate import Gate
-from cmdrdata_exporter.delivery.http import ATTEMPT_TIMEOUT, Outcome, Post, Verdict
 
 AT_ONCE = 4
 """Threads that stay while anything is drained, since at the exit of the process none can be started any more."""
@@ -117,7 +116,7 @@ class Senders:
 
     def __init__(
         self,
-        post: Post,
+        post: Transport,
         gate: Gate,
         done: queue.SimpleQueue[Done | None],
         *,
@@ -207,7 +206,7 @@ class Senders:
         self._done.put((event, outcome))
 
 
-def attempt(post: Post, event_id: str, body: bytes, timeout: float) -> Outcome:
+def attempt(post: Transport, event_id: str, body: bytes, timeout: float) -> Outcome:
     """Make an attempt. What is raised instead of an outcome is no verdict on the event, which may have left."""
     try:
         return post(event_id, body, timeout)

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from cmdrdata_exporter.cli.commands import cmdrdata
-from cmdrdata_exporter.cli.demo import OLDEST_OPENAI
-from cmdrdata_exporter.delivery.directory import Directory
+from cmdrdata_exporter.cli.demo.command import OLDEST_OPENAI
+from cmdrdata_exporter.delivery.spool.directory import Directory
 from tests.ledgers import ENDPOINT, KEY
 
 if tuple(map(int, version("openai").split(".")[:2])) < OLDEST_OPENAI:

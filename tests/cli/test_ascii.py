@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from cmdrdata_exporter.delivery.directory import Directory
+from cmdrdata_exporter.delivery.spool.directory import Directory
 from tests.ledgers import AMBIGUOUS, REFUSED, fill, record
 
 TERMINALS = [

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from cmdrdata_exporter.cli import changes
-from cmdrdata_exporter.delivery.directory import Directory
-from cmdrdata_exporter.delivery.ledger import Ledger, UnknownVersionError
-from cmdrdata_exporter.delivery.reading import LedgerReader
+from cmdrdata_exporter.delivery.spool.directory import Directory
+from cmdrdata_exporter.delivery.spool.ledger import Ledger, UnknownVersionError
+from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader
 from tests.cli.conftest import Run
 from tests.ledgers import (
     AMBIGUOUS,

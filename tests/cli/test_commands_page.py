@@ -12,8 +12,9 @@ import pytest
 
 from cmdrdata_exporter.cli import terminal
 from cmdrdata_exporter.cli.commands import cmdrdata
-from cmdrdata_exporter.delivery.directory import Directory
-from cmdrdata_exporter.delivery.http import Client, Outcome, Verdict
+from cmdrdata_exporter.delivery import Outcome, Verdict
+from cmdrdata_exporter.delivery.http.client import Client
+from cmdrdata_exporter.delivery.spool.directory import Directory
 from cmdrdata_exporter.settings import DEFAULT_ENDPOINT
 from tests.cli.conftest import Run
 from tests.ledgers import AMBIGUOUS, DELIVERED, KEY, NOW, REFUSED, fill, record

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from cmdrdata_exporter.cli.commands import cmdrdata
-from cmdrdata_exporter.cli.demo import APPLICATION, environment, program, steps_of
-from cmdrdata_exporter.cli.standin import OpenAIStandIn
+from cmdrdata_exporter.cli.demo.command import APPLICATION, environment, program, steps_of
+from cmdrdata_exporter.cli.demo.standin import OpenAIStandIn
 from cmdrdata_exporter.cli.status import STATES
 
 if TYPE_CHECKING:
@@ -199,7 +199,7 @@ def application(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Put an application of the test's own in the place of the demo's; only it uses stderr."""
     monkeypatch.setenv("PYTHONWARNINGS", "ignore")
     path = tmp_path / "app.py"
-    monkeypatch.setattr("cmdrdata_exporter.cli.demo.APPLICATION", path)
+    monkeypatch.setattr("cmdrdata_exporter.cli.demo.command.APPLICATION", path)
     return path
 
 
@@ -350,7 +350,7 @@ def test_hanging_application_is_ended(
 ) -> None:
     """The demo never hangs: it ends the application after its time and says so."""
     application.write_text("import threading\nthreading.Event().wait()")
-    monkeypatch.setattr("cmdrdata_exporter.cli.demo.TIMEOUT_SECONDS", 0.1)
+    monkeypatch.setattr("cmdrdata_exporter.cli.demo.command.TIMEOUT_SECONDS", 0.1)
     result = demo("--json")
     assert (1, "") == (result.returncode, result.stdout)
     assert result.stderr.startswith("Error: the application did not end within 0.1 seconds.\n")

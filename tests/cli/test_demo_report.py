@@ -10,8 +10,8 @@ import pytest
 from rich.console import Console
 
 from cmdrdata_exporter.cli.calls import Outcome, Span
-from cmdrdata_exporter.cli.demo import APPLICATION
-from cmdrdata_exporter.cli.demo_report import show_application, show_outcome
+from cmdrdata_exporter.cli.demo.command import APPLICATION
+from cmdrdata_exporter.cli.demo.report import show_application, show_outcome
 from cmdrdata_exporter.cli.status import STATES
 
 START = datetime(2026, 1, 1, tzinfo=timezone.utc)

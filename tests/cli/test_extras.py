@@ -133,7 +133,7 @@ def test_openai_too_old_for_the_demo_is_refused(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Nothing is run: the oldest would ignore the stand-in's address and call the real OpenAI."""
-    monkeypatch.setattr("cmdrdata_exporter.cli.demo.version", {"openai": "1.25.2"}.get)
+    monkeypatch.setattr("cmdrdata_exporter.cli.demo.command.version", {"openai": "1.25.2"}.get)
     with pytest.raises(SystemExit) as end:
         cmdrdata(["demo"], prog_name="cmdrdata")
     assert 2 == end.value.code

@@ -10,10 +10,10 @@ import pytest
 
 from cmdrdata_exporter.cli import drain
 from cmdrdata_exporter.cli.terminal import plain
-from cmdrdata_exporter.delivery import Header
-from cmdrdata_exporter.delivery.directory import Directory
-from cmdrdata_exporter.delivery.http import Client, Outcome, Verdict
-from cmdrdata_exporter.delivery.records import encode_event
+from cmdrdata_exporter.delivery import Header, Outcome, Verdict
+from cmdrdata_exporter.delivery.http.client import Client
+from cmdrdata_exporter.delivery.spool.directory import Directory
+from cmdrdata_exporter.delivery.spool.records import encode_event
 from tests.cli.conftest import Run
 from tests.ledgers import ENDPOINT, NOW, event_id, fill
 

@@ -8,12 +8,11 @@ from typing import Any
 
 import pytest
 
-from cmdrdata_exporter.delivery import Event
-from cmdrdata_exporter.delivery.directory import Directory
-from cmdrdata_exporter.delivery.http import Outcome, Verdict
-from cmdrdata_exporter.delivery.ledger import Ledger
-from cmdrdata_exporter.delivery.reading import LedgerReader
-from cmdrdata_exporter.delivery.records import decode, encode_event, key_of
+from cmdrdata_exporter.delivery import Event, Outcome, Verdict
+from cmdrdata_exporter.delivery.spool.directory import Directory
+from cmdrdata_exporter.delivery.spool.ledger import Ledger
+from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader
+from cmdrdata_exporter.delivery.spool.records import decode, encode_event, key_of
 from tests.cli.conftest import Run
 from tests.ledgers import AMBIGUOUS, REFUSED, body, event_id, fill, record
 

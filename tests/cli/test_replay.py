@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from cmdrdata_exporter.delivery import control
-from cmdrdata_exporter.delivery.directory import Directory
+from cmdrdata_exporter.delivery import Outcome, Verdict
 from cmdrdata_exporter.delivery.drainer import Options
 from cmdrdata_exporter.delivery.durable import DurableDelivery
-from cmdrdata_exporter.delivery.http import Outcome, Verdict
-from cmdrdata_exporter.delivery.ledger import Ledger
-from cmdrdata_exporter.delivery.reading import LedgerReader
+from cmdrdata_exporter.delivery.spool import commands
+from cmdrdata_exporter.delivery.spool.directory import Directory
+from cmdrdata_exporter.delivery.spool.ledger import Ledger
+from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader
 from tests.cli.conftest import Run
 from tests.ledgers import (
     AMBIGUOUS,
@@ -79,7 +79,7 @@ def test_what_a_reader_sees(remote: Directory, run: Run) -> None:
         asked.set()
         return REFUSED
 
-    control.append(remote, [record(6)])
+    commands.append(remote, [record(6)])
     leader = DurableDelivery(remote, Options(post=refuse))
     leader.start()
     try:

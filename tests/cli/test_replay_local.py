@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from cmdrdata_exporter.delivery import FOR_EVER
-from cmdrdata_exporter.delivery.directory import Directory
-from cmdrdata_exporter.delivery.reading import LedgerReader
+from cmdrdata_exporter.delivery.spool.directory import Directory
+from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader
 from tests.cli.conftest import Run
 from tests.ledgers import (
     DELIVERED,

@@ -17,9 +17,9 @@ from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
 from cmdrdata_exporter.cli import sending
-from cmdrdata_exporter.delivery import control
-from cmdrdata_exporter.delivery.directory import Directory
-from cmdrdata_exporter.delivery.reading import LedgerReader
+from cmdrdata_exporter.delivery.spool import commands
+from cmdrdata_exporter.delivery.spool.directory import Directory
+from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader
 from tests.cli.conftest import Run
 from tests.ledgers import ENDPOINT, KEY, NOW, REFUSED, event_id, fill, record
 
@@ -61,7 +61,7 @@ def test_flush_delivers(backend: HTTPServer, directory: Directory) -> None:
     """With nobody else to send it sends what is in the ledger and in journals, and says what is left."""
     answer(backend, 201)
     fill(directory, [record(1), record(2), record(3, None)], [REFUSED])
-    control.append(directory, [record(4)])
+    commands.append(directory, [record(4)])
     done = flush()
     assert (0, "2 events delivered. Left: 0 events to send, 1 held, 1 dead letter.\n", "") == (
         done.returncode,
@@ -75,7 +75,7 @@ def test_flush_delivers(backend: HTTPServer, directory: Directory) -> None:
 def test_flush_ends_where_waiting_is_in_vain(backend: HTTPServer, directory: Directory) -> None:
     """A backend that refuses the key is not waited for: status 1, and why."""
     answer(backend, 401)
-    control.append(directory, [record(1)])
+    commands.append(directory, [record(1)])
     done = flush("--timeout", "20")
     assert (
         1,
@@ -129,7 +129,7 @@ def leader(directory: Directory) -> Iterator[int]:
 
 def test_flush_waits_for_who_leads(directory: Directory, leader: int, run: Run) -> None:
     """Where another process sends, its time is waited for, and not more."""
-    control.append(directory, [record(1)])
+    commands.append(directory, [record(1)])
     done = run("flush", "--timeout", "0.2")
     assert (
         1,
@@ -212,7 +212,7 @@ def test_a_spool_directory_of_another_user(
 
 def test_flush_of_local_events_imports_them(local: Directory, run: Run) -> None:
     """Nothing is sent, and nothing is left to send."""
-    control.append(local, [record(1)])
+    commands.append(local, [record(1)])
     done = run("flush", "--destination", "local")
     assert (0, "0 events delivered. Left: 0 events to send, 0 held, 0 dead letters.\n") == (
         done.returncode,
@@ -280,12 +280,12 @@ def test_drain_until_it_is_told_to_end(
         return Response(status=201)
 
     backend.expect_request("/api/events", method="POST").respond_with_handler(accept)
-    control.append(directory, [record(1)])
+    commands.append(directory, [record(1)])
     running = drain()
     running.wait_for("this process is now the leader")
     assert f"INFO destination default at {backend.url_for('/api/events')}, " in running.log[0]
     assert came.acquire(timeout=10)
-    control.append(directory, [record(2)])
+    commands.append(directory, [record(2)])
     assert came.acquire(timeout=10)
     code, out, err = running.end(number)
     assert (0, "2 events delivered. Left: 0 events to send, 0 held, 0 dead letters.\n") == (
@@ -303,7 +303,7 @@ def test_drain_takes_over(
     answer(backend, 201)
     lock_file = directory.try_to_lead()
     assert lock_file is not None
-    control.append(directory, [record(1)])
+    commands.append(directory, [record(1)])
     running = drain("--json")
     running.wait_for(f"process {os.getpid()} is the leader; waiting to take over")
     os.close(lock_file)
@@ -326,7 +326,7 @@ def test_drain_ends_in_time_where_nothing_answers(
         return Response(status=201)
 
     backend.expect_request("/api/events", method="POST").respond_with_handler(stall)
-    control.append(directory, [record(1)])
+    commands.append(directory, [record(1)])
     running = drain()
     assert asked.wait(10)
     try:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from openai import NotFoundError, OpenAI
 
-from cmdrdata_exporter.cli.standin import CmdrDataStandIn, OpenAIStandIn
+from cmdrdata_exporter.cli.demo.standin import CmdrDataStandIn, OpenAIStandIn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

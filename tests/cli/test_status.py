@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from cmdrdata_exporter.cli import destination, status, terminal
-from cmdrdata_exporter.delivery import control
-from cmdrdata_exporter.delivery.directory import LEDGER, Directory
-from cmdrdata_exporter.delivery.ledger import Ledger
-from cmdrdata_exporter.delivery.records import Command, encode_command
+from cmdrdata_exporter.delivery.spool import commands
+from cmdrdata_exporter.delivery.spool.directory import LEDGER, Directory
+from cmdrdata_exporter.delivery.spool.ledger import Ledger
+from cmdrdata_exporter.delivery.spool.records import Command, encode_command
 from tests.cli.conftest import Run
 from tests.ledgers import (
     AMBIGUOUS,
@@ -68,7 +68,7 @@ def test_everything_as_json(
     records = [record(number) for number in range(1, 9)]
     outcomes = [DELIVERED, DELIVERED, REFUSED, AMBIGUOUS, AMBIGUOUS, IN_FLIGHT]
     fill(remote, [*records, records[0], record(9, None)], outcomes, facts=PAUSED)
-    control.append(remote, [record(10)])
+    commands.append(remote, [record(10)])
     assert (
         1,
         {
@@ -131,7 +131,7 @@ def test_everything_for_a_reader(remote: Directory, local: Directory, run: Run) 
         hold_ambiguous=True,
         facts={**PAUSED, "pid": 1},
     )
-    control.append(remote, [record(10)])
+    commands.append(remote, [record(10)])
     fill(local, [record(11)], local=True)
     done = run("status")
     assert (1, "") == (done.returncode, done.stderr)
@@ -318,7 +318,7 @@ def test_what_is_in_the_log_needs_a_person(
     number: int, said: str, remote: Directory, run_json: Callable[..., tuple[int, Any]]
 ) -> None:
     """Events that could not be written are nowhere but in the log."""
-    control.take_in(remote, [encode_command(Command("unspooled", (), number=number))], timeout=0)
+    commands.take_in(remote, [encode_command(Command("unspooled", (), number=number))], timeout=0)
     code, found = run_json("status")
     assert (1, [said]) == (code, found["destinations"][0]["attention"])
 

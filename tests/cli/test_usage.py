@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from cmdrdata_exporter.delivery import control
-from cmdrdata_exporter.delivery.directory import LEDGER, Directory
+from cmdrdata_exporter.delivery.spool import commands
+from cmdrdata_exporter.delivery.spool.directory import LEDGER, Directory
 from tests.cli.conftest import Run
 from tests.ledgers import ENDPOINT, fill, record
 
@@ -37,7 +37,7 @@ def used(remote: Directory) -> Directory:
 
 def test_usage_as_json(used: Directory, run_json: RunJson) -> None:
     """By default each customer's events and units, tokens first; nobody is null and comes last."""
-    control.append(used, [record(6)])
+    commands.append(used, [record(6)])
     assert (
         0,
         {
@@ -115,7 +115,7 @@ def test_filters(
 
 def test_a_reader_with_little_room(used: Directory, run: Run) -> None:
     """At 80 columns the main units are shown, and which ones are left out is said."""
-    control.append(used, [record(6), record(7)])
+    commands.append(used, [record(6), record(7)])
     done = run("usage", "--by", "customer,model")
     assert (
         """\

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from cmdrdata_exporter import processes
-from cmdrdata_exporter.delivery.directory import Directory
 from cmdrdata_exporter.delivery.memory import MemoryDelivery
+from cmdrdata_exporter.delivery.spool.directory import Directory
 
 
 @pytest.fixture(autouse=True)

@@ -7,11 +7,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from cmdrdata_exporter.delivery import Header
-from cmdrdata_exporter.delivery.directory import Directory
-from cmdrdata_exporter.delivery.http import Outcome, Verdict
-from cmdrdata_exporter.delivery.reading import LedgerReader
-from cmdrdata_exporter.delivery.records import encode_event
+from cmdrdata_exporter.delivery import Header, Outcome, Verdict
+from cmdrdata_exporter.delivery.spool.directory import Directory
+from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader
+from cmdrdata_exporter.delivery.spool.records import encode_event
 
 DAY = "2026-11-21"
 NOW = 1_800_000_000.0

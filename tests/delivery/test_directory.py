@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from cmdrdata_exporter.delivery import directory as module
-from cmdrdata_exporter.delivery.directory import (
+from cmdrdata_exporter.delivery.spool import directory as module
+from cmdrdata_exporter.delivery.spool.directory import (
     Directory,
     OpenFile,
     UnsafeDirectoryError,

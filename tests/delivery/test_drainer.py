@@ -16,15 +16,15 @@ from pathlib import Path
 import pytest
 
 from cmdrdata_exporter import faults
+from cmdrdata_exporter.delivery import Outcome, watch
 from cmdrdata_exporter.delivery import drainer as module
-from cmdrdata_exporter.delivery import salvage, watch
-from cmdrdata_exporter.delivery.directory import Directory
 from cmdrdata_exporter.delivery.drainer import Drainer, Options
-from cmdrdata_exporter.delivery.http import Outcome
-from cmdrdata_exporter.delivery.journal import Journal
-from cmdrdata_exporter.delivery.ledger import KEEP, Ledger
-from cmdrdata_exporter.delivery.reading import LedgerReader
-from cmdrdata_exporter.delivery.readings import Readings
+from cmdrdata_exporter.delivery.spool import salvage
+from cmdrdata_exporter.delivery.spool.directory import Directory
+from cmdrdata_exporter.delivery.spool.journal import Journal
+from cmdrdata_exporter.delivery.spool.journal_reader import Readings
+from cmdrdata_exporter.delivery.spool.ledger import KEEP, Ledger
+from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader
 from tests.delivery.samples import (
     BROKEN,
     DELIVERED,

@@ -16,13 +16,13 @@ from typing import Any
 import pytest
 
 from cmdrdata_exporter import faults
+from cmdrdata_exporter.delivery import Outcome
 from cmdrdata_exporter.delivery import durable as module
-from cmdrdata_exporter.delivery.directory import Directory
 from cmdrdata_exporter.delivery.drainer import Options
 from cmdrdata_exporter.delivery.durable import DurableDelivery
-from cmdrdata_exporter.delivery.http import Outcome
-from cmdrdata_exporter.delivery.journal import frame, scan
-from cmdrdata_exporter.delivery.records import decode, encode_event
+from cmdrdata_exporter.delivery.spool.directory import Directory
+from cmdrdata_exporter.delivery.spool.journal import frame, scan
+from cmdrdata_exporter.delivery.spool.records import decode, encode_event
 from tests.delivery.samples import (
     DELIVERED,
     REFUSED,
@@ -33,7 +33,7 @@ from tests.delivery.samples import (
     header,
 )
 
-Post = Callable[[str, bytes, float], Outcome]
+Transport = Callable[[str, bytes, float], Outcome]
 
 
 class Backend:
@@ -56,7 +56,7 @@ class Deliveries:
         self.directory = directory
         self.made: list[DurableDelivery] = []
 
-    def __call__(self, post: Post | None = None, **options: Any) -> DurableDelivery:
+    def __call__(self, post: Transport | None = None, **options: Any) -> DurableDelivery:
         """Make one."""
         self.made.append(
             DurableDelivery(self.directory, Options(post=post or Backend()), **options)

@@ -12,9 +12,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from cmdrdata_exporter.delivery import Outcome, Verdict
 from cmdrdata_exporter.delivery.backoff import PROBE_AFTER
 from cmdrdata_exporter.delivery.gate import CERTAIN, DOUBTFUL, Entry, Gate
-from cmdrdata_exporter.delivery.http import Outcome, Verdict
 from tests.delivery.samples import (
     BROKEN,
     DELIVERED,

@@ -31,14 +31,9 @@ from urllib3.exceptions import (
 from werkzeug import Request, Response
 
 from cmdrdata_exporter import faults
-from cmdrdata_exporter.delivery.http import (
-    Client,
-    Outcome,
-    Verdict,
-    cause,
-    classify,
-    classify_failure,
-)
+from cmdrdata_exporter.delivery import Outcome, Verdict, cause
+from cmdrdata_exporter.delivery.http.answers import classify, classify_failure
+from cmdrdata_exporter.delivery.http.client import Client
 from tests.provider import Provider, Reply
 
 KEY = "tk-0123456789abcdefghij"
@@ -481,7 +476,7 @@ def test_an_answer_that_trickles_in(
     dripping_server: Callable[[bytes], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An attempt has one deadline, however often something arrives; a body is waited for less, the status counts."""
-    monkeypatch.setattr("cmdrdata_exporter.delivery.connections.LONGEST_BODY", 0.05)
+    monkeypatch.setattr("cmdrdata_exporter.delivery.http.connections.LONGEST_BODY", 0.05)
     url = dripping_server(b"HTTP/1.1 200 OK\r\nX-Endless: ")
     assert client(url).post("1", b"{}", 0.1) == Outcome(RETRY, "ReadTimeoutError", True)
     url = dripping_server(b"HTTP/1.1 201 Created\r\nContent-Length: 1000000\r\n\r\n")

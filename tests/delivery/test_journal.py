@@ -18,9 +18,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cmdrdata_exporter.delivery import journal as module
-from cmdrdata_exporter.delivery.directory import Directory, OpenFile, lock
-from cmdrdata_exporter.delivery.journal import (
+from cmdrdata_exporter.delivery.spool import journal as module
+from cmdrdata_exporter.delivery.spool.directory import Directory, OpenFile, lock
+from cmdrdata_exporter.delivery.spool.journal import (
     LARGEST,
     OLDEST,
     QUEUE_BYTES,

@@ -9,11 +9,10 @@ from typing import Any
 
 import pytest
 
-from cmdrdata_exporter.delivery import FOR_EVER, Handed
-from cmdrdata_exporter.delivery import ledger as module
-from cmdrdata_exporter.delivery.directory import Directory
-from cmdrdata_exporter.delivery.http import Outcome
-from cmdrdata_exporter.delivery.ledger import (
+from cmdrdata_exporter.delivery import FOR_EVER, Handed, Outcome
+from cmdrdata_exporter.delivery.spool import ledger as module
+from cmdrdata_exporter.delivery.spool.directory import Directory
+from cmdrdata_exporter.delivery.spool.ledger import (
     AWAY,
     KEEP,
     LONGEST_BACKOFF,
@@ -22,8 +21,8 @@ from cmdrdata_exporter.delivery.ledger import (
     _ago,
     is_broken,
 )
-from cmdrdata_exporter.delivery.reading import LedgerReader
-from cmdrdata_exporter.delivery.records import Command, encode_command, key_of
+from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader
+from cmdrdata_exporter.delivery.spool.records import Command, encode_command, key_of
 from tests.delivery.samples import (
     BROKEN,
     DAY,
@@ -458,7 +457,7 @@ def test_what_cannot_be_delivered_for_thirty_days(account: Account) -> None:
 
 def test_a_host_that_is_switched_off(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
     """Days on which nobody could try to deliver an event are none of its thirty."""
-    monkeypatch.setattr("cmdrdata_exporter.delivery.ledger.KEEP", 3 * DAYS)
+    monkeypatch.setattr("cmdrdata_exporter.delivery.spool.ledger.KEEP", 3 * DAYS)
     account.take_in(record(1))
     account.take_in(record(2), now=NOW + DAYS / 2)
 

@@ -16,8 +16,7 @@ import pytest
 from opentelemetry import context as otel_context
 
 from cmdrdata_exporter import faults, processes
-from cmdrdata_exporter.delivery import Header
-from cmdrdata_exporter.delivery.http import Outcome, Verdict
+from cmdrdata_exporter.delivery import Header, Outcome, Verdict
 from cmdrdata_exporter.delivery.local import LocalDelivery
 from cmdrdata_exporter.delivery.memory import MemoryDelivery
 

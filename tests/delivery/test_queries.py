@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from cmdrdata_exporter.delivery import FOR_EVER, Header, ledger
-from cmdrdata_exporter.delivery.directory import Directory
+from cmdrdata_exporter.delivery import FOR_EVER, Header, Outcome, Verdict
 from cmdrdata_exporter.delivery.drainer import Drainer, Options
-from cmdrdata_exporter.delivery.http import Outcome, Verdict
-from cmdrdata_exporter.delivery.journal import Journal
-from cmdrdata_exporter.delivery.reading import LedgerReader
-from cmdrdata_exporter.delivery.records import Command, encode_command, encode_event, key_of
+from cmdrdata_exporter.delivery.spool import ledger
+from cmdrdata_exporter.delivery.spool.directory import Directory
+from cmdrdata_exporter.delivery.spool.journal import Journal
+from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader
+from cmdrdata_exporter.delivery.spool.records import Command, encode_command, encode_event, key_of
 
 OUTCOMES = {
     "delivered": Outcome(Verdict.DELIVERED, "HTTP 201"),

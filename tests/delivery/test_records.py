@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cmdrdata_exporter.delivery import Event, Header
-from cmdrdata_exporter.delivery.records import (
+from cmdrdata_exporter.delivery.spool.records import (
     Command,
     UnknownRecordError,
     assigned,

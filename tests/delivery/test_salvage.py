@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from cmdrdata_exporter.delivery import leaves
-from cmdrdata_exporter.delivery import salvage as module
-from cmdrdata_exporter.delivery.directory import Directory
-from cmdrdata_exporter.delivery.ledger import Ledger
-from cmdrdata_exporter.delivery.reading import LedgerReader
-from cmdrdata_exporter.delivery.salvage import finish, is_sound, salvage
+from cmdrdata_exporter.delivery.spool import leaves
+from cmdrdata_exporter.delivery.spool import salvage as module
+from cmdrdata_exporter.delivery.spool.directory import Directory
+from cmdrdata_exporter.delivery.spool.ledger import Ledger
+from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader
+from cmdrdata_exporter.delivery.spool.salvage import finish, is_sound, salvage
 from tests.delivery.samples import (
     DELIVERED,
     NOW,

@@ -13,10 +13,9 @@ import pytest
 from opentelemetry import context as otel_context
 
 from cmdrdata_exporter import faults
-from cmdrdata_exporter.delivery import Handed
+from cmdrdata_exporter.delivery import Handed, Outcome, Verdict
 from cmdrdata_exporter.delivery import senders as module
 from cmdrdata_exporter.delivery.gate import Gate
-from cmdrdata_exporter.delivery.http import Outcome, Verdict
 from cmdrdata_exporter.delivery.senders import AT_ONCE, ATTEMPT_TIMEOUT, Done, Senders
 from tests.delivery.samples import DELIVERED, UNAUTHORIZED, UNAVAILABLE
 

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from cmdrdata_exporter.delivery import Event, control
-from cmdrdata_exporter.delivery.directory import Directory
+from cmdrdata_exporter.delivery import Event
 from cmdrdata_exporter.delivery.drainer import Options
 from cmdrdata_exporter.delivery.durable import DurableDelivery
-from cmdrdata_exporter.delivery.reading import LedgerReader
-from cmdrdata_exporter.delivery.records import decode
+from cmdrdata_exporter.delivery.spool import commands
+from cmdrdata_exporter.delivery.spool.directory import Directory
+from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader
+from cmdrdata_exporter.delivery.spool.records import decode
 from tests.ledgers import event_id, record
 
 
@@ -36,7 +37,7 @@ class Host:
 
     def counts(self) -> dict[str, int]:
         """Return the counts of the ledger that are not 0."""
-        control.import_journals(self.directory)
+        commands.import_journals(self.directory)
         with LedgerReader(self.directory) as ledger:
             return {name: number for name, number in ledger.counts().items() if number}
 
@@ -88,7 +89,7 @@ def test_told_again_where_that_failed(host: Host, monkeypatch: pytest.MonkeyPatc
     host.record(1)
     host.full = False
     with monkeypatch.context() as patch:
-        patch.setattr(control, "append", fail)
+        patch.setattr(commands, "append", fail)
         host.record(2)
     host.record(3)
     host.delivery.close(5)

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 from cmdrdata_exporter import exporter
 from cmdrdata_exporter.delivery import Header
-from cmdrdata_exporter.delivery.directory import Directory
 from cmdrdata_exporter.delivery.durable import DurableDelivery
-from cmdrdata_exporter.delivery.journal import Journal
-from cmdrdata_exporter.delivery.reading import LedgerReader
-from cmdrdata_exporter.delivery.records import Command, encode_command, key_of
+from cmdrdata_exporter.delivery.spool.directory import Directory
+from cmdrdata_exporter.delivery.spool.journal import Journal
+from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader
+from cmdrdata_exporter.delivery.spool.records import Command, encode_command, key_of
 from cmdrdata_exporter.settings import Settings
 from cmdrdata_exporter.telemetry import Telemetry
 from tests.faults.oracle import PATIENCE, Oracle

@@ -4,9 +4,9 @@ Failpoints: named functions that kill their process, fail or stall, at the call 
 The production code knows nothing of them; a process of the fault tests wraps the functions before anything runs.
 The variable `FAILPOINTS` holds them, separated by semicolons:
 
-    before:cmdrdata_exporter.delivery.ledger.Ledger.settle:3=kill
-    after:cmdrdata_exporter.delivery.journal.os.write:2=ENOSPC
-    before:cmdrdata_exporter.delivery.journal.os.write:5+=sleep 0.5
+    before:cmdrdata_exporter.delivery.spool.ledger.Ledger.settle:3=kill
+    after:cmdrdata_exporter.delivery.spool.journal.os.write:2=ENOSPC
+    before:cmdrdata_exporter.delivery.spool.journal.os.write:5+=sleep 0.5
 
 `before` or `after` the real function; at its third call, or from the fifth on; `kill`, `sleep` so many seconds,
 `sqlite` for an error of the database, or the name of an error of the operating system.

@@ -36,8 +36,8 @@ from opentelemetry.trace import SpanContext, SpanKind, TraceFlags
 
 from cmdrdata_exporter import CmdrDataSpanExporter, event_from_span
 from cmdrdata_exporter import exporter as exporter_module
-from cmdrdata_exporter.delivery import journal
-from cmdrdata_exporter.delivery.directory import Directory
+from cmdrdata_exporter.delivery.spool import journal
+from cmdrdata_exporter.delivery.spool.directory import Directory
 
 pipe = -1
 """Where this process tells what it did."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cmdrdata_exporter.delivery.directory import LEDGER
+from cmdrdata_exporter.delivery.spool.directory import LEDGER
 from tests.faults.hosts import Host, Zygote
 
 WRITING = [

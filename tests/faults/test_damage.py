@@ -12,13 +12,13 @@ import pytest
 
 from cmdrdata_exporter import faults
 from cmdrdata_exporter.delivery import Header
-from cmdrdata_exporter.delivery.directory import LEDGER, Directory
 from cmdrdata_exporter.delivery.drainer import Options
 from cmdrdata_exporter.delivery.durable import DurableDelivery
-from cmdrdata_exporter.delivery.journal import frame
-from cmdrdata_exporter.delivery.ledger import Ledger
-from cmdrdata_exporter.delivery.reading import LedgerReader
-from cmdrdata_exporter.delivery.records import encode_event
+from cmdrdata_exporter.delivery.spool.directory import LEDGER, Directory
+from cmdrdata_exporter.delivery.spool.journal import frame
+from cmdrdata_exporter.delivery.spool.ledger import Ledger
+from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader
+from cmdrdata_exporter.delivery.spool.records import encode_event
 from tests.faults.hosts import Host
 from tests.faults.test_crashes import at
 

@@ -19,8 +19,9 @@ from typing import Any
 import pytest
 
 from cmdrdata_exporter import CmdrDataSpanExporter, ConfigurationError, faults
-from cmdrdata_exporter.delivery import drainer, journal
-from cmdrdata_exporter.delivery.directory import Directory
+from cmdrdata_exporter.delivery import drainer
+from cmdrdata_exporter.delivery.spool import journal
+from cmdrdata_exporter.delivery.spool.directory import Directory
 from tests.faults.application import Application, body_of, until
 from tests.faults.hosts import Host
 from tests.faults.oracle import SILENCE, Oracle, Reply

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from cmdrdata_exporter.delivery import senders
-from cmdrdata_exporter.delivery.directory import name_of
+from cmdrdata_exporter.delivery.spool.directory import name_of
 from tests.faults.application import Application, until
 from tests.faults.oracle import Oracle
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from cmdrdata_exporter.delivery.directory import Directory
-from cmdrdata_exporter.delivery.journal import Journal
-from cmdrdata_exporter.delivery.records import encode_event
+from cmdrdata_exporter.delivery.spool.directory import Directory
+from cmdrdata_exporter.delivery.spool.journal import Journal
+from cmdrdata_exporter.delivery.spool.records import encode_event
 from tests.faults.application import ACME, Application, body_of, until
 from tests.faults.hosts import Host, Process
 from tests.faults.oracle import ACCEPTED, Oracle, Reply

@@ -10,11 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from cmdrdata_exporter.delivery import Header
+from cmdrdata_exporter.delivery import Header, Outcome, Verdict
 from cmdrdata_exporter.delivery.drainer import Options
 from cmdrdata_exporter.delivery.durable import DurableDelivery
-from cmdrdata_exporter.delivery.http import Outcome, Verdict
-from cmdrdata_exporter.delivery.reading import LedgerReader
+from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader
 from tests.faults.hosts import Host
 from tests.faults.oracle import ACCEPTED, Reply, Request
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from cmdrdata_exporter.delivery.directory import LEDGER
+from cmdrdata_exporter.delivery.spool.directory import LEDGER
 from tests.faults.application import until
 from tests.faults.hosts import Host, Process, Zygote
 from tests.faults.oracle import (

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from cmdrdata_exporter.delivery.directory import Directory
-from cmdrdata_exporter.delivery.reading import LedgerReader
+from cmdrdata_exporter.delivery.spool.directory import Directory
+from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader
 from tests.faults.hosts import Host, Zygote
 from tests.frameworks.conftest import MeetingProvider
 

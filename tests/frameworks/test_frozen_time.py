@@ -12,11 +12,11 @@ import freezegun
 import pytest
 import time_machine
 
-from cmdrdata_exporter.delivery.directory import Directory
 from cmdrdata_exporter.delivery.drainer import Options
 from cmdrdata_exporter.delivery.durable import DurableDelivery
-from cmdrdata_exporter.delivery.http import Client
+from cmdrdata_exporter.delivery.http.client import Client
 from cmdrdata_exporter.delivery.memory import MemoryDelivery
+from cmdrdata_exporter.delivery.spool.directory import Directory
 from tests.delivery.samples import event_id, header
 from tests.faults.oracle import ACCEPTED, SILENCE, Oracle
 

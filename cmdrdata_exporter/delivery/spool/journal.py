@@ -20,7 +20,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from cmdrdata_exporter import clocks, faults
-from cmdrdata_exporter.delivery.directory import JOURNAL, RESERVE, Directory, OpenFile, lock
+from cmdrdata_exporter.delivery.spool.directory import JOURNAL, RESERVE, Directory, OpenFile, lock
 
 LARGEST = 8 << 20
 """Bytes after which a file is sealed and another one begun."""

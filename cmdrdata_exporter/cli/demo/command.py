@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING
 import click
 
 from cmdrdata_exporter.cli.calls import Outcome, split_output
-from cmdrdata_exporter.cli.demo_report import show_application, show_outcome
+from cmdrdata_exporter.cli.demo.report import show_application, show_outcome
+from cmdrdata_exporter.cli.demo.standin import CmdrDataStandIn, OpenAIStandIn
 from cmdrdata_exporter.cli.destination import all_of
 from cmdrdata_exporter.cli.extras import require
-from cmdrdata_exporter.cli.standin import CmdrDataStandIn, OpenAIStandIn
 from cmdrdata_exporter.cli.status import status_of
 from cmdrdata_exporter.cli.terminal import Json, Terminal
 from cmdrdata_exporter.cli.usage import usage_of
-from cmdrdata_exporter.delivery.directory import Directory
+from cmdrdata_exporter.delivery.spool.directory import Directory
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

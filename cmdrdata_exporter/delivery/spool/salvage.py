@@ -16,9 +16,9 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
-from cmdrdata_exporter.delivery import leaves
-from cmdrdata_exporter.delivery.directory import BROKEN, LEDGER, Directory
-from cmdrdata_exporter.delivery.ledger import (
+from cmdrdata_exporter.delivery.spool import leaves
+from cmdrdata_exporter.delivery.spool.directory import BROKEN, LEDGER, Directory
+from cmdrdata_exporter.delivery.spool.ledger import (
     DAMAGED,
     DEAD,
     PAGE,

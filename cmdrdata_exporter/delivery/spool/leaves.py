@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from cmdrdata_exporter.delivery.ledger import PAGE, intact
+from cmdrdata_exporter.delivery.spool.ledger import PAGE, intact
 
 _LEAF = 13
 """The type of a page that has rows of a table."""

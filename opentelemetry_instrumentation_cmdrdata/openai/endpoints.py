@@ -11,8 +11,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from opentelemetry_instrumentation_cmdrdata import answers
-from opentelemetry_instrumentation_cmdrdata.usage import Reading
+from opentelemetry_instrumentation_cmdrdata.openai import answers
+from opentelemetry_instrumentation_cmdrdata.openai.usage import Reading
 
 Read = Callable[[Reading, object], object]
 

@@ -9,11 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from cmdrdata_exporter import clocks, faults
+from cmdrdata_exporter.delivery import Verdict
 from cmdrdata_exporter.delivery.backoff import LONGEST_BACKOFF
-from cmdrdata_exporter.delivery.directory import LEDGER, Directory
 from cmdrdata_exporter.delivery.gate import Gate
-from cmdrdata_exporter.delivery.http import Verdict
 from cmdrdata_exporter.delivery.senders import Done
+from cmdrdata_exporter.delivery.spool.directory import LEDGER, Directory
 
 NEARLY = 0.8
 """The part of what a directory may have, from which on it is said to be nearly full."""

@@ -14,13 +14,13 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 
 from cmdrdata_exporter import clocks
-from cmdrdata_exporter.delivery.directory import LOCAL, Directory
-from cmdrdata_exporter.delivery.journal import Journal
-from cmdrdata_exporter.delivery.ledger import Ledger
-from cmdrdata_exporter.delivery.reading import LedgerReader, UnreadableError
-from cmdrdata_exporter.delivery.readings import Readings
-from cmdrdata_exporter.delivery.records import Command, encode_command
-from cmdrdata_exporter.delivery.salvage import finish
+from cmdrdata_exporter.delivery.spool.directory import LOCAL, Directory
+from cmdrdata_exporter.delivery.spool.journal import Journal
+from cmdrdata_exporter.delivery.spool.journal_reader import Readings
+from cmdrdata_exporter.delivery.spool.ledger import Ledger
+from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader, UnreadableError
+from cmdrdata_exporter.delivery.spool.records import Command, encode_command
+from cmdrdata_exporter.delivery.spool.salvage import finish
 
 KEYS = 10_000
 """How many events one record may name."""

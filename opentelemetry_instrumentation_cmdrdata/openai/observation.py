@@ -15,8 +15,8 @@ from typing import Any, cast
 from pydantic import BaseModel
 
 from cmdrdata_exporter import faults
-from opentelemetry_instrumentation_cmdrdata import attribution, open_calls
-from opentelemetry_instrumentation_cmdrdata.calls import (
+from opentelemetry_instrumentation_cmdrdata import open_calls
+from opentelemetry_instrumentation_cmdrdata.call import (
     Call,
     Exchange,
     Recorder,
@@ -24,13 +24,14 @@ from opentelemetry_instrumentation_cmdrdata.calls import (
     body_of,
     running,
 )
-from opentelemetry_instrumentation_cmdrdata.copies import is_instance
-from opentelemetry_instrumentation_cmdrdata.providers import (
+from opentelemetry_instrumentation_cmdrdata.openai import keywords
+from opentelemetry_instrumentation_cmdrdata.openai.copies import is_instance
+from opentelemetry_instrumentation_cmdrdata.openai.providers import (
     Server,
     provider_of,
     tells_stream_usage,
 )
-from opentelemetry_instrumentation_cmdrdata.streams import (
+from opentelemetry_instrumentation_cmdrdata.openai.streams import (
     attach,
     is_event_stream,
     is_stream_class,
@@ -197,7 +198,7 @@ def _raw_response(options: Any) -> str | None:
 
 def _said(options: Any, client: Any) -> Said:
     """Return what is said of who pays for a call."""
-    of_call, of_client = attribution.of_call(options), attribution.of_client(client)
+    of_call, of_client = keywords.of_call(options), keywords.of_client(client)
     said = [one for one in (of_call, of_client) if one is not None]
     return Said(
         _attributes(of_call, of_client) or {},
@@ -206,7 +207,7 @@ def _said(options: Any, client: Any) -> Said:
     )
 
 
-_attributes = faults.guarded(attribution.attributes)
+_attributes = faults.guarded(keywords.attributes)
 
 
 def _path(client: Any, url: str) -> str:

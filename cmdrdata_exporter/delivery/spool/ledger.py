@@ -31,11 +31,10 @@ from collections import Counter
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from typing import Any
 
-from cmdrdata_exporter.delivery import FOR_EVER, Event, Handed
+from cmdrdata_exporter.delivery import FOR_EVER, Event, Handed, Outcome, Verdict
 from cmdrdata_exporter.delivery.backoff import LONGEST_BACKOFF, backoff
-from cmdrdata_exporter.delivery.directory import LEDGER, Directory
-from cmdrdata_exporter.delivery.http import Outcome, Verdict
-from cmdrdata_exporter.delivery.records import (
+from cmdrdata_exporter.delivery.spool.directory import LEDGER, Directory
+from cmdrdata_exporter.delivery.spool.records import (
     Command,
     UnknownRecordError,
     assigned,

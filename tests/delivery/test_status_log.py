@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from cmdrdata_exporter.delivery import Handed
-from cmdrdata_exporter.delivery.directory import Directory
 from cmdrdata_exporter.delivery.senders import Done
-from cmdrdata_exporter.delivery.trouble import REFUSALS_INTERVAL, Trouble
+from cmdrdata_exporter.delivery.spool.directory import Directory
+from cmdrdata_exporter.delivery.status_log import REFUSALS_INTERVAL, Trouble
 from tests.delivery.samples import DELIVERED, REFUSED, Clock
 
 

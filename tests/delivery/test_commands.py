@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from cmdrdata_exporter.delivery import control
-from cmdrdata_exporter.delivery.directory import LEDGER, Directory
+from cmdrdata_exporter.delivery import Outcome
 from cmdrdata_exporter.delivery.drainer import Options
 from cmdrdata_exporter.delivery.durable import DurableDelivery
-from cmdrdata_exporter.delivery.http import Outcome
-from cmdrdata_exporter.delivery.ledger import Ledger, UnknownVersionError
-from cmdrdata_exporter.delivery.reading import LedgerReader, UnreadableError
-from cmdrdata_exporter.delivery.records import Command, decode, encode_command, key_of
+from cmdrdata_exporter.delivery.spool import commands
+from cmdrdata_exporter.delivery.spool.directory import LEDGER, Directory
+from cmdrdata_exporter.delivery.spool.ledger import Ledger, UnknownVersionError
+from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader, UnreadableError
+from cmdrdata_exporter.delivery.spool.records import Command, decode, encode_command, key_of
 from tests.ledgers import AMBIGUOUS, DELIVERED, ENDPOINT, IN_FLIGHT, REFUSED, event_id, fill, record
 
 
@@ -40,8 +40,8 @@ def test_without_a_leader_the_command_imports(directory: Directory) -> None:
     """Everything in the journals is imported, nothing is sent, and what the last leader noted stays."""
     facts = {"pid": 1, "paused": True}
     fill(directory, [record(1), record(2)], [REFUSED, IN_FLIGHT], facts=facts)
-    control.append(directory, [record(3)])
-    assert control.apply(directory, "replay", keys(1), timeout=0)
+    commands.append(directory, [record(3)])
+    assert commands.apply(directory, "replay", keys(1), timeout=0)
     assert {"recorded": 3, "pending": 2, "in_flight": 1, "replayed": 1} == counts(directory)
     with LedgerReader(directory) as ledger:
         assert facts == ledger.facts()
@@ -62,7 +62,7 @@ def test_a_leader_applies_it(directory: Directory) -> None:
     leader.start()
     try:
         assert asked.wait(10)
-        assert control.apply(directory, "drop", keys(1), timeout=10)
+        assert commands.apply(directory, "drop", keys(1), timeout=10)
     finally:
         leader.close(1)
     assert {"recorded": 2, "delivered": 1, "dropped": 1} == counts(directory)
@@ -73,25 +73,25 @@ def test_a_leader_that_stands_still(directory: Directory) -> None:
     fill(directory, [record(1)], [REFUSED])
     lock_file = directory.try_to_lead()
     assert lock_file is not None
-    assert not control.apply(directory, "drop", keys(1), timeout=0)
+    assert not commands.apply(directory, "drop", keys(1), timeout=0)
     assert {"recorded": 1, "dead": 1} == counts(directory)
     os.close(lock_file)
-    assert control.import_journals(directory)
+    assert commands.import_journals(directory)
     assert {"recorded": 1, "dropped": 1} == counts(directory)
 
 
 def test_many_events_in_one_command(directory: Directory, monkeypatch: pytest.MonkeyPatch) -> None:
     """A command for more events than a record may name is several records, all of them applied."""
-    monkeypatch.setattr(control, "KEYS", 2)
+    monkeypatch.setattr(commands, "KEYS", 2)
     fill(directory, [record(number) for number in range(5)], [REFUSED] * 5)
-    assert control.apply(directory, "drop", keys(*range(5)), timeout=0)
+    assert commands.apply(directory, "drop", keys(*range(5)), timeout=0)
     assert {"recorded": 5, "dropped": 5} == counts(directory)
 
 
 def test_local_events_stay_local(tmp_path: Path) -> None:
     """Imported by a command or by the application: in the directory `local` an event is where it belongs."""
     directory = Directory.prepare(tmp_path / "spool", None, "default")
-    assert control.take_in(directory, [record(1)], timeout=0)
+    assert commands.take_in(directory, [record(1)], timeout=0)
     assert {"recorded": 1, "local": 1} == counts(directory)
 
 
@@ -101,7 +101,7 @@ def test_a_ledger_of_a_later_version(directory: Directory) -> None:
     ledger._db.execute("PRAGMA user_version = 99")
     ledger.close()
     with pytest.raises(UnknownVersionError):
-        control.apply(directory, "drop", keys(1), timeout=0)
+        commands.apply(directory, "drop", keys(1), timeout=0)
     assert 1 == len(directory.journals())
     assert directory.leader() is None
 
@@ -112,7 +112,7 @@ def test_a_damaged_ledger(directory: Directory) -> None:
     path = directory.path / LEDGER
     path.write_bytes(b"no database" * 1000)
     with pytest.raises(UnreadableError, match="cannot be written: file is not a database"):
-        control.apply(directory, "drop", keys(1), timeout=0)
+        commands.apply(directory, "drop", keys(1), timeout=0)
     assert 1 == len(directory.journals())
 
 
@@ -120,7 +120,7 @@ def test_no_assignment_after_the_first_send(directory: Directory) -> None:
     """What was sent once, held because that was ambiguous, keeps its bytes: it is assigned to nobody."""
     sent = record(1, None).replace(b',"hold":true', b"")
     fill(directory, [sent, record(2, None)], [AMBIGUOUS], hold_ambiguous=True)
-    assert control.apply(directory, "assign", keys(1, 2), customer="acme", timeout=0)
+    assert commands.apply(directory, "assign", keys(1, 2), customer="acme", timeout=0)
     assert {"recorded": 2, "held": 1, "ambiguous": 1, "pending": 1, "assigned": 1} == counts(
         directory
     )
@@ -131,7 +131,7 @@ def test_no_assignment_after_the_first_send(directory: Directory) -> None:
 
 def test_what_is_only_counted(directory: Directory) -> None:
     """Events that could not be written are counted in the ledger, and are no part of what was recorded."""
-    control.take_in(directory, [encode_command(Command("unspooled", (), number=3))], timeout=0)
+    commands.take_in(directory, [encode_command(Command("unspooled", (), number=3))], timeout=0)
     assert {"unspooled": 3} == counts(directory)
 
 

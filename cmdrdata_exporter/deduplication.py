@@ -3,8 +3,8 @@ Which spans are one and the same call, so that one charge is one event.
 
 A call may be seen by several instrumentations: ours at the SDK's seam, others around the SDK, frameworks around those.
 
-- While our instrumentor is active it is the authority for what passes its seam (`seam`). A span of another is such a
-  call where both have the same response id at the same time or, where one of them has no id, where the call began
+- While our instrumentor is active it is the authority for what passes its seam (`own_calls`). A span of another is such
+  a call where both have the same response id at the same time or, where one of them has no id, where the call began
   within the span's time and used as much. `docs/metering.md` has the rules in order.
 - Among the spans of others the first to end is the charge: the innermost, but for some streams. Another
   instrumentation's span is the same call where it is above it in the trace or right below it, where it has the same
@@ -148,7 +148,7 @@ def _none_open() -> Iterable[Metered]:
     return ()
 
 
-class Seam:
+class OwnCalls:
     """
     What our instrumentor tells of itself.
 
@@ -255,8 +255,8 @@ def _start(call: Metered) -> int:
     return call.start
 
 
-seam = Seam()
-"""The seam of this process."""
+own_calls = OwnCalls()
+"""What passed the seam of this process."""
 
 
 def _instruments_own_sdk(scope: str, provider: str) -> bool:

@@ -19,8 +19,13 @@ from typing import Any
 from openai import AsyncAzureOpenAI, AsyncOpenAI, AzureOpenAI, OpenAI
 
 from cmdrdata_exporter import CmdrDataSpanExporter
-from opentelemetry_instrumentation_cmdrdata import patching
-from opentelemetry_instrumentation_cmdrdata.attribution import HEADER, Attribution, Tracked, keep
+from opentelemetry_instrumentation_cmdrdata.openai import seam
+from opentelemetry_instrumentation_cmdrdata.openai.keywords import (
+    HEADER,
+    Attribution,
+    Tracked,
+    keep,
+)
 
 
 class _TrackedClient(Tracked):
@@ -35,7 +40,7 @@ class _TrackedClient(Tracked):
         default_headers: Mapping[str, str] | None = None,
         **options: Any,
     ) -> None:
-        patching.take_keywords_of_tracked_clients()
+        seam.take_keywords_of_tracked_clients()
         headers: dict[str, Any] = dict(default_headers or {})
         # A copy of a client, as `with_options` makes it, has got it with the headers.
         if HEADER not in headers:
@@ -55,8 +60,8 @@ class _Async(_TrackedClient):
     pass
 
 
-patching.observe_always(_Sync, OpenAI)
-patching.observe_always(_Async, AsyncOpenAI)
+seam.observe_always(_Sync, OpenAI)
+seam.observe_always(_Async, AsyncOpenAI)
 
 
 class TrackedOpenAI(_Sync, OpenAI):

@@ -23,10 +23,11 @@ from functools import lru_cache
 from typing import Any, SupportsIndex, TypeVar, cast, get_args, get_origin
 
 from cmdrdata_exporter import faults
-from opentelemetry_instrumentation_cmdrdata import open_calls, sse
-from opentelemetry_instrumentation_cmdrdata.calls import Call
-from opentelemetry_instrumentation_cmdrdata.copies import is_class
-from opentelemetry_instrumentation_cmdrdata.usage import get
+from opentelemetry_instrumentation_cmdrdata import open_calls
+from opentelemetry_instrumentation_cmdrdata.call import Call
+from opentelemetry_instrumentation_cmdrdata.openai import sse
+from opentelemetry_instrumentation_cmdrdata.openai.copies import is_class
+from opentelemetry_instrumentation_cmdrdata.openai.usage import get
 
 _T = TypeVar("_T")
 

@@ -9,10 +9,15 @@ from pathlib import Path
 import pytest
 
 from cmdrdata_exporter import faults
-from cmdrdata_exporter.delivery import readings as module
-from cmdrdata_exporter.delivery.directory import Directory, lock
-from cmdrdata_exporter.delivery.journal import Journal, Scan, frame
-from cmdrdata_exporter.delivery.readings import LOOK_INTERVAL, Reading, Readings, clear_away
+from cmdrdata_exporter.delivery.spool import journal_reader as module
+from cmdrdata_exporter.delivery.spool.directory import Directory, lock
+from cmdrdata_exporter.delivery.spool.journal import Journal, Scan, frame
+from cmdrdata_exporter.delivery.spool.journal_reader import (
+    LOOK_INTERVAL,
+    Reading,
+    Readings,
+    clear_away,
+)
 
 MB = 1 << 20
 

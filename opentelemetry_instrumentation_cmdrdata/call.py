@@ -28,19 +28,20 @@ from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, Trace
 
 from cmdrdata_exporter import CmdrDataSpanExporter, faults
 from cmdrdata_exporter.attributes import OUR_SCOPE
+from cmdrdata_exporter.deduplication import Metered, own_calls
 from cmdrdata_exporter.exporter import Charge
-from cmdrdata_exporter.identity import Metered, seam
 from cmdrdata_exporter.scrubbing import scrubbed
-from opentelemetry_instrumentation_cmdrdata import failures, jobs, open_calls, semconv, sse
-from opentelemetry_instrumentation_cmdrdata.endpoints import Endpoint, find
-from opentelemetry_instrumentation_cmdrdata.parameters import (
+from opentelemetry_instrumentation_cmdrdata import jobs, open_calls, semconv
+from opentelemetry_instrumentation_cmdrdata.openai import failures, sse
+from opentelemetry_instrumentation_cmdrdata.openai.endpoints import Endpoint, find
+from opentelemetry_instrumentation_cmdrdata.openai.parameters import (
     CONVENTIONAL,
     request_attributes,
     request_details,
 )
-from opentelemetry_instrumentation_cmdrdata.providers import Server
-from opentelemetry_instrumentation_cmdrdata.unbilled import is_unbilled
-from opentelemetry_instrumentation_cmdrdata.usage import BREAKDOWNS, Attributes, Reading, get
+from opentelemetry_instrumentation_cmdrdata.openai.providers import Server
+from opentelemetry_instrumentation_cmdrdata.openai.unbilled import is_unbilled
+from opentelemetry_instrumentation_cmdrdata.openai.usage import BREAKDOWNS, Attributes, Reading, get
 
 SCOPE = OUR_SCOPE
 """The instrumentation scope of our spans, by which the exporter knows them."""
@@ -439,7 +440,7 @@ class Call:
         call = self.metered(self._start_time + time.perf_counter_ns() - self._begin)
         # What failed without a word from the model is no call that others report: they report the next attempt.
         if error is None or call.response_id is not None:
-            seam.metered(call)
+            own_calls.metered(call)
 
     @faults.guarded
     def _end(self, ending: _Ending) -> None:
@@ -661,7 +662,7 @@ def _open_calls() -> list[Metered]:
 
 
 # Here, since a `TrackedOpenAI` is metered without an instrumentor.
-seam.open_calls = _open_calls
+own_calls.open_calls = _open_calls
 
 
 def _was_reset(token: Token[Any]) -> bool:

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from opentelemetry_instrumentation_cmdrdata import semconv
-from opentelemetry_instrumentation_cmdrdata.endpoints import Endpoint
-from opentelemetry_instrumentation_cmdrdata.usage import (
+from opentelemetry_instrumentation_cmdrdata.openai.endpoints import Endpoint
+from opentelemetry_instrumentation_cmdrdata.openai.usage import (
     Attributes,
     Value,
     get,

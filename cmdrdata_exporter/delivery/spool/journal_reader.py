@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 
 from cmdrdata_exporter import clocks, faults
-from cmdrdata_exporter.delivery.directory import JOURNAL, Directory, lock
-from cmdrdata_exporter.delivery.journal import NEW, OLDEST, Scan, scan
+from cmdrdata_exporter.delivery.spool.directory import JOURNAL, Directory, lock
+from cmdrdata_exporter.delivery.spool.journal import NEW, OLDEST, Scan, scan
 
 LOOK_INTERVAL = 1.0
 """Seconds between two looks at whether the writer of a journal has gone."""

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
 from cmdrdata_exporter.delivery import FOR_EVER, Event
-from cmdrdata_exporter.delivery.directory import LEDGER, Directory
-from cmdrdata_exporter.delivery.journal import scan
-from cmdrdata_exporter.delivery.ledger import IN_FLIGHT, PENDING, STATES, intact
-from cmdrdata_exporter.delivery.records import is_event
+from cmdrdata_exporter.delivery.spool.directory import LEDGER, Directory
+from cmdrdata_exporter.delivery.spool.journal import scan
+from cmdrdata_exporter.delivery.spool.ledger import IN_FLIGHT, PENDING, STATES, intact
+from cmdrdata_exporter.delivery.spool.records import is_event
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -10,7 +10,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanContext
 
 from cmdrdata_exporter import CmdrDataSpanExporter, event_from_span
-from cmdrdata_exporter.identity import CAPACITY, Calls, Metered, Report, Seam, seam
+from cmdrdata_exporter.deduplication import CAPACITY, Calls, Metered, OwnCalls, Report, own_calls
 from tests.metering import RecordedEvents
 from tests.test_events import recorded, span
 
@@ -21,12 +21,12 @@ LANGCHAIN = "opentelemetry.instrumentation.langchain"
 
 
 @pytest.fixture
-def active() -> Iterator[Seam]:
+def active() -> Iterator[OwnCalls]:
     """The seam with our instrumentor at work, as it was afterwards."""
-    before = dict(vars(seam))
-    vars(seam).update(vars(Seam()), active=True)
-    yield seam
-    vars(seam).update(before)
+    before = dict(vars(own_calls))
+    vars(own_calls).update(vars(OwnCalls()), active=True)
+    yield own_calls
+    vars(own_calls).update(before)
 
 
 def chat(response_id: str | None = None, **changes: Any) -> dict[str, Any]:
@@ -114,7 +114,7 @@ def test_what_the_seam_covers_at_another_time(
     scope: str, provider: str, response_id: str | None, covered: bool
 ) -> None:
     """Where no call is found, the scope decides or, without a response id, the provider: not of other SDKs."""
-    told = Seam()
+    told = OwnCalls()
     told.metered(metered("chatcmpl-1", provider="groq", times=(1, 2)))
     told.metered(metered("chatcmpl-2", provider="mistral_ai", times=(3, 4)))
     reported = report(response_id, scope=scope, provider=provider)
@@ -125,7 +125,7 @@ def test_what_the_seam_covers_at_another_time(
 
 def test_before_anything_was_metered() -> None:
     """A framework that calls a provider in its own way is billed until the seam has seen that provider."""
-    told = Seam()
+    told = OwnCalls()
     told.active = True
     assert told.covers(report(scope=OPENAI, provider="openai")) is True
     assert told.covers(report(scope=LANGCHAIN, provider="openai")) is False
@@ -179,7 +179,7 @@ def test_which_call_a_span_reports(
     call: Metered, reported: Report, same: bool, active: bool
 ) -> None:
     """Id and time relate a span to a call or, where one has no id, time and usage; the provider's name never does."""
-    told = Seam()
+    told = OwnCalls()
     told.active = active
     if call.end is None:
         told.open_calls = lambda: [call]
@@ -190,7 +190,7 @@ def test_which_call_a_span_reports(
 
 def test_each_call_is_reported_once_by_a_scope() -> None:
     """A call with the same id, or as many tokens, that did not pass the seam is an event of its own."""
-    told = Seam()
+    told = OwnCalls()
     told.metered(metered("c-1"))
     assert told.covers(report("c-1", span_id=2)) is True
     assert told.covers(report("c-1", span_id=3)) is False
@@ -201,7 +201,7 @@ def test_each_call_is_reported_once_by_a_scope() -> None:
 
 def test_calls_at_the_same_time() -> None:
     """Each of several spans finds a call of its own, in whichever order they end."""
-    told = Seam()
+    told = OwnCalls()
     told.metered(metered("c-2", times=(110, 190), span_id=2))
     told.metered(metered("c-1", times=(100, 200), span_id=1))
     assert told.covers(report(span_id=3, times=(90, 210))) is True
@@ -211,7 +211,7 @@ def test_calls_at_the_same_time() -> None:
 
 def test_a_server_that_uses_one_id_for_all() -> None:
     """The time tells which of many calls with one response id a span reports."""
-    told = Seam()
+    told = OwnCalls()
     for number in range(3):
         told.metered(metered("x", times=(number * 100, number * 100 + 50), span_id=number))
     assert told.covers(report("x", times=(60, 90))) is False
@@ -221,7 +221,7 @@ def test_a_server_that_uses_one_id_for_all() -> None:
 
 def test_what_the_seam_remembers_is_bounded() -> None:
     """The oldest calls are forgotten first, with their ids, whether or not anything asks."""
-    told = Seam()
+    told = OwnCalls()
     for number in range(CAPACITY + 2):
         told.metered(metered(f"c-{number}", span_id=number))
     assert len(told._ended) == CAPACITY
@@ -241,7 +241,7 @@ def test_what_the_seam_remembers_is_bounded() -> None:
 @pytest.mark.parametrize(
     "name", ["genai_openai", "openai_v2", "openinference_openai", "openllmetry_openai"]
 )
-def test_beside_ours(name: str, active: Seam, events: RecordedEvents) -> None:
+def test_beside_ours(name: str, active: OwnCalls, events: RecordedEvents) -> None:
     """With our instrumentor at work, no instrumentation of the openai SDK makes events."""
     assert active.active
     exporter = CmdrDataSpanExporter(delivery=events)
@@ -251,7 +251,7 @@ def test_beside_ours(name: str, active: Seam, events: RecordedEvents) -> None:
 
 
 @pytest.mark.parametrize("name", ["openinference_anthropic", "openllmetry_anthropic"])
-def test_other_providers_beside_ours(name: str, active: Seam, events: RecordedEvents) -> None:
+def test_other_providers_beside_ours(name: str, active: OwnCalls, events: RecordedEvents) -> None:
     """What our seam does not see is billed as ever."""
     active.metered(metered("chatcmpl-1"))
     exporter = CmdrDataSpanExporter(delivery=events)
@@ -260,7 +260,7 @@ def test_other_providers_beside_ours(name: str, active: Seam, events: RecordedEv
 
 
 @pytest.mark.parametrize("name", ["openinference_langchain", "openllmetry_langchain"])
-def test_frameworks_beside_ours(name: str, active: Seam, events: RecordedEvents) -> None:
+def test_frameworks_beside_ours(name: str, active: OwnCalls, events: RecordedEvents) -> None:
     """A framework's spans of calls that passed the seam are passed over, in whichever trace they are."""
     spans = recorded(name)
     for one in spans:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 from opentelemetry_instrumentation_cmdrdata import semconv
-from opentelemetry_instrumentation_cmdrdata.usage import (
+from opentelemetry_instrumentation_cmdrdata.openai.usage import (
     Attributes,
     Reading,
     count,

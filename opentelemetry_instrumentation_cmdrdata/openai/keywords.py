@@ -19,9 +19,9 @@ from openai._types import Omit
 
 from cmdrdata_exporter import CmdrDataSpanExporter, faults
 from cmdrdata_exporter.customer import Customer, MetadataValue, current, metadata_attributes
-from cmdrdata_exporter.identity import seam
-from opentelemetry_instrumentation_cmdrdata import copies
-from opentelemetry_instrumentation_cmdrdata.endpoints import ENDPOINTS
+from cmdrdata_exporter.deduplication import own_calls
+from opentelemetry_instrumentation_cmdrdata.openai import copies
+from opentelemetry_instrumentation_cmdrdata.openai.endpoints import ENDPOINTS
 
 _Client = TypeVar("_Client", OpenAI, AsyncOpenAI)
 _Method = Callable[..., Any]
@@ -140,7 +140,7 @@ def _said_by_client(original: _Method, client: Attribution) -> _Method:
             return kwargs  # Of a client that was bound once more.
         if KEYWORDS.isdisjoint(kwargs):
             return _with_header(kwargs, client)
-        return _carried(kwargs, client) if seam.active else kwargs
+        return _carried(kwargs, client) if own_calls.active else kwargs
 
     if inspect.iscoroutinefunction(original):
 
@@ -252,7 +252,7 @@ class Tracked:
 
 def _is_observed(resource: Any) -> bool:
     """Say whether calls of a resource are observed; if not, the keywords are the SDK's to refuse."""
-    return seam.active or isinstance(resource._client, Tracked)  # noqa: SLF001 - resources have no other name for it
+    return own_calls.active or isinstance(resource._client, Tracked)  # noqa: SLF001 - resources have no other name for it
 
 
 def _carried(kwargs: dict[str, Any], client: Attribution | None = None) -> dict[str, Any]:

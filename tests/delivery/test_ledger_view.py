@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from cmdrdata_exporter.delivery import Event, reading
-from cmdrdata_exporter.delivery.directory import LEDGER, Directory
-from cmdrdata_exporter.delivery.journal import Journal, frame
-from cmdrdata_exporter.delivery.ledger import Ledger
-from cmdrdata_exporter.delivery.reading import Kept, LedgerReader, Total, UnreadableError
-from cmdrdata_exporter.delivery.records import Command, encode_command, key_of
+from cmdrdata_exporter.delivery import Event
+from cmdrdata_exporter.delivery.spool import ledger_view
+from cmdrdata_exporter.delivery.spool.directory import LEDGER, Directory
+from cmdrdata_exporter.delivery.spool.journal import Journal, frame
+from cmdrdata_exporter.delivery.spool.ledger import Ledger
+from cmdrdata_exporter.delivery.spool.ledger_view import Kept, LedgerReader, Total, UnreadableError
+from cmdrdata_exporter.delivery.spool.records import Command, encode_command, key_of
 from tests.delivery.samples import (
     NOW,
     REFUSED,
@@ -111,7 +112,7 @@ def test_events_are_read_in_parts(
     directory: Directory, monkeypatch: pytest.MonkeyPatch, limit: int
 ) -> None:
     """All events are read once and in their order, and between two of them the log of the database can be emptied."""
-    monkeypatch.setattr(reading, "PART", 2)
+    monkeypatch.setattr(ledger_view, "PART", 2)
     fill(directory, *(record(number) for number in range(3)))
     fill(directory, *(record(number) for number in range(3, 7)), now=NOW - 1)
     ledger = Ledger(directory)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 
 from cmdrdata_exporter.scrubbing import scrubbed
-from opentelemetry_instrumentation_cmdrdata.copies import is_instance
+from opentelemetry_instrumentation_cmdrdata.openai.copies import is_instance
 
 
 def message(error: BaseException) -> str:
@@ -65,7 +65,7 @@ def never_left(error: BaseException | None) -> bool:
 
     That is read from where the exception comes from, so that no success pays for it. What is not known may have left.
     """
-    # A cause may be its own cause: who raises what it caught from what it made of that, as test doubles do, makes a ring.
+    # Causes may form a ring: test doubles raise what they caught from what they made of it.
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         if _failed_before_sending(error):

@@ -19,9 +19,10 @@ from openai import OpenAI
 from opentelemetry import trace
 
 from cmdrdata_exporter import current_exporter, faults
-from opentelemetry_instrumentation_cmdrdata import attribution, copies
-from opentelemetry_instrumentation_cmdrdata.calls import SCOPE, Recorder
-from opentelemetry_instrumentation_cmdrdata.observation import (
+from opentelemetry_instrumentation_cmdrdata.call import SCOPE, Recorder
+from opentelemetry_instrumentation_cmdrdata.open_calls import dropped, start_reaper
+from opentelemetry_instrumentation_cmdrdata.openai import copies, keywords
+from opentelemetry_instrumentation_cmdrdata.openai.observation import (
     answered,
     asking,
     fail,
@@ -29,7 +30,6 @@ from opentelemetry_instrumentation_cmdrdata.observation import (
     observe,
     start,
 )
-from opentelemetry_instrumentation_cmdrdata.open_calls import dropped, start_reaper
 from opentelemetry_instrumentation_cmdrdata.version import __version__
 
 _Method = Callable[..., Any]
@@ -224,7 +224,7 @@ def _see(sdk: copies.Copy | None) -> bool:
     """Keep a copy of the SDK in mind, and say whether it is new."""
     if sdk is None or any(sdk.clients[0] is known.clients[0] for known in _copies):
         return False
-    attribution.never_sent_by(sdk)
+    keywords.never_sent_by(sdk)
     _copies.append(sdk)
     return True
 
@@ -299,7 +299,7 @@ def _itself(original: Any) -> _Method:
     """Return what calls a method as an instance would: a wrapper of another library may live on being bound."""
 
     def itself(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return attribution.bound(original, self)(*args, **kwargs)
+        return keywords.bound(original, self)(*args, **kwargs)
 
     return itself
 
@@ -327,11 +327,11 @@ def _loaded(resource: type[Any], **_: Any) -> None:
 
 @faults.guarded
 def _take_keywords_of(resource: type[Any]) -> None:
-    for name in attribution.methods_of(resource):
+    for name in keywords.methods_of(resource):
         original, known = vars(resource)[name], _taking_keywords.get((resource, name))
         # Somebody may have put another method in the place of ours.
         if known is None or original is not known.replacement:
-            replacement = attribution.taking_keywords(original)
+            replacement = keywords.taking_keywords(original)
             _taking_keywords[resource, name] = _Replaced(resource, name, original, replacement)
             setattr(resource, name, replacement)
 

@@ -1,0 +1,1 @@
+"""The destination that is reached by HTTP."""
