@@ -114,11 +114,13 @@ def _reap(dropped_calls: queue.SimpleQueue[_Dropped], ending: threading.Lock) ->
         del call, error  # Or the last one would live until the next is dropped.
 
 
-def _after_fork_in_child() -> None:
-    """Leave the parent's calls to the parent, and its queue, whose lock another thread may have held."""
-    global _dropped, _ending
-    _open.clear()
-    _dropped = _ending = None
+class _ForkAware(processes.ForkAware):
+    def after_fork_child(self) -> None:
+        """Leave the parent's calls to the parent, and its queue, whose lock another thread may have held."""
+        global _dropped, _ending
+        _open.clear()
+        _dropped = _ending = None
 
 
-processes.in_forked_child(_after_fork_in_child)
+_fork_aware = _ForkAware()
+processes.notify_of_forks(_fork_aware)

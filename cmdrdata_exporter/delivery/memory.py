@@ -43,7 +43,7 @@ class _Waiting:
     attempts: int = field(compare=False, default=0)
 
 
-class MemoryDelivery:
+class MemoryDelivery(processes.ForkAware):
     """
     Hands events to a few sender threads, which retry each until the backend took or refused it.
 
@@ -78,7 +78,7 @@ class MemoryDelivery:
         self._probe_interval = probe_interval
         self._clock = clock
         self._clear()
-        processes.renew_after_fork(self)
+        processes.notify_of_forks(self)
 
     def _clear(self) -> None:
         self._lock = threading.RLock()
@@ -328,7 +328,7 @@ class MemoryDelivery:
             lines += self._write_off([oldest], f"refused: {reason}")
         return lines
 
-    def forked(self) -> None:
+    def after_fork_child(self) -> None:
         """Start anew in a forked child: what its parent recorded, the parent sends."""
         self._clear()
         self._reset()
