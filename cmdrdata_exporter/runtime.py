@@ -280,12 +280,7 @@ def _in_memory(how: Options, reason: str, remedy: str) -> BuiltDelivery:
     )
     if how.post is None:
         return LocalDelivery()
-    return MemoryDelivery(
-        how.post,
-        reset=how.reset,
-        hold_ambiguous=how.hold_ambiguous,
-        probe_interval=how.probe_interval,
-    )
+    return MemoryDelivery(how)
 
 
 def _kept(delivery: BuiltDelivery) -> str:
