@@ -77,8 +77,13 @@ def notify_of_forks(it: ForkAware) -> None:
     _fork_aware.add(it)
 
 
+# Seconds that the end of the process waits, in this order.
+OPEN_CALL_TIMEOUT = 2.0
+"""For the end of a call that is under way in another thread."""
 SHUTDOWN_TIMEOUT = 5.0
-"""Seconds that the end of the process waits for deliveries, in all."""
+"""For deliveries, in all."""
+LAST_COMMIT_TIMEOUT = 0.4
+"""Beyond that, so that outcomes are committed."""
 
 
 def at_exit(function: Callable[[], None], priority: int) -> None:

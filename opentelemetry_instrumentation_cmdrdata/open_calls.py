@@ -98,12 +98,8 @@ def end_all() -> None:
     for call in still_open():
         call.end(cut=True)
     # What the reaper has taken shall be billed before the delivery closes.
-    if _ending is not None and _ending.acquire(timeout=LONGEST_END):
+    if _ending is not None and _ending.acquire(timeout=processes.OPEN_CALL_TIMEOUT):
         _ending.release()
-
-
-LONGEST_END = 2.0
-"""Seconds that the exit waits for the end of a call that is under way."""
 
 
 def _reap(dropped_calls: queue.SimpleQueue[_Dropped], ending: threading.Lock) -> None:

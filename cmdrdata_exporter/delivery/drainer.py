@@ -60,8 +60,6 @@ CROWD = 32
 """Where more destinations than these are drained in a process, those with nothing to do are left sooner."""
 AGAIN = 8
 """How many events may be on their way that were tried in vain before: some fail whenever they come, or never end."""
-LAST_COMMIT = 0.4
-"""Seconds that the end of the process waits longer than it was told to, so that outcomes are committed."""
 
 
 _abandoned: list[Ledger | int] = []
@@ -204,7 +202,7 @@ class Drainer:
             self._looked = False
             self._stop_at = clocks.monotonic() + timeout
             self.wake()
-            self._ended.wait(timeout + LAST_COMMIT)
+            self._ended.wait(timeout + processes.LAST_COMMIT_TIMEOUT)
 
     def look(self) -> bool:
         """Drain again where there is something to do although it was left with nothing; say whether it rests still."""
