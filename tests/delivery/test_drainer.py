@@ -652,8 +652,8 @@ def test_a_refused_event(
     assert dead.event is not None
     host.drainer._turn()
     assert messages(caplog) == [
-        f"CmdrData refused 1 usage event(s) for good, the last one {dead.event.id} with HTTP 400: no such model. They "
-        "are kept as dead letters: see `cmdrdata dead-letters list`"
+        f"CmdrData refused 1 usage event for good, the last one {dead.event.id} with HTTP 400: no such model. "
+        "Refused events are kept as dead letters: see `cmdrdata dead-letters list`"
     ]
 
 
@@ -717,7 +717,7 @@ def test_what_expires(host: Host, backend: Backend, caplog: pytest.LogCaptureFix
     host.drainer._next_upkeep = host.drainer._next_expiry = 0.0
     host.turn(host.has(recorded=2, dead=2, expired=2))
     assert messages(caplog) == [
-        "2 usage event(s) could not be delivered for 30 days. They are kept as dead letters: see `cmdrdata "
+        "2 usage events could not be delivered for 30 days. Expired events are kept as dead letters: see `cmdrdata "
         "dead-letters list`"
     ]
 

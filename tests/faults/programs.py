@@ -34,8 +34,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, SpanKind, TraceFlags
 
-from cmdrdata_exporter import CmdrDataSpanExporter, event_from_span
-from cmdrdata_exporter import exporter as exporter_module
+from cmdrdata_exporter import CmdrDataSpanExporter, event_from_span, runtime
 from cmdrdata_exporter.delivery.spool import journal
 from cmdrdata_exporter.delivery.spool.directory import Directory
 
@@ -358,10 +357,10 @@ def late(count: int) -> None:
         for _ in range(count):
             export(exporter)
 
-    atexit.unregister(exporter_module._close_deliveries)
+    atexit.unregister(runtime.close)
     atexit.register(end)
     # What was registered last is called first.
-    atexit.register(exporter_module._close_deliveries)
+    atexit.register(runtime.close)
     exporter = CmdrDataSpanExporter()
     export(exporter)
 
