@@ -1,4 +1,4 @@
-"""Reading journals: everything that was appended is read once, in order, whatever became of its writer."""
+"""JournalReader journals: everything that was appended is read once, in order, whatever became of its writer."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ import pytest
 from cmdrdata_exporter import faults
 from cmdrdata_exporter.delivery.spool import journal_reader as module
 from cmdrdata_exporter.delivery.spool.directory import Directory, lock
-from cmdrdata_exporter.delivery.spool.journal import Journal, Scan, frame
+from cmdrdata_exporter.delivery.spool.frames import Scan, frame
+from cmdrdata_exporter.delivery.spool.journal import Journal
 from cmdrdata_exporter.delivery.spool.journal_reader import (
     LOOK_INTERVAL,
-    Reading,
-    Readings,
+    JournalReader,
+    JournalsReader,
     clear_away,
 )
 
@@ -30,7 +31,7 @@ def left(directory: Directory, name: str, content: bytes) -> Path:
     return path
 
 
-def read_all(readings: Readings, limit: int = MB) -> list[bytes]:
+def read_all(readings: JournalsReader, limit: int = MB) -> list[bytes]:
     """Read and commit until nothing is new."""
     records: list[bytes] = []
     more = True
@@ -47,7 +48,7 @@ def test_a_live_journal(directory: Directory) -> None:
     journal = Journal(directory)
     journal.append(b"one")
     (path,) = directory.journals()
-    reading = Reading(path, 0)
+    reading = JournalReader(path, 0)
     expected = Scan([b"one"], [], 15, sealed=False)
     assert reading.read(MB, 0.0) == expected
     assert reading.read(MB, 0.0) == expected
@@ -69,7 +70,7 @@ def test_a_dead_journal(directory: Directory) -> None:
     """Of a process that died in the middle of a write everything before it is read; the rest is damaged."""
     torn = frame(b"two")[:-1]
     path = left(directory, "1.journal", frame(b"one") + torn)
-    reading = Reading(path, 0)
+    reading = JournalReader(path, 0)
     found = Scan([b"one"], [(15, torn)], 29, sealed=False)
     assert reading.read(MB, 0.0) == found
     reading.committed(found)
@@ -83,7 +84,7 @@ def test_a_frame_that_is_being_written(directory: Directory) -> None:
     path = left(directory, "1.journal", frame(b"one")[:-1])
     with path.open("ab") as writer:
         assert lock(writer.fileno())
-        reading = Reading(path, 0)
+        reading = JournalReader(path, 0)
         assert reading.read(MB, 0.0) is None
         writer.write(frame(b"one")[-1:])
         writer.flush()
@@ -95,7 +96,7 @@ def test_whether_the_writer_has_gone_is_looked_at_now_and_then(directory: Direct
     path = left(directory, "1.journal", b"")
     with path.open("ab") as writer:
         assert lock(writer.fileno())
-        reading = Reading(path, 0)
+        reading = JournalReader(path, 0)
         assert reading.read(MB, 10.0) is None
     assert reading.read(MB, 10.0 + LOOK_INTERVAL / 2) is None
     assert not reading.finished
@@ -109,7 +110,7 @@ def test_records_larger_than_the_limit(directory: Directory, limit: int) -> None
     records = [b"a" * 50, b"b" * 3000, b"c"]
     one, two, three = map(frame, records)
     left(directory, "1.journal", one + b"damage" + two + three)
-    readings = Readings(directory, {})
+    readings = JournalsReader(directory, {})
     found: list[bytes] = []
     damaged: list[tuple[int, bytes]] = []
     for _ in range(10):
@@ -128,7 +129,7 @@ def test_a_torn_record_larger_than_the_limit(directory: Directory, size: int) ->
     """What a process that died has left of a large record is damaged, and the file is done with."""
     torn = frame(b"x" * 2000)[:size]
     path = left(directory, "1.journal", torn)
-    reading = Reading(path, 0)
+    reading = JournalReader(path, 0)
     found = Scan([], [(0, torn)], size, sealed=False)
     assert reading.read(100, 0.0) == found
     reading.committed(found)
@@ -139,7 +140,7 @@ def test_a_torn_record_larger_than_the_limit(directory: Directory, size: int) ->
 def test_a_journal_that_became_shorter(directory: Directory) -> None:
     """Where a record was taken back after it was read, nothing follows, and the file is done with."""
     path = left(directory, "1.journal", frame(b"one"))
-    reading = Reading(path, 40)
+    reading = JournalReader(path, 40)
     assert reading.read(MB, 0.0) is None
     assert reading.finished
 
@@ -148,7 +149,7 @@ def test_several_journals(directory: Directory) -> None:
     """Journals are read the oldest first, about as much as is asked for, and removed when all is committed."""
     for number in (3, 1, 2):
         left(directory, f"{number}.journal", frame(b"%d" % number) + frame(b""))
-    readings = Readings(directory, {})
+    readings = JournalsReader(directory, {})
     found, more = readings.read(1)
     assert ([new.records for _, new in found], more) == ([[b"1"]], True)
     found, more = readings.read(MB)
@@ -163,7 +164,7 @@ def test_an_offset_of_a_journal_that_was_not_read_yet(directory: Directory) -> N
     """Where reading stops at its limit, what lies behind is not forgotten: it would be imported again."""
     for name in ("1.journal", "2.journal"):
         left(directory, name, frame(b"one") + frame(b"two"))
-    readings = Readings(directory, {"2.journal": 15, "0.journal": 99})
+    readings = JournalsReader(directory, {"2.journal": 15, "0.journal": 99})
     assert readings.remove_finished() == []
     found, more = readings.read(1)
     assert more
@@ -184,7 +185,7 @@ def test_what_does_not_fit_is_there_at_once(directory: Directory) -> None:
     for record in records:
         journal.append(record)
     journal.seal()
-    readings = Readings(directory, {})
+    readings = JournalsReader(directory, {})
     read: list[bytes] = []
     turns: list[bool] = []
     while not turns or turns[-1]:
@@ -203,7 +204,7 @@ def test_a_journal_that_vanishes(directory: Directory) -> None:
     """A file that goes between two looks is no obstacle, and is forgotten."""
     path = left(directory, "1.journal", frame(b"one"))
     left(directory, "2.journal", frame(b"two"))
-    readings = Readings(directory, {})
+    readings = JournalsReader(directory, {})
 
     class Vanishes(Directory):
         """A directory from which a file goes when it was listed."""
@@ -225,7 +226,7 @@ def test_a_journal_that_cannot_be_read(directory: Directory) -> None:
     (directory.path / "1.journal").mkdir()
     (directory.path / "2.journal").symlink_to(directory.path / "3.journal")
     left(directory, "3.journal", frame(b"three"))
-    readings = Readings(directory, {})
+    readings = JournalsReader(directory, {})
     assert read_all(readings) == [b"three"]
     assert readings.remove_finished() == []
     (directory.path / "1.journal").rmdir()

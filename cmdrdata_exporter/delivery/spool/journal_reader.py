@@ -7,14 +7,15 @@ import os
 from pathlib import Path
 
 from cmdrdata_exporter import clocks, faults
-from cmdrdata_exporter.delivery.spool.directory import JOURNAL, Directory, lock
-from cmdrdata_exporter.delivery.spool.journal import NEW, OLDEST, Scan, scan
+from cmdrdata_exporter.delivery.spool.directory import JOURNAL, NEW, Directory, lock
+from cmdrdata_exporter.delivery.spool.frames import Scan, scan
+from cmdrdata_exporter.delivery.spool.journal import MAX_FILE_AGE
 
 LOOK_INTERVAL = 1.0
 """Seconds between two looks at whether the writer of a journal has gone."""
 
 
-class Reading:
+class JournalReader:
     """
     A journal that is being read. It is open only while it is: thousands of processes may have left theirs.
 
@@ -88,7 +89,7 @@ class Reading:
         self.finished = found.sealed
 
 
-class Readings:
+class JournalsReader:
     """
     The journals of a directory.
 
@@ -100,14 +101,14 @@ class Readings:
     def __init__(self, directory: Directory, offsets: dict[str, int]) -> None:
         self._directory = directory
         self._offsets = offsets
-        self._readings: dict[str, Reading] = {}
+        self._readings: dict[str, JournalReader] = {}
         self._there = set(offsets)
         """The names that were there at the last look. None of them comes again when it has gone."""
 
-    def read(self, limit: int) -> tuple[list[tuple[Reading, Scan]], bool]:
+    def read(self, limit: int) -> tuple[list[tuple[JournalReader, Scan]], bool]:
         """Return what is new, at most about `limit` bytes, and whether there may be more."""
         now = clocks.monotonic()
-        found: list[tuple[Reading, Scan]] = []
+        found: list[tuple[JournalReader, Scan]] = []
         more = False
         paths = self._directory.journals()
         self._there = {path.name for path in paths}
@@ -116,7 +117,7 @@ class Readings:
                 return found, True
             reading = self._readings.get(path.name)
             if reading is None:
-                reading = Reading(path, self._offsets.get(path.name, 0))
+                reading = JournalReader(path, self._offsets.get(path.name, 0))
                 self._readings[path.name] = reading
             try:
                 new = reading.read(limit, now)
@@ -150,5 +151,5 @@ def clear_away(directory: Directory) -> None:
     """Remove files that were never given their name, because their process died right then."""
     for path in directory.path.glob(f"*{JOURNAL}{NEW}"):
         with contextlib.suppress(FileNotFoundError):
-            if clocks.wall() - path.stat().st_mtime > OLDEST:
+            if clocks.wall() - path.stat().st_mtime > MAX_FILE_AGE:
                 path.unlink()
