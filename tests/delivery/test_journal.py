@@ -5,15 +5,18 @@ from __future__ import annotations
 import contextlib
 import errno
 import gc
+import itertools
 import os
 import shutil
 import signal
 import struct
+import sys
 import threading
 import time
 import zlib
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -959,6 +962,56 @@ def test_interrupted(  # noqa: PLR0917 - fixtures
     started(journal.append, b"three").join()
     assert journal.handed_over == 0
     assert sorted(written(directory)) == sorted([*first, *added, b"three"])
+
+
+@pytest.mark.parametrize(
+    ("method", "opcodes"),
+    [("append", True), ("sync", False), ("seal", False), ("check_place", False)],
+)
+def test_interrupted_anywhere(directory: Directory, method: str, opcodes: bool) -> None:
+    """Wherever Ctrl-C comes, the lock is free afterwards, and `kept` says whether the record is here."""
+    ours = {journal_file.__file__, Journal.append.__code__.co_filename}
+    before = sys.gettrace()
+    for number in itertools.count():
+        clock = Clock()
+        journal = Journal(directory, clock=clock)
+        journal.append(b"first")
+        clock.now += MAX_FILE_AGE
+        if method == "check_place":
+            shutil.rmtree(directory.path)
+        kept: list[object] = []
+        left = iter(range(number))
+
+        def step(frame: FrameType, event: str, _: object) -> Any:
+            if frame.f_code.co_filename not in ours:
+                return None
+            frame.f_trace_opcodes = opcodes
+            due = event == ("opcode" if opcodes else "line")
+            if due and next(left, None) is None:  # noqa: B023 - it ends before the next one begins
+                sys.settrace(None)
+                raise KeyboardInterrupt
+            return step
+
+        sys._getframe().f_trace_opcodes = opcodes
+        sys.settrace(step)
+        try:
+            journal.append(b"record", kept) if method == "append" else getattr(journal, method)()
+        except KeyboardInterrupt:
+            interrupted = True
+        else:
+            interrupted = False
+        finally:
+            sys.settrace(before)
+        if method == "append":
+            here = written(directory)[1:] == [b"record"]
+            assert here == bool(kept), number
+        started(journal.append, b"last").join()
+        assert (journal.handed_over, written(directory)[-1]) == (0, b"last"), number
+        journal.seal()
+        shutil.rmtree(directory.path)
+        if not interrupted:
+            assert number > 10
+            return
 
 
 def test_interrupted_with_the_record_of_another_thread(

@@ -43,6 +43,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from cmdrdata_exporter import clocks, faults
@@ -139,26 +140,30 @@ class Journal:
         """
         kept = [] if kept is None else kept
         if kept:
+            # What was interrupted may not have counted it, and it must be synced.
             if self._file is not None:
-                self._file.frames += (
-                    1  # What was interrupted may not have counted it, and it must be synced.
-                )
+                self._file.frames += 1
             return
         data = frame(record)
         written: tuple[JournalFile, int] | None = None
         nested = self._is_mine()
         try:
-            if nested:
-                written = self._write_nested(data, kept)
-            elif self._acquire():
-                written = self._write(data, kept)
-            else:
-                self._put(data, kept)
-                # The owner may have emptied the queue just before.
-                if not self._lock.acquire(blocking=False):
-                    self.handed_over += 1
-                    self.stalled = True
+            try:
+                if nested:
+                    written = self._write_nested(data, kept)
+                elif self._acquire():
+                    written = self._write(data, kept)
+                else:
+                    self._put(data, kept)
+                    # The owner may have emptied the queue just before.
+                    if not self._lock.acquire(blocking=False):
+                        self.handed_over += 1
+                        self.stalled = True
+            finally:
+                if not nested and self._is_mine():
+                    self._release()
         finally:
+            # A signal handler may have raised just before the release.
             if not nested and self._is_mine():
                 self._release()
         if self._fsync and written is not None:
@@ -167,12 +172,8 @@ class Journal:
     def sync(self) -> None:
         """Make what was appended survive a crash of the host, and seal a file that is old."""
         file = self._file
-        is_old = file is not None and self._clock() - file.begun >= MAX_FILE_AGE
-        if is_old and self._acquire_at_once():
-            try:
-                self._seal()
-            finally:
-                self._release()
+        if file is not None and self._clock() - file.begun >= MAX_FILE_AGE:
+            self._locked(self._seal)
         self.catch_up()
         self._finish_sealed()
         if (file := self._file) is not None:
@@ -182,12 +183,7 @@ class Journal:
         """End the file; the next record begins another one. Records that wait for a stalled disk are refused."""
         if self._is_mine():
             return  # What this has interrupted goes on, and the exit calls this again.
-        while self._lock.acquire(timeout=timeout):
-            try:
-                self._empty_queue()
-                self._seal()
-            finally:
-                self._lock.release()
+        while self._locked(self._seal_all, timeout):
             self._finish_sealed()
             if not self._queue:
                 return
@@ -197,19 +193,14 @@ class Journal:
 
     def catch_up(self) -> bool:
         """Write what waits in memory, unless somebody else is about to; return whether nothing waits any more."""
-        if self._queue and self._acquire_at_once():
-            self._release()
+        if self._queue:
+            self._locked(self._empty_queue)
         return not self._queue
 
     def check_place(self) -> None:
         """Begin another file with the next record, if others cannot find this one any more."""
-        if self._is_lost() and self._acquire_at_once():
-            try:
-                # Before it was locked, the file may have been sealed, imported and removed.
-                if self._is_lost():
-                    self._leave()
-            finally:
-                self._release()
+        if self._is_lost():
+            self._locked(self._leave_lost)
 
     # The lock and the queue
 
@@ -227,9 +218,23 @@ class Journal:
             if self.appended == appended:
                 return False
 
-    def _acquire_at_once(self) -> bool:
-        """Acquire the append lock if it is free. Otherwise there will be a next time."""
-        return not self._is_mine() and self._lock.acquire(blocking=False)
+    def _locked(self, action: Callable[[], None], timeout: float = 0) -> bool:
+        """Do something with the append lock, unless this thread has it or it is not free in time; return whether."""
+        if self._is_mine():
+            return False
+        try:
+            try:
+                acquired: bool = self._lock.acquire(timeout=timeout)
+                if acquired:
+                    action()
+                return acquired
+            finally:
+                if self._is_mine():
+                    self._release()
+        finally:
+            # As in `append`.
+            if self._is_mine():
+                self._release()
 
     def _release(self) -> None:
         """Write what is in the queue, and release the lock."""
@@ -343,6 +348,15 @@ class Journal:
             finally:
                 self._sealed.append(file)
 
+    def _seal_all(self) -> None:
+        self._empty_queue()
+        self._seal()
+
+    def _leave_lost(self) -> None:
+        # Before it was locked, the file may have been sealed, imported and removed.
+        if self._is_lost():
+            self._leave()
+
     def _leave(self) -> None:
         """Let go of a file that was removed, or closed under us, and report it."""
         file, self._file = self._file, None
@@ -381,27 +395,23 @@ class Journal:
         try:
             file.sync(file.frames)
         except OSError as error:
-            if faults.is_interruption(error) or self._take_back(file, position, size, kept):
+            if faults.is_interruption(error):
+                raise
+            take_back = partial(self._take_back, file, position, size, kept)
+            if not self._locked(take_back, timeout=-1):
+                take_back()  # in a signal handler, with the lock of what it has interrupted
+            if not kept:
                 raise
             faults.report("sync", "a crash of the host may lose usage events: %s", error)
 
-    def _take_back(self, file: JournalFile, position: int, size: int, kept: list[object]) -> bool:
-        """Cut off a frame if it is the last one, so that it is not both here and refused; return whether it was."""
-        nested = self._is_mine()
-        try:
-            if not nested:
-                self._lock.acquire()
-            if self._file is file:
-                self._file = None
-                self._sealed.append(file)
-            kept.clear()
-            if file.take_back(position, position + size):
-                return True
+    def _take_back(self, file: JournalFile, position: int, size: int, kept: list[object]) -> None:
+        """Cut off a frame if it is the last one, so that it is not both here and refused."""
+        if self._file is file:
+            self._file = None
+            self._sealed.append(file)
+        kept.clear()
+        if not file.take_back(position, position + size):
             kept.append(None)
-            return False
-        finally:
-            if not nested and self._is_mine():
-                self._release()
 
     def _finish_sealed(self) -> None:
         """Sync and close the files that were sealed."""
