@@ -721,13 +721,13 @@ def test_an_append_waits_while_others_succeed(directory: Directory, journal: Jou
     class Overtaken(Lock):
         left = 3
 
-        def acquire(self, **options: Any) -> bool:
+        def acquire(self, *arguments: Any, **options: Any) -> bool:
             """Have others append first."""
             if threading.current_thread() is thread and self.left:
                 self.left -= 1
                 started(journal.append, b"%d" % self.left).join()
                 return False
-            acquired: bool = self.real.acquire(**options)
+            acquired: bool = self.real.acquire(*arguments, **options)
             return acquired
 
     thread = threading.current_thread()
@@ -742,8 +742,10 @@ def test_an_append_waits_for_another_one(directory: Directory, journal: Journal)
     held, over = threading.Event(), threading.Event()
 
     class Watched(Lock):
-        def acquire(self, *, timeout: float) -> bool:
+        def acquire(self, *arguments: bool, timeout: float | None = None) -> bool:
             """Wait for as long as it takes."""
+            if timeout is None:
+                return False
             timeouts.append(timeout)
             over.set()
             acquired: bool = self.real.acquire()
@@ -944,9 +946,9 @@ def test_interrupted(  # noqa: PLR0917 - fixtures
         raise KeyboardInterrupt
 
     class Interrupted(Lock):
-        def acquire(self, **options: Any) -> bool:
+        def acquire(self, *arguments: Any, **options: Any) -> bool:
             """Have the lock, and be interrupted before anyone knows."""
-            self.real.acquire(**options)
+            self.real.acquire(*arguments, **options)
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:

@@ -146,12 +146,13 @@ class Journal:
             return
         data = frame(record)
         written: tuple[JournalFile, int] | None = None
-        nested = self._is_mine()
+        is_mine = self._lock._is_owned  # noqa: SLF001 - as threading.Condition asks it
+        nested = is_mine()
         try:
             try:
                 if nested:
                     written = self._write_nested(data, kept)
-                elif self._acquire():
+                elif self._lock.acquire(False) or self._acquire():
                     written = self._write(data, kept)
                 else:
                     self._put(data, kept)
@@ -160,11 +161,11 @@ class Journal:
                         self.handed_over += 1
                         self.stalled = True
             finally:
-                if not nested and self._is_mine():
+                if not nested and is_mine():
                     self._release()
         finally:
             # A signal handler may have raised just before the release.
-            if not nested and self._is_mine():
+            if not nested and is_mine():
                 self._release()
         if self._fsync and written is not None:
             self._sync_frame(*written, len(data), kept)
@@ -206,7 +207,7 @@ class Journal:
 
     def _is_mine(self) -> bool:
         """Return whether this thread has the append lock."""
-        mine: bool = self._lock._is_owned()  # noqa: SLF001 - as threading.Condition asks it
+        mine: bool = self._lock._is_owned()  # noqa: SLF001 - see above
         return mine
 
     def _acquire(self) -> bool:
@@ -285,7 +286,9 @@ class Journal:
     def _write(self, data: bytes, kept: list[object]) -> tuple[JournalFile, int]:
         """Append a frame; return the file, and the size that it had before."""
         size = len(data)
-        self._require_room(size)
+        self._unchecked_bytes += size
+        if self._unchecked_bytes >= ROOM_CHECK_BYTES or self.is_full:
+            self._require_room()
         file = self._file
         position = None if file is None else file.size()
         if file is None or position is None:
@@ -309,13 +312,13 @@ class Journal:
             self._put(data, kept)
             self.handed_over += 1
             return None
-        self._require_room(len(data))
+        if self.is_full:
+            self._require_room()
         file.write(data, position, kept)
         self.appended += 1
         return file, position
 
-    def _require_room(self, size: int) -> None:
-        self._unchecked_bytes += size
+    def _require_room(self) -> None:
         # While the disk is full, every record checks it.
         if self._unchecked_bytes >= ROOM_CHECK_BYTES and self._has_room():
             self._unchecked_bytes = 0
