@@ -24,7 +24,7 @@ from cmdrdata_exporter.delivery.options import SENDERS, Options
 from cmdrdata_exporter.delivery.senders import AT_ONCE, Done, Senders
 from cmdrdata_exporter.delivery.spool.directory import LEDGER, LOCK, RESERVE, Directory, OpenFile
 from cmdrdata_exporter.delivery.spool.journal import Journal
-from cmdrdata_exporter.delivery.spool.journal_reader import JournalsReader, clear_away
+from cmdrdata_exporter.delivery.spool.journal_reader import JournalsReader, remove_unnamed
 from cmdrdata_exporter.delivery.spool.ledger import Ledger, UnknownVersionError, is_broken
 from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader, UnreadableError
 from cmdrdata_exporter.delivery.spool.salvage import finish, is_sound, renew, salvage
@@ -478,7 +478,7 @@ class Drainer:
         if self._senders is not None:
             self._senders.start()
         try:
-            clear_away(self._directory)
+            remove_unnamed(self._directory)
             with self.database:
                 finish(self._directory)
                 if self._poisoned:

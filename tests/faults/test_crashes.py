@@ -35,7 +35,7 @@ WRITING = [
 DRAINING = [
     "before:spool.directory.Directory.try_to_lead:1",
     "after:spool.directory.Directory.try_to_lead:1",
-    "before:drainer.clear_away:1",
+    "before:drainer.remove_unnamed:1",
     "before:drainer.is_sound:1",
     "before:spool.ledger.connect:1",
     "before:spool.ledger._set_up:1",
@@ -70,7 +70,7 @@ POINTS = [*WRITING, *DRAINING]
 
 FAILING = [
     ("before:spool.directory.Directory.try_to_lead:1", "EMFILE"),
-    ("before:drainer.clear_away:1", "EIO"),
+    ("before:drainer.remove_unnamed:1", "EIO"),
     ("before:spool.ledger.connect:1", "sqlite"),
     ("before:spool.ledger.Ledger.recover:1", "sqlite"),
     ("before:spool.journal_reader.JournalsReader.read:1", "EIO"),
