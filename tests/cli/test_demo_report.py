@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from cmdrdata_exporter.cli.calls import Outcome, Span
 from cmdrdata_exporter.cli.demo.command import APPLICATION
-from cmdrdata_exporter.cli.demo.report import show_application, show_outcome
+from cmdrdata_exporter.cli.demo.report import show_application, show_result
+from cmdrdata_exporter.cli.demo.result import DemoResult, Span
 from cmdrdata_exporter.cli.status import STATES
 
 START = datetime(2026, 1, 1, tzinfo=timezone.utc)
@@ -152,7 +152,9 @@ def shown(events: list[dict[str, Any]], width: int = 80, live: bool = False) -> 
     """Return the lines of the report without the blanks that pad them."""
     console = Console(file=io.StringIO(), width=width, highlight=False)
     with console.capture() as capture:
-        show_outcome(console, Outcome.of(STEPS, SPANS, events, "chat: [hi]\n", "", **LEDGER), live)
+        show_result(
+            console, DemoResult.of(STEPS, SPANS, events, "chat: [hi]\n", "", **LEDGER), live
+        )
     return [line.rstrip() for line in capture.get().splitlines()]
 
 
@@ -174,7 +176,7 @@ def test_stray_event_and_missing_span_have_rows() -> None:
     """What fits nowhere is shown too: a call without a span, an event that names none of them."""
     console = Console(file=io.StringIO(), width=80, highlight=False)
     with console.capture() as capture:
-        show_outcome(console, Outcome.of(["1. A chat"], [], [CHAT], "", "", **LEDGER), live=False)
+        show_result(console, DemoResult.of(["1. A chat"], [], [CHAT], "", "", **LEDGER), live=False)
     assert (
         """\
 
