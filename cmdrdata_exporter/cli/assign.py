@@ -8,33 +8,36 @@ from datetime import datetime
 
 import click
 
-from cmdrdata_exporter.cli.changes import by_ids, change, kept, metadata_of, report
+from cmdrdata_exporter.cli.changes import by_ids, change, events_in, metadata_of, report
 from cmdrdata_exporter.cli.destination import Destination, on_destination
+from cmdrdata_exporter.cli.states import HELD_EVENT
 from cmdrdata_exporter.cli.usage import DAY, day_of
 from cmdrdata_exporter.delivery.spool.ledger import UNATTRIBUTED
 from cmdrdata_exporter.delivery.spool.ledger_view import Kept
 from cmdrdata_exporter.ids import LONGEST, as_written, refusal
 
-NOUN = "unattributed event"
-
 
 @click.command()
 @click.option("--customer", required=True, metavar="ID", help="Who pays for them.")
 @click.argument("event_ids", metavar="[EVENT_ID]...", nargs=-1)
-@click.option("--all", "all_", is_flag=True, help="Every event without a customer.")
-@click.option("--model", metavar="MODEL", help="Those of this model.")
-@click.option("--since", type=DAY, metavar="DAY", help="Those of this UTC day and later ones.")
+@click.option("--all", "all_", is_flag=True, help="Every event with no customer.")
+@click.option("--model", metavar="MODEL", help="Events of this model.")
+@click.option("--since", type=DAY, metavar="DAY", help="Events of this UTC day and later.")
 @click.option(
     "--refused-value",
     metavar="VALUE",
-    help="Those for which this was named, and refused: a number or a text.",
+    help="Events whose customer was refused: the value that was named, a number or a text.",
 )
-@click.option("--call-site", metavar="PLACE", help="Those of this place in the application.")
+@click.option(
+    "--call-site",
+    metavar="PLACE",
+    help="Events whose metadata names this place in the application.",
+)
 @click.option(
     "--metadata",
     metavar="KEY=VALUE",
     multiple=True,
-    help="Those with this in their metadata; more than one time, with all of it.",
+    help="Events with this in their metadata. Repeat it to require several.",
 )
 @on_destination
 def assign(
@@ -51,9 +54,9 @@ def assign(
     as_json: bool,
 ) -> None:
     """
-    Give held events a customer; they are sent then.
+    Give held events a customer, and send them.
 
-    Choose them by their ids (cmdrdata held list), by what they have in common, or --all.
+    Choose events by their ids (cmdrdata held list), by conditions, or all with --all.
 
     Example: cmdrdata assign --customer acme --model gpt-5-mini --since 2026-11-01
     """
@@ -65,7 +68,7 @@ def assign(
         )
     if customer != customer.strip():
         click.echo(
-            "--customer has blanks at its begin or end: that is another customer than without them.",
+            "Note: --customer begins or ends with a blank, which makes it another customer.",
             err=True,
         )
     conditions = _conditions(model, day_of(since), refused_value, call_site, metadata)
@@ -74,15 +77,14 @@ def assign(
             "choose the events by their ids, by --model, --since, --refused-value, --call-site and --metadata, "
             "or all of them with --all"
         )
-    waiting = (event for event in kept(destination, "held") if event.reason == UNATTRIBUTED)
+    waiting = (event for event in events_in(destination, "held") if event.reason == UNATTRIBUTED)
     selected = (
-        by_ids(waiting, event_ids, NOUN)
+        by_ids(waiting, event_ids, HELD_EVENT)
         if event_ids
         else (event for event in waiting if all(holds(event) for holds in conditions))
     )
-    keys = [event.key for event in selected]
-    found = change(destination, "assign", keys, customer)
-    report(destination, found, "assigned", NOUN, as_json=as_json, more={"customer": customer})
+    found = change(destination, "assign", [event.key for event in selected], customer)
+    report(destination, found, HELD_EVENT, as_json=as_json, more={"customer": customer})
 
 
 def _conditions(
@@ -93,10 +95,10 @@ def _conditions(
     metadata: tuple[str, ...],
 ) -> list[Callable[[Kept], bool]]:
     """
-    Return what is asked of an event, each as a function that says whether that holds.
+    Return the conditions for an event, each as a function that says whether it holds.
 
     Raises:
-        click.UsageError: a pair of metadata is none.
+        click.UsageError: a `--metadata` is not a pair.
     """
     conditions: list[Callable[[Kept], bool]] = []
     if model is not None:
@@ -120,7 +122,7 @@ def _conditions(
 
 
 def _has(key: str, value: str) -> Callable[[Kept], bool]:
-    """Return what says whether an event has a value in its metadata: a text as it is, all else as JSON has it."""
+    """Return a condition: the metadata have this value, a text as it is, all else as in JSON."""
 
     def has(kept: Kept) -> bool:
         metadata = metadata_of(kept)

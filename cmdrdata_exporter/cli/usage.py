@@ -1,4 +1,4 @@
-"""`cmdrdata usage`: what was used, by customer, model, day, month, endpoint and status."""
+"""`cmdrdata usage`: the usage that was recorded, by customer, model, day, month, endpoint and status."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from cmdrdata_exporter.cli.terminal import (
     table,
 )
 from cmdrdata_exporter.delivery.spool import ledger_view
-from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader, UnreadableError
+from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader
 
 COLUMNS = ("customer", "model", "day", "month", "endpoint", "status")
 """What usage may be grouped by."""
@@ -60,8 +60,8 @@ def day_of(moment: datetime | None) -> str | None:
 )
 @click.option("--since", type=DAY, metavar="DAY", help="The first UTC day, 2026-11-01.")
 @click.option("--until", type=DAY, metavar="DAY", help="The last UTC day.")
-@click.option("--customer", "of", metavar="ID", help="Of this customer alone.")
-@click.option("--unattributed", is_flag=True, help="Of calls that name no customer alone.")
+@click.option("--customer", "of", metavar="ID", help="Only usage of this customer.")
+@click.option("--no-customer", "--unattributed", is_flag=True, help="Only usage with no customer.")
 @on_destination
 def usage(
     destination: Destination,
@@ -70,25 +70,24 @@ def usage(
     since: datetime | None,
     until: datetime | None,
     of: str | None,
-    unattributed: bool,
+    no_customer: bool,
     as_json: bool,
 ) -> None:
     """
-    Show what was used.
+    Show the usage that was recorded.
 
-    Counts every event that was recorded, whether or not it has been delivered, by the UTC day on
-    which its call ended.
+    Every recorded event counts, delivered or not, on the UTC day on which its call ended.
 
     Example: cmdrdata usage --by customer,model --since 2026-11-01
     """
-    if of is not None and unattributed:
-        raise click.UsageError("--customer and --unattributed exclude each other")
+    if of is not None and no_customer:
+        raise click.UsageError("--customer and --no-customer exclude each other")
     found = usage_of(
         destination,
         by,
         since=day_of(since),
         until=day_of(until),
-        customer="" if unattributed else of,
+        customer="" if no_customer else of,
     )
     if as_json:
         print_json(found)
@@ -108,17 +107,14 @@ def usage_of(
     groups: dict[tuple[str | None, ...], Json] = {}
     total: Json = {}
     read = [name for name in ledger_view.COLUMNS if name in by]
-    try:
-        with LedgerReader(destination.directory) as ledger:
-            for found in ledger.totals(by, since=since, until=until, customer=customer):
-                named = dict(zip(read, found.group, strict=True))
-                group = tuple(named[name] or None for name in by)
-                groups.setdefault(group, {})[found.unit] = found.amount
-                total[found.unit] = total.get(found.unit, 0) + found.amount
-            unknown = incomplete(ledger, since=since, until=until, customer=customer)
-            waiting = ledger.not_imported()
-    except (UnreadableError, OSError) as error:
-        raise click.ClickException(str(error)) from None
+    with LedgerReader(destination.directory) as ledger:
+        for found in ledger.totals(by, since=since, until=until, customer=customer):
+            named = dict(zip(read, found.group, strict=True))
+            group = tuple(named[name] or None for name in by)
+            groups.setdefault(group, {})[found.unit] = found.amount
+            total[found.unit] = total.get(found.unit, 0) + found.amount
+        unknown = incomplete(ledger, since=since, until=until, customer=customer)
+        waiting = ledger.not_imported()
     rows = [
         {**dict(zip(by, group, strict=True)), **_counted(units)}
         for group, units in sorted(
@@ -146,7 +142,7 @@ def incomplete(
     until: str | None = None,
     customer: str | None = None,
 ) -> dict[str, int]:
-    """Return how many calls told no usage, and how many only a part of it."""
+    """Return how many calls reported no usage, and how many only a part of it."""
     events = {
         found.group[0]: int(found.amount)
         for found in ledger.totals(["status"], since=since, until=until, customer=customer)
@@ -181,9 +177,7 @@ def show_usage(console: Console, found: Json) -> None:
         console.print(_table(found, shown))
         if left := [unit.replace("_", " ") for unit in units if unit not in shown]:
             console.print()
-            console.print(
-                cell(f"Left out: {', '.join(left)}. A wider terminal shows more, --json all.")
-            )
+            console.print(cell(f"Not shown: {', '.join(left)}. Use a wider terminal or --json."))
         _show_incomplete(console, found["incomplete_usage"])
     if found["not_imported"]:
         console.print()
@@ -192,7 +186,7 @@ def show_usage(console: Console, found: Json) -> None:
 
 
 def _show_incomplete(console: Console, calls: dict[str, int]) -> None:
-    """Say of how many calls the usage is not known, or only in part: the numbers are too low then."""
+    """Show for how many calls the usage is unknown, or known only in part: the totals are too low then."""
     known = [
         f"{plural(calls[status], 'call')} reported {what}"
         for status, what in (("missing", "no usage"), ("partial", "usage only in part"))
@@ -201,7 +195,7 @@ def _show_incomplete(console: Console, calls: dict[str, int]) -> None:
     if known:
         console.print()
         console.print(
-            f"The numbers are too low: {', '.join(known)}. Which: --by endpoint,model,status"
+            f"Totals are too low: {', '.join(known)}. To see which: --by endpoint,model,status"
         )
 
 

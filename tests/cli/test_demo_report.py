@@ -89,18 +89,18 @@ Each call, its span and its event ───────────────�
                     42 ms              79 out, 64 of them reasoning
                                        succeeded, usage reported
 
- 2. A failed chat   chat gpt-unknown   unattributed, gpt-unknown
+ 2. A failed chat   chat gpt-unknown   no customer, gpt-unknown
                     00f067aa0ba902b7   failed: invalid_request (404)
                     3 ms               usage not_applicable
 
 Usage per customer: cmdrdata usage ─────────────────────────────────────────────
-                          Input   Output
- Customer       Events   tokens   tokens
-─────────────────────────────────────────
- acme                1    1,031       79
- unattributed        1        0        0
+                         Input   Output
+ Customer      Events   tokens   tokens
+────────────────────────────────────────
+ acme               1    1,031       79
+ no customer        1        0        0
 
- Total               2    1,031       79
+ Total              2    1,031       79
 
 Where every event is: cmdrdata status ──────────────────────────────────────────
 
@@ -159,7 +159,7 @@ def shown(events: list[dict[str, Any]], width: int = 80, live: bool = False) -> 
 
 
 def test_report_at_80_columns() -> None:
-    """The whole report: calls, unattributed usage shown as such, and where to go from here."""
+    """The whole report: calls, usage with no customer shown as such, and where to go from here."""
     assert REPORT.splitlines() == shown([CHAT, FAILED])
 
 
@@ -194,13 +194,13 @@ Each call, its span and its event ───────────────�
                         succeeded, usage reported
 
 Usage per customer: cmdrdata usage ─────────────────────────────────────────────
-                          Input   Output
- Customer       Events   tokens   tokens
-─────────────────────────────────────────
- acme                1    1,031       79
- unattributed        1        0        0
+                         Input   Output
+ Customer      Events   tokens   tokens
+────────────────────────────────────────
+ acme               1    1,031       79
+ no customer        1        0        0
 
- Total               2    1,031       79
+ Total              2    1,031       79
 
 Where every event is: cmdrdata status ──────────────────────────────────────────
 
