@@ -7,6 +7,8 @@ delivery/test_backoff.py, the commands in cli/test_commands_page.py.
 
 from __future__ import annotations
 
+import ast
+import itertools
 import re
 from pathlib import Path
 from unittest.mock import Mock
@@ -142,6 +144,31 @@ def test_settings() -> None:
     assert [] == [name for name, meaning, _ in rows if not meaning]
 
 
+def test_values_of_the_settings() -> None:
+    """The README names the same values and limits of a variable as the string after its constant."""
+    parsed = ast.parse((ROOT / "cmdrdata_exporter" / "settings.py").read_text(encoding="utf-8"))
+    described = {
+        name.targets[0].id: ast.literal_eval(text.value)
+        for name, text in itertools.pairwise(parsed.body)
+        if isinstance(name, ast.Assign) and isinstance(name.targets[0], ast.Name)
+        if isinstance(text, ast.Expr)
+    }
+    wrong: dict[str, set[str]] = {}
+    for name, meaning, default in table("README.md", "Settings", "variable"):
+        text = described[quoted(name)[0]]
+        missing = values(meaning) - values(text)
+        # A default may be said by what it does.
+        missing |= values(text) - values(meaning) - values(default)
+        if missing:
+            wrong[name] = missing
+    assert {} == wrong
+
+
+def values(text: str) -> set[str]:
+    """Return the numbers in a text, and the words in backquotes."""
+    return {*quoted(text), *re.findall(r"\b\d+\b", re.sub(r"`[^`]*`", "", text))}
+
+
 def written(default: object) -> object:
     """Return how the README writes a default."""
     if default is None:
@@ -208,6 +235,31 @@ def test_keys_of_the_usage() -> None:
     expected = (units | set(attributes.BREAKDOWNS)) - {"total_tokens"}
     rows = table("docs/events.md", "Reserved metadata", "key | what it counts")
     assert sorted(expected) == sorted(key for row in rows for key in quoted(row[0]))
+
+
+def test_attributes_of_the_span() -> None:
+    """`docs/metering.md` has every attribute that our spans have, those apart that are only the bill's."""
+    documented = {
+        name
+        for row in table("docs/metering.md", "The span", "attribute")
+        for name in itertools.chain.from_iterable(map(expanded, quoted(row[0])))
+        if not name.startswith("cmdrdata.")
+    }
+    ours = {
+        value
+        for name, value in vars(semconv).items()
+        if isinstance(value, str) and name.isupper() and not value.startswith("cmdrdata.")
+    }
+    assert {name for name in ours if not name.endswith(".")} == documented
+
+
+def expanded(name: str) -> list[str]:
+    """Return the names for which one with braces stands."""
+    before, brace, rest = name.partition("{")
+    if not brace:
+        return [name]
+    parts, _, after = rest.partition("}")
+    return [full for part in parts.split(",") for full in expanded(before + part + after)]
 
 
 def test_usage_status() -> None:
