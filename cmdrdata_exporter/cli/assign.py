@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from datetime import datetime
 
 import click
 
 from cmdrdata_exporter.cli.changes import by_ids, change, events_in, metadata_of, report
 from cmdrdata_exporter.cli.destination import Destination, on_destination
-from cmdrdata_exporter.cli.states import HELD_EVENT
-from cmdrdata_exporter.cli.usage import DAY, day_of
-from cmdrdata_exporter.delivery.spool.ledger import UNATTRIBUTED
+from cmdrdata_exporter.cli.states import HELD_EVENT, NO_CUSTOMER
+from cmdrdata_exporter.cli.usage import day_option
 from cmdrdata_exporter.delivery.spool.ledger_view import Kept
 from cmdrdata_exporter.ids import LONGEST, as_written, refusal
 
@@ -22,7 +19,7 @@ from cmdrdata_exporter.ids import LONGEST, as_written, refusal
 @click.argument("event_ids", metavar="[EVENT_ID]...", nargs=-1)
 @click.option("--all", "all_", is_flag=True, help="Every event with no customer.")
 @click.option("--model", metavar="MODEL", help="Events of this model.")
-@click.option("--since", type=DAY, metavar="DAY", help="Events of this UTC day and later.")
+@day_option("--since", "Events of this UTC day and later.")
 @click.option(
     "--refused-value",
     metavar="VALUE",
@@ -47,7 +44,7 @@ def assign(
     event_ids: tuple[str, ...],
     all_: bool,
     model: str | None,
-    since: datetime | None,
+    since: str | None,
     refused_value: str | None,
     call_site: str | None,
     metadata: tuple[str, ...],
@@ -71,64 +68,57 @@ def assign(
             "Note: --customer begins or ends with a blank, which makes it another customer.",
             err=True,
         )
-    conditions = _conditions(model, day_of(since), refused_value, call_site, metadata)
-    if bool(event_ids) + all_ + bool(conditions) != 1:
+    pairs = [_pair(text) for text in metadata]
+    if call_site is not None:
+        pairs.append(("call_site", call_site))
+    conditions = (model, since, refused_value, *pairs)
+    if bool(event_ids) + all_ + any(condition is not None for condition in conditions) != 1:
         raise click.UsageError(
             "choose the events by their ids, by --model, --since, --refused-value, --call-site and --metadata, "
             "or all of them with --all"
         )
-    waiting = (event for event in events_in(destination, "held") if event.reason == UNATTRIBUTED)
-    selected = (
-        by_ids(waiting, event_ids, HELD_EVENT)
-        if event_ids
-        else (event for event in waiting if all(holds(event) for holds in conditions))
-    )
-    found = change(destination, "assign", [event.key for event in selected], customer)
+    waiting = (event for event in events_in(destination, "held") if event.reason == NO_CUSTOMER)
+    if event_ids:
+        waiting = by_ids(waiting, event_ids, HELD_EVENT)
+    elif not all_:
+        waiting = (e for e in waiting if _fits(e, model, since, refused_value, pairs))
+    found = change(destination, "assign", [event.key for event in waiting], customer)
     report(destination, found, HELD_EVENT, as_json=as_json, more={"customer": customer})
 
 
-def _conditions(
+def _pair(text: str) -> tuple[str, str]:
+    """Return the key and the value of a `--metadata`."""
+    key, equals, value = text.partition("=")
+    if not (key and equals):
+        raise click.UsageError(
+            f"--metadata is {key!r}; expected is KEY=VALUE, plan=pro for instance"
+        )
+    return key, value
+
+
+def _fits(
+    event: Kept,
     model: str | None,
     since: str | None,
     refused_value: str | None,
-    call_site: str | None,
-    metadata: tuple[str, ...],
-) -> list[Callable[[Kept], bool]]:
-    """
-    Return the conditions for an event, each as a function that says whether it holds.
-
-    Raises:
-        click.UsageError: a `--metadata` is not a pair.
-    """
-    conditions: list[Callable[[Kept], bool]] = []
-    if model is not None:
-        conditions.append(lambda kept: kept.event is not None and kept.event.header.model == model)
-    if since is not None:
-        conditions.append(lambda kept: kept.event is not None and kept.event.header.day >= since)
-    if refused_value is not None:
-        # A number as it is, a text as it is or in its quotes.
-        written = {refused_value, as_written(refused_value)}
-        conditions.append(lambda kept: metadata_of(kept).get("customer_refused_value") in written)
-    pairs = [pair.partition("=") for pair in metadata]
-    if call_site is not None:
-        pairs.append(("call_site", "=", call_site))
-    for key, equals, value in pairs:
-        if not (key and equals):
-            raise click.UsageError(
-                f"--metadata is {key!r}; expected is KEY=VALUE, plan=pro for instance"
-            )
-        conditions.append(_has(key, value))
-    return conditions
+    pairs: list[tuple[str, str]],
+) -> bool:
+    """Say whether an event meets every condition that is given; a damaged one meets none."""
+    if event.event is None:
+        return False
+    header, metadata = event.event.header, metadata_of(event)
+    # A refused number is given as it is, a refused text with or without its quotes.
+    return (
+        model in (None, header.model)
+        and (since is None or header.day >= since)
+        and (
+            refused_value is None
+            or metadata.get("customer_refused_value") in (refused_value, as_written(refused_value))
+        )
+        and all(key in metadata and value == _text(metadata[key]) for key, value in pairs)
+    )
 
 
-def _has(key: str, value: str) -> Callable[[Kept], bool]:
-    """Return a condition: the metadata have this value, a text as it is, all else as in JSON."""
-
-    def has(kept: Kept) -> bool:
-        metadata = metadata_of(kept)
-        if key not in metadata:
-            return False
-        found = metadata[key]
-        return value == (found if isinstance(found, str) else json.dumps(found))
-
-    return has
+def _text(value: object) -> str:
+    """Return a value of the metadata as the option gives it: a text as it is, all else as in JSON."""
+    return value if isinstance(value, str) else json.dumps(value)

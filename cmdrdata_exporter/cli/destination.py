@@ -94,9 +94,7 @@ def spool_path(spool: Path | None) -> Path:
     try:
         path = (spool or spool_directory()).expanduser().absolute()
         check_text("the spool directory", str(path))
-    except ConfigurationError as error:
-        raise Refusal(f"{error}; set CMDRDATA_SPOOL_DIR or --spool-dir") from None
-    except RuntimeError as error:
+    except (ConfigurationError, RuntimeError) as error:
         reason = str(error).rstrip(".")
         raise Refusal(f"{reason}; set CMDRDATA_SPOOL_DIR or --spool-dir") from None
     if path.is_dir() and not os.access(path, os.R_OK | os.X_OK):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace as changed
-from datetime import datetime
 from pathlib import Path
 
 import click
@@ -31,7 +30,7 @@ from cmdrdata_exporter.cli.destination import (
 )
 from cmdrdata_exporter.cli.states import DEAD_LETTER
 from cmdrdata_exporter.cli.terminal import plural, print_json, say
-from cmdrdata_exporter.cli.usage import DAY, day_of
+from cmdrdata_exporter.cli.usage import day_option
 from cmdrdata_exporter.delivery import FOR_EVER, Event, cause
 from cmdrdata_exporter.delivery.spool import commands
 from cmdrdata_exporter.delivery.spool.directory import LOCAL, Directory
@@ -52,8 +51,8 @@ from cmdrdata_exporter.delivery.spool.records import encode_event, key_of
     help="Held events that are ambiguous: the backend may have accepted them.",
 )
 @click.option("--local", is_flag=True, help="Events that stayed on this host; needs --since.")
-@click.option("--since", type=DAY, metavar="DAY", help="With --local: the first UTC day.")
-@click.option("--until", type=DAY, metavar="DAY", help="With --local: the last UTC day.")
+@day_option("--since", "With --local: the first UTC day.")
+@day_option("--until", "With --local: the last UTC day.")
 @location_options
 def replay(
     *,
@@ -62,8 +61,8 @@ def replay(
     reason: str | None,
     ambiguous: bool,
     local: bool,
-    since: datetime | None,
-    until: datetime | None,
+    since: str | None,
+    until: str | None,
     name: str | None,
     spool: Path | None,
     as_json: bool,
@@ -86,8 +85,7 @@ def replay(
             raise click.UsageError("--local needs --since, the first day to be sent")
         if name is not None:
             raise click.UsageError("--local sends to the destination of the environment")
-        days = f"{since:%Y-%m-%d}", day_of(until) or "9999"
-        _replay_local(spool, days, as_json)
+        _replay_local(spool, (since, until or "9999"), as_json)
         return
     if since or until:
         raise click.UsageError("--since and --until belong to --local")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 import click
@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cmdrdata_exporter.cli.destination import Destination, on_destination
+from cmdrdata_exporter.cli.destination import Command, Destination, on_destination
 from cmdrdata_exporter.cli.terminal import (
     Json,
     Terminal,
@@ -33,7 +33,15 @@ EVENTS = "events"
 FIRST = ("input_tokens", "output_tokens", "total_tokens")
 """The units that are shown first."""
 
-DAY = click.DateTime(["%Y-%m-%d"])
+
+def day_option(name: str, text: str) -> Callable[[Command], Command]:
+    """Return an option that takes a UTC day, and gives it as a ledger has it: `2026-11-01`."""
+
+    def written(ctx: click.Context, param: click.Parameter, day: datetime | None) -> str | None:  # noqa: ARG001 - click's signature
+        return None if day is None else f"{day:%Y-%m-%d}"
+
+    day = click.DateTime(["%Y-%m-%d"])
+    return click.option(name, type=day, metavar="DAY", callback=written, help=text)
 
 
 def _columns(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str, ...]:
@@ -45,11 +53,6 @@ def _columns(ctx: click.Context, param: click.Parameter, value: str) -> tuple[st
     return names
 
 
-def day_of(moment: datetime | None) -> str | None:
-    """Return the name of a day that an option gave."""
-    return None if moment is None else f"{moment:%Y-%m-%d}"
-
-
 @click.command()
 @click.option(
     "--by",
@@ -58,8 +61,8 @@ def day_of(moment: datetime | None) -> str | None:
     metavar="COLUMNS",
     help=f"What to group by, separated by commas: {', '.join(COLUMNS)}. Default: customer.",
 )
-@click.option("--since", type=DAY, metavar="DAY", help="The first UTC day, 2026-11-01.")
-@click.option("--until", type=DAY, metavar="DAY", help="The last UTC day.")
+@day_option("--since", "The first UTC day, 2026-11-01.")
+@day_option("--until", "The last UTC day.")
 @click.option("--customer", "of", metavar="ID", help="Only usage of this customer.")
 @click.option("--no-customer", "--unattributed", is_flag=True, help="Only usage with no customer.")
 @on_destination
@@ -67,8 +70,8 @@ def usage(
     destination: Destination,
     *,
     by: tuple[str, ...],
-    since: datetime | None,
-    until: datetime | None,
+    since: str | None,
+    until: str | None,
     of: str | None,
     no_customer: bool,
     as_json: bool,
@@ -82,13 +85,7 @@ def usage(
     """
     if of is not None and no_customer:
         raise click.UsageError("--customer and --no-customer exclude each other")
-    found = usage_of(
-        destination,
-        by,
-        since=day_of(since),
-        until=day_of(until),
-        customer="" if no_customer else of,
-    )
+    found = usage_of(destination, by, since=since, until=until, customer="" if no_customer else of)
     if as_json:
         print_json(found)
     else:
