@@ -83,7 +83,7 @@ def assign(
     elif not all_:
         waiting = (e for e in waiting if _fits(e, model, since, refused_value, pairs))
     found = change(destination, "assign", [event.key for event in waiting], customer)
-    report(destination, found, HELD_EVENT, as_json=as_json, more={"customer": customer})
+    report(destination, found, HELD_EVENT, all_=all_, as_json=as_json, more={"customer": customer})
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -49,15 +49,31 @@ def _count(directory: Directory, action: str) -> int:
 
 
 def report(
-    destination: Destination, found: Change, noun: str, *, as_json: bool, more: Json | None = None
+    destination: Destination,
+    found: Change,
+    noun: str,
+    *,
+    all_: bool,
+    as_json: bool,
+    more: Json | None = None,
 ) -> None:
-    """Print what was changed, and exit with a status that says whether that was all."""
+    """
+    Print what was changed, and exit with a status that says whether that was all.
+
+    Args:
+        destination: where.
+        found: what was changed.
+        noun: what one of the events is called.
+        all_: whether the command was about all of them, not those that match something.
+        as_json: whether to print JSON.
+        more: what else the JSON says.
+    """
     done = _COUNTERS[found.action]
     if as_json:
         document = {"selected": found.selected, done: found.changed, "in_time": found.in_time}
         print_json({**document, **(more or {})})
     elif not found.selected:
-        say(f"No {noun}s to {found.action}.")
+        say(f"No {'' if all_ else 'matching '}{noun}s to {found.action}.")
     else:
         say(f"{found.changed:,} of {plural(found.selected, noun)} {done}.")
         if found.changed and found.action != "drop":

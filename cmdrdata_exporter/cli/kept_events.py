@@ -188,7 +188,7 @@ def drop(
     dead = events_in(destination, "dead")
     selected = dead if all_ else by_ids(dead, event_ids, DEAD_LETTER)
     found = change(destination, "drop", [event.key for event in selected])
-    report(destination, found, DEAD_LETTER, as_json=as_json)
+    report(destination, found, DEAD_LETTER, all_=all_, as_json=as_json)
 
 
 _add_commands(held, "held", HELD_EVENT)

@@ -93,7 +93,7 @@ def replay(
     keys = _selected(destination, event_ids, reason, ambiguous=ambiguous)
     found = change(destination, "replay", keys)
     noun = "event" if event_ids else "ambiguous event" if ambiguous else DEAD_LETTER
-    report(destination, found, noun, as_json=as_json)
+    report(destination, found, noun, all_=all_ or ambiguous, as_json=as_json)
 
 
 def _selected(

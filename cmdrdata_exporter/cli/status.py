@@ -198,8 +198,8 @@ def _attention(known: Json) -> list[str]:
         ),
         (
             missing,
-            f"{plural(missing, 'call')} of the last {DAYS} days reported no usage, so no tokens are billed: "
-            "cmdrdata usage --by endpoint,model,status; for streams see CMDRDATA_STREAM_USAGE",
+            f"{plural(missing, 'call')} of the last {DAYS} days reported no usage, so no tokens are billed. "
+            "To see which: cmdrdata usage --by endpoint,model,status. For streams see CMDRDATA_STREAM_USAGE",
         ),
         (
             spool["nearly_full"],

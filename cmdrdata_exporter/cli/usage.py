@@ -28,6 +28,8 @@ from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader
 
 COLUMNS = ("customer", "model", "day", "month", "endpoint", "status")
 """What usage may be grouped by."""
+FOLDING = ("customer", "model", "endpoint")
+"""Those whose names may be long, and are folded where there is little room."""
 EVENTS = "events"
 """The unit that each event has one of."""
 FIRST = ("input_tokens", "output_tokens", "total_tokens")
@@ -170,8 +172,8 @@ def show_usage(console: Console, found: Json) -> None:
         )
     else:
         units = _ordered(found["total"]["units"])
-        shown = _fitting(console, found, units)
-        console.print(_table(found, shown))
+        shown_table, shown = _fitting(console, found, units)
+        console.print(shown_table)
         if left := [unit.replace("_", " ") for unit in units if unit not in shown]:
             console.print()
             console.print(cell(f"Not shown: {', '.join(left)}. Use a wider terminal or --json."))
@@ -196,21 +198,47 @@ def _show_incomplete(console: Console, calls: dict[str, int]) -> None:
         )
 
 
-def _fitting(console: Console, found: Json, units: list[str]) -> list[str]:
-    """Return as many of the units as the terminal has room for."""
+def _fitting(console: Console, found: Json, units: list[str]) -> tuple[Table, list[str]]:
+    """Return a table with as many of the units as there is room for, and these; beside folded names two at most."""
     room = console.options.update(max_width=10_000)
+
+    def spare(shown: Table) -> int:
+        return console.width - console.measure(shown, options=room).maximum
+
     for count in range(len(units), 0, -1):
-        width = console.measure(_table(found, units[:count]), options=room).maximum
-        if width <= console.width:
-            return units[:count]
-    return units[:2]
+        shown = _table(found, units[:count])
+        if spare(shown) >= 0:
+            return shown, units[:count]
+    for count in (2, 1, 0):
+        left = spare(_table(found, units[:count], fold=0))
+        if left >= 0:
+            break
+    # What is left is for the names; rich would take it from the numbers.
+    share = max(left, 0) // max(1, len(set(found["by"]) & set(FOLDING)))
+    return _table(found, units[:count], fold=share), units[:count]
 
 
-def _table(found: Json, units: list[str]) -> Table:
+def _table(found: Json, units: list[str], *, fold: int | None = None) -> Table:
+    """
+    Return the table.
+
+    Args:
+        found: what was used.
+        units: the units to show.
+        fold: how much longer than its head a folded name may be; None folds none.
+    """
     by = found["by"]
     shown = table()
     for name in by:
-        shown.add_column(name.capitalize(), overflow="fold")
+        # The others are of one short word each, which is not to be broken.
+        folds = name in FOLDING
+        shown.add_column(
+            name.capitalize(),
+            overflow="fold",
+            no_wrap=not folds,
+            min_width=len(name),
+            max_width=len(name) + fold if folds and fold is not None else None,
+        )
     for unit in (EVENTS, *units):
         shown.add_column(_heading(unit), justify="right", no_wrap=True)
     for row in found["rows"]:

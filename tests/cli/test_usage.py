@@ -203,10 +203,44 @@ def test_a_reader_with_more_room(
     assert "\n Total" not in run("usage", "--by", "endpoint", "--since", "2026-11-21").stdout
 
 
-def test_a_reader_with_no_room(used: Directory, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However narrow the terminal, tokens in and out are shown."""
-    monkeypatch.setenv("COLUMNS", "20")
-    assert "Not shown: total" in run("usage").stdout
+@pytest.mark.parametrize(
+    ("columns", "shown"),
+    [
+        (
+            "52",
+            """\
+                                              Input
+ Customer    Model    Status     Events      tokens
+────────────────────────────────────────────────────
+ a-long-cu   gpt-5-   reported        1   1,234,567
+ stomer      mini
+
+Not shown: output tokens. Use a wider terminal or
+--json.
+""",
+        ),
+        (
+            "42",
+            """\
+ Customer     Model     Status     Events
+──────────────────────────────────────────
+ a-long-cus   gpt-5-m   reported        1
+ tomer        ini
+
+Not shown: input tokens, output tokens.
+Use a wider terminal or --json.
+""",
+        ),
+    ],
+)
+def test_a_reader_with_no_room(
+    columns: str, shown: str, remote: Directory, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However narrow the terminal, no number is cut: names are folded, units are left out and named."""
+    units: dict[str, int | float] = {"input_tokens": 1234567, "output_tokens": 2}
+    fill(remote, [record(1, "a-long-customer", units=units)])
+    monkeypatch.setenv("COLUMNS", columns)
+    assert shown == run("usage", "--by", "customer,model,status").stdout
 
 
 def test_no_home(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
