@@ -24,7 +24,7 @@ from cmdrdata_exporter.delivery.options import SENDERS, Options
 from cmdrdata_exporter.delivery.senders import AT_ONCE, Done, Senders
 from cmdrdata_exporter.delivery.spool.directory import LEDGER, LOCK, RESERVE, Directory, OpenFile
 from cmdrdata_exporter.delivery.spool.journal import Journal
-from cmdrdata_exporter.delivery.spool.journal_reader import Readings, clear_away
+from cmdrdata_exporter.delivery.spool.journal_reader import JournalsReader, remove_unnamed
 from cmdrdata_exporter.delivery.spool.ledger import Ledger, UnknownVersionError, is_broken
 from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader, UnreadableError
 from cmdrdata_exporter.delivery.spool.salvage import finish, is_sound, renew, salvage
@@ -101,11 +101,9 @@ class Drainer:
         self._ledger: Ledger | None = None
         self._offsets: dict[str, int] = {}
         """How far journals were read by a ledger that was removed."""
-        self._readings: Readings | None = None
+        self._readings: JournalsReader | None = None
         self._starting: Any = threading.RLock()
         self.running = False
-        self.full = False
-        """Whether the directory has reached its limit."""
         self._ended = threading.Event()
         self.rests = False
         """Whether it has been left, with nothing to do, until something is recorded."""
@@ -379,8 +377,7 @@ class Drainer:
         """Look after the journal of this process."""
         now = clocks.monotonic()
         # Before the journals are looked for: one that is not there is taken to be done with.
-        if not self._journal.is_in_place():
-            self._journal.let_go()
+        self._journal.check_place()
         with self.database:
             self._check_lead()
         if self._journal.stalled:
@@ -401,7 +398,7 @@ class Drainer:
         # What outcomes need is not for new events.
         with contextlib.suppress(FileNotFoundError):
             full = full or self._directory.free() < RESERVE
-        self.full = full
+        self._journal.is_full = full
         log = self._directory.log_size()
         self._log.long_reader(log if log > LARGEST_LOG else None)
         self._log_is_full = log > LARGEST_LOG
@@ -479,7 +476,7 @@ class Drainer:
         if self._senders is not None:
             self._senders.start()
         try:
-            clear_away(self._directory)
+            remove_unnamed(self._directory)
             with self.database:
                 finish(self._directory)
                 if self._poisoned:
@@ -576,7 +573,7 @@ class Drainer:
         """Import, commit outcomes and hand out what is due, in one transaction."""
         now, clock = clocks.monotonic(), self._options.clock()
         if self._readings is None:
-            self._readings = Readings(self._directory, ledger.offsets())
+            self._readings = JournalsReader(self._directory, ledger.offsets())
         chunks = []
         if self._more or now >= self._next_import:
             # Before the journals are read, so that what is woken for meanwhile is read in another step.

@@ -52,7 +52,6 @@ class DurableDelivery(processes.ForkAware):
         self._journal = Journal(
             directory,
             fsync=fsync,
-            is_full=lambda: self.drainer.full,
             refused=self._refused,
         )
         self.drainer = Drainer(directory, self._journal, options)

@@ -22,7 +22,7 @@ from cmdrdata_exporter.delivery.drainer import Drainer, Options
 from cmdrdata_exporter.delivery.spool import salvage
 from cmdrdata_exporter.delivery.spool.directory import Directory
 from cmdrdata_exporter.delivery.spool.journal import Journal
-from cmdrdata_exporter.delivery.spool.journal_reader import Readings
+from cmdrdata_exporter.delivery.spool.journal_reader import JournalsReader
 from cmdrdata_exporter.delivery.spool.ledger import KEEP, Ledger
 from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader
 from tests.delivery.samples import (
@@ -165,7 +165,7 @@ def test_local_events_make_room(local: Host, caplog: pytest.LogCaptureFixture) -
     local.append(*range(300))
     local.turn(local.has(recorded=300, local=300))
     local.drainer._next_upkeep = local.drainer._next_measure = 0.0
-    local.turn(lambda: local.drainer.full)
+    local.turn(lambda: local.journal.is_full)
     local.drainer._next_upkeep = local.drainer._next_measure = 0.0
     local.drainer._turn()
     with LedgerReader(local.directory) as reader:
@@ -312,12 +312,12 @@ def test_what_fails_after_a_commit(
 ) -> None:
     """What was handed out is sent, even where what comes after the commit fails."""
 
-    def fail(readings: Readings) -> list[str]:
+    def fail(readings: JournalsReader) -> list[str]:
         raise PermissionError(13, "Permission denied")
 
     host.append(1)
     with monkeypatch.context() as patch:
-        patch.setattr(Readings, "remove_finished", fail)
+        patch.setattr(JournalsReader, "remove_finished", fail)
         host.turn(host.has(recorded=1, delivered=1))
     assert backend.posted == ids(1)
 

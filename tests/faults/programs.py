@@ -35,7 +35,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, SpanKind, TraceFlags
 
 from cmdrdata_exporter import CmdrDataSpanExporter, event_from_span, runtime
-from cmdrdata_exporter.delivery.spool import journal
+from cmdrdata_exporter.delivery.spool import journal, journal_file
 from cmdrdata_exporter.delivery.spool.directory import Directory
 
 pipe = -1
@@ -129,7 +129,7 @@ def produce(
     *,
     threads: int = 1,
     pause: float = 0.0,
-    largest: int = journal.LARGEST,
+    largest: int = journal.MAX_FILE_BYTES,
     end: str = "return",
 ) -> None:
     """
@@ -142,7 +142,7 @@ def produce(
         largest: bytes after which a journal is sealed.
         end: how to end: `return`, `_exit` or `wait` for a signal.
     """
-    journal.LARGEST = largest
+    journal.MAX_FILE_BYTES = largest
     exporter = CmdrDataSpanExporter()
 
     def call() -> None:
@@ -378,8 +378,8 @@ def produce_noting_syncs(pause: float) -> None:
         sync_names(directory)
         note("named", *there)
 
-    sync, sync_names = journal._sync, Directory.sync
-    module: Any = journal
+    sync, sync_names = journal_file._sync, Directory.sync
+    module: Any = journal_file
     module._sync = noting
     owner: Any = Directory
     owner.sync = noting_names
