@@ -47,7 +47,7 @@ from cmdrdata_exporter.delivery.options import LARGEST
 from cmdrdata_exporter.delivery.spool.directory import unusable
 from cmdrdata_exporter.delivery.spool.ledger import AMBIGUOUS
 from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader, UnreadableError
-from cmdrdata_exporter.delivery.status_log import NEARLY
+from cmdrdata_exporter.delivery.status_log import BACKEND_TROUBLES, NEARLY
 
 LATE = 900.0
 """Seconds for which events may wait for a backend that is down before a person should look."""
@@ -166,7 +166,7 @@ def _attention(known: Json) -> list[str]:
         ),
         (
             late,
-            f"The backend cannot be reached or fails ({sending['reason']}), for {duration(waited)} now. "
+            f"Events wait: {BACKEND_TROUBLES['probing']} ({sending['reason']}), for {duration(waited)} now. "
             "All events are kept",
         ),
         (
