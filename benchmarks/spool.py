@@ -79,7 +79,9 @@ def fill_ledger(spool: Path, number: int) -> float:
             with ledger.transaction():
                 for reading, found in chunks:
                     name = reading.path.name
-                    ledger.take_in(name, found.end, found.records, found.damaged, time.time())
+                    ledger.import_records(
+                        name, found.end, found.records, found.damaged, time.time()
+                    )
             for reading, found in chunks:
                 reading.committed(found)
             with ledger.transaction():

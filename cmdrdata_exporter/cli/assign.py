@@ -11,8 +11,8 @@ import click
 from cmdrdata_exporter.cli.changes import by_ids, change, kept, metadata_of, report
 from cmdrdata_exporter.cli.destination import Destination, on_destination
 from cmdrdata_exporter.cli.usage import DAY, day_of
-from cmdrdata_exporter.delivery.spool.ledger import UNATTRIBUTED
 from cmdrdata_exporter.delivery.spool.ledger_view import Kept
+from cmdrdata_exporter.delivery.spool.schema import UNATTRIBUTED
 from cmdrdata_exporter.ids import LONGEST, as_written, refusal
 
 NOUN = "unattributed event"

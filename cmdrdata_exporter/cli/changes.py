@@ -12,8 +12,8 @@ from cmdrdata_exporter.cli.destination import Destination, require_owner
 from cmdrdata_exporter.cli.terminal import ATTENTION, Json, plural, print_json, say
 from cmdrdata_exporter.delivery.spool import commands
 from cmdrdata_exporter.delivery.spool.directory import Directory, UnsafeDirectoryError
-from cmdrdata_exporter.delivery.spool.ledger import UnknownVersionError
 from cmdrdata_exporter.delivery.spool.ledger_view import Kept, LedgerReader, UnreadableError
+from cmdrdata_exporter.delivery.spool.schema import UnknownVersionError
 
 T = TypeVar("T")
 

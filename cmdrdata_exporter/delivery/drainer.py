@@ -19,15 +19,17 @@ from typing import Any
 
 from cmdrdata_exporter import clocks, faults, processes
 from cmdrdata_exporter.delivery import Handed
+from cmdrdata_exporter.delivery.backoff import LONGEST_BACKOFF
 from cmdrdata_exporter.delivery.gate import Gate
 from cmdrdata_exporter.delivery.options import SENDERS, Options
 from cmdrdata_exporter.delivery.senders import AT_ONCE, Done, Senders
 from cmdrdata_exporter.delivery.spool.directory import LEDGER, LOCK, RESERVE, Directory, OpenFile
 from cmdrdata_exporter.delivery.spool.journal import Journal
 from cmdrdata_exporter.delivery.spool.journal_reader import Readings, clear_away
-from cmdrdata_exporter.delivery.spool.ledger import Ledger, UnknownVersionError, is_broken
+from cmdrdata_exporter.delivery.spool.ledger import Ledger
 from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader, UnreadableError
 from cmdrdata_exporter.delivery.spool.salvage import finish, is_sound, renew, salvage
+from cmdrdata_exporter.delivery.spool.schema import UnknownVersionError, is_broken
 from cmdrdata_exporter.delivery.status_log import Trouble, counted
 from cmdrdata_exporter.delivery.watch import watch
 
@@ -415,7 +417,7 @@ class Drainer:
             return
         if not lock_file.is_ours:
             self._lead_no_more()
-        elif ledger is not None and not ledger.is_in_place():
+        elif ledger is not None and not ledger.storage.is_in_place():
             what = "what was in it"
             # It is open still, wherever it is.
             with contextlib.suppress(sqlite3.Error):
@@ -429,7 +431,7 @@ class Drainer:
             self._trouble.removed(self._directory.path / LOCK, "nothing else")
             self._lead_no_more()
         elif ledger is not None:
-            ledger.mend_index()
+            ledger.storage.mend_index()
 
     def _wait(self) -> float:
         """Return for how long nothing is to be done, unless an outcome comes."""
@@ -559,7 +561,7 @@ class Drainer:
         self._import_bytes //= 16
         with self.database, contextlib.suppress(sqlite3.Error):
             if self._ledger is not None:
-                self._ledger.give_back()
+                self._ledger.storage.give_back()
 
     def _salvage(self) -> None:
         self._close_ledger()
@@ -586,7 +588,7 @@ class Drainer:
             # The database takes several times as much, and what comes of it must find room too.
             free = self._directory.free() - RESERVE
             self._scarce = free < 4 * IMPORT_BYTES
-            limit = min(self._import_bytes, (max(0, free) + ledger.spare()) // 4)
+            limit = min(self._import_bytes, (max(0, free) + ledger.storage.spare()) // 4)
             if self._scarce:
                 limit = min(limit, IMPORT_BYTES // 8)
             if limit >= LEAST_IMPORT and not self._log_is_full:
@@ -609,11 +611,13 @@ class Drainer:
         outcomes = self._outcomes[: SCARCE_OUTCOMES if self._scarce else None]
         with ledger.transaction():
             for reading, found in chunks:
-                ledger.take_in(reading.path.name, found.end, found.records, found.damaged, clock)
-            ledger.settle(outcomes, clock)
+                ledger.import_records(
+                    reading.path.name, found.end, found.records, found.damaged, clock
+                )
+            ledger.record_outcomes(outcomes, clock)
             if clock < self._seen - 1:
-                ledger.make_due(clock)
-            handed = ledger.hand_out(room, clock, again) if room else []
+                ledger.retention.make_due(clock, clock + LONGEST_BACKOFF)
+            handed = ledger.claim(room, clock, again) if room else []
             expired = self._upkeep(ledger, now, clock) if upkeep else 0
             due = ledger.next_due(new=again <= sum(event.attempts > 0 for event in handed))
             empty = due is None and ledger.is_empty()
@@ -640,27 +644,27 @@ class Drainer:
                 ledger.forget_journals(gone)
         if self._directory.free() < SMALL_DISK:
             # Nothing that was imported may need more room of the disk later.
-            ledger.reserve()
+            ledger.storage.reserve()
         if self._scarce:
-            ledger.give_back()
-        if self._log_is_full and ledger.empty_log():
+            ledger.storage.give_back()
+        if self._log_is_full and ledger.storage.empty_log():
             self._log_is_full = False
         if self._may_shrink:
             self._may_shrink = False
-            ledger.vacuum()
+            ledger.storage.vacuum()
 
     def _upkeep(self, ledger: Ledger, now: float, clock: float) -> int:
         """Do what can wait, a little at a time; return how many events were given up. In a transaction."""
         expired = 0
-        ledger.prune_tombstones(self._bucket, clock)
+        ledger.retention.prune_tombstones(self._bucket, clock)
         self._bucket = (self._bucket + 1) % 256
         if now >= self._next_expiry:
             self._next_expiry = now + EXPIRY_INTERVAL
-            expired = ledger.expire(clock)
+            expired = ledger.retention.expire(clock)
             self._day, self._totals = "", 0
         self._tidy_totals(ledger, clock)
         if self._senders is None and self._trouble.nearly_full:
-            ledger.shrink_local(10_000)
+            ledger.retention.shrink_local(10_000)
         ledger.note(self._trouble.facts(self.gate, clock))
         return expired
 
@@ -671,7 +675,7 @@ class Drainer:
         for _ in range(DAYS):
             if self._day is None:
                 return
-            day, size = ledger.tidy_totals(self._day, month)
+            day, size = ledger.totals.tidy(self._day, month)
             self._totals += size
             self._day = day or None
             if not day:

@@ -23,8 +23,9 @@ from cmdrdata_exporter.delivery.spool import salvage
 from cmdrdata_exporter.delivery.spool.directory import Directory
 from cmdrdata_exporter.delivery.spool.journal import Journal
 from cmdrdata_exporter.delivery.spool.journal_reader import Readings
-from cmdrdata_exporter.delivery.spool.ledger import KEEP, Ledger
+from cmdrdata_exporter.delivery.spool.ledger import Ledger
 from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader
+from cmdrdata_exporter.delivery.spool.retention import KEEP
 from tests.delivery.samples import (
     BROKEN,
     DELIVERED,
@@ -145,8 +146,8 @@ def test_what_an_earlier_process_has_left(directory: Directory, host: Host) -> N
     """A process that begins takes back what was in flight, and sends it as something ambiguous."""
     ledger = Ledger(directory)
     with ledger.transaction():
-        ledger.take_in("0.journal", 7, [record(1), record(2)], [], NOW)
-        ledger.hand_out(1, NOW)
+        ledger.import_records("0.journal", 7, [record(1), record(2)], [], NOW)
+        ledger.claim(1, NOW)
     ledger.close()
     host.turn(host.has(recorded=2, delivered=2, ambiguous=1))
 
@@ -395,7 +396,7 @@ def test_a_large_damaged_ledger(
     monkeypatch.setattr(salvage, "LARGEST_CHECKED", 0)
     ledger = Ledger(directory)
     with ledger.transaction():
-        ledger.take_in("0.journal", 7, [record(number) for number in range(300)], [], NOW)
+        ledger.import_records("0.journal", 7, [record(number) for number in range(300)], [], NOW)
     query = "SELECT rootpage FROM sqlite_master WHERE name = 'by_state'"
     (root,) = ledger._db.execute(query).fetchone()
     ledger.close()
@@ -683,8 +684,10 @@ def test_what_was_tried_in_vain_leaves_room(host: Host, monkeypatch: pytest.Monk
     with host.drainer.database:
         ledger = host.drainer._open()
         with ledger.transaction():
-            ledger.take_in("0.journal", 7, list(map(record, range(40))), [], NOW - 9)
-            ledger.settle([(event, BROKEN) for event in ledger.hand_out(40, NOW - 8)], NOW - 7)
+            ledger.import_records("0.journal", 7, list(map(record, range(40))), [], NOW - 9)
+            ledger.record_outcomes(
+                [(event, BROKEN) for event in ledger.claim(40, NOW - 8)], NOW - 7
+            )
     hanging, over = list[str](), threading.Event()
 
     def post(posted: str, body: bytes, timeout: float) -> Outcome:
@@ -935,7 +938,7 @@ def test_what_a_command_leaves(resting: Running, directory: Directory) -> None:
     assert lock is not None
     ledger = Ledger(directory)
     with ledger.transaction():
-        ledger.take_in("0.journal", 7, [record(2)], [], NOW)
+        ledger.import_records("0.journal", 7, [record(2)], [], NOW)
     ledger.close()
     os.close(lock)
     soon(lambda: counts(directory) == {"recorded": 2, "delivered": 2})

@@ -81,7 +81,9 @@ def damaged_ledger(host: Host, number: int, places: int, seed: int) -> Written:
     events = [record(each, 500) for each in range(number)]
     ledger = Ledger(host.directory)
     with ledger.transaction():
-        ledger.take_in("1-1-1.journal", 0, [content for _, _, content in events], [], time.time())
+        ledger.import_records(
+            "1-1-1.journal", 0, [content for _, _, content in events], [], time.time()
+        )
     ledger.close()
     path = host.directory.path / LEDGER
     chance = random.Random(seed)
