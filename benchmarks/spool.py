@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from cmdrdata_exporter.delivery import Header
-from cmdrdata_exporter.delivery.drainer import IMPORT_BYTES
+from cmdrdata_exporter.delivery.relay import IMPORT_BYTES
 from cmdrdata_exporter.delivery.spool.directory import LEDGER, Directory
 from cmdrdata_exporter.delivery.spool.journal import Journal
 from cmdrdata_exporter.delivery.spool.journal_reader import Readings

@@ -129,12 +129,12 @@ def test_garbage_in_the_ledger(host: Host, seed: int, least: int) -> None:
 @pytest.mark.parametrize(
     "point",
     [
-        "before:drainer.salvage:1",
-        "after:salvage._insert:100",
-        "after:salvage._balance:1",
-        "before:salvage.os.link:1",
-        "after:salvage.os.link:1",
-        "after:drainer.salvage:1",
+        "before:leadership.salvage:1",
+        "after:spool.salvage._insert:100",
+        "after:spool.salvage._balance:1",
+        "before:spool.salvage.os.link:1",
+        "after:spool.salvage.os.link:1",
+        "after:leadership.salvage:1",
     ],
 )
 def test_killed_while_salvaging(host: Host, point: str) -> None:

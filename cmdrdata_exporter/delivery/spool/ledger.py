@@ -217,9 +217,7 @@ class Ledger:
         # A process may be there for a moment only, and whatever kept others from delivering may be over.
         self.retention.make_due(now, now)
 
-    def claim(
-        self, limit: int, now: float, again: int | None = None, fresh: int = 0
-    ) -> list[Handed]:
+    def claim(self, limit: int, now: float, again: int | None = None) -> list[Handed]:
         """
         Move due events into flight, and return them.
 
@@ -230,16 +228,13 @@ class Ledger:
             limit: how many at most.
             now: Unix seconds.
             again: how many of those that were tried in vain, at most; None: as many as there is room for.
-            fresh: how many events will be imported in this transaction, which come last of those never tried.
         """
         # What was never tried is due since it was recorded: the index alone tells it.
         new = self._due("due = recorded", now, limit, limit)
-        until, room = now, limit - len(new) - fresh
-        if new and len(new) == limit:
+        until, room = now, limit - len(new)
+        if new and not room:
             # Before the last of these, so that no more of the index is read: thousands may be due at its time.
-            until = math.nextafter(new[-1][-1], 0.0)
-        if room <= 0:
-            room = limit // 2
+            until, room = math.nextafter(new[-1][-1], 0.0), limit // 2
         old = self._due(
             "due <> recorded", until, CANDIDATES, room if again is None else min(again, room)
         )
