@@ -400,6 +400,7 @@ def options(settings: Settings, telemetry: Telemetry | None = None) -> Options:
     if settings.endpoint is None:
         return Options(
             post=None,
+            drains=settings.drain == "thread",
             hold_ambiguous=hold_ambiguous,
             totals_by_day_for=settings.totals_by_day_for,
         )
@@ -415,6 +416,7 @@ def options(settings: Settings, telemetry: Telemetry | None = None) -> Options:
     return Options(
         post=client.post if telemetry is None else telemetry.noting(client.post),
         reset=client.reset,
+        drains=settings.drain == "thread",
         hold_ambiguous=hold_ambiguous,
         probe_interval=settings.probe_interval,
         totals_by_day_for=settings.totals_by_day_for,

@@ -56,7 +56,7 @@ def delivery_of(spool: Path | None, name: str | None) -> tuple[DurableDelivery, 
         directory = Directory.prepare(path, endpoint, account)
     except (UnsafeDirectoryError, OSError) as error:
         raise Refusal(f"the spool directory cannot be used: {error}") from None
-    return DurableDelivery(directory, replace(how, stays=True)), description
+    return DurableDelivery(directory, replace(how, drains=True, stays=True)), description
 
 
 def left(directory: Directory) -> Json:

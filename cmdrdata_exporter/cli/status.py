@@ -38,6 +38,7 @@ from cmdrdata_exporter.delivery.options import LARGEST
 from cmdrdata_exporter.delivery.spool.directory import unusable
 from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader, UnreadableError
 from cmdrdata_exporter.delivery.status_log import NEARLY
+from cmdrdata_exporter.settings import applications_drain
 
 STATES = ("delivered", "local", "pending", "in_flight", "held", "dead", "dropped")
 """Where an event may be; together they are what was recorded."""
@@ -167,9 +168,13 @@ def _attention(known: Json) -> list[str]:
             f"for {span(waited)}. Every event is kept"
         )
     if waiting and sending["leader"] is None:
+        who = (
+            "start the application"
+            if applications_drain()
+            else "CMDRDATA_DRAIN is none, so start cmdrdata drain"
+        )
         found.append(
-            f"{plural(waiting, 'event')} to send and no process that sends: "
-            "start the application, or: cmdrdata flush"
+            f"{plural(waiting, 'event')} to send and no process that sends: {who}, or: cmdrdata flush"
         )
     if unattributed := known["held"].get("no customer", 0):
         found.append(

@@ -143,7 +143,11 @@ class Drainer:
         """Drain again if there is something to do; return whether it still rests."""
         try:
             if self.rests and (
-                self._journal.is_open or self._directory.journals() or self.leadership.has_more()
+                self._journal.is_open
+                or (
+                    self._options.drains
+                    and (self._directory.journals() or self.leadership.has_more())
+                )
             ):
                 self.start()
         except OSError as error:
@@ -184,17 +188,14 @@ class Drainer:
 
     def _may_rest(self) -> bool:
         """Return whether there is nothing to do, and has not been for a while, for this process and for others."""
-        relay = self.relay
-        if not self._options.drains and self._journal.appended != self._appended:
+        relay, drains = self.relay, self._options.drains
+        if not drains and self._journal.appended != self._appended:
             self._appended, relay.active = self._journal.appended, clocks.monotonic()
         patience = IDLE if len(_drained) <= CROWD else LEAD_INTERVAL
         if (
             self._options.stays
             or self._stop_at is not None
-            or (self._options.drains and not (self.leads and relay.is_empty))
-            or (self._options.drains and relay.journals_pending)
-            or relay.in_flight
-            or relay.outcomes
+            or (drains and not (self.leads and relay.is_at_rest))
             or clocks.monotonic() < relay.active + patience
         ):
             return False
@@ -203,7 +204,7 @@ class Drainer:
             relay.journals_pending = True  # so that it is removed
             return False
         try:
-            return not self._options.drains or not self._directory.journals()
+            return not (drains and self._directory.journals())
         except OSError:
             return False
 
@@ -212,7 +213,8 @@ class Drainer:
         self._options.reset()
         self.leadership.note_modified()
         self.rests = True
-        watch.add(self)
+        if self._options.drains:
+            watch.add(self)
         self.look()
 
     def _is_over(self) -> bool:

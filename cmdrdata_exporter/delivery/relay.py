@@ -87,8 +87,8 @@ class Relay:
         self._log_is_full = False
         self._due: float | None = None
         """When the next event is to be claimed."""
-        self.is_empty = False
-        """Whether nothing is left to send."""
+        self._is_empty = False
+        """Whether the ledger has nothing that is left to send."""
         self.active = clocks.monotonic()
         """When something was to do last."""
         self._last_wall_time = options.clock()
@@ -97,6 +97,11 @@ class Relay:
     def in_flight(self) -> int:
         """How many events this process is sending."""
         return 0 if self.senders is None else self.senders.busy
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether there is nothing to import, to send or to commit."""
+        return self._is_empty and not (self.journals_pending or self.in_flight or self.outcomes)
 
     def begin(self) -> None:
         """Begin to lead: everything is to be looked at now."""
@@ -171,7 +176,7 @@ class Relay:
             empty = due is None and ledger.is_empty()
         # From here on nothing may fail: what is claimed must be sent.
         self._import_bytes = min(2 * max(self._import_bytes, SMALLEST_IMPORT), IMPORT_BYTES)
-        self._due, self._last_wall_time, self.is_empty = due, clock, empty
+        self._due, self._last_wall_time, self._is_empty = due, clock, empty
         if chunks or claimed or outcomes:
             self.active = now
         self._log.settled(outcomes)

@@ -991,6 +991,52 @@ def test_a_sidecar_stays(directory: Directory, monkeypatch: pytest.MonkeyPatch) 
     drainer._end()
 
 
+# Where another process drains
+
+
+@pytest.fixture
+def recording(directory: Directory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
+    """What takes care of the journal of an application that never drains."""
+    monkeypatch.setattr(module, "IDLE", 0.0)
+    monkeypatch.setattr(directory, "try_to_lead", lambda: pytest.fail("it looks for the lock"))
+    running = Running(directory, Backend(DELIVERED))
+    running.drainer = Drainer(
+        directory, running.journal, Options(post=Backend(DELIVERED), drains=False)
+    )
+    yield running
+    running.journal.seal()
+    running.drainer.stop(10)
+
+
+def test_an_application_that_never_drains(recording: Running, directory: Directory) -> None:
+    """It syncs and ends its journals, and then has no thread; it neither leads nor looks whether it could."""
+    recording.journal.append(record(1))
+    recording.drainer.start()
+    soon(lambda: recording.drainer.rests and not recording.drainer.running)
+    assert (recording.journal.is_open, len(directory.journals())) == (False, 1)
+    recording.journal.append(record(2))
+    recording.drainer.start()
+    soon(lambda: recording.drainer.rests and not recording.journal.is_open)
+    assert counts(directory) == {"recorded": 2, "pending": 2}
+    assert directory.leader() is None
+    recording.journal.append(record(3))
+    recording.drainer.start()
+    began = time.monotonic()
+    recording.drainer.stop(60)
+    assert time.monotonic() - began < 10
+
+
+def test_a_sidecar(recording: Running, directory: Directory, clock: Clock) -> None:
+    """What an application that never drains has recorded is delivered by another process."""
+    recording.journal.append(record(1))
+    recording.drainer.start()
+    backend = Backend(DELIVERED)
+    sidecar = Host(Directory(directory.path), backend, clock)
+    sidecar.turn(sidecar.has(recorded=1, delivered=1))
+    sidecar.close()
+    assert backend.posted == ids(1)
+
+
 # Forks
 
 
