@@ -13,7 +13,7 @@ from cmdrdata_exporter.cli.destination import Destination, on_destination
 from cmdrdata_exporter.cli.usage import DAY, day_of
 from cmdrdata_exporter.delivery.spool.ledger_view import Kept
 from cmdrdata_exporter.delivery.spool.schema import UNATTRIBUTED
-from cmdrdata_exporter.ids import LONGEST, as_written, refusal
+from cmdrdata_exporter.ids import as_written, complaint
 
 NOUN = "unattributed event"
 
@@ -57,12 +57,8 @@ def assign(
 
     Example: cmdrdata assign --customer acme --model gpt-5-mini --since 2026-11-01
     """
-    if problem := refusal(customer):
-        verb = "" if problem.startswith("holds") else "is "
-        raise click.UsageError(
-            f"--customer {verb}{problem}; expected are 1 to {LONGEST} characters, "
-            "none of them a control character"
-        )
+    if message := complaint("--customer", customer):
+        raise click.UsageError(message)
     if customer != customer.strip():
         click.echo(
             "--customer has blanks at its begin or end: that is another customer than without them.",

@@ -19,7 +19,7 @@ from cmdrdata_exporter.delivery.spool.directory import (
     name_of,
 )
 from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader
-from cmdrdata_exporter.exporter import options
+from cmdrdata_exporter.runtime import options
 
 
 def delivery_of(spool: Path | None, name: str | None) -> tuple[DurableDelivery, str]:

@@ -20,7 +20,7 @@ from cmdrdata_exporter.delivery.relay import Relay
 from cmdrdata_exporter.delivery.spool.directory import Directory
 from cmdrdata_exporter.delivery.spool.journal import Journal
 from cmdrdata_exporter.delivery.spool.schema import UnknownVersionError, is_broken
-from cmdrdata_exporter.delivery.status_log import Trouble
+from cmdrdata_exporter.delivery.status_log import StatusLog
 from cmdrdata_exporter.delivery.watch import watch
 
 TICK = 0.2
@@ -33,8 +33,6 @@ IDLE = 60.0
 """Seconds in which nothing is recorded for a destination after which it is left until something is."""
 CROWD = 32
 """Where more destinations than these are drained in a process, those with nothing to do are left sooner."""
-LAST_COMMIT = 0.4
-"""Extra seconds granted at exit for the last commit."""
 
 _drained: set[object] = set()
 """What drains in this process."""
@@ -54,7 +52,7 @@ class Drainer:
         self._directory = directory
         self._journal = journal
         self._options = options
-        self._log = Trouble(directory)
+        self._log = StatusLog(directory)
         self.leadership = Leadership(directory, options, self._log)
         self._clear()
 
@@ -62,8 +60,6 @@ class Drainer:
         self._starting: Any = threading.RLock()
         self._ended = threading.Event()
         self.running = False
-        self.full = False
-        """Whether the directory has reached its limit."""
         self.rests = False
         """Whether it has been left, with nothing to do, until something is recorded."""
         self._begin()
@@ -137,7 +133,7 @@ class Drainer:
         if self.running:
             self._stop_at = clocks.monotonic() + timeout
             self.wake()
-            self._ended.wait(timeout + LAST_COMMIT)
+            self._ended.wait(timeout + processes.LAST_COMMIT_TIMEOUT)
 
     def look(self) -> bool:
         """Drain again if there is something to do; return whether it still rests."""
@@ -155,14 +151,6 @@ class Drainer:
             if faults.is_interruption(error):
                 raise
         return self.rests
-
-    def park(self) -> bool:
-        """Close the ledger before a fork; return whether it is closed."""
-        return self.leadership.park()
-
-    def unpark(self) -> None:
-        """Go on in the parent, after a fork."""
-        self.leadership.unpark()
 
     def forked(self, *, parked: bool) -> None:
         """Begin anew in a forked child, without a thread; `parked`: whether the parent had closed its ledger."""
@@ -184,7 +172,13 @@ class Drainer:
             if relay is self.relay:
                 self._end()
                 if rests:
-                    self._rest()
+                    self._options.reset()
+                    self.leadership.note_modified()
+                    self.rests = True
+                    if self._options.drains:
+                        watch.add(self)
+                    # For what was recorded in this moment.
+                    self.look()
 
     def _may_rest(self) -> bool:
         """Return whether there is nothing to do, and has not been for a while, for this process and for others."""
@@ -207,15 +201,6 @@ class Drainer:
             return not (drains and self._directory.journals())
         except OSError:
             return False
-
-    def _rest(self) -> None:
-        """Let go of what is left, and look for others' events, and for what was recorded in this moment."""
-        self._options.reset()
-        self.leadership.note_modified()
-        self.rests = True
-        if self._options.drains:
-            watch.add(self)
-        self.look()
 
     def _is_over(self) -> bool:
         if self._stop_at is None:
@@ -241,7 +226,7 @@ class Drainer:
                     ledger = leadership.ledger()
                     relay.step(ledger, claim=False)
                     relay.tidy_up(ledger)
-            self._log.refused()
+            self._log.log_refusals()
         except (OSError, sqlite3.Error) as error:
             faults.report("last commit", "what was sent last could not be noted: %s", error)
         finally:
@@ -257,16 +242,16 @@ class Drainer:
         leadership, relay = self.leadership, self.relay
         try:
             self._keep()
-            if self._lead():
+            if leadership.leads or leadership.try_to_lead(relay.begin):
                 with self.database:
                     claimed = relay.step(leadership.ledger())
                 # Before anything else can fail: they are in flight.
                 relay.send(claimed)
                 with self.database:
                     relay.tidy_up(leadership.ledger())
-                self._log.over()
-                self._log.refused()
-                if self._log.answered(relay.gate):
+                self._log.recovered()
+                self._log.log_refusals()
+                if self._log.backend_state(relay.gate):
                     relay.upkeep.next = 0.0  # so that commands know at once
                 wait = relay.wait(ending=self._stop_at is not None)
             else:
@@ -282,31 +267,21 @@ class Drainer:
             else:
                 relay.import_less()
                 leadership.give_back()
-                self._log.met(error)
+                self._log.error(error)
         except Exception:  # noqa: BLE001 - the thread must live
             relay.reset()
             faults.report("drainer", "CmdrData's delivery failed; it tries again", exc_info=True)
         relay.collect(wait)
 
-    def _lead(self) -> bool:
-        """Return whether this process leads, having tried to."""
-        if self.leads:
-            return True
-        if not self.leadership.try_to_lead():
-            return False
-        self.relay.begin()
-        return True
-
     def _keep(self) -> None:
         """Take care of the journal of this process."""
         now = clocks.monotonic()
         # Before the journals are looked for: one that is not there is taken to be done with.
-        if not self._journal.is_in_place():
-            self._journal.let_go()
+        self._journal.check_place()
         with self.database:
             self.leadership.check()
         if self._journal.stalled:
-            self._log.stalled()
+            self._log.disk_stalled()
         if now >= self._next_sync:
             self._next_sync = now + TICK
             try:
@@ -316,4 +291,7 @@ class Drainer:
                 faults.report("sync", "a crash of the host may lose usage events: %s", error)
         if now >= self._next_measure:
             self._next_measure = now + MEASURE_INTERVAL
-            self.full = self.relay.measure()
+            self._measure()
+
+    def _measure(self) -> None:
+        self._journal.is_full = self.relay.measure()

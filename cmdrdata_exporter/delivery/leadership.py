@@ -11,16 +11,17 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import threading
+from collections.abc import Callable
 
 from cmdrdata_exporter import clocks
 from cmdrdata_exporter.delivery.options import Options
 from cmdrdata_exporter.delivery.spool.directory import LEDGER, LOCK, Directory, OpenFile
-from cmdrdata_exporter.delivery.spool.journal_reader import clear_away
+from cmdrdata_exporter.delivery.spool.journal_reader import remove_unnamed
 from cmdrdata_exporter.delivery.spool.ledger import Ledger
 from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader, UnreadableError
 from cmdrdata_exporter.delivery.spool.salvage import finish, is_sound, renew, salvage
 from cmdrdata_exporter.delivery.spool.schema import is_broken
-from cmdrdata_exporter.delivery.status_log import Trouble, counted
+from cmdrdata_exporter.delivery.status_log import StatusLog, counted
 
 LEAD_INTERVAL = 1.0
 """Seconds between two attempts to lead."""
@@ -44,7 +45,7 @@ class Leadership:
         log: what happens to the files.
     """
 
-    def __init__(self, directory: Directory, options: Options, log: Trouble) -> None:
+    def __init__(self, directory: Directory, options: Options, log: StatusLog) -> None:
         self._directory = directory
         self._options = options
         self._log = log
@@ -78,8 +79,13 @@ class Leadership:
         """Whether this process drains the directory."""
         return self._lock_file is not None
 
-    def try_to_lead(self) -> bool:
-        """Take the lock if nobody has it, a second after the last attempt at the earliest; return whether it has it."""
+    def try_to_lead(self, begin: Callable[[], None]) -> bool:
+        """
+        Take the lock if nobody has it, a second after the last attempt at the earliest; return whether it has it.
+
+        Args:
+            begin: called once the ledger is open.
+        """
         now = clocks.monotonic()
         if now < self._next_attempt or not self.may_lead:
             return False
@@ -93,7 +99,7 @@ class Leadership:
         if self._lock_file is None:
             return False
         try:
-            clear_away(self._directory)
+            remove_unnamed(self._directory)
             with self.database:
                 finish(self._directory)
                 if self._poisoned:
@@ -105,6 +111,7 @@ class Leadership:
             with self.database:
                 self.resign()
             raise
+        begin()
         return True
 
     def _recover(self) -> None:
@@ -145,7 +152,7 @@ class Leadership:
         self._close_ledger()
         path, lost = salvage(self._directory, self._options.clock())
         self.is_damaged = False
-        self._log.salvaged(path, lost)
+        self._log.ledger_salvaged(path, lost)
 
     def check(self) -> None:
         """Lead no more where the lock or the ledger is not what it was. Called with the database."""
@@ -161,11 +168,11 @@ class Leadership:
                 what = counted(ledger.waiting())
                 # What was imported is not imported again, where the journals are still there.
                 self._offsets = ledger.offsets()
-            self._log.removed(self._directory.path / LEDGER, what)
+            self._log.directory_removed(self._directory.path / LEDGER, what)
             self.resign()
         elif not lock_file.is_at(self._directory.path / LOCK):
             # Another process may lead by now.
-            self._log.removed(self._directory.path / LOCK, "nothing else")
+            self._log.directory_removed(self._directory.path / LOCK, "nothing else")
             self.resign()
         elif ledger is not None:
             ledger.storage.mend_index()
@@ -184,7 +191,7 @@ class Leadership:
         if self._lock_file is not None and not self._lock_file.is_ours:
             # Someone has closed all descriptors. Closing the database would write to the files that have their numbers
             # by now, and SQLite would open it anew with what it has of it.
-            self._log.closed()
+            self._log.descriptors_closed()
             _abandoned.append(ledger)
             self._poisoned = True
             return

@@ -22,10 +22,10 @@ from cmdrdata_exporter.delivery.gate import Gate
 from cmdrdata_exporter.delivery.options import SENDERS, Options
 from cmdrdata_exporter.delivery.senders import AT_ONCE, Done, Senders
 from cmdrdata_exporter.delivery.spool.directory import RESERVE, Directory
-from cmdrdata_exporter.delivery.spool.journal import Scan
-from cmdrdata_exporter.delivery.spool.journal_reader import Reading, Readings
+from cmdrdata_exporter.delivery.spool.frames import Scan
+from cmdrdata_exporter.delivery.spool.journal_reader import JournalReader, JournalsReader
 from cmdrdata_exporter.delivery.spool.ledger import Ledger
-from cmdrdata_exporter.delivery.status_log import Trouble
+from cmdrdata_exporter.delivery.status_log import StatusLog
 from cmdrdata_exporter.delivery.upkeep import Upkeep
 
 IMPORT_INTERVAL = 0.2
@@ -58,7 +58,7 @@ class Relay:
         log: what keeps events from going on.
     """
 
-    def __init__(self, directory: Directory, options: Options, log: Trouble) -> None:
+    def __init__(self, directory: Directory, options: Options, log: StatusLog) -> None:
         self._directory = directory
         self._options = options
         self._log = log
@@ -77,7 +77,7 @@ class Relay:
         )
         self.upkeep = Upkeep(directory, options, log, self.gate)
         self._ledger: Ledger | None = None
-        self._journals: Readings | None = None
+        self._journals: JournalsReader | None = None
         self.journals_pending = True
         """Whether the journals are to be read now."""
         self._next_import = 0.0
@@ -122,13 +122,13 @@ class Relay:
 
     def measure(self) -> bool:
         """Take note of how much room there is; return whether there is none for new events."""
-        full = self._log.measured(self._directory.size(), self._options.largest)
+        full = self._log.size(self._directory.size(), self._options.largest)
         # What outcomes need is not for new events.
         with contextlib.suppress(FileNotFoundError):
             full = full or self._directory.free() < RESERVE
         log = self._directory.log_size()
         self._log_is_full = log > LARGEST_LOG
-        self._log.read_for_long(log if self._log_is_full else None)
+        self._log.long_reader(log if self._log_is_full else None)
         return full
 
     def step(self, ledger: Ledger, *, claim: bool = True) -> list[Handed]:
@@ -141,7 +141,7 @@ class Relay:
         now, clock = clocks.monotonic(), self._options.clock()
         is_new = ledger is not self._ledger
         if is_new or self._journals is None:
-            self._ledger, self._journals = ledger, Readings(self._directory, ledger.offsets())
+            self._ledger, self._journals = ledger, JournalsReader(self._directory, ledger.offsets())
             self.journals_pending = True
         chunks = self._read(self._journals, ledger, now)
         room, again = self._room() if claim else (0, 0)
@@ -179,7 +179,7 @@ class Relay:
         self._due, self._last_wall_time, self._is_empty = due, clock, empty
         if chunks or claimed or outcomes:
             self.active = now
-        self._log.settled(outcomes)
+        self._log.count_refusals(outcomes)
         self._log.expired(expired)
         del self.outcomes[: len(outcomes)]
         for reading, found in chunks:
@@ -188,7 +188,9 @@ class Relay:
             self.upkeep.committed(now)
         return claimed
 
-    def _read(self, journals: Readings, ledger: Ledger, now: float) -> list[tuple[Reading, Scan]]:
+    def _read(
+        self, journals: JournalsReader, ledger: Ledger, now: float
+    ) -> list[tuple[JournalReader, Scan]]:
         """Return what is new in the journals, as much as there is room for."""
         if not self.journals_pending and now < self._next_import:
             return []

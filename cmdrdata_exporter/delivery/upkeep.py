@@ -9,7 +9,7 @@ from cmdrdata_exporter.delivery.gate import Gate
 from cmdrdata_exporter.delivery.options import Options
 from cmdrdata_exporter.delivery.spool.directory import Directory
 from cmdrdata_exporter.delivery.spool.ledger import Ledger
-from cmdrdata_exporter.delivery.status_log import Trouble
+from cmdrdata_exporter.delivery.status_log import StatusLog
 
 INTERVAL = 10.0
 """Seconds between two rounds."""
@@ -32,7 +32,7 @@ class Upkeep:
         gate: what the backend's state is.
     """
 
-    def __init__(self, directory: Directory, options: Options, log: Trouble, gate: Gate) -> None:
+    def __init__(self, directory: Directory, options: Options, log: StatusLog, gate: Gate) -> None:
         self._directory = directory
         self._options = options
         self._log = log

@@ -23,7 +23,7 @@ from cmdrdata_exporter.delivery.drainer import Drainer, Options
 from cmdrdata_exporter.delivery.spool import salvage
 from cmdrdata_exporter.delivery.spool.directory import Directory
 from cmdrdata_exporter.delivery.spool.journal import Journal
-from cmdrdata_exporter.delivery.spool.journal_reader import Readings
+from cmdrdata_exporter.delivery.spool.journal_reader import JournalsReader
 from cmdrdata_exporter.delivery.spool.ledger import Ledger
 from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader
 from cmdrdata_exporter.delivery.spool.retention import KEEP
@@ -167,7 +167,7 @@ def test_local_events_make_room(local: Host, caplog: pytest.LogCaptureFixture) -
     local.append(*range(300))
     local.turn(local.has(recorded=300, local=300))
     local.drainer.relay.upkeep.next = local.drainer._next_measure = 0.0
-    local.turn(lambda: local.drainer.full)
+    local.turn(lambda: local.journal.is_full)
     local.drainer.relay.upkeep.next = local.drainer._next_measure = 0.0
     local.drainer._turn()
     with LedgerReader(local.directory) as reader:
@@ -315,12 +315,12 @@ def test_what_fails_after_a_commit(
 ) -> None:
     """What was handed out is sent, even where what comes after the commit fails."""
 
-    def fail(readings: Readings) -> list[str]:
+    def fail(readings: JournalsReader) -> list[str]:
         raise PermissionError(13, "Permission denied")
 
     host.append(1)
     with monkeypatch.context() as patch:
-        patch.setattr(Readings, "remove_finished", fail)
+        patch.setattr(JournalsReader, "remove_finished", fail)
         host.turn(host.has(recorded=1, delivered=1))
     assert backend.posted == ids(1)
 
@@ -579,8 +579,8 @@ def test_descriptors_that_are_closed_before_a_fork(
     program = tmp_path / "program"
     program.write_bytes(b"its own" * 1000)
     numbers = close_all(directory, program)
-    assert host.drainer.park()
-    host.drainer.unpark()
+    assert host.drainer.leadership.park()
+    host.drainer.leadership.unpark()
     assert b"its own" * 1000 == program.read_bytes()
     host.append(2)
     host.drainer._turn()
@@ -655,8 +655,8 @@ def test_a_refused_event(
     assert dead.event is not None
     host.drainer._turn()
     assert messages(caplog) == [
-        f"CmdrData refused 1 usage event(s) for good, the last one {dead.event.id} with HTTP 400: no such model. They "
-        "are kept as dead letters: see `cmdrdata dead-letters list`"
+        f"CmdrData refused 1 usage event for good, the last one {dead.event.id} with HTTP 400: no such model. "
+        "Refused events are kept as dead letters: see `cmdrdata dead-letters list`"
     ]
 
 
@@ -722,7 +722,7 @@ def test_what_expires(host: Host, backend: Backend, caplog: pytest.LogCaptureFix
     host.drainer.relay.upkeep.restart()
     host.turn(host.has(recorded=2, dead=2, expired=2))
     assert messages(caplog) == [
-        "2 usage event(s) could not be delivered for 30 days. They are kept as dead letters: see `cmdrdata "
+        "2 usage events could not be delivered for 30 days. Expired events are kept as dead letters: see `cmdrdata "
         "dead-letters list`"
     ]
 
@@ -1044,9 +1044,9 @@ def test_parking(host: Host) -> None:
     """Parked, the database is closed; afterwards the same process goes on."""
     host.append(1)
     host.turn(host.has(recorded=1, delivered=1))
-    assert host.drainer.park()
+    assert host.drainer.leadership.park()
     assert host.drainer.leadership._ledger is None
-    host.drainer.unpark()
+    host.drainer.leadership.unpark()
     host.append(2)
     host.turn(host.has(recorded=2, delivered=2))
 
@@ -1054,7 +1054,7 @@ def test_parking(host: Host) -> None:
 def test_a_forked_child(host: Host, directory: Directory) -> None:
     """A child of a parked parent leads nowhere until its parent has ended, whose lock it leaves alone."""
     host.turn(lambda: host.drainer.leads)
-    assert host.drainer.park()
+    assert host.drainer.leadership.park()
     child = os.fork()
     if child == 0:  # pragma: no cover - measured in the parent only
         host.journal.forked()
@@ -1066,7 +1066,7 @@ def test_a_forked_child(host: Host, directory: Directory) -> None:
             and directory.leader() is not None
         )
         os._exit(0 if fine else 1)
-    host.drainer.unpark()
+    host.drainer.leadership.unpark()
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 0
     assert directory.leader() == os.getpid()
@@ -1118,7 +1118,7 @@ def test_a_parent_that_cannot_be_parked(host: Host, monkeypatch: pytest.MonkeyPa
 
     with monkeypatch.context() as patch:
         patch.setattr(host.drainer.leadership, "database", Busy())
-        assert not host.drainer.park()
+        assert not host.drainer.leadership.park()
 
 
 def test_nothing_of_an_event_is_in_the_log(

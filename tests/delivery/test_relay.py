@@ -14,7 +14,7 @@ from cmdrdata_exporter.delivery.senders import Senders
 from cmdrdata_exporter.delivery.spool.directory import Directory
 from cmdrdata_exporter.delivery.spool.journal import Journal
 from cmdrdata_exporter.delivery.spool.ledger import Ledger
-from cmdrdata_exporter.delivery.status_log import Trouble
+from cmdrdata_exporter.delivery.status_log import StatusLog
 from tests.delivery.samples import (
     DELIVERED,
     NOW,
@@ -36,7 +36,7 @@ class Leader:
         self.journal = Journal(directory)
         self.ledger = Ledger(directory)
         options = Options(post=lambda event_id, body, timeout: DELIVERED, clock=self.clock)
-        self.relay = Relay(directory, options, Trouble(directory))
+        self.relay = Relay(directory, options, StatusLog(directory))
         self.room = 2 * SENDERS
         self.relay.gate.room = lambda prepared: self.room
 

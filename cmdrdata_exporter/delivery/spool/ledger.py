@@ -283,7 +283,12 @@ class Ledger:
         accepted: list[Handed] = []
         for event, outcome in outcomes:
             if outcome is None:
-                self._put_back(event, now)
+                # It is where it was before.
+                self._db.execute(
+                    "UPDATE events SET state = ?, due = CASE attempts WHEN 0 THEN recorded ELSE ? END"
+                    " WHERE key = ? AND state = ?",
+                    (PENDING, now, event.key, IN_FLIGHT),
+                )
                 continue
             if outcome.verdict in (Verdict.DELIVERED, Verdict.DUPLICATE):
                 accepted.append(event)
@@ -310,14 +315,6 @@ class Ledger:
                 self._counts["delivered"] += found
                 if found:
                     self.retention.remember(event.key, event.remember, now)
-
-    def _put_back(self, event: Handed, now: float) -> None:
-        """Have an event that was in flight, and was not sent, where it was before."""
-        self._db.execute(
-            "UPDATE events SET state = ?, due = CASE attempts WHEN 0 THEN recorded ELSE ? END"
-            " WHERE key = ? AND state = ?",
-            (PENDING, now, event.key, IN_FLIGHT),
-        )
 
     def _move(
         self, event: Handed, state: int, due: float, reason: str | None, *, attempts: int = 0

@@ -7,12 +7,12 @@ import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from cmdrdata_exporter.delivery import FOR_EVER
+from cmdrdata_exporter.delivery import FOR_EVER, KEPT_DAYS
 from cmdrdata_exporter.delivery.spool.records import is_duration
 from cmdrdata_exporter.delivery.spool.schema import DEAD, EXPIRED, LOCAL, PENDING
 from cmdrdata_exporter.delivery.spool.totals import Totals
 
-KEEP = 30 * 86400.0
+KEEP = KEPT_DAYS * 86400.0
 """Seconds: undelivered events expire after these, local ones lose their bodies."""
 AWAY = 3600.0
 """Seconds without a call of `expire` after which no process is taken to have been there to deliver anything."""
