@@ -87,6 +87,8 @@ class Relay:
         self._log_is_full = False
         self._due: float | None = None
         """When the next event is to be claimed."""
+        self._retries_wait = False
+        """Whether as many that were tried in vain are in flight as may be: others may be due."""
         self._is_empty = False
         """Whether the ledger has nothing that is left to send."""
         self.active = clocks.monotonic()
@@ -172,11 +174,13 @@ class Relay:
             if len(claimed) < room:
                 claimed += ledger.claim(room - len(claimed), clock, again)
             expired = self.upkeep.round(ledger, now, clock) if upkeep else 0
-            due = ledger.next_due(new=again <= sum(event.attempts > 0 for event in claimed))
+            retries_wait = again <= sum(event.attempts > 0 for event in claimed)
+            due = ledger.next_due(new=retries_wait)
             empty = due is None and ledger.is_empty()
         # From here on nothing may fail: what is claimed must be sent.
         self._import_bytes = min(2 * max(self._import_bytes, SMALLEST_IMPORT), IMPORT_BYTES)
-        self._due, self._last_wall_time, self._is_empty = due, clock, empty
+        self._due, self._retries_wait = due, retries_wait and claim
+        self._last_wall_time, self._is_empty = clock, empty
         if chunks or claimed or outcomes:
             self.active = now
         self._log.count_refusals(outcomes)
@@ -251,12 +255,11 @@ class Relay:
 
     def wait(self, *, ending: bool) -> float:
         """Return for how long nothing is to be done, unless an outcome comes that is needed."""
-        now = clocks.monotonic()
-        if self.journals_pending or (self.outcomes and now < self._prompt_until):
+        if self.journals_pending or (self.outcomes and (ending or self._needs_outcomes())):
             return 0.0
         if ending:
-            return 0.0 if self.outcomes else LINGER
-        wait = max(0.0, self._next_import - now)
+            return LINGER
+        wait = max(0.0, self._next_import - clocks.monotonic())
         if self._due is not None and self.gate.room(self.in_flight) and not self._log_is_full:
             wait = min(wait, max(0.0, self._due - self._options.clock()))
         return wait
@@ -274,9 +277,12 @@ class Relay:
         self.receive_all()
 
     def _needs_outcomes(self) -> bool:
-        """Return whether outcomes are waited for: by events that are due, or by whoever has woken this."""
-        is_due = self._due is not None and self._due <= self._options.clock()
-        return is_due or clocks.monotonic() < self._prompt_until
+        """Return whether outcomes are waited for: by events that have no room, or by whoever has woken this."""
+        return (
+            (self._due is not None and self._due <= self._options.clock())
+            or self._retries_wait
+            or clocks.monotonic() < self._prompt_until
+        )
 
     def receive_all(self) -> None:
         """Receive what the senders have put into the inbox."""

@@ -9,7 +9,7 @@ import pytest
 
 from cmdrdata_exporter.delivery import Handed, Outcome
 from cmdrdata_exporter.delivery.options import SENDERS, Options
-from cmdrdata_exporter.delivery.relay import IMPORT_INTERVAL, Relay
+from cmdrdata_exporter.delivery.relay import AGAIN, IMPORT_INTERVAL, Relay
 from cmdrdata_exporter.delivery.senders import Senders
 from cmdrdata_exporter.delivery.spool.directory import Directory
 from cmdrdata_exporter.delivery.spool.journal import Journal
@@ -197,3 +197,25 @@ def test_outcomes_that_events_wait_for(leader: Leader) -> None:
     assert relay.outcomes == [(one, DELIVERED)]
     leader.room = 1
     assert 0 == relay.wait(ending=False)
+
+
+def test_outcomes_that_retries_wait_for(leader: Leader) -> None:
+    """Of events that were tried in vain a few are in flight at a time: each outcome makes room for others."""
+    relay = leader.relay
+    assert relay.senders is not None
+    leader.append(*map(record, range(AGAIN + 2)))
+    for event in leader.step():
+        leader.receive(event, UNAVAILABLE)
+    leader.step()
+    leader.clock.now += 60
+    again = leader.step()
+    assert len(again) == AGAIN
+    relay.journals_pending = False
+    relay.senders.busy = relay.senders.busy_again = AGAIN
+    for event in again:
+        relay.inbox.put((event, DELIVERED))
+    relay.collect(60)
+    assert relay.senders.busy_again == 0
+    assert 0 == relay.wait(ending=False)
+    assert len(leader.step()) == 2
+    assert 0 < relay.wait(ending=False) <= IMPORT_INTERVAL
