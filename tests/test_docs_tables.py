@@ -19,7 +19,7 @@ from cmdrdata_exporter import attributes, events, settings
 from cmdrdata_exporter.cli import states
 from cmdrdata_exporter.delivery import Verdict
 from cmdrdata_exporter.delivery.http.answers import classify
-from cmdrdata_exporter.delivery.spool.ledger import KEEP
+from cmdrdata_exporter.delivery.spool.retention import KEEP
 from cmdrdata_exporter.settings import Settings
 from cmdrdata_exporter.telemetry import Telemetry
 from opentelemetry_instrumentation_cmdrdata import semconv
