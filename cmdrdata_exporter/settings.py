@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 from urllib3.util import parse_url
 
 from cmdrdata_exporter.delivery.backoff import LONGEST_PAUSE, PROBE_INTERVAL
-from cmdrdata_exporter.ids import LONGEST, refusal
+from cmdrdata_exporter.ids import complaint
 from cmdrdata_exporter.scrubbing import issuer
 
 CMDRDATA_API_KEY = "CMDRDATA_API_KEY"
@@ -527,9 +527,5 @@ def _is_direct(url: str, variables: Mapping[str, str]) -> bool:
 
 
 def _check_id(name: str, value: str) -> None:
-    problem = refusal(value)
-    if problem:
-        verb = "" if problem.startswith("holds") else "is "
-        raise ConfigurationError(
-            f"{name} {verb}{problem}; expected are 1 to {LONGEST} characters, none of them a control character"
-        )
+    if message := complaint(name, value):
+        raise ConfigurationError(message)

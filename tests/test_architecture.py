@@ -45,7 +45,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "http": ({f"{EXPORTER}.delivery.http.*"}, {"base", "pacing", "event"}),
     "delivery": ({f"{EXPORTER}.delivery.*"}, {"base", "pacing", "event", "spool"}),
     "exporter": (
-        {EXPORTER, f"{EXPORTER}.exporter", f"{EXPORTER}.telemetry"},
+        {f"{EXPORTER}.{name}" for name in ("exporter", "runtime", "telemetry")} | {EXPORTER},
         {"base", "settings", "customer", "events", "event", "delivery", "spool", "http"},
     ),
     "openai": ({f"{INSTRUMENTOR}.openai.*"}, {"base", "customer", "events", "exporter", "call"}),

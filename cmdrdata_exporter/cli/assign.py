@@ -11,7 +11,7 @@ from cmdrdata_exporter.cli.destination import Destination, on_destination
 from cmdrdata_exporter.cli.states import HELD_EVENT, NO_CUSTOMER
 from cmdrdata_exporter.cli.usage import day_option
 from cmdrdata_exporter.delivery.spool.ledger_view import Kept
-from cmdrdata_exporter.ids import LONGEST, as_written, refusal
+from cmdrdata_exporter.ids import as_written, complaint
 
 
 @click.command()
@@ -57,12 +57,8 @@ def assign(
 
     Example: cmdrdata assign --customer acme --model gpt-5-mini --since 2026-11-01
     """
-    if problem := refusal(customer):
-        verb = "" if problem.startswith("holds") else "is "
-        raise click.UsageError(
-            f"--customer {verb}{problem}; expected are 1 to {LONGEST} characters, "
-            "none of them a control character"
-        )
+    if message := complaint("--customer", customer):
+        raise click.UsageError(message)
     if customer != customer.strip():
         click.echo(
             "Note: --customer begins or ends with a blank, which makes it another customer.",

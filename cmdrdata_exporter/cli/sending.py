@@ -20,7 +20,7 @@ from cmdrdata_exporter.delivery.drainer import Options
 from cmdrdata_exporter.delivery.durable import DurableDelivery
 from cmdrdata_exporter.delivery.spool.directory import LOCAL, Directory, name_of
 from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader
-from cmdrdata_exporter.exporter import options
+from cmdrdata_exporter.runtime import options
 
 LEFT = (*UNSENT, "held", "dead")
 """The states of events that `flush` may leave."""

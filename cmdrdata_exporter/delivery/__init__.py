@@ -84,6 +84,8 @@ class Handed(NamedTuple):
     remember: int
 
 
+KEPT_DAYS = 30
+"""Days after which an event that could not be delivered expires, and the body of a local one goes."""
 ATTEMPT_TIMEOUT = 10.0
 """Seconds that one attempt may take."""
 

@@ -24,11 +24,11 @@ from cmdrdata_exporter.delivery.options import SENDERS, Options
 from cmdrdata_exporter.delivery.senders import AT_ONCE, Done, Senders
 from cmdrdata_exporter.delivery.spool.directory import LEDGER, LOCK, RESERVE, Directory, OpenFile
 from cmdrdata_exporter.delivery.spool.journal import Journal
-from cmdrdata_exporter.delivery.spool.journal_reader import Readings, clear_away
+from cmdrdata_exporter.delivery.spool.journal_reader import JournalsReader, remove_unnamed
 from cmdrdata_exporter.delivery.spool.ledger import Ledger, UnknownVersionError, is_broken
 from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader, UnreadableError
 from cmdrdata_exporter.delivery.spool.salvage import finish, is_sound, renew, salvage
-from cmdrdata_exporter.delivery.status_log import Trouble, counted
+from cmdrdata_exporter.delivery.status_log import StatusLog, counted
 from cmdrdata_exporter.delivery.watch import watch
 
 TICK = 0.2
@@ -60,8 +60,6 @@ CROWD = 32
 """Where more destinations than these are drained in a process, those with nothing to do are left sooner."""
 AGAIN = 8
 """How many events may be on their way that were tried in vain before: some fail whenever they come, or never end."""
-LAST_COMMIT = 0.4
-"""Seconds that the end of the process waits longer than it was told to, so that outcomes are committed."""
 
 
 _abandoned: list[Ledger | int] = []
@@ -89,7 +87,7 @@ class Drainer:
         self._directory = directory
         self._journal = journal
         self._options = options
-        self._trouble = Trouble(directory)
+        self._log = StatusLog(directory)
         self._poisoned = False
         """Whether SQLite has descriptors of the ledger that may be those of other files by now."""
         self.may_lead = True
@@ -103,11 +101,9 @@ class Drainer:
         self._ledger: Ledger | None = None
         self._offsets: dict[str, int] = {}
         """How far journals were read by a ledger that was removed."""
-        self._readings: Readings | None = None
+        self._readings: JournalsReader | None = None
         self._starting: Any = threading.RLock()
         self.running = False
-        self.full = False
-        """Whether the directory has reached its limit."""
         self._ended = threading.Event()
         self.rests = False
         """Whether it has been left, with nothing to do, until something is recorded."""
@@ -204,7 +200,7 @@ class Drainer:
             self._looked = False
             self._stop_at = clocks.monotonic() + timeout
             self.wake()
-            self._ended.wait(timeout + LAST_COMMIT)
+            self._ended.wait(timeout + processes.LAST_COMMIT_TIMEOUT)
 
     def look(self) -> bool:
         """Drain again where there is something to do although it was left with nothing; say whether it rests still."""
@@ -333,7 +329,7 @@ class Drainer:
                 while self.leads and self._outcomes:
                     self._step(self._open(), hand_out=False)
                     self._tidy_up()
-            self._trouble.refused()
+            self._log.log_refusals()
         except (OSError, sqlite3.Error) as error:
             faults.report("last commit", "what was sent last could not be noted: %s", error)
         finally:
@@ -356,9 +352,9 @@ class Drainer:
                     self._senders.give(handed)
                 with self.database:
                     self._tidy_up()
-                self._trouble.over()
-                self._trouble.refused()
-                if self._trouble.answered(self.gate):
+                self._log.recovered()
+                self._log.log_refusals()
+                if self._log.backend_state(self.gate):
                     self._next_upkeep = 0.0  # so that commands know at once
                 wait = self._wait()
             else:
@@ -371,7 +367,7 @@ class Drainer:
                 wait = 0.0
             else:
                 self._make_room()
-                self._trouble.met(error)
+                self._log.error(error)
         except Exception:  # noqa: BLE001 - the thread must live
             self._reset_readings()
             faults.report("drainer", "CmdrData's delivery failed; it tries again", exc_info=True)
@@ -381,12 +377,11 @@ class Drainer:
         """Look after the journal of this process."""
         now = clocks.monotonic()
         # Before the journals are looked for: one that is not there is taken to be done with.
-        if not self._journal.is_in_place():
-            self._journal.let_go()
+        self._journal.check_place()
         with self.database:
             self._check_lead()
         if self._journal.stalled:
-            self._trouble.stalled()
+            self._log.disk_stalled()
         if now >= self._next_sync:
             self._next_sync = now + TICK
             try:
@@ -399,13 +394,13 @@ class Drainer:
             self._measure()
 
     def _measure(self) -> None:
-        full = self._trouble.measured(self._directory.size(), self._options.largest)
+        full = self._log.size(self._directory.size(), self._options.largest)
         # What outcomes need is not for new events.
         with contextlib.suppress(FileNotFoundError):
             full = full or self._directory.free() < RESERVE
-        self.full = full
+        self._journal.is_full = full
         log = self._directory.log_size()
-        self._trouble.read_for_long(log if log > LARGEST_LOG else None)
+        self._log.long_reader(log if log > LARGEST_LOG else None)
         self._log_is_full = log > LARGEST_LOG
 
     def _check_lead(self) -> None:
@@ -422,11 +417,11 @@ class Drainer:
                 what = counted(ledger.waiting())
                 # What was taken over is not taken over again, where the journals are still there.
                 self._offsets = ledger.offsets()
-            self._trouble.removed(self._directory.path / LEDGER, what)
+            self._log.directory_removed(self._directory.path / LEDGER, what)
             self._lead_no_more()
         elif not lock_file.is_at(self._directory.path / LOCK):
             # Another process may lead by now.
-            self._trouble.removed(self._directory.path / LOCK, "nothing else")
+            self._log.directory_removed(self._directory.path / LOCK, "nothing else")
             self._lead_no_more()
         elif ledger is not None:
             ledger.mend_index()
@@ -481,7 +476,7 @@ class Drainer:
         if self._senders is not None:
             self._senders.start()
         try:
-            clear_away(self._directory)
+            remove_unnamed(self._directory)
             with self.database:
                 finish(self._directory)
                 if self._poisoned:
@@ -542,7 +537,7 @@ class Drainer:
         if self._lock_file is not None and not self._lock_file.is_ours:
             # Someone has closed all descriptors. Closing the database would write to the files that have their numbers
             # by now, and SQLite would open it anew with what it has of it.
-            self._trouble.closed()
+            self._log.descriptors_closed()
             _abandoned.append(ledger)
             self._poisoned = True
             return
@@ -566,7 +561,7 @@ class Drainer:
         self._reset_readings()
         path, lost = salvage(self._directory, self._options.clock())
         self._is_damaged = False
-        self._trouble.salvaged(path, lost)
+        self._log.ledger_salvaged(path, lost)
 
     def _drain(self) -> list[Handed]:
         """Do one step, on a ledger that is sound. Called with the database."""
@@ -578,7 +573,7 @@ class Drainer:
         """Import, commit outcomes and hand out what is due, in one transaction."""
         now, clock = clocks.monotonic(), self._options.clock()
         if self._readings is None:
-            self._readings = Readings(self._directory, ledger.offsets())
+            self._readings = JournalsReader(self._directory, ledger.offsets())
         chunks = []
         if self._more or now >= self._next_import:
             # Before the journals are read, so that what is woken for meanwhile is read in another step.
@@ -622,8 +617,8 @@ class Drainer:
         self._due, self._seen, self._empty = due, clock, empty
         if chunks or handed or outcomes:
             self._active = now
-        self._trouble.settled(outcomes)
-        self._trouble.expired(expired)
+        self._log.count_refusals(outcomes)
+        self._log.expired(expired)
         del self._outcomes[: len(outcomes)]
         for reading, found in chunks:
             reading.committed(found)
@@ -659,9 +654,9 @@ class Drainer:
             expired = ledger.expire(clock)
             self._day, self._totals = "", 0
         self._tidy_totals(ledger, clock)
-        if self._senders is None and self._trouble.nearly_full:
+        if self._senders is None and self._log.nearly_full:
             ledger.shrink_local(10_000)
-        ledger.note(self._trouble.facts(self.gate, clock))
+        ledger.note(self._log.facts(self.gate, clock))
         return expired
 
     def _tidy_totals(self, ledger: Ledger, clock: float) -> None:

@@ -22,7 +22,7 @@ from cmdrdata_exporter.delivery.drainer import Drainer, Options
 from cmdrdata_exporter.delivery.spool import salvage
 from cmdrdata_exporter.delivery.spool.directory import Directory
 from cmdrdata_exporter.delivery.spool.journal import Journal
-from cmdrdata_exporter.delivery.spool.journal_reader import Readings
+from cmdrdata_exporter.delivery.spool.journal_reader import JournalsReader
 from cmdrdata_exporter.delivery.spool.ledger import KEEP, Ledger
 from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader
 from tests.delivery.samples import (
@@ -165,7 +165,7 @@ def test_local_events_make_room(local: Host, caplog: pytest.LogCaptureFixture) -
     local.append(*range(300))
     local.turn(local.has(recorded=300, local=300))
     local.drainer._next_upkeep = local.drainer._next_measure = 0.0
-    local.turn(lambda: local.drainer.full)
+    local.turn(lambda: local.journal.is_full)
     local.drainer._next_upkeep = local.drainer._next_measure = 0.0
     local.drainer._turn()
     with LedgerReader(local.directory) as reader:
@@ -312,12 +312,12 @@ def test_what_fails_after_a_commit(
 ) -> None:
     """What was handed out is sent, even where what comes after the commit fails."""
 
-    def fail(readings: Readings) -> list[str]:
+    def fail(readings: JournalsReader) -> list[str]:
         raise PermissionError(13, "Permission denied")
 
     host.append(1)
     with monkeypatch.context() as patch:
-        patch.setattr(Readings, "remove_finished", fail)
+        patch.setattr(JournalsReader, "remove_finished", fail)
         host.turn(host.has(recorded=1, delivered=1))
     assert backend.posted == ids(1)
 
@@ -652,8 +652,8 @@ def test_a_refused_event(
     assert dead.event is not None
     host.drainer._turn()
     assert messages(caplog) == [
-        f"CmdrData refused 1 usage event(s) for good, the last one {dead.event.id} with HTTP 400: no such model. They "
-        "are kept as dead letters: see `cmdrdata dead-letters list`"
+        f"CmdrData refused 1 usage event for good, the last one {dead.event.id} with HTTP 400: no such model. "
+        "Refused events are kept as dead letters: see `cmdrdata dead-letters list`"
     ]
 
 
@@ -717,7 +717,7 @@ def test_what_expires(host: Host, backend: Backend, caplog: pytest.LogCaptureFix
     host.drainer._next_upkeep = host.drainer._next_expiry = 0.0
     host.turn(host.has(recorded=2, dead=2, expired=2))
     assert messages(caplog) == [
-        "2 usage event(s) could not be delivered for 30 days. They are kept as dead letters: see `cmdrdata "
+        "2 usage events could not be delivered for 30 days. Expired events are kept as dead letters: see `cmdrdata "
         "dead-letters list`"
     ]
 

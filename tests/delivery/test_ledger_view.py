@@ -10,7 +10,8 @@ import pytest
 from cmdrdata_exporter.delivery import Event
 from cmdrdata_exporter.delivery.spool import ledger_view
 from cmdrdata_exporter.delivery.spool.directory import LEDGER, Directory
-from cmdrdata_exporter.delivery.spool.journal import Journal, frame
+from cmdrdata_exporter.delivery.spool.frames import frame
+from cmdrdata_exporter.delivery.spool.journal import Journal
 from cmdrdata_exporter.delivery.spool.ledger import Ledger
 from cmdrdata_exporter.delivery.spool.ledger_view import Kept, LedgerReader, Total, UnreadableError
 from cmdrdata_exporter.delivery.spool.records import Command, encode_command, key_of

@@ -15,7 +15,7 @@ from cmdrdata_exporter.delivery import Header
 from cmdrdata_exporter.delivery.drainer import Options
 from cmdrdata_exporter.delivery.durable import DurableDelivery
 from cmdrdata_exporter.delivery.spool.directory import LEDGER, Directory
-from cmdrdata_exporter.delivery.spool.journal import frame
+from cmdrdata_exporter.delivery.spool.frames import frame
 from cmdrdata_exporter.delivery.spool.ledger import Ledger
 from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader
 from cmdrdata_exporter.delivery.spool.records import encode_event

@@ -20,7 +20,7 @@ import pytest
 
 from cmdrdata_exporter import CmdrDataSpanExporter, ConfigurationError, faults
 from cmdrdata_exporter.delivery import drainer
-from cmdrdata_exporter.delivery.spool import journal
+from cmdrdata_exporter.delivery.spool import frames, journal_file
 from cmdrdata_exporter.delivery.spool.directory import Directory
 from tests.faults.application import Application, body_of, until
 from tests.faults.hosts import Host
@@ -65,7 +65,7 @@ class Disk:
 
     def __call__(self, descriptor: int, data: bytes) -> int:
         """Write, but no more than fits: the last write is a short one."""
-        if data.startswith(journal._MAGIC):
+        if data.startswith(frames.MAGIC):
             assert self.stalled.wait(30)
             if self.left <= 0:
                 raise OSError(self.error, os.strerror(self.error))
@@ -331,7 +331,7 @@ def test_a_disk_that_syncs_nothing(application: Application, oracle: Oracle) -> 
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(journal, "_sync", sync)
+        patch.setattr(journal_file, "_sync", sync)
         application.call(10)
         until(lambda: faults.counts["sync"] > 1)
         application.settled(oracle)
@@ -370,12 +370,12 @@ def test_a_disk_that_is_nearly_full(
     application.settled(oracle)
     assert 0 < most[0] <= 4
     # New events are not for that room: after the next look each is in the log.
-    until(lambda: application.delivery.drainer.full)
+    until(lambda: application.delivery._journal.is_full)
     ids = application.ids[:]
     missing = application.call(3)
     assert missing == unspooled(caplog)
     room[0] = 1 << 30
-    until(lambda: not application.delivery.drainer.full)
+    until(lambda: not application.delivery._journal.is_full)
     application.ids = ids + application.call()
     application.settled(oracle, unspooled=3)
     assert 0 == oracle.duplicates

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from cmdrdata_exporter import clocks
 from cmdrdata_exporter.delivery.spool.directory import LOCAL, Directory
 from cmdrdata_exporter.delivery.spool.journal import Journal
-from cmdrdata_exporter.delivery.spool.journal_reader import Readings
+from cmdrdata_exporter.delivery.spool.journal_reader import JournalsReader
 from cmdrdata_exporter.delivery.spool.ledger import Ledger
 from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader, UnreadableError
 from cmdrdata_exporter.delivery.spool.records import Command, encode_command
@@ -85,7 +85,7 @@ def import_journals(directory: Directory) -> bool:
         finish(directory)
         ledger = Ledger(directory, local=directory.path.name == LOCAL)
         with contextlib.closing(ledger):
-            readings = Readings(directory, ledger.offsets())
+            readings = JournalsReader(directory, ledger.offsets())
             while _import(ledger, readings):
                 pass
         return True
@@ -93,7 +93,7 @@ def import_journals(directory: Directory) -> bool:
         os.close(lock_file)
 
 
-def _import(ledger: Ledger, readings: Readings) -> bool:
+def _import(ledger: Ledger, readings: JournalsReader) -> bool:
     """Import a part of the journals, and say whether there may be more."""
     chunks, more = readings.read(IMPORT_BYTES)
     with ledger.transaction():

@@ -35,6 +35,8 @@ LEDGER = "ledger.db"
 LOCK = "lock"
 DESCRIPTION = "destination.json"
 JOURNAL = ".journal"
+NEW = ".new"
+"""Ends the name of a file that is not complete yet."""
 BROKEN = f"{LEDGER}.broken-"
 """How the names of damaged ledgers begin, which count for nothing."""
 TOTALS = "totals.size"
@@ -104,17 +106,6 @@ class OpenFile:
         except OSError:
             return False
         return (self._device, self._inode) == (there.st_dev, there.st_ino)
-
-    def copy(self) -> OpenFile | None:
-        """Return another descriptor of the file, None where this one is not ours any more."""
-        try:
-            copy = OpenFile(os.dup(self.descriptor))
-        except OSError:
-            return None
-        if (copy._device, copy._inode) == (self._device, self._inode):
-            return copy
-        copy.close()
-        return None
 
     def close(self) -> None:
         """Close it, unless someone else has done so."""
@@ -270,7 +261,7 @@ class Directory:
 
     def note_totals(self, size: int) -> None:
         """Let all processes know how many bytes of the ledger are usage totals. The process that leads does."""
-        temporary = self.path / f"{TOTALS}.new"
+        temporary = self.path / f"{TOTALS}{NEW}"
         temporary.unlink(missing_ok=True)
         with os.fdopen(self.create(temporary.name), "wb") as file:
             file.write(b"%d" % size)

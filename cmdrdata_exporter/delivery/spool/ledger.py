@@ -31,7 +31,7 @@ from collections import Counter
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from typing import Any
 
-from cmdrdata_exporter.delivery import FOR_EVER, Event, Handed, Outcome, Verdict
+from cmdrdata_exporter.delivery import FOR_EVER, KEPT_DAYS, Event, Handed, Outcome, Verdict
 from cmdrdata_exporter.delivery.backoff import LONGEST_BACKOFF, backoff
 from cmdrdata_exporter.delivery.spool.directory import LEDGER, Directory
 from cmdrdata_exporter.delivery.spool.records import (
@@ -55,7 +55,7 @@ EXPIRED = "expired"
 """Why an event is dead; also the backend's answer, `HTTP 400` for instance."""
 DAMAGED = "damaged"
 
-KEEP = 30 * 86400.0
+KEEP = KEPT_DAYS * 86400.0
 """Seconds: undelivered events expire after these, local ones lose their bodies."""
 
 PAGE = 4096

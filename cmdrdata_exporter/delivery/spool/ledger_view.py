@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from cmdrdata_exporter.delivery import FOR_EVER, Event
 from cmdrdata_exporter.delivery.spool.directory import LEDGER, Directory
-from cmdrdata_exporter.delivery.spool.journal import scan
+from cmdrdata_exporter.delivery.spool.frames import scan
 from cmdrdata_exporter.delivery.spool.ledger import IN_FLIGHT, PENDING, STATES, intact
 from cmdrdata_exporter.delivery.spool.records import is_event
 
