@@ -14,10 +14,12 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from cmdrdata_exporter import announcement, clocks, processes
+from cmdrdata_exporter.delivery.destination import HTTP, LOCAL, Destination
 from cmdrdata_exporter.delivery.http.client import Client
 from cmdrdata_exporter.delivery.local import LocalDelivery
 from cmdrdata_exporter.delivery.memory import MemoryDelivery
@@ -56,9 +58,9 @@ class Runtime(processes.ForkAware):
         """Seconds that the exit of the process waits."""
         self.unattributed = Unattributed()
         self.announced: set[str] = set()
-        self._settings: dict[tuple[str, ...], Settings] = {}
+        self._settings: dict[tuple[Path, Destination], Settings] = {}
         """Of each destination the newest: a key that was rotated takes the place of the one before."""
-        self._built: dict[tuple[str, ...], tuple[BuiltDelivery, Telemetry]] = {}
+        self._built: dict[tuple[Path, Destination], tuple[BuiltDelivery, Telemetry]] = {}
         self._numbers = itertools.count()
         self._waited = 0.0
         """Seconds that the end of the process has waited so far."""
@@ -84,15 +86,15 @@ class Runtime(processes.ForkAware):
         """
         if settings.spool_dir is None:
             return LocalDelivery(), None  # Metering is switched off: it will get nothing.
-        destination = str(settings.spool_dir), settings.endpoint or "", settings.account
+        key = settings.spool_dir, settings.target
         with self.lock:
-            self._settings[destination] = settings
-            if destination not in self._built:
-                telemetry = Telemetry(settings.endpoint, settings.account, next(self._numbers))
-                delivery = build(settings, telemetry, lambda: self._settings[destination])
-                self._built[destination] = delivery, telemetry
+            self._settings[key] = settings
+            if key not in self._built:
+                telemetry = Telemetry(*settings.target, next(self._numbers))
+                delivery = build(settings, telemetry, lambda: self._settings[key])
+                self._built[key] = delivery, telemetry
                 telemetry.watch(delivery)
-            return self._built[destination]
+            return self._built[key]
 
     def make_default(self, exporter: CmdrDataSpanExporter, shutdown_timeout: float) -> None:
         """Have `exporter` meter this process, whose exit waits as long as that one does."""
@@ -163,7 +165,7 @@ def announce_destination(settings: Settings, delivery: BuiltDelivery, *, default
             CMDRDATA_ENABLED,
         )
         return
-    is_local = settings.endpoint is None
+    is_local = settings.target.kind == LOCAL
     local = (
         f". Neither {CMDRDATA_API_KEY} nor {CMDRDATA_ENDPOINT} is set, so usage events stay on this machine: "
         "cmdrdata usage shows them"
@@ -193,28 +195,32 @@ def options(
         telemetry: what reports of each attempt, if anything does.
         latest: returns the settings whose key is sent. Default: these.
     """
-    hold_ambiguous = settings.ambiguous == "hold"
-    if settings.endpoint is None:
-        return Options(
-            post=None,
-            hold_ambiguous=hold_ambiguous,
-            totals_by_day_for=settings.totals_by_day_for,
-        )
-    client = Client(
-        settings.endpoint,
-        settings.read_key if latest is None else lambda: latest().read_key(),
+    how = Options(
+        post=None,
+        hold_ambiguous=settings.ambiguous == "hold",
+        probe_interval=settings.probe_interval,
+        totals_by_day_for=settings.totals_by_day_for,
+    )
+    if settings.target.kind not in TRANSPORTS:
+        return how
+    client = TRANSPORTS[settings.target.kind](settings, latest or (lambda: settings))
+    post = client.post if telemetry is None else telemetry.noting(client.post)
+    return replace(how, post=post, reset=client.reset)
+
+
+def _http(settings: Settings, latest: Callable[[], Settings]) -> Client:
+    return Client(
+        settings.endpoint or "",
+        lambda: latest().read_key(),
         USER_AGENT,
         connections=SENDERS,
         clock=clocks.wall,
         proxy=settings.proxy,
     )
-    return Options(
-        post=client.post if telemetry is None else telemetry.noting(client.post),
-        reset=client.reset,
-        hold_ambiguous=hold_ambiguous,
-        probe_interval=settings.probe_interval,
-        totals_by_day_for=settings.totals_by_day_for,
-    )
+
+
+TRANSPORTS = {HTTP: _http}
+"""What makes the transport to a kind of destination. Of a kind without one the events stay where they are kept."""
 
 
 def prepare_directory(settings: Settings) -> Directory:
@@ -226,7 +232,7 @@ def prepare_directory(settings: Settings) -> Directory:
         OSError: it cannot be written.
     """
     try:
-        return Directory.prepare(settings.spool_dir or Path(), settings.endpoint, settings.account)
+        return Directory.prepare(settings.spool_dir or Path(), *settings.target)
     except UnsafeDirectoryError as error:
         raise ConfigurationError(f"the spool directory cannot be used: {error}") from None
 

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 from urllib3.util import parse_url
 
 from cmdrdata_exporter.delivery.backoff import LONGEST_PAUSE, PROBE_INTERVAL
+from cmdrdata_exporter.delivery.destination import Destination
 from cmdrdata_exporter.ids import complaint
 from cmdrdata_exporter.scrubbing import issuer
 
@@ -139,13 +140,14 @@ class Settings:
     """Where in the Baggage the customer is, if it is to be taken from there."""
 
     @property
+    def target(self) -> Destination:
+        """Where events go."""
+        return Destination(self.endpoint, self.account)
+
+    @property
     def destination(self) -> str:
         """A name of the destination for logs: `local`, or account and endpoint without any query."""
-        if self.endpoint is None:
-            return "local"
-        return (
-            f"{self.account} at {urlsplit(self.endpoint)._replace(query='', fragment='').geturl()}"
-        )
+        return str(self.target)
 
     def read_key(self) -> str | None:
         """

@@ -26,13 +26,13 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Protocol
-from urllib.parse import urlsplit
 
 from opentelemetry import metrics
 from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation
 
 from cmdrdata_exporter import clocks, faults, processes
 from cmdrdata_exporter.delivery import Outcome, Transport, Verdict
+from cmdrdata_exporter.delivery.destination import Destination
 from cmdrdata_exporter.version import VERSION
 
 SCOPE = "cmdrdata_exporter"
@@ -78,10 +78,8 @@ class Telemetry(processes.ForkAware):
             "otel.component.name": f"{COMPONENT_TYPE}/{number}",
             "cmdrdata.account": account,
         }
-        if endpoint is not None:
-            parts = urlsplit(endpoint)
-            self._attributes["server.address"] = parts.hostname or ""
-            self._attributes["server.port"] = parts.port or (443 if parts.scheme == "https" else 80)
+        if server := Destination(endpoint, account).server:
+            self._attributes["server.address"], self._attributes["server.port"] = server
         self._measured: Measured | None = None
         self._current: object = None
         self._duration: metrics.Histogram | None = None

@@ -15,7 +15,7 @@ In `spool`, `directory` is where the files are, `records` what is in them, `jour
 `ledger_view` what a command may know of a ledger, `commands` how it has something changed there, `salvage` and `leaves`
 what is done with a damaged one. `gate` says when anything may be sent, `backoff` how long to wait, `senders` are the
 threads that send, `watch` looks after destinations with nothing to do, `options` says how a directory is drained,
-`status_log` what the log is told.
+`status_log` what the log is told. `destination` says what differs by the kind of a destination.
 Where nothing can be written, `memory` and `local` keep what they can.
 """
 

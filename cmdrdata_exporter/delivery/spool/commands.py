@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 
 from cmdrdata_exporter import clocks
-from cmdrdata_exporter.delivery.spool.directory import LOCAL, Directory
+from cmdrdata_exporter.delivery.spool.directory import Directory
 from cmdrdata_exporter.delivery.spool.journal import Journal
 from cmdrdata_exporter.delivery.spool.journal_reader import JournalsReader
 from cmdrdata_exporter.delivery.spool.ledger import Ledger
@@ -83,7 +83,7 @@ def import_journals(directory: Directory) -> bool:
         return False
     try:
         finish(directory)
-        ledger = Ledger(directory, local=directory.path.name == LOCAL)
+        ledger = Ledger(directory, local=directory.is_local)
         with contextlib.closing(ledger):
             readings = JournalsReader(directory, ledger.offsets())
             while _import(ledger, readings):
