@@ -15,12 +15,11 @@ from unittest.mock import Mock
 
 import pytest
 
-from cmdrdata_exporter import attributes, deduplication, events, exporter, ids, settings
+from cmdrdata_exporter import attributes, deduplication, events, exporter, ids, processes, settings
 from cmdrdata_exporter.cli import states, status
-from cmdrdata_exporter.delivery import Verdict
+from cmdrdata_exporter.delivery import KEPT_DAYS, Verdict
 from cmdrdata_exporter.delivery.http.answers import classify
 from cmdrdata_exporter.delivery.options import LARGEST
-from cmdrdata_exporter.delivery.spool.ledger import KEEP
 from cmdrdata_exporter.settings import Settings
 from cmdrdata_exporter.telemetry import Telemetry
 from opentelemetry_instrumentation_cmdrdata import jobs, semconv
@@ -297,7 +296,7 @@ def test_answers_of_the_backend() -> None:
 @pytest.mark.parametrize("page", PAGES)
 def test_days(page: str) -> None:
     """How long events are kept is one number, wherever it is said."""
-    kept = f"{KEEP / 86400:.0f} days"
+    kept = f"{KEPT_DAYS} days"
     said = re.findall(r"(?:delivered|wait|stay|kept) (?:for|within) (\d+ days)", text_of(page))
     assert said == [kept] * len(said)
 
@@ -353,6 +352,6 @@ def test_numbers(page: str, said: str) -> None:
 
 def test_the_exit() -> None:
     """How long an exit waits is one number, wherever it is said."""
-    assert 5.0 == exporter.SHUTDOWN_TIMEOUT
+    assert 5.0 == processes.SHUTDOWN_TIMEOUT
     for page in ("README.md", "docs/delivery.md"):
         assert "waits at most five seconds" in text_of(page)
