@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from cmdrdata_exporter.delivery import Header
-from cmdrdata_exporter.delivery.drainer import IMPORT_BYTES
+from cmdrdata_exporter.delivery.relay import IMPORT_BYTES
 from cmdrdata_exporter.delivery.spool.directory import LEDGER, Directory
 from cmdrdata_exporter.delivery.spool.journal import Journal
 from cmdrdata_exporter.delivery.spool.journal_reader import JournalsReader
@@ -79,7 +79,9 @@ def fill_ledger(spool: Path, number: int) -> float:
             with ledger.transaction():
                 for reading, found in chunks:
                     name = reading.path.name
-                    ledger.take_in(name, found.end, found.records, found.damaged, time.time())
+                    ledger.import_records(
+                        name, found.end, found.records, found.damaged, time.time()
+                    )
             for reading, found in chunks:
                 reading.committed(found)
             with ledger.transaction():

@@ -197,6 +197,7 @@ def options(
     """
     how = Options(
         post=None,
+        drains=settings.drain == "thread",
         hold_ambiguous=settings.ambiguous == "hold",
         probe_interval=settings.probe_interval,
         totals_by_day_for=settings.totals_by_day_for,

@@ -29,6 +29,7 @@ from cmdrdata_exporter import (
     runtime,
 )
 from cmdrdata_exporter.delivery import Event, Header, drainer, senders
+from cmdrdata_exporter.delivery.durable import DurableDelivery
 from cmdrdata_exporter.delivery.spool.directory import Directory, name_of
 from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader
 from cmdrdata_exporter.delivery.spool.records import assigned, decode, encode_event
@@ -683,3 +684,15 @@ def test_a_flush_of_what_could_not_be_kept(monkeypatch: pytest.MonkeyPatch, tmp_
     delivery._journal.is_full = True
     metering.record(span(CHAT, context=(1, 2)))
     assert not metering.force_flush()
+
+
+@pytest.mark.parametrize(("drain", "drains"), [("none", False), ("thread", True), ("", True)])
+@pytest.mark.parametrize("endpoint", ["http://127.0.0.1:9/events", None])
+def test_where_another_process_drains(
+    endpoint: str | None, drain: str, drains: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With `CMDRDATA_DRAIN=none` the application delivers neither a backend's events nor local ones."""
+    monkeypatch.setenv("CMDRDATA_DRAIN", drain)
+    delivery = CmdrDataSpanExporter(endpoint=endpoint)._delivery
+    assert isinstance(delivery, DurableDelivery)
+    assert delivery.drainer._options.drains is drains

@@ -34,9 +34,9 @@ from cmdrdata_exporter.cli.usage import day_option
 from cmdrdata_exporter.delivery import FOR_EVER, Event, cause
 from cmdrdata_exporter.delivery.spool import commands
 from cmdrdata_exporter.delivery.spool.directory import LOCAL, Directory
-from cmdrdata_exporter.delivery.spool.ledger import AMBIGUOUS
 from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader
 from cmdrdata_exporter.delivery.spool.records import encode_event, key_of
+from cmdrdata_exporter.delivery.spool.schema import AMBIGUOUS
 
 
 @click.command()

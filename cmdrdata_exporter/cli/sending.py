@@ -56,7 +56,8 @@ def delivery_of(spool: Path | None, name: str | None) -> tuple[DurableDelivery, 
         how = options(settings)
     if path.exists():
         require_owner(path)
-    return DurableDelivery(prepared(path, endpoint, account), replace(how, stays=True)), description
+    how = replace(how, drains=True, stays=True)
+    return DurableDelivery(prepared(path, endpoint, account), how), description
 
 
 def left(directory: Directory) -> Json:

@@ -45,9 +45,10 @@ from cmdrdata_exporter.cli.terminal import (
 from cmdrdata_exporter.cli.usage import incomplete
 from cmdrdata_exporter.delivery.options import LARGEST
 from cmdrdata_exporter.delivery.spool.directory import unusable
-from cmdrdata_exporter.delivery.spool.ledger import AMBIGUOUS
 from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader, UnreadableError
+from cmdrdata_exporter.delivery.spool.schema import AMBIGUOUS
 from cmdrdata_exporter.delivery.status_log import NEARLY
+from cmdrdata_exporter.settings import applications_drain
 
 LATE = 900.0
 """Seconds for which events may wait for a backend that is down before a person should look."""
@@ -159,6 +160,11 @@ def _attention(known: Json) -> list[str]:
     unassigned = known["held"].get(NO_CUSTOMER, 0)
     ambiguous = known["held"].get(AMBIGUOUS, 0)
     missing = known["incomplete_usage"]["missing"]
+    who = (
+        "start the application"
+        if applications_drain()
+        else "CMDRDATA_DRAIN is none, so start cmdrdata drain"
+    )
     needs = [
         (
             sending["state"] == "paused",
@@ -171,8 +177,7 @@ def _attention(known: Json) -> list[str]:
         ),
         (
             unsent and sending["leader"] is None,
-            f"{plural(unsent, 'event')} to send, but no process sends: "
-            "start the application, or run cmdrdata flush",
+            f"{plural(unsent, 'event')} to send, but no process sends: {who}, or run cmdrdata flush",
         ),
         (
             unassigned,

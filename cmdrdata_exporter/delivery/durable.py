@@ -189,12 +189,12 @@ class DurableDelivery(processes.ForkAware):
 
     def before_fork(self) -> None:
         """Close the database, which must not be open in two processes."""
-        self._parked[threading.get_ident()] = self.drainer.park()
+        self._parked[threading.get_ident()] = self.drainer.leadership.park()
 
     def after_fork_parent(self) -> None:
         """Go on."""
         if self._parked.pop(threading.get_ident(), False):
-            self.drainer.unpark()
+            self.drainer.leadership.unpark()
 
     def after_fork_child(self) -> None:
         """Begin anew in a forked child, with a journal of its own."""

@@ -11,8 +11,9 @@ import pytest
 
 from cmdrdata_exporter.cli import changes
 from cmdrdata_exporter.delivery.spool.directory import Directory
-from cmdrdata_exporter.delivery.spool.ledger import Ledger, UnknownVersionError
+from cmdrdata_exporter.delivery.spool.ledger import Ledger
 from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader
+from cmdrdata_exporter.delivery.spool.schema import UnknownVersionError
 from tests.cli.conftest import Run
 from tests.ledgers import (
     AMBIGUOUS,

@@ -344,8 +344,11 @@ def test_options_of_the_settings(spool: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("CMDRDATA_API_KEY", KEY)
     monkeypatch.setenv("CMDRDATA_AMBIGUOUS", "hold")
     monkeypatch.setenv("CMDRDATA_PROBE_INTERVAL", "7")
+    # Which is about the application only.
+    monkeypatch.setenv("CMDRDATA_DRAIN", "none")
     delivery, description = sending.delivery_of(None, None)
     how = delivery.drainer._options
+    assert (how.drains, how.stays) == (True, True)
     assert (True, 7.0, "default at https://api.cmdrdata.ai/api/events") == (
         how.hold_ambiguous,
         how.probe_interval,

@@ -120,6 +120,22 @@ def test_everything_as_json(
     ) == run_json("status")
 
 
+def test_where_no_application_sends(
+    remote: Directory,
+    run_json: Callable[..., tuple[int, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where applications are told not to deliver, a process that does is missing."""
+    fill(remote, [record(1)])
+    monkeypatch.setenv("CMDRDATA_DRAIN", "none")
+    _, found = run_json("status")
+    (destination,) = found["destinations"]
+    assert destination["attention"] == [
+        "1 event to send, but no process sends: CMDRDATA_DRAIN is none, so start cmdrdata drain, or: "
+        "cmdrdata flush"
+    ]
+
+
 def test_everything_for_a_reader(remote: Directory, local: Directory, run: Run) -> None:
     """At 80 columns a reader sees that the counts are a sum, and what to do."""
     records = [record(number) for number in range(1, 9)]

@@ -1,8 +1,8 @@
 """
-Records that a command adds to a ledger: the process that leads takes them in; where none does, this one leads so long.
+Apply commands to a ledger: the leader imports them; without one this process takes the lock until they are imported.
 
-To lead so long is to import, and nothing else: nothing is sent, what was in flight stays so, and what the last process
-that drained has written down of itself stays for whoever reads it.
+Until then it imports, and nothing else: nothing is sent, what was in flight stays so, and what the last leader has
+written down of itself stays for whoever reads it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ KEYS = 10_000
 IMPORT_BYTES = 1 << 20
 """How much is imported in a transaction."""
 LOOK = 0.05
-"""Seconds between two looks whether the process that leads has taken the records in."""
+"""Seconds between two looks whether the leader has imported the records."""
 
 
 def apply(
@@ -98,7 +98,7 @@ def _import(ledger: Ledger, readings: JournalsReader) -> bool:
     chunks, more = readings.read(IMPORT_BYTES)
     with ledger.transaction():
         for reading, found in chunks:
-            ledger.take_in(
+            ledger.import_records(
                 reading.path.name, found.end, found.records, found.damaged, clocks.wall()
             )
     for reading, found in chunks:
