@@ -52,13 +52,13 @@ SCENARIOS = (
     Scenario("async, 100 at once", 100, concurrent=100, share=4),
 )
 
-_CALL: dict[str, Any] = {
+CALL: dict[str, Any] = {
     "model": "gpt-4o-mini",
     "messages": [{"role": "user", "content": "Say hello to everyone who reads this."}],
     "temperature": 0.2,
     "max_tokens": 256,
 }
-_STREAM: dict[str, Any] = {**_CALL, "stream": True, "stream_options": {"include_usage": True}}
+_STREAM: dict[str, Any] = {**CALL, "stream": True, "stream_options": {"include_usage": True}}
 
 _USAGE = {
     "prompt_tokens": 19,
@@ -110,7 +110,7 @@ class _Body(httpx2.SyncByteStream, httpx2.AsyncByteStream):
             yield part
 
 
-class _Memory(httpx2.BaseTransport, httpx2.AsyncBaseTransport):
+class Memory(httpx2.BaseTransport, httpx2.AsyncBaseTransport):
     """Answers every request alike, from memory."""
 
     def __init__(self, chunks: int, latency: float = 0.0) -> None:
@@ -119,9 +119,11 @@ class _Memory(httpx2.BaseTransport, httpx2.AsyncBaseTransport):
         self._headers = {"content-type": "text/event-stream" if chunks else "application/json"}
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:  # noqa: ARG002 - the base's
+        """See `httpx2.BaseTransport.handle_request`."""
         return httpx2.Response(200, headers=self._headers, stream=_Body(self._parts))
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        """See `httpx2.AsyncBaseTransport.handle_async_request`."""
         # At least lets the others send theirs, so that all are under way at once.
         await asyncio.sleep(self._latency)
         return self.handle_request(request)
@@ -161,7 +163,7 @@ class Worker:
         def calls() -> int:
             number, until = 0, time.monotonic() + seconds / 2
             while time.monotonic() < until:
-                create(**_CALL, **self._installed.arguments)
+                create(**CALL, **self._installed.arguments)
                 number += 1
             return number
 
@@ -182,13 +184,13 @@ class Worker:
         What counts begins after a second of such calls: as many of their events are delivered in the time that counts
         as are left when it ends.
         """
-        http_client = httpx2.AsyncClient(transport=_Memory(0, latency))
+        http_client = httpx2.AsyncClient(transport=Memory(0, latency))
         client = self._installed.async_client(api_key="sk-bench", http_client=http_client)
         late: list[float] = []
 
         async def call() -> None:
             began = time.perf_counter()
-            await client.chat.completions.create(**_CALL, **self._installed.arguments)
+            await client.chat.completions.create(**CALL, **self._installed.arguments)
             late.append((time.perf_counter() - began - latency) * 1000)
 
         async def calls(number: int) -> None:
@@ -232,7 +234,7 @@ class Worker:
                 gc.collect()
                 in_use.append(tracemalloc.get_traced_memory()[0])
             if done % 10:
-                plain(**_CALL)
+                plain(**CALL)
             else:
                 self._begun(stream)
         tracemalloc.stop()
@@ -246,7 +248,7 @@ class Worker:
         return stream
 
     def _client(self, scenario: Scenario) -> Any:
-        installed, transport = self._installed, _Memory(scenario.chunks)
+        installed, transport = self._installed, Memory(scenario.chunks)
         if scenario.concurrent:
             http_client = httpx2.AsyncClient(transport=transport)
             return installed.async_client(api_key="sk-bench", http_client=http_client)
@@ -254,7 +256,7 @@ class Worker:
 
     def _run(self, scenario: Scenario, calls: int) -> None:
         completions = self._clients[scenario.name].chat.completions
-        arguments: dict[str, Any] = _STREAM if scenario.chunks else _CALL
+        arguments: dict[str, Any] = _STREAM if scenario.chunks else CALL
         if not scenario.raw:
             arguments = {**arguments, **self._installed.arguments}
         if scenario.concurrent:
