@@ -1,8 +1,9 @@
 """
 Measure what each contender adds to a call of the SDK, print it as tables and draw it.
 
-    tox -e benchmark                     # all of it, then what of the delivery has targets
+    tox -e benchmark                     # all of it; then the delivery's targets, a call's way, the code's size
     tox -e benchmark -- --quick          # what has targets alone, less exact
+    tox -e benchmark -- --write docs/performance.md
 
 Every contender has a process of its own. They take turns, the bare SDK first, so that a machine whose speed changes
 does not change the result. What a contender adds is its least time over all rounds less that of the bare SDK: a turn
@@ -159,7 +160,7 @@ def measure_beside(processes: Mapping[str, Process], rounds: int) -> Beside:
     results: Beside = {name: {"thread": Turns(), "process": Turns()} for name in processes}
     for _ in range(rounds):
         for name, process in processes.items():
-            thread, whole = process.ask("beside", 1.0)
+            thread, whole = process.ask("beside", 0.6)
             results[name]["thread"].microseconds.append(thread)
             results[name]["process"].microseconds.append(whole)
     return results
@@ -297,10 +298,8 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, help="turns of each contender; default: 200")
     parser.add_argument("--quick", action="store_true", help="few rounds of what has targets")
-    parser.add_argument("--memory", action="store_true", help="also memory, with 100,000 calls")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every turn to FILE")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw into FILE")
-    parser.add_argument("--write", type=Path, metavar="PAGE", help="write the tables into PAGE")
+    parser.add_argument("--json", type=Path, metavar="FOLDER", help="write every turn there")
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="tables into PAGE, chart beside")
     parser.add_argument("--directory", type=Path, default=Path("/var/tmp"), help="on a real disk")  # noqa: S108
     options = parser.parse_args()
     rounds: int = options.rounds or (40 if options.quick else 200)
@@ -308,7 +307,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=options.directory, prefix="benchmark-") as spool:
         report = {"about": page.about, **measure_all(options, page, rounds, spool)}
     if options.json:
-        options.json.write_text(json.dumps(report, indent=1))
+        (options.json / "calls.json").write_text(json.dumps(report, indent=1))
 
 
 def measure_all(options: argparse.Namespace, page: Page, rounds: int, spool: str) -> dict[str, Any]:
@@ -332,9 +331,9 @@ def measure_all(options: argparse.Namespace, page: Page, rounds: int, spool: str
 
     # A process that delivers is busy between its turns too, so that these are measured apart.
     processes[HEALTHY] = Process(ready, HEALTHY)
-    beside = measure_beside(processes, max(3, rounds // 6))
+    beside = measure_beside(processes, max(4, rounds // 4))
     down = Process(ready, DOWN)
-    without = measure_beside({BARE: processes[BARE], DOWN: down}, max(3, rounds // 12))
+    without = measure_beside({BARE: processes[BARE], DOWN: down}, max(4, rounds // 12))
     down.kill()
     page.show("beside", beside_table(beside, without), load() + "\n", about=False)
     report["beside"] = _turns(beside) | {"backend is down": _turns(without)}
@@ -347,7 +346,7 @@ def measure_all(options: argparse.Namespace, page: Page, rounds: int, spool: str
     ]
 
     processes.pop(OURS).end()
-    at_a_rate = measure_at_a_rate(processes, max(4, rounds // 16), 3 if quick else 8)
+    at_a_rate = measure_at_a_rate(processes, max(8, rounds // 8), 1.5 if quick else 3.0)
     page.show("at a rate", at_a_rate_table(at_a_rate), load() + "\n", about=False)
     report["at_a_rate"] = {name: asdict(turns) for name, turns in at_a_rate.items()}
     found += at_a_rate_targets(at_a_rate)
@@ -355,12 +354,11 @@ def measure_all(options: argparse.Namespace, page: Page, rounds: int, spool: str
         process.end()
     page.show("targets of calls", targets(found), about=False)
 
-    if options.memory:
-        number = 2_000 if quick else 100_000
+    if not quick:
+        number = 100_000
         report["memory"] = measure_memory(number)
         page.show("memory", *memory_text(report["memory"], number), about=False)
-    if options.plot:
-        options.plot.write_text(draw(calls))
+    page.draw(draw(calls), ".svg")
     return report
 
 

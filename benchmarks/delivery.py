@@ -1,8 +1,9 @@
 """
 Measure the delivery: how fast it is, what it costs the application, what it holds, how soon it begins.
 
-    tox -e benchmark-delivery                # all of it, some 15 minutes; draws docs/performance-delivery.svg
+    tox -e benchmark-delivery                # all of it, some 15 minutes
     tox -e benchmark-delivery -- --quick     # a look, less exact, without a backlog of a million
+    tox -e benchmark-delivery -- --write docs/performance.md
 
 Whatever depends on the machine is compared with something bare that is measured in turns with it: connections that post
 and do nothing else, an append of the same bytes, the same process that does not drain.
@@ -594,32 +595,28 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="few rounds and small backlogs")
     parser.add_argument("--only", action="append", choices=PARTS, help="measure this part alone")
     parser.add_argument("--directory", type=Path, default=Path("/var/tmp"), help="on a real disk")  # noqa: S108
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write what was measured to FILE")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw into FILE")
-    parser.add_argument("--write", type=Path, metavar="PAGE", help="write the tables into PAGE")
+    parser.add_argument("--json", type=Path, metavar="FOLDER", help="write what was measured there")
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="tables into PAGE, chart beside")
     options = parser.parse_args()
     quick: bool = options.quick
     rounds: int = options.rounds or (3 if quick else 8)
-    page = Page(options.write, ("opentelemetry-sdk", "urllib3"), rounds)
+    page = Page(options.write, ("opentelemetry-sdk", "urllib3", "h11", "orjson"), rounds)
     report: Report = {"about": page.about}
-    found: list[Target] = []
+    found: dict[str, list[Target]] = {}
     with tempfile.TemporaryDirectory(dir=options.directory) as directory:
         ground = Ground(Path(directory))
         for name, (measure, show) in PARTS.items():
             if name in (options.only or PARTS):
                 report[name] = measure(ground, rounds, quick)
-                found += show(page, report[name])
+                found[name] = show(page, report[name])
         ground.backend.kill()
-    # Of all parts, or of those that are measured beside calls.
-    page.show(
-        "targets of delivery" if not options.only else "targets of some parts",
-        targets(found),
-        about=False,
-    )
+    for title, parts in TITLES.items():
+        if shown := [target for part in parts for target in found.get(part, ())]:
+            page.show(title, targets(shown), about=False)
     if options.json:
-        options.json.write_text(json.dumps(report, indent=1))
-    if options.plot:
-        options.plot.write_text(draw(report))
+        (options.json / "delivery.json").write_text(json.dumps(report, indent=1))
+    if not options.only:
+        page.draw(draw(report), "-delivery.svg")
 
 
 Show = Callable[[Page, Report], list[Target]]
@@ -632,6 +629,11 @@ PARTS: dict[str, tuple[Callable[[Ground, int, bool], Report], Show]] = {
     "idle": (measure_idle, show_idle),
     "reports": (measure_reports, show_reports),
 }
+TITLES = {
+    "delivery: targets": ("posting", "beside", "dead"),
+    "delivery: other targets": ("recording", "backlogs", "idle"),
+}
+"""The tables of targets, and the parts that each is of."""
 
 if __name__ == "__main__":
     main()

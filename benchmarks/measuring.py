@@ -45,7 +45,7 @@ class Scenario:
 SCENARIOS = (
     Scenario("plain", 12),
     Scenario("raw", 12, raw=True),
-    Scenario("stream of 100", 2, chunks=100),
+    Scenario("stream of 100", 4, chunks=100),
     Scenario("stream of 1,000", 1, chunks=1000, share=8),
     Scenario("async", 12, concurrent=1),
     Scenario("async, 10 at once", 20, concurrent=10, share=2),
@@ -181,7 +181,7 @@ class Worker:
         Return what an application of asyncio takes that makes `rate` calls a second of `latency` seconds each.
 
         That is microseconds of processor time per call, of all threads, and each call's milliseconds beyond `latency`.
-        What counts begins after a second of such calls: as many of their events are delivered in the time that counts
+        What counts begins after half a second of such calls: as many of their events are delivered in the time that counts
         as are left when it ends.
         """
         http_client = httpx2.AsyncClient(transport=Memory(0, latency))
@@ -201,7 +201,7 @@ class Worker:
                 begun.append(asyncio.create_task(call()))
             await asyncio.gather(*begun)
 
-        self._loop.run_until_complete(calls(int(rate)))
+        self._loop.run_until_complete(calls(int(rate / 2)))
         late.clear()
         used = time.process_time_ns()
         self._loop.run_until_complete(calls(int(rate * seconds)))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import quantiles
 
@@ -75,14 +76,17 @@ class Page:
     What is printed, part by part, and written into a page between the markers of each part.
 
     Args:
-        path: the page; None: it is printed alone.
-        about: what was measured with: distributions.
+        path: the page, with a chart beside it; None: it is printed alone.
+        about: the distributions that matter, if they are installed.
         rounds: how often.
     """
 
     def __init__(self, path: Path | None, about: Sequence[str], rounds: int) -> None:
         self._path = path
-        versions = (f"{name} {version(name)}" for name in about)
+        versions: list[str] = []
+        for name in about:
+            with contextlib.suppress(PackageNotFoundError):
+                versions.append(f"{name} {version(name)}")
         python = f"Python {platform.python_version()}"
         self.about = (
             f"Measured on {datetime.now(timezone.utc):%Y-%m-%d} with {python} on {os.cpu_count()} CPUs "
@@ -99,12 +103,17 @@ class Page:
         page = self._path.read_text()
         written, number = re.subn(
             f"{re.escape(begin)}.*?{end}",
-            lambda _: f"{begin}{text}{end}",
+            lambda _: f"{begin}\n{text}\n{end}",
             page,
             flags=re.DOTALL,
         )
         assert number == 1, f"{self._path} has {number} places for {part}"
         self._path.write_text(written)
+
+    def draw(self, chart: str, suffix: str) -> None:
+        """Draw beside the page, in a file that is called as it is, with `suffix`."""
+        if self._path is not None:
+            self._path.with_name(self._path.stem + suffix).write_text(chart)
 
 
 def load() -> str:

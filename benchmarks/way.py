@@ -17,7 +17,6 @@ import threading
 import time
 from collections.abc import Callable
 from itertools import groupby, pairwise
-from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
 
@@ -25,7 +24,6 @@ from backend import Backend
 from printing import table
 from processes import Process
 
-ROOT = Path(__file__).parent.parent
 PACKAGES = ("opentelemetry_instrumentation_cmdrdata/", "cmdrdata_exporter/")
 
 
