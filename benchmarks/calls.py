@@ -296,13 +296,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rounds", type=int, help="turns of each contender; default: 200")
+    parser.add_argument("--rounds", type=int, help="turns of each contender; default: 300")
     parser.add_argument("--quick", action="store_true", help="few rounds of what has targets")
     parser.add_argument("--json", type=Path, metavar="FOLDER", help="write every turn there")
     parser.add_argument("--write", type=Path, metavar="PAGE", help="tables into PAGE, chart beside")
     parser.add_argument("--directory", type=Path, default=Path("/var/tmp"), help="on a real disk")  # noqa: S108
     options = parser.parse_args()
-    rounds: int = options.rounds or (40 if options.quick else 200)
+    rounds: int = options.rounds or (80 if options.quick else 300)
     page = Page(options.write, DISTRIBUTIONS, rounds)
     with tempfile.TemporaryDirectory(dir=options.directory, prefix="benchmark-") as spool:
         report = {"about": page.about, **measure_all(options, page, rounds, spool)}
@@ -331,9 +331,9 @@ def measure_all(options: argparse.Namespace, page: Page, rounds: int, spool: str
 
     # A process that delivers is busy between its turns too, so that these are measured apart.
     processes[HEALTHY] = Process(ready, HEALTHY)
-    beside = measure_beside(processes, max(4, rounds // 4))
+    beside = measure_beside(processes, max(4, rounds // 8))
     down = Process(ready, DOWN)
-    without = measure_beside({BARE: processes[BARE], DOWN: down}, max(4, rounds // 12))
+    without = measure_beside({BARE: processes[BARE], DOWN: down}, max(4, rounds // 20))
     down.kill()
     page.show("beside", beside_table(beside, without), load() + "\n", about=False)
     report["beside"] = _turns(beside) | {"backend is down": _turns(without)}
@@ -346,7 +346,7 @@ def measure_all(options: argparse.Namespace, page: Page, rounds: int, spool: str
     ]
 
     processes.pop(OURS).end()
-    at_a_rate = measure_at_a_rate(processes, max(8, rounds // 8), 1.5 if quick else 3.0)
+    at_a_rate = measure_at_a_rate(processes, max(8, rounds // 10), 1.5 if quick else 3.0)
     page.show("at a rate", at_a_rate_table(at_a_rate), load() + "\n", about=False)
     report["at_a_rate"] = {name: asdict(turns) for name, turns in at_a_rate.items()}
     found += at_a_rate_targets(at_a_rate)

@@ -43,11 +43,11 @@ class Scenario:
 
 
 SCENARIOS = (
-    Scenario("plain", 12),
-    Scenario("raw", 12, raw=True),
-    Scenario("stream of 100", 4, chunks=100),
+    Scenario("plain", 8),
+    Scenario("raw", 8, raw=True),
+    Scenario("stream of 100", 2, chunks=100),
     Scenario("stream of 1,000", 1, chunks=1000, share=8),
-    Scenario("async", 12, concurrent=1),
+    Scenario("async", 8, concurrent=1),
     Scenario("async, 10 at once", 20, concurrent=10, share=2),
     Scenario("async, 100 at once", 100, concurrent=100, share=4),
 )
@@ -181,8 +181,8 @@ class Worker:
         Return what an application of asyncio takes that makes `rate` calls a second of `latency` seconds each.
 
         That is microseconds of processor time per call, of all threads, and each call's milliseconds beyond `latency`.
-        What counts begins after half a second of such calls: as many of their events are delivered in the time that counts
-        as are left when it ends.
+        What counts begins after half a second of such calls: as many of their events are delivered in the time that
+        counts as are left when it ends.
         """
         http_client = httpx2.AsyncClient(transport=Memory(0, latency))
         client = self._installed.async_client(api_key="sk-bench", http_client=http_client)

@@ -42,12 +42,13 @@ class Target:
 
     def cells(self) -> list[str]:
         """Return the row of a table."""
-        low, middle, high = quantiles(self.rounds) if len(self.rounds) > 1 else [self.value] * 3
-        shown = [f"{number:,.{self.digits}f}" for number in (self.value, low, middle, high)]
+        quartiles = quantiles(self.rounds) if len(self.rounds) > 1 else ()
+        shown = [f"{number:,.{self.digits}f}" for number in (self.value, *quartiles)]
         sign = "≥" if self.at_least else "≤"
         return [
             self.what,
             *shown,
+            *[""] * (4 - len(shown)),
             f"{sign} {self.limit:,.{self.digits}f}",
             "pass" if self.is_met else "FAIL",
         ]

@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import _thread
 import argparse
+import contextlib
+import io
+import logging
 import os
 import sys
 import tempfile
@@ -152,7 +155,10 @@ def main() -> None:
     options = parser.parse_args()
     way = Way()
     follow_new_threads(way)
-    one_call(way)
+    # What is said when metering starts, and when its directory is removed, would stand before the table.
+    logging.disable()
+    with contextlib.redirect_stderr(io.StringIO()):
+        one_call(way)
     header = ["thread", "calls", "functions", "files", "changes of file", "deepest"]
     print(table(header, [figures(name, steps) for name, steps in way.steps.items()]))
     if options.short:
