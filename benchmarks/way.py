@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import _thread
 import argparse
+import atexit
 import contextlib
 import io
 import logging
 import os
+import shutil
 import sys
 import tempfile
 import threading
@@ -102,35 +104,35 @@ def follow_new_threads(way: Way) -> None:
 
 def one_call(way: Way) -> None:
     """Make calls until whatever happens once has happened, then one that is followed to its POST."""
-    with tempfile.TemporaryDirectory() as spool:
-        backend = Process(Backend)
-        os.environ["CMDRDATA_SPOOL_DIR"] = spool
-        os.environ["BENCHMARK_BACKEND"] = f"http://127.0.0.1:{backend.ask('port')}/events"
-        # They read the environment, and start threads.
-        from contenders import DELIVERING, HEALTHY
-        from measuring import CALL, Memory, httpx2
+    spool = tempfile.mkdtemp()
+    # After what the exporter does at the exit, which is registered later.
+    atexit.register(shutil.rmtree, spool)
+    backend = Process(Backend)
+    os.environ["CMDRDATA_SPOOL_DIR"] = spool
+    os.environ["BENCHMARK_BACKEND"] = f"http://127.0.0.1:{backend.ask('port')}/events"
+    # They read the environment, and start threads.
+    from contenders import DELIVERING, HEALTHY
+    from measuring import CALL, Memory, httpx2
 
-        installed = DELIVERING[HEALTHY]()
-        client = installed.client(
-            api_key="sk-bench", http_client=httpx2.Client(transport=Memory(0))
-        )
-        for _ in range(3):
-            client.chat.completions.create(**CALL)
-        installed.rest()
-        backend.ask("reset", 0.0)
-        way.is_on = True
-        sys.setprofile(way.note)
+    installed = DELIVERING[HEALTHY]()
+    client = installed.client(api_key="sk-bench", http_client=httpx2.Client(transport=Memory(0)))
+    for _ in range(3):
         client.chat.completions.create(**CALL)
-        sys.setprofile(None)
-        until = time.monotonic() + 10
-        while not backend.ask("number"):
-            assert time.monotonic() < until, "the event was not posted"
-            time.sleep(0.01)
-        # Its outcome is committed.
-        time.sleep(0.2)
-        way.is_on = False
-        installed.rest()
-        backend.kill()
+    installed.rest()
+    backend.ask("reset", 0.0)
+    way.is_on = True
+    sys.setprofile(way.note)
+    client.chat.completions.create(**CALL)
+    sys.setprofile(None)
+    until = time.monotonic() + 10
+    while not backend.ask("number"):
+        assert time.monotonic() < until, "the event was not posted"
+        time.sleep(0.01)
+    # Its outcome is committed.
+    time.sleep(0.2)
+    way.is_on = False
+    installed.rest()
+    backend.kill()
 
 
 def figures(name: str, steps: list[Step]) -> list[str]:
@@ -155,7 +157,7 @@ def main() -> None:
     options = parser.parse_args()
     way = Way()
     follow_new_threads(way)
-    # What is said when metering starts, and when its directory is removed, would stand before the table.
+    # What is said when metering starts would stand before the table.
     logging.disable()
     with contextlib.redirect_stderr(io.StringIO()):
         one_call(way)
