@@ -16,52 +16,57 @@ from cmdrdata_exporter.delivery.spool.directory import LEDGER
 from tests.faults.hosts import Host, Zygote
 
 WRITING = [
-    "before:directory.Directory.prepare:1",
-    "before:directory.Directory._describe:1",
-    "after:directory.Directory.create:1",
-    "after:directory.Directory._describe:1",
-    "before:journal.Journal._begin:1",
-    "after:directory.Directory.create:2",
-    "after:journal.Journal._begin:1",
-    "before:journal.os.write:20",
-    "after:journal.os.write:20",
-    "before:journal.Journal._seal:1",
-    "after:journal.Journal._seal:1",
-    "before:journal.Journal.sync:1",
-    "after:journal._sync:1",
+    "before:spool.directory.Directory.prepare:1",
+    "before:spool.directory.Directory._describe:1",
+    "after:spool.directory.Directory.create:1",
+    "after:spool.directory.Directory._describe:1",
+    "before:spool.journal_file.JournalFile.create:1",
+    "after:spool.directory.Directory.create:2",
+    "after:spool.journal_file.JournalFile.create:1",
+    "before:spool.journal_file.os.write:20",
+    "after:spool.journal_file.os.write:20",
+    "before:spool.journal_file.JournalFile.seal:1",
+    "after:spool.journal_file.JournalFile.seal:1",
+    "before:spool.journal.Journal.sync:1",
+    "after:spool.journal_file._sync:1",
 ]
 """Where a process dies that records."""
 
 DRAINING = [
-    "before:directory.Directory.try_to_lead:1",
-    "after:directory.Directory.try_to_lead:1",
-    "before:drainer.clear_away:1",
-    "before:drainer.is_sound:1",
-    "before:ledger.connect:1",
-    "before:ledger._set_up:1",
-    "after:ledger._set_up:1",
-    "after:ledger.Ledger.recover:1",
-    "before:readings.Readings.read:1",
-    "after:readings.Readings.read:1",
-    "before:ledger.Ledger.transaction:2",
-    "after:ledger.Ledger.take_in:1",
-    "after:ledger.Ledger.settle:2",
-    "after:ledger.Ledger.hand_out:1",
-    "before:ledger.Ledger._write_totals:3",
-    "after:ledger.Ledger._write_totals:3",
-    "before:readings.Readings.remove_finished:2",
+    "before:spool.directory.Directory.try_to_lead:1",
+    "after:spool.directory.Directory.try_to_lead:1",
+    "before:leadership.remove_unnamed:1",
+    "before:leadership.is_sound:1",
+    "before:spool.ledger.connect:1",
+    "before:spool.schema._set_up:1",
+    "before:spool.schema._migrate:1",
+    "after:spool.schema._migrate:1",
+    "after:spool.schema._set_up:1",
+    "after:spool.ledger.Ledger.recover:1",
+    "before:spool.journal_reader.JournalsReader.read:1",
+    "after:spool.journal_reader.JournalsReader.read:1",
+    "before:spool.ledger.Ledger.transaction:2",
+    "after:spool.ledger.Ledger.import_records:1",
+    "after:spool.ledger.Ledger.record_outcomes:2",
+    "after:spool.ledger.Ledger.claim:1",
+    "before:spool.totals.Totals.write:3",
+    "after:spool.totals.Totals.write:3",
+    "before:spool.journal_reader.JournalsReader.remove_finished:2",
+    "after:relay.Relay.step:1",
+    "after:relay.Relay.step:2",
     "before:senders.Senders.give:2",
-    "before:http.Client.post:3",
-    "after:http.Client.post:3",
+    "before:relay.Relay.tidy_up:2",
+    "before:http.client.Client.post:3",
+    "after:http.client.Client.post:3",
     "after:gate.Gate.leave:4",
-    "before:ledger.Ledger.expire:1",
-    "after:ledger.Ledger.note:1",
-    "before:ledger.Ledger.vacuum:1",
+    "before:spool.retention.Retention.expire:1",
+    "after:spool.ledger.Ledger.note:1",
+    "before:spool.storage.Storage.vacuum:1",
     "before:drainer.Drainer._end:1",
-    "before:ledger.Ledger.forget_journals:1",
-    "after:ledger.Ledger.forget_journals:1",
-    "before:drainer.Drainer._lead_no_more:1",
-    "after:drainer.Drainer._lead_no_more:1",
+    "before:spool.ledger.Ledger.forget_journals:1",
+    "after:spool.ledger.Ledger.forget_journals:1",
+    "before:leadership.Leadership.resign:1",
+    "after:leadership.Leadership.resign:1",
 ]
 """Where a process dies that delivers."""
 
@@ -69,21 +74,21 @@ POINTS = [*WRITING, *DRAINING]
 
 
 FAILING = [
-    ("before:directory.Directory.try_to_lead:1", "EMFILE"),
-    ("before:drainer.clear_away:1", "EIO"),
-    ("before:ledger.connect:1", "sqlite"),
-    ("before:ledger.Ledger.recover:1", "sqlite"),
-    ("before:readings.Readings.read:1", "EIO"),
-    ("after:readings.Readings.read:2", "EIO"),
-    ("after:ledger.Ledger.take_in:1", "sqlite"),
-    ("after:ledger.Ledger.settle:2", "sqlite"),
-    ("after:ledger.Ledger.hand_out:1", "sqlite"),
-    ("after:ledger.Ledger._write_totals:3", "sqlite"),
-    ("before:readings.Readings.remove_finished:2", "EIO"),
-    ("after:readings.Readings.remove_finished:2", "EIO"),
-    ("before:ledger.Ledger.vacuum:1", "sqlite"),
-    ("before:journal._sync:1", "EIO"),
-    ("before:journal.Journal.sync:2", "EIO"),
+    ("before:spool.directory.Directory.try_to_lead:1", "EMFILE"),
+    ("before:leadership.remove_unnamed:1", "EIO"),
+    ("before:spool.ledger.connect:1", "sqlite"),
+    ("before:spool.ledger.Ledger.recover:1", "sqlite"),
+    ("before:spool.journal_reader.JournalsReader.read:1", "EIO"),
+    ("after:spool.journal_reader.JournalsReader.read:2", "EIO"),
+    ("after:spool.ledger.Ledger.import_records:1", "sqlite"),
+    ("after:spool.ledger.Ledger.record_outcomes:2", "sqlite"),
+    ("after:spool.ledger.Ledger.claim:1", "sqlite"),
+    ("after:spool.totals.Totals.write:3", "sqlite"),
+    ("before:spool.journal_reader.JournalsReader.remove_finished:2", "EIO"),
+    ("after:spool.journal_reader.JournalsReader.remove_finished:2", "EIO"),
+    ("before:spool.storage.Storage.vacuum:1", "sqlite"),
+    ("before:spool.journal_file._sync:1", "EIO"),
+    ("before:spool.journal.Journal.sync:2", "EIO"),
 ]
 """What may fail once, so that nothing comes of it."""
 
@@ -134,7 +139,9 @@ def test_killed_after_acceptance(host: Host, crashes: int) -> None:
     Each such attempt is counted as ambiguous: it is all that can double.
     """
     for _ in range(crashes):
-        died = host.start("produce", at("after:http.Client.post:1", "kill"), count=1, end="wait")
+        died = host.start(
+            "produce", at("after:http.client.Client.post:1", "kill"), count=1, end="wait"
+        )
         assert -signal.SIGKILL == died.wait()
         host.drain()
     host.settle()
@@ -162,9 +169,9 @@ def test_killed_at_random(host: Host, kills: int, events: int) -> None:
     ("slow", "seconds", "durability"),
     [
         # The write is done, and its thread waits for the interpreter, as where others compute.
-        ("after:journal.os.write", 0.004, "process"),
-        ("before:journal._sync", 0.02, "process"),
-        ("before:journal._sync", 0.02, "fsync"),
+        ("after:spool.journal_file.os.write", 0.004, "process"),
+        ("before:spool.journal_file._sync", 0.02, "process"),
+        ("before:spool.journal_file._sync", 0.02, "fsync"),
     ],
 )
 def test_killed_while_an_append_takes_long(
