@@ -52,7 +52,7 @@ BESIDE_TARGET = 0.90
 RATE_TARGET = 0.8
 """The same for the whole process of an application at the rate of `AT_A_RATE`."""
 LATE_TARGET = 1.05
-"""The most that the lateness of its answers may be, as a part of that beside the official one: no worse, but for noise."""
+"""The most that the lateness of its answers may be, as a part of the official one's: no worse, but for noise."""
 AT_A_RATE = {"rate": 50.0, "latency": 0.2}
 """Calls a second, and seconds that each takes: an application of asyncio that is alive, not busy."""
 STREAM_TARGET = 4096
