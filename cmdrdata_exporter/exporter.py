@@ -411,9 +411,10 @@ def options(settings: Settings, telemetry: Telemetry | None = None) -> Options:
         connections=SENDERS,
         clock=clocks.wall,
         proxy=settings.proxy,
+        note=None if telemetry is None else telemetry.note,
     )
     return Options(
-        post=client.post if telemetry is None else telemetry.noting(client.post),
+        post=client.post,
         reset=client.reset,
         hold_ambiguous=hold_ambiguous,
         probe_interval=settings.probe_interval,

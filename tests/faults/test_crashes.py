@@ -51,8 +51,8 @@ DRAINING = [
     "after:ledger.Ledger._write_totals:3",
     "before:readings.Readings.remove_finished:2",
     "before:senders.Senders.give:2",
-    "before:http.Client.post:3",
-    "after:http.Client.post:3",
+    "before:http.connections.Connection.begin:3",
+    "after:http.client.Client.outcome:3",
     "after:gate.Gate.leave:4",
     "before:ledger.Ledger.expire:1",
     "after:ledger.Ledger.note:1",
@@ -134,7 +134,9 @@ def test_killed_after_acceptance(host: Host, crashes: int) -> None:
     Each such attempt is counted as ambiguous: it is all that can double.
     """
     for _ in range(crashes):
-        died = host.start("produce", at("after:http.Client.post:1", "kill"), count=1, end="wait")
+        died = host.start(
+            "produce", at("after:http.client.Client.outcome:1", "kill"), count=1, end="wait"
+        )
         assert -signal.SIGKILL == died.wait()
         host.drain()
     host.settle()
