@@ -6,6 +6,7 @@ docs/glossary.md and docs/delivery.md have the same words, which a test checks.
 
 from __future__ import annotations
 
+from cmdrdata_exporter.delivery import KEPT_DAYS
 from cmdrdata_exporter.delivery.status_log import BACKEND_TROUBLES
 
 STATES = {
@@ -14,7 +15,7 @@ STATES = {
     "pending": "waits to be sent",
     "in_flight": "being sent now",
     "held": "waits for your decision: it has no customer, or is ambiguous",
-    "dead": "a dead letter: refused, expired after 30 days, or damaged",
+    "dead": f"a dead letter: refused, expired after {KEPT_DAYS} days, or damaged",
     "dropped": "given up by cmdrdata dead-letters drop",
 }
 """Each state of an event, and what it means. Together they are all events that were recorded."""
@@ -27,7 +28,7 @@ COUNTED = {
     "ambiguous": "attempts whose answer was lost; each may be billed twice",
     "replayed": "sent again by cmdrdata replay",
     "assigned": "given a customer by cmdrdata assign",
-    "expired": "not delivered within 30 days",
+    "expired": f"not delivered within {KEPT_DAYS} days",
     "unspooled": "could not be written to the disk; the application's log has them",
     "damaged": "records that the disk has altered; they are set aside",
     "lost": "events that could not be read from a damaged ledger",

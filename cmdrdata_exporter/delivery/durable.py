@@ -48,6 +48,8 @@ class DurableDelivery(processes.ForkAware):
         """How many events could not be written and are in the log instead, by the reason."""
         self._reported = 0
         """How many of them the ledger has counted."""
+        self._report_at = 1
+        """How many they are when it counts them while nothing can be recorded: after each doubling."""
         self._reporting = threading.Lock()
         self._journal = Journal(
             directory,
@@ -72,6 +74,11 @@ class DurableDelivery(processes.ForkAware):
             self._log(Event(event_id, header, body), error)
             if header.kept is not None:
                 header.kept.append(None)
+            total = self.unspooled.total()
+            if total >= self._report_at:
+                # A command is small, and may use the room that events leave free.
+                self._report_at = 2 * total
+                self._report_unspooled()
         else:
             if self.unspooled:
                 self._report_unspooled()
@@ -202,6 +209,7 @@ class DurableDelivery(processes.ForkAware):
         self._parked.clear()
         self._pid = os.getpid()
         self._reported = self.unspooled.total()
+        self._report_at = self._reported + 1
         self._reporting = threading.Lock()
         self._journal.forked()
         self.drainer.forked(parked=parked)
@@ -229,7 +237,7 @@ class DurableDelivery(processes.ForkAware):
         faults.say(logging.ERROR, "%s", line("unspooled", event.id, event.body))
 
     def _report_unspooled(self) -> None:
-        """Have the ledger count the events that are in the log, now that something can be written again."""
+        """Have the ledger count the events that are in the log."""
         # Who finds another one at it leaves the rest to the next event, or to the end.
         if not self._reporting.acquire(blocking=False):
             return
