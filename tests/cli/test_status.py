@@ -131,7 +131,7 @@ def test_where_no_application_sends(
     _, found = run_json("status")
     (destination,) = found["destinations"]
     assert destination["attention"] == [
-        "1 event to send and no process that sends: CMDRDATA_DRAIN is none, so start cmdrdata drain, or: "
+        "1 event to send, but no process sends: CMDRDATA_DRAIN is none, so start cmdrdata drain, or run "
         "cmdrdata flush"
     ]
 
