@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from cmdrdata_exporter import announcement, clocks, processes
+from cmdrdata_exporter.delivery import Outcome
 from cmdrdata_exporter.delivery.destination import HTTP, LOCAL, Destination
 from cmdrdata_exporter.delivery.http.client import Client
 from cmdrdata_exporter.delivery.local import LocalDelivery
@@ -204,12 +205,17 @@ def options(
     )
     if settings.target.kind not in TRANSPORTS:
         return how
-    client = TRANSPORTS[settings.target.kind](settings, latest or (lambda: settings))
-    post = client.post if telemetry is None else telemetry.noting(client.post)
-    return replace(how, post=post, reset=client.reset)
+    client = TRANSPORTS[settings.target.kind](
+        settings, latest or (lambda: settings), None if telemetry is None else telemetry.note
+    )
+    return replace(how, post=client.post, reset=client.reset)
 
 
-def _http(settings: Settings, latest: Callable[[], Settings]) -> Client:
+def _http(
+    settings: Settings,
+    latest: Callable[[], Settings],
+    note: Callable[[Outcome, float], None] | None,
+) -> Client:
     return Client(
         settings.endpoint or "",
         lambda: latest().read_key(),
@@ -217,6 +223,7 @@ def _http(settings: Settings, latest: Callable[[], Settings]) -> Client:
         connections=SENDERS,
         clock=clocks.wall,
         proxy=settings.proxy,
+        note=note,
     )
 
 

@@ -31,7 +31,7 @@ from opentelemetry import metrics
 from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation
 
 from cmdrdata_exporter import clocks, faults, processes
-from cmdrdata_exporter.delivery import Outcome, Transport, Verdict
+from cmdrdata_exporter.delivery import Outcome, Verdict
 from cmdrdata_exporter.delivery.destination import Destination
 from cmdrdata_exporter.version import VERSION
 
@@ -94,19 +94,9 @@ class Telemetry(processes.ForkAware):
         self._looked = -math.inf
         self._values: dict[str, float] = {}
 
-    def noting(self, post: Transport) -> Transport:
-        """Return `post` with each of its attempts noted."""
-
-        def noted(event_id: str, body: bytes, timeout: float) -> Outcome:
-            began = clocks.monotonic()
-            outcome = post(event_id, body, timeout)
-            self._note(outcome, clocks.monotonic() - began)
-            return outcome
-
-        return noted
-
     @faults.guarded
-    def _note(self, outcome: Outcome, seconds: float) -> None:
+    def note(self, outcome: Outcome, seconds: float) -> None:
+        """Take note of an attempt."""
         with self._lock:
             self._attempts[_OUTCOMES[outcome.verdict]] += 1
             self._attempts["ambiguous"] += outcome.ambiguous

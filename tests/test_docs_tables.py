@@ -15,14 +15,14 @@ from unittest.mock import Mock
 
 import pytest
 
-from cmdrdata_exporter import attributes, events, settings
-from cmdrdata_exporter.cli import states
-from cmdrdata_exporter.delivery import Verdict
+from cmdrdata_exporter import attributes, deduplication, events, exporter, ids, processes, settings
+from cmdrdata_exporter.cli import states, status
+from cmdrdata_exporter.delivery import KEPT_DAYS, Verdict
 from cmdrdata_exporter.delivery.http.answers import classify
-from cmdrdata_exporter.delivery.spool.retention import KEEP
+from cmdrdata_exporter.delivery.options import LARGEST
 from cmdrdata_exporter.settings import Settings
 from cmdrdata_exporter.telemetry import Telemetry
-from opentelemetry_instrumentation_cmdrdata import semconv
+from opentelemetry_instrumentation_cmdrdata import jobs, semconv
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(
@@ -296,7 +296,7 @@ def test_answers_of_the_backend() -> None:
 @pytest.mark.parametrize("page", PAGES)
 def test_days(page: str) -> None:
     """How long events are kept is one number, wherever it is said."""
-    kept = f"{KEEP / 86400:.0f} days"
+    kept = f"{KEPT_DAYS} days"
     said = re.findall(r"(?:delivered|wait|stay|kept) (?:for|within) (\d+ days)", text_of(page))
     assert said == [kept] * len(said)
 
@@ -326,3 +326,32 @@ def test_sentences(page: str) -> None:
     lengths = [length for length in lengths if length > 2]
     assert 15 > sum(lengths) / len(lengths)
     assert 40 >= max(lengths)
+
+
+NUMBERS = [
+    ("README.md", f"any string of 1 to {ids.LONGEST} characters"),
+    ("docs/customers.md", f"a string of 1 to {ids.LONGEST} characters"),
+    ("docs/migration.md", f"any string of 1 to {ids.LONGEST} characters"),
+    ("docs/delivery.md", f"at {LARGEST >> 30} GiB new events go to the log"),
+    ("docs/delivery.md", f"by the day for {Settings.read({}).totals_by_day_for} days"),
+    ("docs/delivery.md", f"a body of more than {exporter.LARGEST_BODY >> 10} KiB"),
+    ("docs/delivery.md", f"for {jobs.REMEMBERED // 86400} days for each job"),
+    ("docs/delivery.md", f"above {status.LATE / 60:.0f} minutes"),
+    ("docs/commands.md", f"until an event has waited for {status.LATE / 60:.0f} minutes"),
+    ("docs/metering.md", f"The last {deduplication.CAPACITY:,} calls are remembered"),
+    ("docs/metering.md", f"The last {jobs.CAPACITY:,} jobs are remembered"),
+]
+"""What pages say of limits, made of the limits."""
+
+
+@pytest.mark.parametrize(("page", "said"), NUMBERS)
+def test_numbers(page: str, said: str) -> None:
+    """A limit that the code changes is changed in the documentation, too."""
+    assert said in text_of(page)
+
+
+def test_the_exit() -> None:
+    """How long an exit waits is one number, wherever it is said."""
+    assert 5.0 == processes.SHUTDOWN_TIMEOUT
+    for page in ("README.md", "docs/delivery.md"):
+        assert "waits at most five seconds" in text_of(page)

@@ -9,14 +9,7 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from cmdrdata_exporter.cli.changes import (
-    by_ids,
-    change,
-    events_in,
-    id_of,
-    metadata_of,
-    report,
-)
+from cmdrdata_exporter.cli.changes import by_ids, change, events_in, id_of, metadata_of, report
 from cmdrdata_exporter.cli.destination import Destination, on_destination
 from cmdrdata_exporter.cli.states import DEAD_LETTER, HELD_EVENT
 from cmdrdata_exporter.cli.terminal import (

@@ -6,13 +6,16 @@ docs/glossary.md and docs/delivery.md have the same words, which a test checks.
 
 from __future__ import annotations
 
+from cmdrdata_exporter.delivery import KEPT_DAYS
+from cmdrdata_exporter.delivery.status_log import BACKEND_TROUBLES
+
 STATES = {
     "delivered": "accepted by the backend",
     "local": "kept on this host, without a key and an endpoint",
     "pending": "waits to be sent",
     "in_flight": "being sent now",
     "held": "waits for your decision: it has no customer, or is ambiguous",
-    "dead": "a dead letter: refused, expired after 30 days, or damaged",
+    "dead": f"a dead letter: refused, expired after {KEPT_DAYS} days, or damaged",
     "dropped": "given up by cmdrdata dead-letters drop",
 }
 """Each state of an event, and what it means. Together they are all events that were recorded."""
@@ -25,7 +28,7 @@ COUNTED = {
     "ambiguous": "attempts whose answer was lost; each may be billed twice",
     "replayed": "sent again by cmdrdata replay",
     "assigned": "given a customer by cmdrdata assign",
-    "expired": "not delivered within 30 days",
+    "expired": f"not delivered within {KEPT_DAYS} days",
     "unspooled": "could not be written to the disk; the application's log has them",
     "damaged": "records that the disk has altered; they are set aside",
     "lost": "events that could not be read from a damaged ledger",
@@ -35,7 +38,7 @@ COUNTED = {
 SENDING = {
     "open": "events are sent as they come",
     "probing": "one attempt at a time, since the backend is in trouble",
-    "paused": "the backend refuses the key or endpoint",
+    "paused": BACKEND_TROUBLES["paused"],
 }
 """Whether events are sent, and why they are not."""
 

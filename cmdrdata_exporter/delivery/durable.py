@@ -48,6 +48,8 @@ class DurableDelivery(processes.ForkAware):
         """How many events could not be written and are in the log instead, by the reason."""
         self._told = 0
         """How many of them the ledger was told of."""
+        self._tell_at = 1
+        """With how many it is told while nothing can be recorded: another one after each doubling."""
         self._telling = threading.Lock()
         self._journal = Journal(
             directory,
@@ -72,6 +74,11 @@ class DurableDelivery(processes.ForkAware):
             self._log(Event(event_id, header, body), error)
             if header.kept is not None:
                 header.kept.append(None)
+            total = self.unspooled.total()
+            if total >= self._tell_at:
+                # A command is small, and may use the room that events leave free.
+                self._tell_at = 2 * total
+                self._tell()
         else:
             if self.unspooled:
                 self._tell()
@@ -202,6 +209,7 @@ class DurableDelivery(processes.ForkAware):
         self._parked.clear()
         self._pid = os.getpid()
         self._told = self.unspooled.total()
+        self._tell_at = self._told + 1
         self._telling = threading.Lock()
         self._journal.forked()
         self.drainer.forked(parked=parked)
@@ -229,7 +237,7 @@ class DurableDelivery(processes.ForkAware):
         faults.say(logging.ERROR, "%s", line("unspooled", event.id, event.body))
 
     def _tell(self) -> None:
-        """Have the ledger count the events that are in the log, now that something can be written again."""
+        """Have the ledger count the events that are in the log."""
         # Who finds another one at it leaves the rest to the next event, or to the end.
         if not self._telling.acquire(blocking=False):
             return

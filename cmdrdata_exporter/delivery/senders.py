@@ -1,7 +1,7 @@
 """
-What sends: threads that all destinations of a process share, each of which has only so many of them at once.
+What sends, for all destinations of a process: a loop for HTTP, threads for what blocks.
 
-For each event the gate is asked, one attempt is made, and what came of it is said.
+For each event the gate is asked, one attempt is made, and its outcome is put into the drainer's inbox.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from collections.abc import Callable, Sequence
 from cmdrdata_exporter import faults, processes
 from cmdrdata_exporter.delivery import ATTEMPT_TIMEOUT, Handed, Outcome, Transport, Verdict
 from cmdrdata_exporter.delivery.gate import Gate
+from cmdrdata_exporter.delivery.http.client import Client
+from cmdrdata_exporter.delivery.http.loop import Attempt, Loop
 
 AT_ONCE = 4
 """Threads that stay while anything is drained, since at the exit of the process none can be started any more."""
@@ -99,12 +101,14 @@ class Threads(processes.ForkAware):
 
 
 threads = Threads()
+loop = Loop()
 
 
 class Senders:
     """
     What sends the events of one destination.
 
+    The `post` of a `Client` is not called: the loop makes its attempts. Any other one has a thread for each attempt.
     An interpreter that shuts down starts no thread; where there is none, who gives an event sends it.
 
     Args:
@@ -123,14 +127,19 @@ class Senders:
         most: int,
     ) -> None:
         self._post = post
+        client = getattr(post, "__self__", None)
+        self._client = client if isinstance(client, Client) else None
         self._gate = gate
         self._done = done
         self._most = most
         self._threads = threads
+        self._loop = loop
         self._lock = threading.Lock()
         self._work: deque[Handed] = deque()
         self._at_work = 0
-        """How many threads send for this destination, or are to."""
+        """How many attempts are under way, or threads make them."""
+        self._outcomes: list[Done] = []
+        """What the loop has not handed over."""
         self._started = self._ended = False
         self.busy = 0
         """How many events were given and have not been taken back. Kept by the drainer's thread alone."""
@@ -145,15 +154,21 @@ class Senders:
 
     def give(self, events: Sequence[Handed]) -> None:
         """Have events sent."""
+        if not events:
+            return
         self._count(events, 1)
-        for event in events:
-            with self._lock:
-                self._work.append(event)
-                if self._at_work >= self._most:
-                    continue
-                self._at_work += 1
-            if not self._threads.put(self._send_some):
+        self._work.extend(events)
+        if self._client is not None:
+            if not self._loop.serve(self, self._threads.put):
                 self._send_some()
+            return
+        for _ in events:
+            with self._lock:
+                if self._at_work >= self._most:
+                    return
+                self._at_work += 1
+            if not self._threads.put(self._send_in_thread):
+                self._send_in_thread()
 
     def taken_back(self, event: Handed) -> None:
         """Take note that an event has come back."""
@@ -171,26 +186,64 @@ class Senders:
     def end(self) -> None:
         """Begin no further attempt: what waits for one comes back unsent."""
         self._ended = True
-        with self._lock:
-            unsent = list(self._work)
-            self._work.clear()
-        for event in unsent:
+        while (event := self._next()) is not None:
             self._done.put((event, None))
         if self._started:
             self._started = False
             self._threads.leave()
 
-    def _send_some(self) -> None:
+    def _next(self) -> Handed | None:
+        try:
+            return self._work.popleft()
+        except IndexError:
+            return None
+
+    # In the loop
+
+    def next_attempt(self) -> Attempt | None:
+        """See `Source`."""
+        while self._client and self._at_work < self._most and (event := self._next()) is not None:
+            entry = None if self._ended else self._gate.enter()
+            if entry is not None:
+                self._at_work += 1
+                return Attempt(self, self._client, event, ATTEMPT_TIMEOUT, entry)
+            self._done.put((event, None))
+        return None
+
+    def finish(self, attempt: Attempt, outcome: Outcome) -> None:
+        """See `Source`."""
+        self._at_work -= 1
+        event = attempt.event
+        self._outcomes.append((event, self._gate.leave(attempt.entry, event.key, outcome)))
+
+    def hand_over(self) -> None:
+        """See `Source`."""
+        for each in self._outcomes:
+            self._done.put(each)
+        self._outcomes.clear()
+
+    # In threads
+
+    def _send_in_thread(self) -> None:
         """Send what waits, unless another destination needs the thread."""
-        while True:
-            with self._lock:
-                if not self._work:
-                    self._at_work -= 1
-                    return
-                event = self._work.popleft()
-            self._send(event)
-            if self._threads.are_wanted and self._threads.put(self._send_some):
+        while self._send_one():
+            if self._threads.are_wanted and self._threads.put(self._send_in_thread):
                 return
+
+    def _send_one(self) -> bool:
+        """Send an event, or have one thread less at work."""
+        with self._lock:
+            event = self._next()
+            if event is None:
+                self._at_work -= 1
+                return False
+        self._send(event)
+        return True
+
+    def _send_some(self) -> None:
+        """Send what waits, here and now."""
+        while (event := self._next()) is not None:
+            self._send(event)
 
     def _send(self, event: Handed) -> None:
         entry = None if self._ended else self._gate.enter()

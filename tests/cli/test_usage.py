@@ -367,3 +367,19 @@ def test_an_environment_that_cannot_be_used(
     done = run("usage")
     assert (2, message) == (done.returncode, done.stderr)
     assert 0 == run_json("usage", "--destination", remote.path.name)[0]
+
+
+def test_a_directory_that_fails(used: Directory, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the operating system refuses is one line and status 1, whichever command meets it."""
+
+    def refuse(_: Directory) -> None:
+        raise PermissionError(13, "Permission denied", "a\x1b.journal")
+
+    monkeypatch.setattr(Directory, "journals", refuse)
+    for command in (("usage",), ("flush",)):
+        done = run(*command)
+        assert (1, "", "Error: [Errno 13] Permission denied: 'a\\x1b.journal'\n") == (
+            done.returncode,
+            done.stdout,
+            done.stderr,
+        )

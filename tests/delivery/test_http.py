@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import urllib3
 from opentelemetry import context as otel_context
 from opentelemetry.instrumentation.utils import (
     is_http_instrumentation_enabled,
     is_instrumentation_enabled,
 )
 from pytest_httpserver import HTTPServer
+from urllib3.connection import HTTPConnection
 from urllib3.exceptions import (
     ConnectTimeoutError,
     NewConnectionError,
@@ -32,7 +32,8 @@ from werkzeug import Request, Response
 
 from cmdrdata_exporter import faults
 from cmdrdata_exporter.delivery import Outcome, Verdict, cause
-from cmdrdata_exporter.delivery.http.answers import classify, classify_failure
+from cmdrdata_exporter.delivery.http import connections
+from cmdrdata_exporter.delivery.http.answers import Answer, classify, classify_failure, read_answer
 from cmdrdata_exporter.delivery.http.client import Client
 from tests.provider import Provider, Reply
 
@@ -275,6 +276,76 @@ def test_failures(error: Exception, sent: bool) -> None:
     assert classify_failure(error, sent=sent) == Outcome(RETRY, type(error).__name__, sent)
 
 
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("data", "answer"),
+    [
+        (
+            b"HTTP/1.1 202 Accepted\r\nContent-Type: a/b\r\nContent-Length: 2\r\n\r\n{}",
+            Answer(202, {"content-type": "a/b", "content-length": "2"}, b"{}"),
+        ),
+        (
+            b"HTTP/1.1 200 OK\r\nConnection: Close\r\nContent-Length: 0\r\n\r\n",
+            Answer(200, {"connection": "Close", "content-length": "0"}, b"", keep_alive=False),
+        ),
+        (b"HTTP/1.1 204 No Content\r\n\r\n", Answer(204, {}, b"")),
+        (
+            CHUNKED + b"1\r\n{\r\n1;a=b\r\n}\r\n0\r\nA: b\r\n\r\n",
+            Answer(200, {"transfer-encoding": "chunked"}, b"{}"),
+        ),
+        (
+            b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\n"
+            b"HTTP/1.1 503 No\r\nContent-Length: 1\r\n\r\n!",
+            Answer(503, {"content-length": "1"}, b"!"),
+        ),
+        (
+            b"HTTP/1.0 200 OK\nContent-Length: 1\n\n!",
+            Answer(200, {"content-length": "1"}, b"!", keep_alive=False),
+        ),
+        (
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\n\r\n",
+            Answer(101, {"upgrade": "h2c"}, b"", keep_alive=False),
+        ),
+    ],
+    ids=["plain", "closes", "204", "chunked", "interim", "old", "101"],
+)
+def test_where_an_answer_ends(data: bytes, answer: Answer) -> None:
+    """An answer is complete with its last byte and not before, in whatever pieces it comes, and nothing may follow."""
+    begun = [read_answer(data[:length]) for length in range(len(data))]
+    assert not [each for each in begun if each is not None and each.complete]
+    assert {each.status for each in begun if each is not None} <= {answer.status}
+    assert read_answer(data) == answer
+    followed = read_answer(data + b"x")
+    assert followed == answer._replace(keep_alive=False)
+
+
+@pytest.mark.parametrize(
+    ("data", "body"),
+    [
+        (b"HTTP/1.1 200 OK\r\n\r\nall", b"all"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\ncut", None),
+        (CHUNKED + b"9\r\ncut", None),
+    ],
+)
+def test_a_body_that_ends_with_its_connection(data: bytes, body: bytes | None) -> None:
+    """Without a length a body ends where the connection does; with one it is cut off there."""
+    begun = read_answer(data)
+    assert begun is not None
+    assert (begun.status, begun.body, begun.complete) == (200, None, False)
+    ended = read_answer(data, ended=True)
+    assert ended is not None
+    assert (ended.status, ended.body, ended.complete, ended.keep_alive) == (200, body, True, False)
+
+
+@pytest.mark.parametrize("data", [b"nonsense\r\n", b"\x16\x03\x01\n", b"HTTP/1.1 abc OK\r\n"])
+def test_what_is_no_answer(data: bytes) -> None:
+    """What does not begin as an answer does is none, whatever follows."""
+    with pytest.raises(http.client.HTTPException):
+        read_answer(data)
+
+
 def client(
     url: str, read_key: Callable[[], str | None] = lambda: KEY, proxy: str | None = None
 ) -> Client:
@@ -489,9 +560,9 @@ def test_nothing_sees_or_joins_our_requests(
     """A POST of ours is traced by no instrumentation and takes nothing of the caller's context with it."""
     httpserver.expect_request("/").respond_with_data(status=200)
     found: list[tuple[bool, bool, object]] = []
-    original = urllib3.HTTPConnectionPool.urlopen
+    original = HTTPConnection.connect
 
-    def urlopen(*args: Any, **kwargs: Any) -> Any:
+    def connect(connection: HTTPConnection) -> None:
         found.append(
             (
                 is_instrumentation_enabled(),
@@ -499,9 +570,9 @@ def test_nothing_sees_or_joins_our_requests(
                 otel_context.get_value("of"),
             )
         )
-        return original(*args, **kwargs)
+        original(connection)
 
-    monkeypatch.setattr(urllib3.HTTPConnectionPool, "urlopen", urlopen)
+    monkeypatch.setattr(HTTPConnection, "connect", connect)
     token = otel_context.attach(otel_context.set_value("of", "a request"))
     try:
         assert client(httpserver.url_for("/")).post("1", b"{}", 5).verdict is DELIVERED
@@ -515,13 +586,14 @@ def test_a_request_is_one_write(httpserver: HTTPServer, monkeypatch: pytest.Monk
     """Head and body leave together: one packet, on a connection that is new and on one that is kept."""
     httpserver.expect_request("/").respond_with_data(status=201)
     written: list[bytes] = []
-    send = http.client.HTTPConnection.send
+    send = socket.socket.send
 
-    def keep(connection: http.client.HTTPConnection, data: bytes) -> None:
-        written.append(data)
-        send(connection, data)
+    def keep(connection: socket.socket, data: bytes, *flags: int) -> int:
+        if data.startswith(b"POST"):
+            written.append(data)
+        return send(connection, data, *flags)
 
-    monkeypatch.setattr(http.client.HTTPConnection, "send", keep)
+    monkeypatch.setattr(socket.socket, "send", keep)
     poster = client(httpserver.url_for("/"))
     for event_id in ("1", "2"):
         assert poster.post(event_id, b'{"n":1}', 5) == Outcome(DELIVERED, "HTTP 201")
@@ -551,8 +623,10 @@ def test_no_memory(httpserver: HTTPServer, monkeypatch: pytest.MonkeyPatch, befo
     def fail(*_: object, **__: object) -> None:
         raise MemoryError
 
-    owner = http.client.HTTPConnection if before else http.client.HTTPResponse
-    monkeypatch.setattr(owner, "putheader" if before else "begin", fail)
+    if before:
+        monkeypatch.setattr(connections.Connector, "connect", fail)
+    else:
+        monkeypatch.setattr(connections, "read_answer", fail)
     outcome = client(httpserver.url_for("/")).post("1", b"{}", 5)
     assert outcome == Outcome(RETRY, "MemoryError", ambiguous=not before)
     assert faults.counts.pop("delivery") == 1

@@ -56,8 +56,8 @@ DRAINING = [
     "after:relay.Relay.step:2",
     "before:senders.Senders.give:2",
     "before:relay.Relay.tidy_up:2",
-    "before:http.client.Client.post:3",
-    "after:http.client.Client.post:3",
+    "before:http.connections.Connection.begin:3",
+    "after:http.client.Client.outcome:3",
     "after:gate.Gate.leave:4",
     "before:spool.retention.Retention.expire:1",
     "after:spool.ledger.Ledger.note:1",
@@ -140,7 +140,7 @@ def test_killed_after_acceptance(host: Host, crashes: int) -> None:
     """
     for _ in range(crashes):
         died = host.start(
-            "produce", at("after:http.client.Client.post:1", "kill"), count=1, end="wait"
+            "produce", at("after:http.client.Client.outcome:1", "kill"), count=1, end="wait"
         )
         assert -signal.SIGKILL == died.wait()
         host.drain()

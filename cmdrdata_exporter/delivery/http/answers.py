@@ -1,24 +1,153 @@
-"""What an answer of the backend means, or the failure to get one: pure functions."""
+"""An answer of the backend: where it ends in what has arrived, and what it means. Pure functions."""
 
 from __future__ import annotations
 
 import email.utils
+import http.client
+import io
 import json
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from cmdrdata_exporter.delivery import Outcome, Verdict
 from cmdrdata_exporter.delivery.backoff import LONGEST_RETRY_AFTER
-from cmdrdata_exporter.delivery.http.connections import NoConnectionError
 from cmdrdata_exporter.scrubbing import scrubbed
 
+LONGEST_BODY = 65536
+"""Bytes of an answer's body that are read."""
 LONGEST_ANSWER = 300
 """Characters of it that are kept as the reason for a refusal."""
+
+_STATUS_LINE = re.compile(r"HTTP/1\.1 ([2-5][0-9][0-9])(?: .*)?")
 
 _EXISTS = ("already exists", "already recorded", "already_exists", "duplicate event")
 _FIRST_WORDS = (b"already", b"duplicate")
 """How each of those begins."""
+
+
+class Answer(NamedTuple):
+    """An answer, as far as it has arrived."""
+
+    status: int
+    headers: Mapping[str, str]
+    """By lower-case name."""
+    body: bytes | None
+    """Its beginning, None where it is cut off."""
+    complete: bool = True
+    """Whether as much of the body has arrived as is read."""
+    keep_alive: bool = True
+    """Whether the connection can carry another request."""
+
+
+def read_answer(data: bytes, *, ended: bool = False) -> Answer | None:
+    """
+    Read the answer in what a connection has received since the request.
+
+    Args:
+        data: all of it.
+        ended: whether nothing more will come.
+
+    Returns:
+        The answer, None where more must come before the status is known.
+
+    Raises:
+        HTTPException: this is no answer.
+    """
+    # http.client costs several times as much. What it alone reads: chunks, interim answers, bodies without a length.
+    return _read_plain(data) or _read_any(data, ended)
+
+
+def _read_plain(data: bytes) -> Answer | None:
+    """Read a complete answer of the common kind, None where it is not one."""
+    head, end, body = data.partition(b"\r\n\r\n")
+    first, *lines = head.decode("latin-1").split("\r\n")
+    status_line = _STATUS_LINE.fullmatch(first)
+    headers: dict[str, str] = {}
+    for line in lines:
+        name, _, value = line.partition(":")
+        headers[name.lower()] = value.strip(" \t")
+    length = headers.get("content-length", "")
+    if (
+        status_line is None
+        or not end
+        or head.count(b"\n") != len(lines)
+        # Whatever is odd: a line without a name, one that continues another, a header that stands twice.
+        or len(headers) != len(lines)
+        or any(not name or " " in name or "\t" in name for name in headers)
+        or "transfer-encoding" in headers
+        or not length.isdecimal()
+        or len(length) > 5
+        or status_line[1] in ("204", "304")
+        or len(body) != int(length)
+    ):
+        return None
+    keep_alive = "close" not in headers.get("connection", "").lower()
+    return Answer(int(status_line[1]), headers, body, keep_alive=keep_alive)
+
+
+class _Received(io.BytesIO):
+    """What http.client reads instead of a socket, which notes when it would have waited for more."""
+
+    lacks_more = False
+
+    def makefile(self, _: str) -> _Received:
+        return self
+
+    def close(self) -> None:
+        """Stay open: http.client closes what it reads at the end of each answer, also of an interim one."""
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        line = super().readline(size)
+        self.lacks_more = self.lacks_more or not (line.endswith(b"\n") or len(line) == size)
+        return line
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        data = super().read(size)
+        self.lacks_more = self.lacks_more or len(data) != size
+        return data
+
+    def readinto(self, buffer: Any, /) -> int:
+        count = super().readinto(buffer)
+        self.lacks_more = self.lacks_more or count < len(buffer)
+        return count
+
+
+def _read_any(data: bytes, ended: bool) -> Answer | None:
+    """Read an answer of any kind, as far as it goes."""
+    received: Any = _Received(data)
+    response = http.client.HTTPResponse(received, method="POST")
+    try:
+        response.begin()
+        # http.client passes over 100 alone. https://www.rfc-editor.org/rfc/rfc9110#section-15.2
+        while 100 <= response.status < 200 and response.status != http.client.SWITCHING_PROTOCOLS:
+            response = http.client.HTTPResponse(received, method="POST")
+            response.begin()
+    except http.client.HTTPException:
+        if received.lacks_more and not ended:
+            return None
+        raise
+    if received.lacks_more and not ended:
+        return None
+    headers = {name.lower(): value for name, value in reversed(response.headers.items())}
+    try:
+        body = response.read(LONGEST_BODY)
+    except http.client.HTTPException:
+        body = None
+    cut_off = body is None or (received.lacks_more and response.length not in (None, 0))
+    return Answer(
+        response.status,
+        headers,
+        None if cut_off or (received.lacks_more and not ended) else body,
+        complete=ended or not received.lacks_more,
+        keep_alive=not (
+            response.will_close
+            or response.status == http.client.SWITCHING_PROTOCOLS
+            or received.lacks_more
+            or received.tell() < len(data)
+            or len(body or b"") == LONGEST_BODY
+        ),
+    )
 
 
 def classify(
@@ -142,8 +271,7 @@ def classify_failure(error: Exception, *, sent: bool) -> Outcome:
         error: what was raised.
         sent: whether any of the event may have left, so that it may have been accepted.
     """
-    first = error.__cause__ if isinstance(error, NoConnectionError) else error
-    return Outcome(Verdict.RETRY, type(first).__name__, ambiguous=sent)
+    return Outcome(Verdict.RETRY, type(error).__name__, ambiguous=sent)
 
 
 def _retry_after(value: str | None, now: float) -> float | None:

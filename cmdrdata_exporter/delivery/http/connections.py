@@ -1,217 +1,243 @@
 """
-Pooled keep-alive connections on which an attempt has one deadline.
+Keep-alive connections, each with one request at a time, which never block once they are open.
 
-The timeout of a socket begins anew with every byte, so an answer that trickles in would hold its reader for minutes.
+An attempt has one deadline, however often something arrives: an answer that trickles in would hold it for minutes.
 """
 
 from __future__ import annotations
 
 import base64
-import functools
-import http.client
-import io
+import contextlib
+import errno
 import math
 import os
 import socket
+import ssl
 import sys
-import threading
-from collections.abc import Callable
+from http.client import HTTPException
 from importlib import import_module
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import urllib3
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.exceptions import NewConnectionError
-from urllib3.response import BaseHTTPResponse
-from urllib3.util import parse_url
+from urllib3.exceptions import ProtocolError, ProxyError, ReadTimeoutError, SSLError
+from urllib3.util.ssl_ import create_urllib3_context
 
-from cmdrdata_exporter import clocks
+from cmdrdata_exporter.delivery.http.answers import Answer, read_answer
 
 LONGEST_BODY = 1.0
 """Seconds in which a body is read: the status is the verdict, and a connection costs little."""
+_LONGEST = 1 << 20
+"""Bytes of an answer, with all that comes before it, above which it is none."""
+_SURE = 16 << 10
+"""Bytes that a socket takes at once when it takes any."""
+_LATER = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+_UNSENT = {errno.EPIPE, errno.ECONNRESET, errno.EPROTOTYPE}
+"""Errors of sending after which an answer may be there all the same: a server refuses what it has not read."""
 
 
-def owner() -> object:
-    """Return whose connections this thread may use: gevent's belong to the hub of the thread that opened them."""
-    monkey = sys.modules.get("gevent.monkey")
-    if monkey is None or not monkey.is_module_patched("socket"):
-        return None
-    return sys.modules["gevent"].get_hub()
-
-
-def poster(endpoint: str, proxy: str | None, connections: int) -> Callable[..., BaseHTTPResponse]:
+class Connector:
     """
-    Return what posts to an endpoint, with `urlopen`'s arguments beside method and URL.
+    Opens connections to an endpoint. Safe to use from several threads.
 
     Args:
         endpoint: the URL.
         proxy: the URL of an HTTP proxy to go through, with the user and password it may ask for.
-        connections: how many connections are kept.
-    """
-    classes: Any = {"http": _HTTPPool, "https": _HTTPSPool}
-    if proxy is None:
-        manager = urllib3.PoolManager(maxsize=connections)
-        manager.pool_classes_by_scheme = classes
-        # What a manager does for each request, to find the pool, is a sixth of what a request costs.
-        pool = manager.connection_from_url(endpoint)
-        return functools.partial(pool.urlopen, "POST", parse_url(endpoint).request_uri)
-    parts = urlsplit(proxy)
-    user, at, _ = parts.netloc.rpartition("@")
-    token = base64.b64encode(unquote(user).encode()).decode()
-    manager = urllib3.ProxyManager(
-        proxy,
-        maxsize=connections,
-        # urllib3 leaves the user of the URL aside.
-        proxy_headers={"proxy-authorization": f"Basic {token}"} if at else None,
-    )
-    manager.pool_classes_by_scheme = classes
-    return functools.partial(manager.urlopen, "POST", endpoint)
-
-
-class _Progress(threading.local):
-    """How far the attempt has come that a thread makes."""
-
-    sent = False
-    """Whether any of the event may have left."""
-
-
-progress = _Progress()
-
-
-class _Reader(io.RawIOBase):
-    """Reads a socket until a deadline: at first that of the timeout that the socket has."""
-
-    def __init__(self, raw: io.RawIOBase, sock: socket.socket) -> None:
-        self._raw = raw
-        self._sock = sock
-        timeout = sock.gettimeout()
-        self.deadline = math.inf if timeout is None else clocks.monotonic() + timeout
-        self._begun = False
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any, /) -> int | None:
-        # The first read has the timeout that the socket has.
-        if self._begun and self.deadline < math.inf:
-            remaining = self.deadline - clocks.monotonic()
-            if remaining <= 0:
-                raise TimeoutError
-            self._sock.settimeout(remaining)
-        self._begun = True
-        return self._raw.readinto(buffer)
-
-    def close(self) -> None:
-        self._raw.close()
-        super().close()
-
-
-class _Response(http.client.HTTPResponse):
-    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
-        super().__init__(sock, *args, **kwargs)
-        raw: Any = self.fp.detach()
-        self._reader = _Reader(raw, sock)
-        self.fp = io.BufferedReader(self._reader)
-
-    def begin(self) -> None:
-        super().begin()
-        # Of answers before the answer, http.client passes over 100 alone; what follows another one would be taken for
-        # the answer to the next request. https://www.rfc-editor.org/rfc/rfc9110#section-15.2
-        while 100 <= self.status < 200 and self.status != http.client.SWITCHING_PROTOCOLS:
-            unread: Any = None
-            self.headers = self.msg = unread
-            super().begin()
-        if self.status == http.client.SWITCHING_PROTOCOLS:
-            self.will_close = True
-        self._reader.deadline = min(self._reader.deadline, clocks.monotonic() + LONGEST_BODY)
-
-
-class NoConnectionError(NewConnectionError):
-    """A connection that broke before it was set up, so that nothing of a request can have left; see its cause."""
-
-
-class _OneWrite(http.client.HTTPConnection):
-    """
-    Sends the head of a request together with the beginning of its body, which every request of ours has.
-
-    An application may close descriptors that it has not opened. The number of a socket that is kept may then be that of
-    a file of its own, which must get no request, with the key in it, and stay open.
     """
 
-    _head: bytes | None = None
-    _identity: tuple[int, int] | None = None
-    """Device and inode of the socket."""
+    def __init__(self, endpoint: str, proxy: str | None) -> None:
+        self._endpoint = endpoint
+        self._proxy = proxy
+        self._pool: Any = None
+        """urllib3's, with the certificates. It knows proxies and TLS inside of TLS; nothing is requested of it."""
 
-    def connect(self) -> None:
+    def connect(self, timeout: float) -> Connection:
+        """Open a connection; names, addresses, proxy and TLS may take about `timeout` seconds."""
+        pool = self._pool
+        if pool is None:
+            pool = self._pool = self._new_pool()
+        opening = pool._new_conn()  # noqa: SLF001 - what urllib3 has of its own is for whole requests
+        opening.timeout = timeout
         try:
-            super().connect()
-        except OSError as error:
-            # TLS has the same errors for a handshake as for an answer that breaks off.
-            connection: Any = self
-            raise NoConnectionError(connection, str(error)) from error
-        self._identity = _identity(self.sock)
+            self._open(pool, opening)
+        except BaseException as error:
+            opening.close()
+            # The certificates may be others the next time.
+            self._pool = None
+            if self._proxy is not None and not opening.has_connected_to_proxy:
+                raise ProxyError("the proxy cannot be reached", Exception(error)) from error
+            raise
+        return Connection(opening.sock)
 
-    def close(self) -> None:
-        self._let_go_of_others()
-        super().close()
+    def _open(self, pool: Any, opening: Any) -> None:
+        connect = opening.connect
+        if self._proxy is not None:
 
-    def _let_go_of_others(self) -> None:
-        if self.sock is not None and self._identity not in (None, _identity(self.sock)):
-            # TLS inside of TLS, of an HTTPS proxy, has the socket inside, too.
-            getattr(self.sock, "socket", self.sock).detach()
-            self.sock = None  # pyright: ignore[reportAttributeAccessIssue] - as http.client has it
+            def connect() -> None:
+                pool._prepare_proxy(opening)  # noqa: SLF001 - as above
 
-    def _new_conn(self) -> socket.socket:
-        connect: Callable[[], socket.socket] = getattr(super(), "_new_conn")  # noqa: B009 - http.client's own has none
         try:
-            return connect()
+            connect()
         except RuntimeError:
             # gevent looks names up in a thread, and the interpreter starts none at its end: then without one.
             if (hub := sys.modules.get("gevent.hub")) is None:
                 raise
             hub.get_hub().resolver = import_module("gevent.resolver.blocking").Resolver()
-            return connect()
+            connect()
 
-    def endheaders(self, *args: Any, **kwargs: Any) -> None:
-        self._head = b""
-        super().endheaders(*args, **kwargs)
+    def _new_pool(self) -> Any:
+        options: dict[str, Any] = {}
+        if urlsplit(self._endpoint).scheme.lower() == "https":
+            # Reading the certificates takes longer than a handshake.
+            options["ssl_context"] = context = create_urllib3_context()
+            context.load_default_certs()
+        if self._proxy is None:
+            return urllib3.PoolManager(**options).connection_from_url(self._endpoint)
+        user, at, _ = urlsplit(self._proxy).netloc.rpartition("@")
+        token = base64.b64encode(unquote(user).encode()).decode()
+        # urllib3 leaves the user of the URL aside.
+        headers = {"proxy-authorization": f"Basic {token}"} if at else None
+        proxy = urllib3.ProxyManager(self._proxy, proxy_headers=headers, **options)
+        return proxy.connection_from_url(self._endpoint)
 
-    def send(self, data: Any) -> None:
-        if self._head == b"":
-            self._head = data
+
+class Connection:
+    """
+    An open connection.
+
+    An application may close descriptors that it has not opened. The number of a socket that is kept may then be that of
+    a file of its own, which must get no request, with the key in it, and stay open.
+
+    Args:
+        sock: a socket, or what urllib3 has instead of one for TLS inside of TLS.
+    """
+
+    def __init__(self, sock: Any) -> None:
+        self._socket = sock
+        self._is_plain = isinstance(sock, socket.socket)
+        self.descriptor: int = sock.fileno()
+        self._identity = identity(self.descriptor)
+        # gevent's sockets wait for nothing then, so that any thread may use them.
+        sock.settimeout(0.0)
+        self._deadline = math.inf
+        self._unsent = self._received = b""
+        self._answer: Answer | None = None
+        self.sent = False
+        """Whether any of the request may have left."""
+
+    @property
+    def wants_to_write(self) -> bool:
+        """Whether something is left to send."""
+        return bool(self._unsent)
+
+    @property
+    def deadline(self) -> float:
+        """When the request under way is given up, in monotonic seconds."""
+        return self._deadline
+
+    def is_fresh(self) -> bool:
+        """Say whether a request can be sent: the connection is ours, and the backend has not closed it."""
+        try:
+            if self._is_ours():
+                self._socket.recv(1)
+        except _LATER:
+            return True
+        except OSError:
+            pass
+        # Closed, or with something in it that belongs to no request.
+        return False
+
+    def begin(self, request: bytes, deadline: float) -> None:
+        """Send a request, as much of it as the socket takes; `advance` does the rest."""
+        self._unsent, self._received, self._answer = request, b"", None
+        self._deadline = deadline
+        self.sent = True
+        # `advance` meets the error once more.
+        with contextlib.suppress(OSError):
+            self._send()
+
+    def advance(self, now: float) -> Answer | Exception | None:
+        """
+        Go on where the socket is ready or the deadline has come.
+
+        Returns:
+            The answer, or why there is none; None while there may be one later.
+        """
+        try:
+            if not self._is_ours():
+                return ProtocolError("something else has the connection's descriptor")
+            self._send()
+            found = self._receive()
+        except Exception as error:  # noqa: BLE001 - no memory, for one
+            # The status is the verdict, whatever became of the body.
+            return self._answer or _named(error)
+        if found is not None:
+            return found
+        if self._answer is not None:
+            self._deadline = min(self._deadline, now + LONGEST_BODY)
+        if now < self._deadline:
+            return None
+        pool: Any = None
+        return self._answer or ReadTimeoutError(pool, "", "no answer in time")
+
+    def close(self) -> None:
+        """Let go of it."""
+        if self._is_ours():
+            self._socket.close()
+        else:
+            # TLS inside of TLS has the socket inside.
+            getattr(self._socket, "socket", self._socket).detach()
+        self._identity = None
+
+    def __del__(self) -> None:
+        if self._identity is not None:
+            self.close()
+
+    def _is_ours(self) -> bool:
+        return self._identity is not None and self._identity == identity(self.descriptor)
+
+    def _send(self) -> None:
+        if not self._unsent:
             return
-        head, self._head = self._head, None
-        if (
-            head is not None
-        ):  # What follows a head is the event; a proxy is asked for a tunnel without one.
-            self._let_go_of_others()
-            if self.sock is None:
-                self.connect()
-            progress.sent = True
-        super().send(data if head is None else head + data)
+        # TLS inside of TLS loses what it cannot send at once.
+        data = self._unsent if self._is_plain else self._unsent[:_SURE]
+        try:
+            self._unsent = self._unsent[self._socket.send(data) :]
+        except _LATER:
+            pass
+        except OSError as error:
+            if error.errno not in _UNSENT:
+                raise
+            self._unsent = b""
+
+    def _receive(self) -> Answer | None:
+        """Return the answer once it is complete."""
+        while True:
+            try:
+                data = self._socket.recv(65536)
+            except _LATER:
+                return None
+            self._received += data or b""
+            self._answer = read_answer(self._received, ended=not data)
+            if self._answer is not None and self._answer.complete:
+                return self._answer._replace(
+                    keep_alive=self._answer.keep_alive and not self._unsent
+                )
+            if len(self._received) > _LONGEST:
+                raise ProtocolError("too long")
 
 
-def _identity(sock: socket.socket) -> tuple[int, int] | None:
-    """Return the device and inode of a socket, None where it has no descriptor any more."""
+def _named(error: Exception) -> Exception:
+    """Return an error as urllib3 names it: those names are in logs and metrics."""
+    if isinstance(error, ssl.SSLError):
+        return SSLError(error)
+    return ProtocolError(str(error)) if isinstance(error, OSError | HTTPException) else error
+
+
+def identity(descriptor: int) -> tuple[int, int] | None:
+    """Return the device and inode of what a descriptor stands for, None where it is closed."""
     try:
-        found = os.fstat(sock.fileno())
+        found = os.fstat(descriptor)
     except OSError:
         return None
     return found.st_dev, found.st_ino
-
-
-class _HTTPConnection(_OneWrite, HTTPConnection):
-    response_class = _Response
-
-
-class _HTTPSConnection(_OneWrite, HTTPSConnection):
-    response_class = _Response
-
-
-class _HTTPPool(urllib3.HTTPConnectionPool):
-    ConnectionCls: Any = _HTTPConnection
-
-
-class _HTTPSPool(urllib3.HTTPSConnectionPool):
-    ConnectionCls: Any = _HTTPSConnection

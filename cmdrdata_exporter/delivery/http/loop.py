@@ -1,0 +1,298 @@
+"""
+One thread that makes many attempts at once, for all destinations of a process.
+
+It waits for all connections together, and does a little whenever one of them is ready. What blocks when a connection
+is opened, names, proxies and TLS, is done in another thread meanwhile.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from urllib3.exceptions import ConnectTimeoutError
+
+from cmdrdata_exporter import clocks, faults, processes
+from cmdrdata_exporter.delivery import Handed, Outcome, Verdict
+from cmdrdata_exporter.delivery.http.answers import classify_failure
+from cmdrdata_exporter.delivery.http.client import Client
+from cmdrdata_exporter.delivery.http.connections import Connection, identity
+
+MOST = 128
+"""How many attempts are under way at once."""
+LONGEST_WAIT = 1.0
+"""Seconds after which the thread looks around where nothing happens, and ends where there is nothing to do."""
+AFTER_FAILURE = 0.1
+"""Seconds of rest after a failure of its own, which may come again: no descriptor is left, for one."""
+
+Put = Callable[[Callable[[], None]], bool]
+"""Has a thread do something, and says whether there is one."""
+
+
+class Source(Protocol):
+    """What has attempts to make. Called in the loop's thread."""
+
+    def next_attempt(self) -> Attempt | None:
+        """Return one that may begin now."""
+        ...
+
+    def finish(self, attempt: Attempt, outcome: Outcome) -> None:
+        """Take note of what came of one."""
+        ...
+
+    def hand_over(self) -> None:
+        """Pass on all outcomes since the last time."""
+        ...
+
+
+class Attempt:
+    """
+    One attempt to deliver an event.
+
+    Args:
+        source: where it comes from.
+        client: makes it.
+        event: what is sent.
+        timeout: seconds that it may take.
+        entry: what the source wants to know of it at its end.
+    """
+
+    __slots__ = ("began", "client", "connection", "deadline", "entry", "event", "request", "source")
+
+    def __init__(
+        self, source: Source, client: Client, event: Handed, timeout: float, entry: Any
+    ) -> None:
+        self.source = source
+        self.client = client
+        self.event = event
+        self.entry = entry
+        self.began = clocks.monotonic()
+        self.deadline = self.began + timeout
+        self.request = b""
+        self.connection: Connection | None = None
+
+
+class Loop(processes.ForkAware):
+    """Attempts that are under way. `serve` may be called from any thread."""
+
+    def __init__(self) -> None:
+        self.after_fork_child()
+        processes.notify_of_forks(self)
+
+    def after_fork_child(self) -> None:
+        """Begin anew in a forked child: the attempts are its parent's."""
+        self._lock = threading.Lock()
+        self._runs = False
+        self._bell: _Bell | None = None
+        """There while the thread may be waiting."""
+        self._inbox: deque[Source | tuple[Attempt, Connection | Outcome]] = deque()
+        self._sources: dict[Source, None] = {}
+        """Those that may have an attempt to make."""
+        self._finished: dict[Source, None] = {}
+        """Those that have outcomes to pass on."""
+        self._active: dict[Attempt, None] = {}
+        self._by_descriptor: dict[int, Attempt] = {}
+        self._soonest = 0.0
+        """No deadline comes before this one."""
+
+    def serve(self, source: Source, put: Put) -> bool:
+        """Ask a source for attempts until it has none; say whether there is a thread that does."""
+        with self._lock:
+            if not self._runs:
+                if not put(lambda: self._run(put)):
+                    return False
+                self._runs = True
+            self._tell(source)
+            return True
+
+    def _tell(self, item: Source | tuple[Attempt, Connection | Outcome]) -> None:
+        """Give the thread something to do. Called under the lock."""
+        self._inbox.append(item)
+        if self._bell is not None:
+            self._bell.ring()
+            self._bell = None
+
+    # The thread
+
+    def _run(self, put: Put) -> None:
+        # Not epoll: its descriptor may be closed and become another one's, as any other.
+        poll = select.poll()
+        bell: _Bell | None = None
+        is_busy = True
+        while self._goes_on(is_busy):
+            try:
+                if bell is None or not bell.is_intact():
+                    bell = _Bell(poll)
+                is_busy = self._wait(poll, bell)
+                self._turn(poll, put)
+            except BaseException:  # noqa: BLE001, PERF203 - a thread that ends would take its events with it
+                faults.report("sender", "usage events were interrupted", exc_info=True)
+                is_busy = True
+                self._interrupt()
+                time.sleep(AFTER_FAILURE)
+        if bell is not None:
+            bell.close()
+
+    def _wait(self, poll: Any, bell: _Bell) -> bool:
+        """Wait until there is something to do, and say whether there is."""
+        with self._lock:
+            seconds = 0.0 if self._inbox else LONGEST_WAIT
+            if self._active:
+                seconds = max(0.0, min(seconds, self._soonest - clocks.monotonic()))
+            self._bell = bell if seconds else None
+        ready = poll.poll(seconds * 1000)
+        self._bell = None
+        now = clocks.monotonic()
+        for descriptor, _ in ready:
+            if descriptor == bell.descriptor:
+                bell.silence()
+            elif descriptor in self._by_descriptor:
+                self._advance(poll, self._by_descriptor[descriptor], now)
+            else:
+                poll.unregister(descriptor)
+        return bool(ready)
+
+    def _goes_on(self, is_busy: bool) -> bool:
+        if is_busy or self._active:
+            return True
+        with self._lock:
+            self._runs = bool(self._inbox)
+            return self._runs
+
+    def _turn(self, poll: Any, put: Put) -> None:
+        while self._inbox:
+            item = self._inbox.popleft()
+            if not isinstance(item, tuple):
+                self._sources[item] = None
+            elif item[0] in self._active:
+                self._connected(poll, *item)
+            elif isinstance(item[1], Connection):
+                item[0].client.keep(item[1])
+        if (now := clocks.monotonic()) >= self._soonest:
+            self._give_up(poll, now)
+        while self._sources and len(self._active) < MOST:
+            # Each in turn.
+            for source in list(self._sources):
+                attempt = source.next_attempt()
+                if attempt is None:
+                    del self._sources[source]
+                else:
+                    self._begin(poll, put, attempt)
+        for source in self._finished:
+            source.hand_over()
+        self._finished.clear()
+
+    def _begin(self, poll: Any, put: Put, attempt: Attempt) -> None:
+        client, event = attempt.client, attempt.event
+        self._active[attempt] = None
+        self._soonest = min(self._soonest, attempt.deadline)
+        request = client.request(event.id, event.body)
+        if isinstance(request, Outcome):
+            self._finish(attempt, request)
+            return
+        attempt.request = request
+        if (connection := client.take()) is not None:
+            self._connected(poll, attempt, connection)
+            return
+
+        def connect() -> None:
+            found = client.connect(max(0.0, attempt.deadline - clocks.monotonic()))
+            with self._lock:
+                self._tell((attempt, found))
+
+        if not put(connect):
+            # At the end of the interpreter, which starts no thread any more.
+            connect()
+
+    def _connected(self, poll: Any, attempt: Attempt, found: Connection | Outcome) -> None:
+        if isinstance(found, Outcome):
+            self._finish(attempt, found)
+            return
+        attempt.connection = found
+        self._by_descriptor[found.descriptor] = attempt
+        found.begin(attempt.request, attempt.deadline)
+        poll.register(
+            found.descriptor, select.POLLIN | (select.POLLOUT if found.wants_to_write else 0)
+        )
+
+    def _advance(self, poll: Any, attempt: Attempt, now: float) -> None:
+        connection = attempt.connection
+        if connection is None:
+            timeout = ConnectTimeoutError("no connection in time")
+            self._finish(attempt, classify_failure(timeout, sent=False))
+            return
+        wanted = connection.wants_to_write
+        found = connection.advance(now)
+        if found is not None:
+            if self._by_descriptor.get(connection.descriptor) is attempt:
+                del self._by_descriptor[connection.descriptor]
+                poll.unregister(connection.descriptor)
+            event = attempt.event
+            self._finish(attempt, attempt.client.outcome(connection, found, event.id, event.body))
+            return
+        self._soonest = min(self._soonest, connection.deadline)
+        if wanted and not connection.wants_to_write:
+            poll.register(connection.descriptor, select.POLLIN)
+
+    def _give_up(self, poll: Any, now: float) -> None:
+        """End the attempts whose time is over."""
+        self._soonest = now + LONGEST_WAIT
+        for attempt in list(self._active):
+            connection = attempt.connection
+            deadline = attempt.deadline if connection is None else connection.deadline
+            if now >= deadline:
+                self._advance(poll, attempt, now)
+            else:
+                self._soonest = min(self._soonest, deadline)
+
+    def _finish(self, attempt: Attempt, outcome: Outcome) -> None:
+        del self._active[attempt]
+        source = attempt.source
+        source.finish(attempt, attempt.client.noted(outcome, attempt.began))
+        self._sources[source] = self._finished[source] = None
+
+    def _interrupt(self) -> None:
+        """End all attempts."""
+        self._by_descriptor.clear()
+        for attempt in list(self._active):
+            if attempt.connection is not None:
+                attempt.connection.close()
+            sent = attempt.connection is not None
+            self._finish(attempt, Outcome(Verdict.RETRY, "interrupted", ambiguous=sent))
+
+
+class _Bell:
+    """Wakes the thread that waits. Its descriptors, too, may be closed and become another one's."""
+
+    def __init__(self, poll: Any) -> None:
+        self.descriptor, self._end = os.pipe()
+        self._identities = self._seen()
+        poll.register(self.descriptor, select.POLLIN)
+
+    def _seen(self) -> list[tuple[int, int] | None]:
+        return [identity(self.descriptor), identity(self._end)]
+
+    def is_intact(self) -> bool:
+        """Say whether its descriptors are its own."""
+        return self._seen() == self._identities
+
+    def ring(self) -> None:
+        """Wake the thread."""
+        if self.is_intact():
+            os.write(self._end, b"!")
+
+    def silence(self) -> None:
+        """Be ready for another time."""
+        if self.is_intact():
+            os.read(self.descriptor, 64)
+
+    def close(self) -> None:
+        """Let go of it."""
+        for descriptor, its_own in zip((self.descriptor, self._end), self._identities, strict=True):
+            if identity(descriptor) == its_own:
+                os.close(descriptor)
