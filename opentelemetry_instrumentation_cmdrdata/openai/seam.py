@@ -350,4 +350,4 @@ class _AloneSwitch(Switch):
 def observe_always(owner: type[Any], sdk: type[Any]) -> None:
     """Observe the clients of `owner`, a class to stand before `sdk`, whether or not that is patched, but once."""
     tracer = trace.get_tracer(SCOPE, __version__)
-    list(_install(owner, sdk, _AloneSwitch(Recorder(tracer, __version__, current_exporter))))
+    list(_install(owner, sdk, _AloneSwitch(Recorder(tracer, current_exporter))))
