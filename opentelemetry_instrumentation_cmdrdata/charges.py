@@ -210,27 +210,23 @@ def usage_status(
     return "partial" if was_cut else "missing"
 
 
-class _Keys(dict[str, str | None]):
-    """
-    The key of the event that each attribute of one kind goes to, None for those of other kinds.
-
-    Filled when a name is first seen: the names that are read of answers are a closed set.
-    """
-
-    def __init__(self, prefix: str, keys: Mapping[str, str | None]) -> None:
-        super().__init__(keys)
-        self._prefix = prefix
-
-    def __missing__(self, name: str) -> str | None:
-        key = self[name] = name[len(self._prefix) :] if name.startswith(self._prefix) else None
-        return key
+_Place = tuple[bool, str] | None
+"""Where a fact goes: into the event's `usage` (True) or its metadata, under which key; None for neither."""
+_places: dict[str, _Place] = {
+    semconv.TOTAL_TOKENS: None,
+    **{names[0]: (True, key) for key, names in BREAKDOWNS.items()},
+}
+"""By the names of the facts; filled when a name is first seen, of which there are few."""
 
 
-_UNITS = _Keys(
-    semconv.UNIT_PREFIX,
-    {semconv.TOTAL_TOKENS: None, **{names[0]: key for key, names in BREAKDOWNS.items()}},
-)
-_DETAILS = _Keys(semconv.DETAIL_PREFIX, {})
+def _place(name: str) -> _Place:
+    place: _Place = None
+    if name.startswith(semconv.UNIT_PREFIX):
+        place = True, name.removeprefix(semconv.UNIT_PREFIX)
+    elif name.startswith(semconv.DETAIL_PREFIX):
+        place = False, name.removeprefix(semconv.DETAIL_PREFIX)
+    _places[name] = place
+    return place
 
 
 def usage_event(
@@ -256,10 +252,10 @@ def usage_event(
     metadata = reserved(call.endpoint.name)
     usage: dict[str, int | float | bool] = {}
     for name, value in facts.items():
-        if (key := _UNITS[name]) is not None:
-            usage[key] = value
-        elif (key := _DETAILS[name]) is not None:
-            metadata[key] = value
+        place = _places[name] if name in _places else _place(name)
+        if place is not None:
+            is_usage, key = place
+            (usage if is_usage else metadata)[key] = value
     if call.request_id is not None:
         metadata["request_id"] = call.request_id
     get = facts.get
