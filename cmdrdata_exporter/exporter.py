@@ -163,7 +163,7 @@ class CmdrDataSpanExporter(SpanExporter):
             return
         event = self._event(span)
         if event is None:
-            self._calls.pass_up(span)
+            self._calls.propagate(span)
             return
         report = Report.of(
             span,
@@ -172,7 +172,7 @@ class CmdrDataSpanExporter(SpanExporter):
             response_id=event.metadata.get("response_id"),
             tokens=(event.input_tokens, event.output_tokens),
         )
-        if self._calls.is_billed(span, report) or own_calls.covers(report):
+        if not self._calls.claim(span, report) or own_calls.covers(report):
             self._pass_over(scope)
         else:
             self._record(event, [])

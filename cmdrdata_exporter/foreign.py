@@ -78,10 +78,10 @@ def event_from_span(span: ReadableSpan, *, customer_id: str | None = None) -> Us
     if endpoint is None:
         return None
     read = _Read(attributes)
-    told, usage = read.told, read.usage
-    input_tokens = _count(told.get("input_tokens"))
-    output_tokens = _count(told.get("output_tokens"))
-    total_tokens = _count(told.get("total_tokens"))
+    values, usage = read.values, read.usage
+    input_tokens = _count(values.get("input_tokens"))
+    output_tokens = _count(values.get("output_tokens"))
+    total_tokens = _count(values.get("total_tokens"))
     reported = not (
         input_tokens is None and output_tokens is None and total_tokens is None and not usage
     )
@@ -91,20 +91,20 @@ def event_from_span(span: ReadableSpan, *, customer_id: str | None = None) -> Us
     context = span.get_span_context()
     start, end = span.start_time or 0, span.end_time or span.start_time or 0
     failed = span.status.status_code is StatusCode.ERROR
-    error_code = _text(told.get("error_code")) if failed else None
-    request_model = _text(told.get("request_model"))
+    error_code = _text(values.get("error_code")) if failed else None
+    request_model = _text(values.get("request_model"))
     known = read.details
-    known["response_id"] = _text(told.get("response_id"))
-    known["finish_reason"] = _finish_reason(told.get("finish_reasons"))
-    known["usage_status"] = _text(told.get("usage_status")) or (
+    known["response_id"] = _text(values.get("response_id"))
+    known["finish_reason"] = _finish_reason(values.get("finish_reasons"))
+    known["usage_status"] = _text(values.get("usage_status")) or (
         "reported" if reported else "missing"
     )
     known["endpoint"] = endpoint
     known["request_model"] = request_model
-    known["service_tier"] = _text(told.get("service_tier"))
-    known["server_address"] = _text(told.get("server_address"))
+    known["service_tier"] = _text(values.get("service_tier"))
+    known["server_address"] = _text(values.get("server_address"))
     # For whoever assigns the event.
-    known["customer_refused"], known["customer_refused_value"] = _refused(told)
+    known["customer_refused"], known["customer_refused_value"] = _refused(values)
     if context is not None:
         known["trace_id"] = format_trace_id(context.trace_id)
         known["span_id"] = format_span_id(context.span_id)
@@ -112,11 +112,11 @@ def event_from_span(span: ReadableSpan, *, customer_id: str | None = None) -> Us
     metadata |= {key: value for key, value in known.items() if value is not None}
     renamed = add_users_keys(metadata, read.users)
     return UsageEvent(
-        id=_event_id(told.get("event_id")) or _foreign_id(span),
-        customer_id=_customer(told, customer_id),
+        id=_event_id(values.get("event_id")) or _foreign_id(span),
+        customer_id=_customer(values, customer_id),
         # The older conventions had it capitalised.
-        provider=(_text(told.get("provider")) or "unknown").lower(),
-        model=_text(told.get("response_model")) or request_model or "unknown",
+        provider=(_text(values.get("provider")) or "unknown").lower(),
+        model=_text(values.get("response_model")) or request_model or "unknown",
         endpoint=endpoint,
         usage_status=known["usage_status"],
         input_tokens=input_tokens or 0,
@@ -130,15 +130,15 @@ def event_from_span(span: ReadableSpan, *, customer_id: str | None = None) -> Us
         start_time=start // 1_000_000_000,
         end_time=end // 1_000_000_000,
         duration_ms=max(0, (end - start + 500_000) // 1_000_000),
-        time_to_first_token_ms=first_token_ms(told.get("first_chunk")),
+        time_to_first_token_ms=first_token_ms(values.get("first_chunk")),
         # LiteLLM writes the word.
-        streaming=told.get("streaming") in (True, "True"),
-        retry_count=_count(told.get("retry_count")) or 0,
-        error_type=error_type(told.get("error_type"), error_code) if failed else None,
+        streaming=values.get("streaming") in (True, "True"),
+        retry_count=_count(values.get("retry_count")) or 0,
+        error_type=error_type(values.get("error_type"), error_code) if failed else None,
         error_code=error_code,
         error_message=scrubbed(span.status.description or "") or None if failed else None,
         remember=_remembered(
-            told.get("remember"), ours=scope is not None and scope.name == OUR_SCOPE
+            values.get("remember"), ours=scope is not None and scope.name == OUR_SCOPE
         ),
         renamed=renamed,
     )
@@ -164,10 +164,10 @@ _PLACES = _places()
 class _Read:
     """The attributes of a span, sorted in one pass."""
 
-    __slots__ = ("details", "told", "usage", "users")
+    __slots__ = ("details", "usage", "users", "values")
 
     def __init__(self, attributes: Mapping[str, Any]) -> None:
-        self.told: dict[str, Any] = {}
+        self.values: dict[str, Any] = {}
         """Facts of one value, by the keys of `attributes.FIELDS`."""
         self.usage: dict[str, int | float | bool] = {}
         """Breakdowns, and units that are not tokens: those only that were reported."""
@@ -189,7 +189,7 @@ class _Read:
                 continue  # A spelling that is preferred was there before.
             ranks[key] = rank
             if not is_breakdown:
-                self.told[key] = value
+                self.values[key] = value
             elif (number := _count(value)) is not None:
                 self.usage[key] = number
 
@@ -229,19 +229,19 @@ def _endpoint(attributes: Mapping[str, Any], scope: str) -> str | None:
     return _OPERATIONS.get(operation or "")
 
 
-def _customer(told: Mapping[str, Any], default: str | None) -> str | None:
+def _customer(values: Mapping[str, Any], default: str | None) -> str | None:
     """Return who pays: whom the span names, if that can be; the default only where it names nobody."""
-    customer = None if "refused" in told else told.get("customer", default)
+    customer = None if "refused" in values else values.get("customer", default)
     return customer if usable(customer) else None
 
 
-def _refused(told: Mapping[str, Any]) -> tuple[str | None, str | None]:
+def _refused(values: Mapping[str, Any]) -> tuple[str | None, str | None]:
     """Return why a customer that was named cannot be billed, and how it was written; None where none was."""
-    if "refused" in told:
-        return _text(told["refused"]), _text(told.get("refused_value"))
+    if "refused" in values:
+        return _text(values["refused"]), _text(values.get("refused_value"))
     # As others have set it on a span of theirs.
-    if "customer" in told and (reason := refusal(told["customer"])):
-        return reason, as_written(told["customer"])
+    if "customer" in values and (reason := refusal(values["customer"])):
+        return reason, as_written(values["customer"])
     return None, None
 
 

@@ -388,7 +388,7 @@ class Call:
             facts[semconv.TIME_TO_FIRST_CHUNK] = (self._first_chunk - self._begin) / 1e9
         if failure is not None:
             facts[semconv.ERROR_TYPE] = failure.type
-            if error is not None and not reading.reported:
+            if error is not None and not reading.has_usage:
                 facts.pop(semconv.CHARACTERS, None)  # They were offered, not spoken.
         reasons = reading.finish_reasons or (_NO_REASON if self.endpoint.has_choices else {})
         if reasons and (cut or failure is not None or any(reasons.values())):

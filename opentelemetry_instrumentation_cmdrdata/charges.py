@@ -147,7 +147,7 @@ def _of_job(
             payer = {}
         has_units = any(name.startswith(semconv.UNIT_PREFIX) for name in billed)
         usage_status = billed.get(semconv.USAGE_STATUS) or (
-            "reported" if reading.reported or has_units else "missing"
+            "reported" if reading.has_usage or has_units else "missing"
         )
         event = usage_event(
             call._replace(request_model=model),
@@ -192,7 +192,7 @@ def usage_status(
     if endpoint.is_free:
         return "not_applicable"
     was_cut = cut and streaming and exchange.is_answered
-    if reading.reported:
+    if reading.has_usage:
         # Some servers tell on each chunk what was used so far: final is what comes once every choice has ended.
         goes_on = was_cut and None in reading.finish_reasons.values()
         return "partial" if goes_on else "reported"
