@@ -40,6 +40,14 @@ _RAW_RESPONSE = "X-Stainless-Raw-Response"
 """The header by which the SDK marks a request for a raw response: `true`, or `stream` for one with an unread body."""
 
 
+def begin(
+    recorder: Recorder | None, client: Any, options: Any, kwargs: dict[str, Any]
+) -> tuple[Call | None, Any]:
+    """Return the call of a request, None where it is not metered, and the options to make the request with."""
+    call = None if recorder is None else start(recorder, client, options, kwargs)
+    return call, options if call is None else asking(client, options, call) or options
+
+
 @faults.guarded
 def start(recorder: Recorder, client: Any, options: Any, kwargs: dict[str, Any]) -> Call | None:
     """Start the call of a request, None where it is not metered; have the SDK's `stream_cls` observed where need be."""
@@ -150,12 +158,20 @@ def observe(result: Any, call: Call) -> bool:
     return True
 
 
+def succeed(call: Call, result: Any) -> None:
+    """Leave a call's context, and end the call unless its answer is still to be read."""
+    call.detach()
+    if not observe(result, call):
+        call.end()
+
+
 def fail(call: Call, error: BaseException) -> None:
     """
-    End a call with an error, unless it has ended; what the provider reported before it counts.
+    Leave a call's context, and end it with an error unless it has ended; what the provider reported before it counts.
 
     The error may be a signal handler's, which came when the provider had answered.
     """
+    call.detach()
     if not call.has_ended:
         _read_answer(call)
         call.end(error)
