@@ -72,7 +72,8 @@ def read_chat(reading: Reading, body: object) -> None:
         if reason is not None or key not in reasons:
             reasons[key] = reason if isinstance(reason, str) else None
         of_only_choice = choice_values.get("usage")
-        read_error(reading, choice_values.get("error"))  # OpenRouter's.
+        if (error := choice_values.get("error")) is not None:
+            read_error(reading, error)  # OpenRouter's.
     if (of_groq := values.get("x_groq")) is not None:
         read_error(reading, get(of_groq, "error"))
     if values.get("usage") is None:

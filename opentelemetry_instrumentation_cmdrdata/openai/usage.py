@@ -53,16 +53,20 @@ def read_usage(reading: Reading, usage: object) -> None:
     values = fields(usage)
     attributes: Attributes = {}
     for field, name in _TOTALS:
-        if (value := values.get(field)) is not None and (number := count(value)) is not None:
+        value = values.get(field)
+        # Most are integers: what is done for each token count of each call is done here.
+        if type(value) is int and 0 <= value < 2**63:
+            attributes[name] = value
+        elif value is not None and (number := count(value)) is not None:
             attributes[name] = number
     for field, names in _DETAILS:
         if (details := values.get(field)) is not None:
             for detail, value in fields(details).items():
-                if (
-                    value is not None
-                    and (name := names.get(detail)) is not None
-                    and (number := count(value)) is not None
-                ):
+                if value is None or (name := names.get(detail)) is None:
+                    continue
+                if type(value) is int and 0 <= value < 2**63:
+                    attributes[name] = value
+                elif (number := count(value)) is not None:
                     attributes[name] = number
     for field in _CACHE_READ:
         if (value := values.get(field)) is not None and (number := count(value)) is not None:
@@ -73,7 +77,7 @@ def read_usage(reading: Reading, usage: object) -> None:
     if (value := values.get("reasoning_tokens")) is not None:
         _read_reasoning(attributes, count(value))
     for field in _SECONDS:
-        if (seconds := quantity(values.get(field))) is not None:
+        if (value := values.get(field)) is not None and (seconds := quantity(value)) is not None:
             attributes[semconv.AUDIO_SECONDS] = seconds
     if attributes:
         if reading.has_usage:
