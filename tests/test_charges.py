@@ -212,6 +212,42 @@ def test_who_pays(
     check(made)
 
 
+def test_a_job_whose_end_names_neither_model_nor_customer() -> None:
+    """The end of a job is billed with what the call that started it said, whoever asks."""
+    start, poll = (
+        next(row for row in ENDPOINTS if (row.name, row.method) == ("videos", method))
+        for method in ("post", "get")
+    )
+    started, shown = Reading(), Reading()
+    started.job = shown.job = "video_1"
+    shown.charges[""] = {}
+    begun = ended(
+        endpoint=start,
+        request_model="sora-2-pro",
+        attribution=CallAttribution({"cmdrdata.customer.id": "acme"}),
+    )
+    asked = ended(
+        endpoint=poll,
+        request_model=None,
+        attribution=CallAttribution({"cmdrdata.customer.id": "other"}),
+    )
+    facts: Attributes = {"gen_ai.response.model": "sora-2", "cmdrdata.detail.size": "1x1"}
+
+    recorded = charges.Recorded(list)
+    assert [] == list(charges.charges(begun, started, facts, "missing", recorded))
+    seconds: Attributes = {"cmdrdata.usage.video_seconds": 4}
+    ((event, _),) = charges.charges(asked, shown, seconds, "missing", recorded)
+
+    assert ("acme", "sora-2", "reported", {"video_seconds": 4}, "1x1", "sora-2-pro") == (
+        event.customer_id,
+        event.model,
+        event.usage_status,
+        event.usage,
+        event.metadata["size"],
+        event.metadata["request_model"],
+    )
+
+
 def test_no_id_is_given_twice() -> None:
     """Each id is one of 128 bits, and another one than all before."""
     ids = RandomIds()
