@@ -27,8 +27,9 @@ from cmdrdata_exporter.customer import (
     get_customer_context,
     set_customer_context,
 )
-from cmdrdata_exporter.events import UsageEvent, event_from_span
+from cmdrdata_exporter.events import UsageEvent
 from cmdrdata_exporter.exporter import CmdrDataSpanExporter, current_exporter
+from cmdrdata_exporter.foreign import event_from_span
 from cmdrdata_exporter.settings import ConfigurationError, Settings
 
 __all__ = [

@@ -6,9 +6,12 @@ A call may be seen by several instrumentations: ours at the SDK's seam, others a
 - While our instrumentor is active it is the authority for what passes its seam (`own_calls`). A span of another is such
   a call where both have the same response id at the same time or, where one of them has no id, where the call began
   within the span's time and used as much. `docs/metering.md` has the rules in order.
-- Among the spans of others the first to end is the charge: the innermost, but for some streams. Another
-  instrumentation's span is the same call where it is above it in the trace or right below it, where it has the same
-  response id at the same time, or where both instrument one SDK and stand side by side, one within the other's time.
+- Among the spans of others the first to end is the charge (`Calls.claim`): the innermost, but for some streams. Another
+  instrumentation's span is the same call
+  - where it is above it in the trace (`_contains`),
+  - where it is right below it (`_is_inside`),
+  - where it has the same response id at the same time (`_has_same_response`),
+  - where both instrument one SDK and stand side by side, one within the other's time (`_is_beside`).
 """
 
 from __future__ import annotations
@@ -288,19 +291,19 @@ class Calls(processes.ForkAware):
         with self._lock:
             self._cover(span, None)
 
-    def pass_up(self, span: ReadableSpan) -> None:
-        """Note a span that is no call: what contains it contains whatever calls are inside it."""
+    def propagate(self, span: ReadableSpan) -> None:
+        """Note a span that is no model call: if a call inside it was billed, what contains it is covered too."""
         with self._lock:
             if self._contains(span):
                 self._cover(span, None)
 
-    def is_billed(self, span: ReadableSpan, report: Report) -> bool:
-        """Say whether the call of a span is billed already; if not, it is from now on."""
+    def claim(self, span: ReadableSpan, report: Report) -> bool:
+        """Claim the call of a span for billing. Return False if another span has claimed it before."""
         if span.get_span_context() is None:
-            return False
+            return True
         with self._lock:
             # In any case, since what a span tells that is passed over may be what relates the next one.
-            same_response = self._is_told(report)
+            same_response = self._has_same_response(report)
             billed = (
                 self._contains(span)
                 or self._is_inside(report)
@@ -310,7 +313,7 @@ class Calls(processes.ForkAware):
             self._cover(span, report)
             if not billed:
                 self._billed.append(report)
-            return billed
+            return not billed
 
     def _contains(self, span: ReadableSpan) -> bool:
         """Say whether a span contains, or is, a call that was billed."""
@@ -322,14 +325,14 @@ class Calls(processes.ForkAware):
         outer = self._covered.get(call.parent) if call.parent else None
         return outer is not None and outer.scope != call.scope and outer.overlaps(call)
 
-    def _is_told(self, call: Report) -> bool:
+    def _has_same_response(self, call: Report) -> bool:
         """Say whether another instrumentation told the response. Some servers reuse ids: elsewhere, time decides."""
         if call.response_id is None:
             return False
         here, anywhere = (call.span[0], call.response_id), (0, call.response_id)
         for key, at_that_time in ((here, call.overlaps), (anywhere, call.contains)):
-            told = self._responses.get(key)
-            if told is not None and told.scope != call.scope and at_that_time(told):
+            first = self._responses.get(key)
+            if first is not None and first.scope != call.scope and at_that_time(first):
                 return True
         self._responses[here] = self._responses[anywhere] = call
         _bound(self._responses, 2 * self._capacity)

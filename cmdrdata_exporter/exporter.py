@@ -20,7 +20,8 @@ from cmdrdata_exporter.attributes import OUR_SCOPE
 from cmdrdata_exporter.customer import take_from_baggage
 from cmdrdata_exporter.deduplication import Calls, Report, own_calls
 from cmdrdata_exporter.delivery import Delivery, Header
-from cmdrdata_exporter.events import UsageEvent, customer_place, encode, event_from_span
+from cmdrdata_exporter.events import UsageEvent, customer_place, encode
+from cmdrdata_exporter.foreign import event_from_span
 from cmdrdata_exporter.processes import SHUTDOWN_TIMEOUT
 from cmdrdata_exporter.runtime import announce
 from cmdrdata_exporter.settings import ConfigurationError, Settings, unknown_variables
@@ -37,22 +38,12 @@ _VALUE, _KEY = 1000, 200
 """Characters that stay of a value that is cut, and that its key may have."""
 
 
-class Charge(ReadableSpan):
-    """A finished call as it goes to `CmdrDataSpanExporter.record`, which has it once however often it gets it."""
-
-    def __init__(self, *, kept: list[object], **of_span: Any) -> None:
-        super().__init__(**of_span)
-        self.kept = kept
-        """See `Header.kept`: of the charge, whose span may be made again."""
-
-
 class CmdrDataSpanExporter(SpanExporter):
     """
     Turn GenAI spans into CmdrData usage events and deliver them.
 
-    Beside a span pipeline it bills the spans of any GenAI instrumentation; for the calls of our own instrumentation,
-    `CmdrDataInstrumentor` hands each finished call to `record`, whatever the pipeline samples or drops, and `export`
-    passes those spans over.
+    Beside a span pipeline it bills the spans of any GenAI instrumentation. The calls of our own instrumentation are
+    handed to `charge` when they end, whatever the pipeline samples or drops, and `export` passes their spans over.
     Built without arguments it is configured by the environment (`cmdrdata_exporter.settings`), as
     `OTEL_TRACES_EXPORTER=otlp,cmdrdata` does.
 
@@ -143,7 +134,7 @@ class CmdrDataSpanExporter(SpanExporter):
             return
         event = self._event(span)
         if event is None:
-            self._calls.pass_up(span)
+            self._calls.propagate(span)
             return
         report = Report.of(
             span,
@@ -152,7 +143,7 @@ class CmdrDataSpanExporter(SpanExporter):
             response_id=event.metadata.get("response_id"),
             tokens=(event.input_tokens, event.output_tokens),
         )
-        if self._calls.is_billed(span, report) or own_calls.covers(report):
+        if not self._calls.claim(span, report) or own_calls.covers(report):
             self._pass_over(scope)
         else:
             self._record(event, [])
@@ -162,7 +153,19 @@ class CmdrDataSpanExporter(SpanExporter):
         """Record one finished span at once, if it is a charge and metering is enabled. Never raises."""
         event = self._event(span)
         if event is not None:
-            self._record(event, span.kept if isinstance(span, Charge) else [])
+            self._record(event, [])
+
+    @faults.guarded
+    def charge(self, event: UsageEvent, kept: list[object]) -> None:
+        """
+        Record one charge at once, if metering is enabled. Never raises.
+
+        Args:
+            event: the charge.
+            kept: not empty once it is recorded, see `Header.kept`: with the same list it is recorded once.
+        """
+        if self.settings.enabled:
+            self._record(event, kept)
 
     def _event(self, span: ReadableSpan) -> UsageEvent | None:
         if not self.settings.enabled:

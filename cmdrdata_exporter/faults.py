@@ -97,13 +97,23 @@ def guarded(function: Callable[_P, _R]) -> Callable[_P, _R | None]:
     def harmless(*args: _P.args, **kwargs: _P.kwargs) -> _R | None:
         try:
             return function(*args, **kwargs)
-        except Exception as error:
-            if is_interruption(error):
-                raise
-            report(kind, "CmdrData failed in %s; the application goes on", kind, exc_info=True)
+        except Exception as error:  # noqa: BLE001 - whatever it is
+            absorb(error, kind)
             return None
 
     return harmless
+
+
+def absorb(error: Exception, kind: str) -> None:
+    """
+    Report the exception that is being handled, as `guarded` does: for what is done too often to be called through it.
+
+    Raises:
+        Exception: it is the application's.
+    """
+    if is_interruption(error):
+        raise  # noqa: PLE0704 - the one that is being handled
+    report(kind, "CmdrData failed in %s; the application goes on", kind, exc_info=True)
 
 
 def is_interruption(error: BaseException) -> bool:

@@ -141,7 +141,7 @@ class CmdrDataInstrumentor(BaseInstrumentor):
             return exporter or current_exporter()
 
         tracer = trace.get_tracer(SCOPE, __version__, kwargs.get("tracer_provider"))
-        recorder = Recorder(tracer, __version__, metering_now)
+        recorder = Recorder(tracer, metering_now)
 
         def metering_first() -> CmdrDataSpanExporter:
             recorder.exporter = metering_now

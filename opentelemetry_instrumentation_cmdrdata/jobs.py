@@ -11,9 +11,9 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from cmdrdata_exporter import clocks, faults, processes
 from opentelemetry_instrumentation_cmdrdata.openai.usage import Attributes
@@ -39,17 +39,26 @@ class Key(NamedTuple):
         return hashlib.sha256("\0".join((*self, part)).encode("utf-8", "replace")).hexdigest()[:32]
 
 
+class StartedJob(NamedTuple):
+    """What the call that started a job says of it, and the job's end may not repeat."""
+
+    attribution: Mapping[str, Any]
+    """The attributes that say who pays."""
+    request_model: str | None
+    facts: Attributes
+
+
 @dataclass(slots=True)
 class Job:
     """What the call that started a job said of it."""
 
     since: float
-    started: Attributes | None = None
-    """Its customer, and the facts that its end may not repeat; None where another process started it."""
+    started: StartedJob | None = None
+    """None where another process started it."""
     billed: set[str] = field(default_factory=set[str])
     """Its parts that were billed."""
     owners: dict[str, object] = field(default_factory=dict[str, object], compare=False)
-    """Who took the right to bill each of them."""
+    """Who claimed each of them."""
     tracked: bool = True
     """Whether it is to be billed at all."""
 
@@ -71,7 +80,7 @@ class Jobs(processes.ForkAware):
         self._lock = threading.RLock()
         self._jobs: OrderedDict[Key, Job] = OrderedDict()
 
-    def start(self, key: Key, started: Attributes, *, tracked: bool = True) -> None:
+    def start(self, key: Key, started: StartedJob, *, tracked: bool = True) -> None:
         """Remember a job that a call of this process started, be it one that is not to be billed."""
         with self._lock:
             job, forgotten = self._remember(key)
@@ -85,11 +94,11 @@ class Jobs(processes.ForkAware):
             job = self._jobs.get(key)
             return job is not None and job.started is not None
 
-    def settle(self, key: Key, part: str, by: object = None) -> Job | None:
+    def claim(self, key: Key, part: str, by: object = None) -> Job | None:
         """
-        Take the one right to bill a part of a job: the job, or None where that part was billed or is not to be.
+        Claim a part of a job for billing. Return None if it was billed, or is not to be.
 
-        Who takes it, `by`, has it also when it comes again, interrupted by a signal handler.
+        The same claimant, `by`, may claim it again: after a signal handler has interrupted it.
         """
         by = object() if by is None else by
         with self._lock:

@@ -39,7 +39,10 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "pacing": ({f"{EXPORTER}.delivery.backoff"}, set()),
     "settings": ({f"{EXPORTER}.settings"}, {"base", "pacing", "event"}),
     "customer": ({f"{EXPORTER}.customer", f"{EXPORTER}.unattributed"}, {"base"}),
-    "events": ({f"{EXPORTER}.events", f"{EXPORTER}.deduplication"}, {"base", "customer"}),
+    "events": (
+        {f"{EXPORTER}.{name}" for name in ("events", "foreign", "deduplication")},
+        {"base", "customer"},
+    ),
     "event": ({f"{EXPORTER}.delivery", f"{EXPORTER}.delivery.destination"}, set()),
     "spool": ({f"{EXPORTER}.delivery.spool.*"}, {"base", "pacing", "event"}),
     "http": ({f"{EXPORTER}.delivery.http.*"}, {"base", "pacing", "event"}),

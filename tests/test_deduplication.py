@@ -441,22 +441,22 @@ def test_what_is_remembered_is_bounded() -> None:
     assert [calls._contains(one) for one in spans] == [False, True, True, True, True]
     calls = Calls(capacity=2)
 
-    def is_billed(one: ReadableSpan, response_id: str) -> bool:
+    def claims(one: ReadableSpan, response_id: str) -> bool:
         reported = Report.of(
             one, provider="openai", endpoint="x", response_id=response_id, tokens=(3, 4)
         )
-        return calls.is_billed(one, reported)
+        return calls.claim(one, reported)
 
     for number in range(6):
         one = span({}, scope=OPENAI, context=(number + 1, 1))
-        assert is_billed(one, f"chatcmpl-{number}") is False
+        assert claims(one, f"chatcmpl-{number}") is True
     assert {
         "covered": len(calls._covered),
         "responses": len(calls._responses),
         "billed": len(calls._billed),
     } == {"covered": 2, "responses": 4, "billed": 2}
-    assert is_billed(span({}, scope="x", context=(8, 1)), "chatcmpl-0") is False
-    assert is_billed(span({}, scope="x", context=(9, 1)), "chatcmpl-5") is True
+    assert claims(span({}, scope="x", context=(8, 1)), "chatcmpl-0") is True
+    assert claims(span({}, scope="x", context=(9, 1)), "chatcmpl-5") is False
 
 
 def test_a_call_that_ends_in_the_middle_of_another_one(events: RecordedEvents) -> None:

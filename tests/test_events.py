@@ -12,7 +12,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
-from cmdrdata_exporter import event_from_span
+from cmdrdata_exporter import event_from_span, events
 from cmdrdata_exporter.events import encode, error_type
 
 RECORDED = Path(__file__).parent / "recorded"
@@ -135,6 +135,35 @@ def test_a_whole_event() -> None:
             "success": True,
         },
     }
+
+
+VALUES = [
+    0.00001,
+    1e16,
+    [1e-7],
+    '\x00\x1f\x7f\u2028\U0001f600/"\\',
+    "half \ud800",
+    2**64,
+    True,
+    None,
+    ["a", None],
+]
+
+
+@pytest.mark.parametrize("value", VALUES, ids=ascii)
+def test_the_same_bytes_with_and_without_orjson(
+    value: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two processes, of which one has orjson, give the same event the same bytes."""
+    event = event_from_span(span({"gen_ai.operation.name": "chat", "gen_ai.usage.input_tokens": 1}))
+    assert event is not None
+    for metadata, usage in (({"x": value}, {}), ({}, {"seconds": 0.00001})):
+        changed = event._replace(metadata={**event.metadata, **metadata}, usage=usage)
+        with_orjson = encode(changed)
+        with monkeypatch.context() as patch:
+            patch.setattr(events, "orjson", None)
+            assert encode(changed) == with_orjson
+    assert events.orjson is not None, "orjson is there where the tests run"
 
 
 def test_an_event_keeps_its_bytes() -> None:

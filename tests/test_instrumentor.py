@@ -19,7 +19,14 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, Decision, Sampler, Samp
 
 import opentelemetry_instrumentation_cmdrdata
 from cmdrdata_exporter import CmdrDataSpanExporter, ConfigurationError, customer_context, faults
-from opentelemetry_instrumentation_cmdrdata import CmdrDataInstrumentor, call, open_calls
+from opentelemetry_instrumentation_cmdrdata import (
+    CmdrDataInstrumentor,
+    call,
+    charges,
+    open_calls,
+    random_ids,
+    spans,
+)
 from opentelemetry_instrumentation_cmdrdata.openai import (
     answers,
     keywords,
@@ -125,28 +132,30 @@ def test_calls_that_are_not_metered(world: str, provider: Provider, meter: Meter
 
 # What may fail on our way: where it is looked up, and what it is called there.
 WAYS: list[tuple[object, str]] = [
-    (seam.Recorder, "start"),
     (observation, "observed_stream_cls"),
     (observation, "attach"),
     (observation, "watch"),
     (observation, "provider_of"),
-    (call, "find"),
+    (observation, "find"),
+    (observation, "_body_of"),
     (call, "_request_attributes"),
-    (call, "body_of"),
     (call, "os"),
     (call, "is_instrumentation_enabled"),
-    (call, "Charge"),
+    (call, "EndedCall"),
+    (charges, "usage_event"),
+    (charges, "usage_status"),
+    (spans, "start_attributes"),
+    (spans, "answer_attributes"),
+    (random_ids.RandomIds, "take"),
     (call, "Status"),
     (call.failures, "scrubbed"),
     (call.failures, "status_code"),
     (open_calls, "weakref"),
     (open_calls, "keep"),
-    (call.Call, "_usage_status"),
     (call.Call, "event"),
     (call.failures, "qualified_name"),
     (keywords, "current"),
     (call.time, "perf_counter_ns"),
-    (call, "find"),
     (usage, "fields"),
     (usage, "count"),
     (answers, "fields"),
@@ -156,7 +165,7 @@ WAYS: list[tuple[object, str]] = [
     (trace, "set_span_in_context"),
     (trace, "get_current_span"),
     (trace.NonRecordingSpan, "get_span_context"),
-    (CmdrDataSpanExporter, "record"),
+    (CmdrDataSpanExporter, "charge"),
     (opentelemetry_instrumentation_cmdrdata, "current_exporter"),
     (RecordedEvents, "record"),
 ]
@@ -247,7 +256,7 @@ def test_a_fault_is_logged_once(
     with client(provider) as sdk, logged, customer_context("acme"):
         chat(sdk)
         chat(sdk)
-    kind = "cmdrdata_exporter.exporter.CmdrDataSpanExporter.record"
+    kind = "cmdrdata_exporter.exporter.CmdrDataSpanExporter.charge"
     assert dict(faults.counts) == {kind: 2}
     assert [record.getMessage() for record in caplog.records] == [
         f"CmdrData failed in {kind}; the application goes on (further ones of this kind are only counted)"

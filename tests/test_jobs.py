@@ -15,7 +15,7 @@ import pytest
 
 from cmdrdata_exporter import customer_context, faults
 from opentelemetry_instrumentation_cmdrdata import jobs
-from opentelemetry_instrumentation_cmdrdata.jobs import LONGEST_AGE, Job, Jobs, Key
+from opentelemetry_instrumentation_cmdrdata.jobs import LONGEST_AGE, Job, Jobs, Key, StartedJob
 from tests import replies
 from tests.metering import Meter, attributes
 from tests.provider import Provider, Reply
@@ -606,28 +606,32 @@ def test_a_key() -> None:
     assert Key("a", "b").event_id("") == "8fb20ef63ced4145fc2e983ffe597d1d"
 
 
+ACME = StartedJob({"cmdrdata.customer.id": "acme"}, "gpt-4o-mini", {})
+NOBODY = StartedJob({}, None, {})
+
+
 def test_a_part_is_billed_once() -> None:
     """The right to bill a part of a job is given once, with what the call that started it said."""
     known = Jobs(clock=Clock())
-    known.start(key(1), {"customer": "acme"})
-    known.start(key(1), {"customer": "other"})
-    assert known.settle(key(1), "a") == Job(0.0, {"customer": "acme"}, {"a"})
-    assert known.settle(key(1), "a") is None
-    assert known.settle(key(1), "b") == Job(0.0, {"customer": "acme"}, {"a", "b"})
-    assert known.settle(key(2), "a") == Job(0.0, None, {"a"})
+    known.start(key(1), ACME)
+    known.start(key(1), NOBODY)
+    assert known.claim(key(1), "a") == Job(0.0, ACME, {"a"})
+    assert known.claim(key(1), "a") is None
+    assert known.claim(key(1), "b") == Job(0.0, ACME, {"a", "b"})
+    assert known.claim(key(2), "a") == Job(0.0, None, {"a"})
 
 
 def test_as_many_as_are_remembered() -> None:
     """The oldest job is forgotten for a new one, and it is told if it was never billed."""
     known = Jobs(capacity=2, clock=Clock())
-    known.start(key(1), {})
-    known.settle(key(1), "")
+    known.start(key(1), NOBODY)
+    known.claim(key(1), "")
     for number in (2, 3):
-        known.start(key(number), {})
+        known.start(key(number), NOBODY)
     assert dict(faults.counts) == {}, "the first was billed"
-    known.start(key(4), {})
+    known.start(key(4), NOBODY)
     assert faults.counts.pop("jobs out of sight") == 1
-    assert known.settle(key(2), "") == Job(0.0, None, {""})
+    assert known.claim(key(2), "") == Job(0.0, None, {""})
     assert faults.counts.pop("jobs out of sight") == 1, "the third went for the second"
 
 
@@ -635,14 +639,14 @@ def test_as_long_as_is_remembered() -> None:
     """A job is remembered for as long as jobs may take, and no longer."""
     clock = Clock()
     known = Jobs(clock=clock)
-    known.start(key(1), {"customer": "acme"})
+    known.start(key(1), ACME)
     clock.now = LONGEST_AGE
-    known.start(key(2), {})
+    known.start(key(2), NOBODY)
     clock.now = LONGEST_AGE + 1
-    known.start(key(3), {})
+    known.start(key(3), NOBODY)
     assert faults.counts.pop("jobs out of sight") == 1
-    assert known.settle(key(1), "") == Job(LONGEST_AGE + 1, None, {""})
-    assert known.settle(key(2), "") == Job(LONGEST_AGE, {}, {""})
+    assert known.claim(key(1), "") == Job(LONGEST_AGE + 1, None, {""})
+    assert known.claim(key(2), "") == Job(LONGEST_AGE, NOBODY, {""})
 
 
 # --- Responses --------------------------------------------------------------------------------

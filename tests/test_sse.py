@@ -141,3 +141,36 @@ def test_deltas_need_not_be_parsed() -> None:
         if pieces.is_another(one) or pieces.learn(one, sse.json_of(one))
     ]
     assert [5] == unparsed
+
+
+_HEAD = b'data: {"id":"c","choices":[{"index":0,"delta":{"content":"'
+_TAIL = b'"},"finish_reason":null}],"usage":null}\n\n'
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        _HEAD + b"more" + _TAIL,
+        _HEAD + _TAIL,
+        _HEAD + b"more" + _TAIL + b"\n",
+        _HEAD + b"one" + _TAIL + _HEAD + b"two" + _TAIL,
+        _HEAD + b'"},"finish_reason":"stop"}],"usage":null}\n\n',
+        _HEAD + b'"},"finish_reason":null}],"usage":{"total_tokens":1}}\n\n',
+        _HEAD + b'"},"finish_reason":null}],"usage":null,"obfuscation":"x"}\n\n',
+        _HEAD[:-9] + _TAIL,
+        _TAIL,
+        b"",
+    ],
+)
+def test_a_beginning_and_an_ending_that_suffice(event: bytes) -> None:
+    """What begins and ends as an event that brought only text is another one, and so are some that end otherwise."""
+    pieces = sse.Pieces(of_choices=True)
+    first = _HEAD + b"text" + _TAIL
+    pieces.learn(first, json.loads(first[6:]))
+    assert pieces.ending == _TAIL[3:]
+    begins_and_ends = event.startswith(pieces.beginning) and event.endswith(pieces.ending)
+    alone = event.find(b"\n", pieces.data) == len(event) - 2
+    assert not (begins_and_ends and alone) or pieces.is_another(event)
+    if event in (_HEAD + b"more" + _TAIL, _HEAD + _TAIL):
+        assert begins_and_ends
+        assert alone

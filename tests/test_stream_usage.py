@@ -258,7 +258,7 @@ def test_a_host_that_may_have_more_to_tell(
 
 def test_as_many_hosts_as_are_named(caplog: pytest.LogCaptureFixture) -> None:
     """The hosts that are named in the log have an end."""
-    recorder = call.Recorder(trace.get_tracer("x"), "0", current_exporter)
+    recorder = call.Recorder(trace.get_tracer("x"), current_exporter)
 
     for number in range(call.MOST_SILENT_HOSTS + 5):
         recorder.report_silent(f"host{number}", asked=False)

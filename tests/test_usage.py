@@ -57,7 +57,7 @@ def test_anything(reader: Any, body: object) -> None:
     reading = Reading()
     reader(reading, body)
     # What sound costs is in its request.
-    assert reading.reported is (reader is read_speech)
+    assert reading.has_usage is (reader is read_speech)
 
 
 @pytest.mark.parametrize("reader", [read_chat, read_embeddings])
@@ -66,7 +66,7 @@ def test_shapes(reader: Any, shape: Any) -> None:
     """Objects and dicts are read alike, and numbers that a compatible server sent as strings."""
     reading = Reading()
     reader(reading, shape(model="m", usage=shape(prompt_tokens="11", total_tokens=11.0)))
-    assert reading.reported
+    assert reading.has_usage
     assert reading.attributes == {
         "gen_ai.response.model": "m",
         "gen_ai.usage.input_tokens": 11,
@@ -249,7 +249,7 @@ def test_several_reports(reports: list[tuple[int | None, ...]], expected: dict[s
         names = ("prompt_tokens", "completion_tokens", "total_tokens")
         read_usage(reading, dict(zip(names, report, strict=True)))
     assert expected == reading.attributes
-    assert reading.reported
+    assert reading.has_usage
 
 
 @pytest.mark.parametrize(

@@ -26,22 +26,22 @@ from opentelemetry_instrumentation_cmdrdata.openai.usage import (
 
 def read_answer(reading: Reading, body: object) -> Mapping[str, Any]:
     """Read what answers have in common: id, model, service tier, time and usage. Return the answer's fields."""
-    attributes, told = reading.attributes, fields(body)
+    attributes, values = reading.attributes, fields(body)
     for field, name in _COMMON:
-        value = told.get(field)
+        value = values.get(field)
         if isinstance(value, str) and value:
             attributes[name] = value
     # One or the other; the Responses API and the jobs say `created_at`.
-    created = count(told.get("created"))
+    created = count(values.get("created"))
     if created is None:
-        created = count(told.get("created_at"))
+        created = count(values.get("created_at"))
     if created is not None:
         attributes[semconv.CREATED] = created
-    read_usage(reading, told.get("usage"))
+    read_usage(reading, values.get("usage"))
     # Jobs and responses have an error of their own, and a status that says whether they failed.
-    if (error := told.get("error")) is not None and told.get("status") is None:
+    if (error := values.get("error")) is not None and values.get("status") is None:
         read_error(reading, error)
-    return told
+    return values
 
 
 _COMMON = (
@@ -62,25 +62,26 @@ def read_chat(reading: Reading, body: object) -> None:
     Compatible servers put the usage of a stream elsewhere, too: Groq into `x_groq`, Moonshot into the one choice.
     Whether the usages of several choices are to be added up is not known.
     """
-    told = read_answer(reading, body)
+    values = read_answer(reading, body)
     reasons = reading.finish_reasons
     of_only_choice: object = None
-    for position, choice in enumerate(items(told.get("choices"))):
-        of_choice = fields(choice)
-        index, reason = count(of_choice.get("index")), of_choice.get("finish_reason")
+    for position, choice in enumerate(items(values.get("choices"))):
+        choice_values = fields(choice)
+        index, reason = count(choice_values.get("index")), choice_values.get("finish_reason")
         key = position if index is None else index
         if reason is not None or key not in reasons:
             reasons[key] = reason if isinstance(reason, str) else None
-        of_only_choice = of_choice.get("usage")
-        read_error(reading, of_choice.get("error"))  # OpenRouter's.
-    if (of_groq := told.get("x_groq")) is not None:
+        of_only_choice = choice_values.get("usage")
+        if (error := choice_values.get("error")) is not None:
+            read_error(reading, error)  # OpenRouter's.
+    if (of_groq := values.get("x_groq")) is not None:
         read_error(reading, get(of_groq, "error"))
-    if told.get("usage") is None:
+    if values.get("usage") is None:
         if of_only_choice is not None and len(reasons) == 1:
             read_usage(reading, of_only_choice)
         if of_groq is not None:
             read_usage(reading, get(of_groq, "usage"))
-        _read_timings(reading, told.get("timings"))
+        _read_timings(reading, values.get("timings"))
 
 
 def _read_timings(reading: Reading, timings: object) -> None:
@@ -89,10 +90,12 @@ def _read_timings(reading: Reading, timings: object) -> None:
 
     https://github.com/ggml-org/llama.cpp/blob/b6800/tools/server/README.md#timings-and-context-usage
     """
-    if timings is None or reading.reported:
+    if timings is None or reading.has_usage:
         return
-    told = fields(timings)
-    new, cached, output = (count(told.get(name)) for name in ("prompt_n", "cache_n", "predicted_n"))
+    values = fields(timings)
+    new, cached, output = (
+        count(values.get(name)) for name in ("prompt_n", "cache_n", "predicted_n")
+    )
     if new is not None and cached is not None and output is not None:
         usage = {"prompt_tokens": new + cached, "completion_tokens": output}
         read_usage(reading, {**usage, "cached_tokens": cached})
@@ -102,24 +105,24 @@ def read_error(reading: Reading, error: object) -> None:
     """Read the error that compatible servers put into an answer whose status says that all is well."""
     if error is None or error in ("", False):
         return
-    told = fields(error)
-    message = error if isinstance(error, str) else told.get("message")
-    code = next((told[name] for name in ("code", "type") if told.get(name)), None)
-    if told or isinstance(error, str):
+    values = fields(error)
+    message = error if isinstance(error, str) else values.get("message")
+    code = next((values[name] for name in ("code", "type") if values.get(name)), None)
+    if values or isinstance(error, str):
         reading.error = (str(code or "_OTHER"), str(message or "the answer is an error"))
 
 
 def read_chat_chunk(reading: Reading, chunk: object) -> None:
     """Read a chunk of a chat stream; most carry one more piece of text and nothing else, so they cost little."""
     if reading.attributes:
-        told = fields(chunk)
-        choices = cast("list[object]", told.get("choices"))
+        values = fields(chunk)
+        choices = cast("list[object]", values.get("choices"))
         if (
             type(choices) is list
             and len(choices) == 1
-            and told.get("usage") is None
-            and told.get("error") is None
-            and told.get("x_groq") is None
+            and values.get("usage") is None
+            and values.get("error") is None
+            and values.get("x_groq") is None
         ):
             choice = fields(choices[0])
             index = choice.get("index")
@@ -171,7 +174,7 @@ def read_response(reading: Reading, body: object) -> None:
     _read_server_tools(reading, get(body, "tool_usage"), output)
     if get(body, "background") is True:
         reading.job = string(get(body, "id")) or reading.job
-        if status in _RESPONSE_DONE or (reading.reported and status in _RESPONSE_ENDED):
+        if status in _RESPONSE_DONE or (reading.has_usage and status in _RESPONSE_ENDED):
             reading.charges[""] = {}
 
 
@@ -312,7 +315,7 @@ def _read_look(attributes: Attributes, body: object) -> None:
 def _count_images(reading: Reading, number: int) -> None:
     reading.attributes[semconv.IMAGES] = number
     reading.attributes[semconv.IMAGE_COUNT] = number
-    reading.reported = True
+    reading.has_usage = True
 
 
 # --- Audio ------------------------------------------------------------------------------------
@@ -327,9 +330,9 @@ def read_transcription(reading: Reading, body: object) -> None:
     put(attributes, semconv.LANGUAGE, get(body, "language"), string)
     read_usage(reading, get(body, "usage"))
     read_error(reading, get(body, "error"))
-    if not reading.reported and (seconds := quantity(get(body, "duration"))) is not None:
+    if not reading.has_usage and (seconds := quantity(get(body, "duration"))) is not None:
         attributes[semconv.AUDIO_SECONDS] = seconds
-        reading.reported = True
+        reading.has_usage = True
 
 
 def read_transcription_event(reading: Reading, event: object) -> None:
@@ -341,7 +344,7 @@ def read_transcription_event(reading: Reading, event: object) -> None:
 
 def read_speech(reading: Reading, body: object) -> None:  # noqa: ARG001 - it is sound
     """Read nothing: a recording says nothing about itself. It costs the characters that were requested."""
-    reading.reported = True
+    reading.has_usage = True
 
 
 def read_speech_event(reading: Reading, event: object) -> None:
@@ -360,11 +363,11 @@ def read_batch(reading: Reading, body: object) -> None:
     status = get(body, "status")
     completed = count(get(get(body, "request_counts"), "completed"))
     if status == "completed" or (
-        status in ("expired", "cancelled", "failed") and (reading.reported or completed)
+        status in ("expired", "cancelled", "failed") and (reading.has_usage or completed)
     ):
         put(reading.attributes, semconv.BATCH_REQUESTS, completed, count)
         # How many requests it was is no usage.
-        reading.charges[""] = {} if reading.reported else {semconv.USAGE_STATUS: "missing"}
+        reading.charges[""] = {} if reading.has_usage else {semconv.USAGE_STATUS: "missing"}
 
 
 def read_fine_tuning_created(reading: Reading, body: object) -> None:
@@ -388,7 +391,7 @@ def read_fine_tuning(reading: Reading, body: object) -> None:
     if get(body, "status") == "succeeded":
         trained = reading.charges["succeeded"] = {}
         put(trained, semconv.TRAINED_TOKENS, get(body, "trained_tokens"), count)
-        reading.reported = bool(trained)
+        reading.has_usage = bool(trained)
 
 
 def read_run(reading: Reading, body: object) -> None:
@@ -403,7 +406,7 @@ def read_run(reading: Reading, body: object) -> None:
     )
     status = get(body, "status")
     if status in ("completed", "incomplete") or (
-        status in ("failed", "cancelled", "expired") and reading.reported
+        status in ("failed", "cancelled", "expired") and reading.has_usage
     ):
         reading.charges[""] = {}
 
@@ -427,7 +430,7 @@ def read_video(reading: Reading, body: object) -> None:
     seconds = quantity(get(body, "seconds"))
     if seconds is not None:
         reading.attributes[semconv.VIDEO_SECONDS] = seconds
-        reading.reported = True
+        reading.has_usage = True
     if get(body, "status") == "completed":
         reading.charges[""] = {}
 
@@ -455,9 +458,9 @@ def read_eval_run(reading: Reading, body: object) -> None:
         part = Reading()
         read_usage(part, usage)
         put(part.attributes, semconv.CACHE_READ_TOKENS, get(usage, "cached_tokens"), count)
-        if model is not None and part.reported:
+        if model is not None and part.has_usage:
             reading.charges[model] = {**part.attributes, semconv.RESPONSE_MODEL: model}
-            reading.reported = True
+            reading.has_usage = True
     if get(body, "status") == "completed" and not reading.charges:
         reading.charges[""] = {}
 
@@ -468,7 +471,7 @@ def read_grader_run(reading: Reading, body: object) -> None:
     put(reading.attributes, semconv.RESPONSE_MODEL, get(metadata, "sampled_model_name"), string)
     if (tokens := count(get(metadata, "token_usage"))) is not None:
         reading.attributes[semconv.TOTAL_TOKENS] = tokens
-        reading.reported = True
+        reading.has_usage = True
 
 
 def pages_of(read: Callable[[Reading, object], None]) -> Callable[[Reading, object], None]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from functools import cached_property
 
 from opentelemetry_instrumentation_cmdrdata.openai import answers
 from opentelemetry_instrumentation_cmdrdata.openai.usage import Reading
@@ -17,7 +18,8 @@ from opentelemetry_instrumentation_cmdrdata.openai.usage import Reading
 Read = Callable[[Reading, object], object]
 
 
-class Endpoint(NamedTuple):
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Endpoint:
     """What is to be known of an endpoint of the provider."""
 
     name: str
@@ -44,7 +46,7 @@ class Endpoint(NamedTuple):
     binary: bool = False
     """Whether its answers are sound or film, which nothing can be read from unless they are events."""
     is_free: bool = False
-    details: Mapping[str, str | int] = {}
+    details: Mapping[str, str | int] = field(default_factory=dict[str, str | int])
     """Metadata of its events as it is while nothing else is known."""
     echoes: tuple[str, ...] = ()
     """Request parameters that its events carry as metadata."""
@@ -55,14 +57,20 @@ class Endpoint(NamedTuple):
     resources: tuple[str, ...] = ()
     """The resources of a client whose methods request it. Default: that of the endpoint's own name."""
 
-    @property
+    @cached_property
     def span_operation(self) -> str:
         """`gen_ai.operation.name` of its spans."""
         if self.lists:
             return f"{self.name}.list"
         return self.operation or (f"{self.name}.retrieve" if self.polls else self.name)
 
+    @cached_property
+    def is_conventional(self) -> bool:
+        """Whether the conventions have its operation, with attributes for what is requested."""
+        return self.span_operation in _CONVENTIONAL
 
+
+_CONVENTIONAL = frozenset({"chat", "text_completion", "embeddings", "fetch_response"})
 _IMAGE_ECHOES = ("size", "quality", "style")
 _AUDIO_ECHOES = ("language", "response_format")
 _AUDIO_DETAILS = {"language": "auto", "response_format": "json"}

@@ -178,9 +178,10 @@ def attributes(call: Attribution | None, client: Attribution | None) -> dict[str
 
     With the metadata of that place, and the call's own.
     """
-    named = next(
-        (one for one in (call, client) if one is not None and one.customer_id is not None), None
-    )
+    named = None
+    for one in (client, call):
+        if one is not None and one.customer_id is not None:
+            named = one
     customer = current() if named is None else Customer(named.customer_id, named.usage_metadata)
     own = {} if call is None or call is named else metadata_attributes(call.usage_metadata)
     return {**customer.attributes(), **own} if customer is not None else own

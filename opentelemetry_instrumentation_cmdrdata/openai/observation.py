@@ -7,25 +7,21 @@ What fails in here is guarded: a fault of ours is counted, and the application's
 from __future__ import annotations
 
 import copy
-import functools
 import sys
 import weakref
+from collections.abc import Mapping
 from typing import Any, cast
 
 from pydantic import BaseModel
 
 from cmdrdata_exporter import faults
 from opentelemetry_instrumentation_cmdrdata import open_calls
-from opentelemetry_instrumentation_cmdrdata.call import (
-    Call,
-    Exchange,
-    Recorder,
-    Said,
-    body_of,
-    running,
-)
+from opentelemetry_instrumentation_cmdrdata.call import Call, Recorder
+from opentelemetry_instrumentation_cmdrdata.charges import CallAttribution
 from opentelemetry_instrumentation_cmdrdata.openai import keywords
 from opentelemetry_instrumentation_cmdrdata.openai.copies import is_instance
+from opentelemetry_instrumentation_cmdrdata.openai.endpoints import find
+from opentelemetry_instrumentation_cmdrdata.openai.exchange import Exchange, running
 from opentelemetry_instrumentation_cmdrdata.openai.providers import (
     Server,
     provider_of,
@@ -38,28 +34,61 @@ from opentelemetry_instrumentation_cmdrdata.openai.streams import (
     observed_stream_cls,
     watch,
 )
+from opentelemetry_instrumentation_cmdrdata.openai.unbilled import is_unbilled
 
 _RAW_RESPONSE = "X-Stainless-Raw-Response"
 """The header by which the SDK marks a request for a raw response: `true`, or `stream` for one with an unread body."""
 
 
+def begin(
+    recorder: Recorder | None, client: Any, options: Any, kwargs: dict[str, Any]
+) -> tuple[Call | None, Any]:
+    """Return the call of a request, None where it is not metered, and the options to make the request with."""
+    call = None if recorder is None else start(recorder, client, options, kwargs)
+    return call, options if call is None else asking(client, options, call) or options
+
+
 @faults.guarded
 def start(recorder: Recorder, client: Any, options: Any, kwargs: dict[str, Any]) -> Call | None:
     """Start the call of a request, None where it is not metered; have the SDK's `stream_cls` observed where need be."""
-    streaming = kwargs.get("stream") is True
     path = _path(client, options.url)
-    server = functools.partial(_server, client)
-    call = recorder.start(options, path, server, _said(options, client), streaming=streaming)
+    found = find(options.method, path)
+    if found is None:
+        if options.method.lower() == "post" and not is_unbilled(path):
+            faults.report(
+                "unknown request path",
+                "POST %r is no endpoint of OpenAI that this release knows; if it costs something, it is not "
+                "metered. Look for a newer opentelemetry-instrumentation-cmdrdata",
+                path,
+            )
+        return None
+    endpoint, job = found
+    streaming, parameters = kwargs.get("stream") is True, _body_of(options)
+    call = Call(
+        recorder,
+        endpoint,
+        parameters,
+        _server(client),
+        _attribution(options, client),
+        job if endpoint.polls and not endpoint.lists else None,
+        # What the body asks for is another matter than what the SDK is to return.
+        streaming=streaming or parameters.get("stream") is True,
+    )
     if (
-        call is not None
-        and streaming
+        streaming
         and _raw_response(options) is not None
-        and kwargs.get("stream_cls") is not None
+        and (stream_cls := kwargs.get("stream_cls")) is not None
     ):
-        kwargs["stream_cls"] = (
-            observed_stream_cls(kwargs["stream_cls"], call) or kwargs["stream_cls"]
-        )
+        kwargs["stream_cls"] = observed_stream_cls(stream_cls, call) or stream_cls
     return call
+
+
+def _body_of(options: Any) -> Mapping[str, Any]:
+    """Return the parameters of a request; those of `extra_body` prevail, as in the SDK."""
+    body: Any = options.params if options.json_data is None else options.json_data
+    extra: Any = options.extra_json
+    parameters = cast("dict[str, Any]", body if isinstance(body, dict) else {})
+    return {**parameters, **extra} if isinstance(extra, dict) else parameters
 
 
 @faults.guarded
@@ -74,7 +103,7 @@ def asking(client: Any, options: Any, call: Call) -> Any:
     stream_usage = call.exporter.settings.stream_usage
     if stream_usage == "never" or _raw_response(options) == "stream":
         return None
-    body, parameters = options.json_data, body_of(options)
+    body, parameters = options.json_data, _body_of(options)
     extra: Any = options.extra_json
     asked: Any = parameters.get("stream_options") or {}
     if (
@@ -129,12 +158,20 @@ def observe(result: Any, call: Call) -> bool:
     return True
 
 
+def succeed(call: Call, result: Any) -> None:
+    """Leave a call's context, and end the call unless its answer is still to be read."""
+    call.detach()
+    if not observe(result, call):
+        call.end()
+
+
 def fail(call: Call, error: BaseException) -> None:
     """
-    End a call with an error, unless it has ended; what the provider reported before it counts.
+    Leave a call's context, and end it with an error unless it has ended; what the provider reported before it counts.
 
     The error may be a signal handler's, which came when the provider had answered.
     """
+    call.detach()
     if not call.has_ended:
         _read_answer(call)
         call.end(error)
@@ -188,7 +225,7 @@ def failed(_: dict[str, Any]) -> None:
     """Note that an attempt failed, with the exception that is being handled, and is made again."""
     exchange = running.get()
     if exchange is not None:
-        exchange.failed(sys.exc_info()[1])
+        exchange.attempt_failed(sys.exc_info()[1])
 
 
 def _raw_response(options: Any) -> str | None:
@@ -196,14 +233,17 @@ def _raw_response(options: Any) -> str | None:
     return headers.get(_RAW_RESPONSE) if isinstance(headers, dict) else None  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
 
 
-def _said(options: Any, client: Any) -> Said:
-    """Return what is said of who pays for a call."""
+def _attribution(options: Any, client: Any) -> CallAttribution:
+    """Return who pays for a call."""
     of_call, of_client = keywords.of_call(options), keywords.of_client(client)
-    said = [one for one in (of_call, of_client) if one is not None]
-    return Said(
-        _attributes(of_call, of_client) or {},
-        all(one.track_usage for one in said),
-        next((one.exporter for one in said if one.exporter is not None), None),
+    attributes = _attributes(of_call, of_client) or {}
+    if of_call is None and of_client is None:
+        return CallAttribution(attributes)
+    named = [one for one in (of_call, of_client) if one is not None]
+    return CallAttribution(
+        attributes,
+        all(one.track_usage for one in named),
+        next((one.exporter for one in named if one.exporter is not None), None),
     )
 
 

@@ -20,14 +20,11 @@ from opentelemetry_instrumentation_cmdrdata.openai.usage import (
     string,
 )
 
-CONVENTIONAL = frozenset({"chat", "text_completion", "embeddings", "fetch_response"})
-"""The operations that the conventions have, with attributes for what is requested."""
-
 
 def request_attributes(endpoint: Endpoint, body: Mapping[str, Any]) -> Attributes:
     """Return the attributes of a request's parameters, as they go to the provider."""
     attributes: Attributes = {}
-    if endpoint.span_operation not in CONVENTIONAL:
+    if not endpoint.is_conventional:
         put(attributes, semconv.REQUEST_MODEL, body.get("model", endpoint.default_model), string)
         return attributes
     for parameter, value in body.items():

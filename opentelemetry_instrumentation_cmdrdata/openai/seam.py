@@ -24,11 +24,10 @@ from opentelemetry_instrumentation_cmdrdata.open_calls import dropped, start_rea
 from opentelemetry_instrumentation_cmdrdata.openai import copies, keywords
 from opentelemetry_instrumentation_cmdrdata.openai.observation import (
     answered,
-    asking,
+    begin,
     fail,
     failed,
-    observe,
-    start,
+    succeed,
 )
 from opentelemetry_instrumentation_cmdrdata.version import __version__
 
@@ -58,11 +57,9 @@ def _request(original: _Method, switch: Switch, *, asynchronous: bool) -> _Metho
     if asynchronous:
 
         async def arequest(self: Any, cast_to: Any, options: Any, *args: Any, **kwargs: Any) -> Any:
-            recorder = switch.recorder
-            call = None if recorder is None else start(recorder, self, options, kwargs)
+            call, options = begin(switch.recorder, self, options, kwargs)
             if call is None:
                 return await original(self, cast_to, options, *args, **kwargs)
-            options = asking(self, options, call) or options
             start_reaper()
             try:
                 try:
@@ -74,16 +71,12 @@ def _request(original: _Method, switch: Switch, *, asynchronous: bool) -> _Metho
                     dropped(call, error.with_traceback(None))
                     raise
                 except BaseException as error:
-                    call.detach()
                     fail(call, error)
                     raise
-                call.detach()
-                if not observe(result, call):
-                    call.end()
+                succeed(call, result)
             except GeneratorExit:
                 raise
             except BaseException as error:
-                call.detach()
                 fail(call, error)
                 raise
             return result
@@ -91,25 +84,19 @@ def _request(original: _Method, switch: Switch, *, asynchronous: bool) -> _Metho
         return arequest
 
     def request(self: Any, cast_to: Any, options: Any, *args: Any, **kwargs: Any) -> Any:
-        recorder = switch.recorder
-        call = None if recorder is None else start(recorder, self, options, kwargs)
+        call, options = begin(switch.recorder, self, options, kwargs)
         if call is None:
             return original(self, cast_to, options, *args, **kwargs)
-        options = asking(self, options, call) or options
         # Twice: a signal handler may raise outside of what the SDK does, and in the middle of noting how that failed.
         try:
             try:
                 call.attach()
                 result = original(self, cast_to, options, *args, **kwargs)
             except BaseException as error:
-                call.detach()
                 fail(call, error)
                 raise
-            call.detach()
-            if not observe(result, call):
-                call.end()
+            succeed(call, result)
         except BaseException as error:
-            call.detach()
             fail(call, error)
             raise
         return result
@@ -350,4 +337,4 @@ class _AloneSwitch(Switch):
 def observe_always(owner: type[Any], sdk: type[Any]) -> None:
     """Observe the clients of `owner`, a class to stand before `sdk`, whether or not that is patched, but once."""
     tracer = trace.get_tracer(SCOPE, __version__)
-    list(_install(owner, sdk, _AloneSwitch(Recorder(tracer, __version__, current_exporter))))
+    list(_install(owner, sdk, _AloneSwitch(Recorder(tracer, current_exporter))))

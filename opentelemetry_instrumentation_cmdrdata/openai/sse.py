@@ -19,6 +19,7 @@ _END = re.compile(rb"(?:\r\n|\n|\r(?!\n))(?:\r\n|\n|\r)")
 """What ends an event: an empty line, with the ends of lines that the standard allows."""
 _LONGEST_END = 4
 
+_UNFINISHED = b'"finish_reason":null'
 _CHOICE = re.compile(rb'"choices"\s*:\s*\[\s*[^\s\]]')
 _DATA = re.compile(rb"(?:^|[\r\n])data:\s*(\S)")
 
@@ -47,33 +48,42 @@ class Pieces:
         of_choices: whether the events are the chunks of a chat or completion.
     """
 
-    __slots__ = ("_beginning", "_data", "_of_choices")
+    __slots__ = ("_of_choices", "beginning", "data", "ending")
 
     def __init__(self, *, of_choices: bool) -> None:
         self._of_choices = of_choices
-        self._beginning = b"\0"  # As nothing begins.
-        self._data = 0
+        self.beginning = b"\0"  # As nothing begins.
+        self.ending = b"\n\n\0" if of_choices else b"\n\n"
+        """
+        An event is certainly one of them that begins and ends so, and is one event: nothing else need be looked at.
+        Others are, too: `is_another` tells.
+        """
+        self.data = 0
         """Where the line of the data begins, which is the last one."""
 
     def is_another(self, event: bytes) -> bool:
         """Say whether `event` is certainly one, and whole; False where that would have to be parsed."""
         if not (
-            event.startswith(self._beginning)
-            and event.find(b"\n", self._data) == len(event) - 2
+            event.startswith(self.beginning)
+            and event.find(b"\n", self.data) == len(event) - 2
             and event[-1] == 10
         ):
             return False
         if not self._of_choices:
             return True
-        reason = event.rfind(b'"finish_reason":null')
+        reason = event.rfind(_UNFINISHED)
         # Usage is an object, and so is an error.
         return reason > 0 and event.find(b"{", reason) < 0
 
     def learn(self, event: bytes, chunk: Any) -> None:
-        """Learn from an event that was parsed how the next one may begin."""
+        """Learn from an event that was parsed how the next one may begin and end."""
         begins = self._beginning_of_choice(event) if self._of_choices else _of_delta(event, chunk)
-        if begins is not None:
-            self._beginning, self._data = begins, event.rfind(b"\n", 0, -2) + 1
+        if begins is None:
+            return
+        self.beginning, self.data = begins, event.rfind(b"\n", 0, -2) + 1
+        if self._of_choices:
+            # The last part of one that is known to be another; nothing ends like a line that does not end.
+            self.ending = event[event.rfind(_UNFINISHED) :] if self.is_another(event) else b"\n\n\0"
 
     @staticmethod
     def _beginning_of_choice(event: bytes) -> bytes | None:

@@ -131,6 +131,33 @@ def observed_stream_cls(stream_cls: Any, call: Call) -> Any:
     return types.GenericAlias(cast("type", _Factory(stream_cls, call)), get_args(stream_cls))
 
 
+class _Resizer:
+    """
+    Cuts what a reader gets into pieces of one size.
+
+    Args:
+        size: of a piece, None for pieces as they come.
+    """
+
+    __slots__ = ("_buffer", "_size")
+
+    def __init__(self, size: int | None) -> None:
+        self._buffer = bytearray()
+        self._size = size or 1
+
+    def pieces(self, shown: bytes) -> Iterator[bytes]:
+        """Return the pieces that are whole now."""
+        self._buffer += shown
+        while len(self._buffer) >= self._size:
+            piece = bytes(self._buffer[: self._size])
+            del self._buffer[: self._size]
+            yield piece
+
+    def rest(self, shown: bytes) -> bytes:
+        """Return the last piece."""
+        return bytes(self._buffer + shown)
+
+
 class _Body:
     """
     What is read of a body by whoever reads it: shown to a call, but for what came only because we asked.
@@ -189,30 +216,18 @@ class _Body:
 
     def parts(self, source: Iterator[bytes], size: int | None) -> Iterator[bytes]:
         """Return what a reader gets of the parts of a body, in pieces of `size` if need be."""
-        reader = self._reader()
-        self._source, now = weakref.ref(source), time.perf_counter_ns
-        is_another, unfinished = self._pieces.is_another, self._events.unfinished
-        buffer, is_whole = bytearray(), False
+        reader, step, resizer = self._reader(), self._step(), _Resizer(size)
+        self._source, is_whole = weakref.ref(source), False
         try:
             for part in source:
-                if is_another(part) and not unfinished:
-                    if (call := self._reference()) is not None:
-                        call.last_chunk = now()
-                    shown = part
-                else:
-                    shown = self._shown(part)
+                shown = step(part)
                 if size is None:
                     if shown:
                         yield shown
-                    continue
-                buffer += shown
-                while len(buffer) >= size:
-                    piece = bytes(buffer[:size])
-                    del buffer[:size]
-                    yield piece
-            buffer += self._rest()
-            if buffer:
-                yield bytes(buffer)
+                else:
+                    yield from resizer.pieces(shown)
+            if last := resizer.rest(self._rest()):
+                yield last
             is_whole = True
             self._ended()
         except GeneratorExit:
@@ -225,30 +240,19 @@ class _Body:
 
     async def aparts(self, source: AsyncIterator[bytes], size: int | None) -> AsyncIterator[bytes]:
         """Return what a reader gets of the parts of a body, in pieces of `size` if need be."""
-        reader = self._reader()
-        self._source, now = weakref.ref(source), time.perf_counter_ns
-        is_another, unfinished = self._pieces.is_another, self._events.unfinished
-        buffer, is_whole = bytearray(), False
+        reader, step, resizer = self._reader(), self._step(), _Resizer(size)
+        self._source, is_whole = weakref.ref(source), False
         try:
             async for part in source:
-                if is_another(part) and not unfinished:
-                    if (call := self._reference()) is not None:
-                        call.last_chunk = now()
-                    shown = part
-                else:
-                    shown = self._shown(part)
+                shown = step(part)
                 if size is None:
                     if shown:
                         yield shown
-                    continue
-                buffer += shown
-                while len(buffer) >= size:
-                    piece = bytes(buffer[:size])
-                    del buffer[:size]
-                    yield piece
-            buffer += self._rest()
-            if buffer:
-                yield bytes(buffer)
+                else:
+                    for piece in resizer.pieces(shown):
+                        yield piece
+            if last := resizer.rest(self._rest()):
+                yield last
             is_whole = True
             self._ended()
         except GeneratorExit:
@@ -258,6 +262,35 @@ class _Body:
             self._ended(error, is_whole=is_whole)
             raise
         del reader
+
+    def _step(self) -> Callable[[bytes], bytes]:
+        """
+        Return what is called with each part, and returns what the reader gets of it.
+
+        Most parts of a stream bring one more piece of text and nothing else. They begin and end as the one before.
+        """
+        reference, unfinished, pieces = self._reference, self._events.unfinished, self._pieces
+        beginning, ending, data = pieces.beginning, pieces.ending, pieces.data
+        is_another, shown, now = pieces.is_another, self._shown, time.perf_counter_ns
+
+        def step(part: bytes) -> bytes:
+            nonlocal beginning, ending, data
+            if not unfinished and (
+                (
+                    part.startswith(beginning)
+                    and part.endswith(ending)
+                    and part.find(b"\n", data) == len(part) - 2
+                )
+                or is_another(part)
+            ):
+                if (call := reference()) is not None:
+                    call.last_chunk = now()
+                return part
+            read = shown(part)
+            beginning, ending, data = pieces.beginning, pieces.ending, pieces.data
+            return read
+
+        return step
 
     def whole(self, content: bytes) -> bytes:
         """Return what a reader gets of a body that has been read."""

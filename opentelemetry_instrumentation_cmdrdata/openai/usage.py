@@ -20,13 +20,13 @@ Attributes = dict[str, Any]
 class Reading:
     """What was read of an answer so far: whole, or chunk by chunk, where the last value of each field counts."""
 
-    __slots__ = ("attributes", "charges", "error", "finish_reasons", "job", "listed", "reported")
+    __slots__ = ("attributes", "charges", "error", "finish_reasons", "has_usage", "job", "listed")
 
     def __init__(self) -> None:
         self.attributes: Attributes = {}
         self.finish_reasons: dict[int, str | None] = {}
         """By the index of the choice; None while the choice is unfinished."""
-        self.reported = False
+        self.has_usage = False
         """Whether the provider reported usage."""
         self.error: tuple[str, str] | None = None
         """Code and message of a failure that the provider reported inside an answer."""
@@ -50,33 +50,37 @@ def read_usage(reading: Reading, usage: object) -> None:
     """
     if usage is None:
         return
-    told = fields(usage)
+    values = fields(usage)
     attributes: Attributes = {}
     for field, name in _TOTALS:
-        if (value := told.get(field)) is not None and (number := count(value)) is not None:
+        value = values.get(field)
+        # Most are integers: what is done for each token count of each call is done here.
+        if type(value) is int and 0 <= value < 2**63:
+            attributes[name] = value
+        elif value is not None and (number := count(value)) is not None:
             attributes[name] = number
     for field, names in _DETAILS:
-        if (details := told.get(field)) is not None:
+        if (details := values.get(field)) is not None:
             for detail, value in fields(details).items():
-                if (
-                    value is not None
-                    and (name := names.get(detail)) is not None
-                    and (number := count(value)) is not None
-                ):
+                if value is None or (name := names.get(detail)) is None:
+                    continue
+                if type(value) is int and 0 <= value < 2**63:
+                    attributes[name] = value
+                elif (number := count(value)) is not None:
                     attributes[name] = number
     for field in _CACHE_READ:
-        if (value := told.get(field)) is not None and (number := count(value)) is not None:
+        if (value := values.get(field)) is not None and (number := count(value)) is not None:
             attributes.setdefault(semconv.CACHE_READ_TOKENS, number)
     # SGLang counts them in the output (python/sglang/srt/entrypoints/openai/protocol.py, UsageInfo), Vertex AI and
     # Perplexity beside it (https://github.com/openai/openai-python/issues/2544). Where the total has no room for them
     # beside the output, they are a part of it.
-    if (value := told.get("reasoning_tokens")) is not None:
+    if (value := values.get("reasoning_tokens")) is not None:
         _read_reasoning(attributes, count(value))
     for field in _SECONDS:
-        if (seconds := quantity(told.get(field))) is not None:
+        if (value := values.get(field)) is not None and (seconds := quantity(value)) is not None:
             attributes[semconv.AUDIO_SECONDS] = seconds
     if attributes:
-        if reading.reported:
+        if reading.has_usage:
             earlier = reading.attributes
             if not any(attributes.values()) and any(earlier.get(name) for name in _USAGE_NAMES):
                 return
@@ -88,7 +92,7 @@ def read_usage(reading: Reading, usage: object) -> None:
                     semconv.TOTAL_TOKENS, None
                 )  # It is the sum of what was reported before.
         reading.attributes.update(attributes)
-        reading.reported = True
+        reading.has_usage = True
 
 
 def _read_reasoning(attributes: Attributes, reasoning: int | None) -> None:

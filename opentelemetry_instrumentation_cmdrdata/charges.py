@@ -1,0 +1,316 @@
+"""
+What is billed of a call: from what was read of its answer to usage events.
+
+Pure, but for the jobs that are claimed. A call makes one event; where it is about jobs of the provider, one for each
+part of a job that is due and was not billed before.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from opentelemetry.trace import format_span_id, format_trace_id
+
+from cmdrdata_exporter import CmdrDataSpanExporter, UsageEvent
+from cmdrdata_exporter.attributes import (
+    BREAKDOWNS,
+    CUSTOMER_ID,
+    CUSTOMER_REFUSED,
+    CUSTOMER_REFUSED_VALUE,
+    METADATA_PREFIX,
+)
+from cmdrdata_exporter.events import add_users_keys, error_type, first_token_ms, reserved
+from cmdrdata_exporter.scrubbing import scrubbed
+from opentelemetry_instrumentation_cmdrdata import jobs, semconv
+from opentelemetry_instrumentation_cmdrdata.openai import failures
+from opentelemetry_instrumentation_cmdrdata.openai.endpoints import Endpoint
+from opentelemetry_instrumentation_cmdrdata.openai.exchange import Exchange
+from opentelemetry_instrumentation_cmdrdata.openai.providers import Server
+from opentelemetry_instrumentation_cmdrdata.openai.usage import Attributes, Reading
+
+Recorded = defaultdict[tuple[str, str], list[object]]
+"""Of each part of each job, empty for a plain call: a list that is not empty once its charge was recorded."""
+
+
+class CallAttribution(NamedTuple):
+    """Who pays, fixed when the call starts: the context in which a stream is read does not count."""
+
+    attributes: Mapping[str, Any] = {}
+    """The span attributes of the customer and of the user's metadata."""
+    tracked: bool = True
+    """Whether the call makes an event."""
+    exporter: CmdrDataSpanExporter | None = None
+    """Meters the call, instead of the process's own."""
+
+
+class Failure(NamedTuple):
+    """How a call failed."""
+
+    type: str
+    """`error.type`: the name of an exception, or the provider's code."""
+    code: str | None
+    """The HTTP status or the provider's code."""
+    message: str | None
+
+
+class EndedCall(NamedTuple):
+    """What is known of a call at its end, beside what was read of its answer."""
+
+    endpoint: Endpoint
+    server: Server
+    attribution: CallAttribution
+    request_model: str | None
+    response_id: str | None
+    """That of the response which was asked for again."""
+    trace_id: int
+    span_id: int
+    start_time: int
+    end_time: int
+    """Both in nanoseconds since 1970."""
+    streaming: bool
+    retry_count: int
+    request_id: str | None
+    failure: Failure | None
+    event_id: str
+    """A random one, for the event of a call that is about no job."""
+    default_customer: str | None = None
+    """Who pays where the call names nobody."""
+
+
+def charges(
+    call: EndedCall,
+    reading: Reading,
+    facts: Attributes,
+    usage_status: str,
+    recorded: Recorded,
+) -> Iterator[tuple[UsageEvent, list[object]]]:
+    """
+    Return the charges of a call, each with the list that says whether it was recorded. A part of a job is claimed.
+
+    Args:
+        call: has ended.
+        reading: of its answer.
+        facts: the attributes that were read, and what else is known of the answer by its end.
+        usage_status: what is known of the usage.
+        recorded: what was recorded before, where the end of the call was interrupted.
+    """
+    if call.endpoint.lists:
+        oldest = call.end_time / 1e9 - jobs.LISTED_AGE
+        for job in reading.listed:
+            yield from _of_job(call, job, job.attributes, recorded, oldest)
+    elif reading.job is not None:
+        yield from _of_job(call, reading, facts, recorded)
+    elif call.attribution.tracked:
+        payer = call.attribution.attributes
+        yield usage_event(call, facts, payer, usage_status, call.event_id), recorded["", ""]
+
+
+def _of_job(
+    call: EndedCall,
+    reading: Reading,
+    facts: Attributes,
+    recorded: Recorded,
+    oldest: float = 0.0,
+) -> Iterator[tuple[UsageEvent, list[object]]]:
+    """
+    Return the charges of what is due of a job. Who started it pays for it, whoever asks.
+
+    Args:
+        call: that shows the job.
+        reading: of the job.
+        facts: what was read of it, and what is known of the call.
+        recorded: see `charges`.
+        oldest: when a job that was not started here must have been created at the earliest.
+    """
+    if reading.job is None:
+        return
+    key = jobs.Key(call.server.address, reading.job)
+    if facts.get(semconv.CREATED, oldest) < oldest and not jobs.known.has_started(key):
+        return
+    tracked, attribution = call.attribution.tracked, call.attribution.attributes
+    if not call.endpoint.polls:
+        started = jobs.StartedJob(attribution, call.request_model, _lasting(facts))
+        jobs.known.start(key, started, tracked=tracked)
+    for part, of_part in reading.charges.items() if tracked else ():
+        job = jobs.known.claim(key, part, recorded[reading.job, part])
+        if job is None:
+            continue
+        billed, model = {**facts, **of_part}, call.request_model
+        payer: Mapping[str, Any] = attribution
+        if job.started is not None:
+            billed = {**job.started.facts, **billed}
+            payer, model = job.started.attribution, model or job.started.request_model
+        elif call.endpoint.lists:
+            # A page shows the jobs of all customers: whose this one is, the caller has not said.
+            payer = {}
+        has_units = any(name.startswith(semconv.UNIT_PREFIX) for name in billed)
+        usage_status = billed.get(semconv.USAGE_STATUS) or (
+            "reported" if reading.has_usage or has_units else "missing"
+        )
+        event = usage_event(
+            call._replace(request_model=model),
+            billed,
+            payer,
+            usage_status,
+            key.event_id(part),
+            remember=jobs.REMEMBERED,
+        )
+        yield event, recorded[reading.job, part]
+
+
+def _lasting(facts: Attributes) -> Attributes:
+    """Return what the end of a job is billed with, besides what that end says itself."""
+    return {
+        name: value
+        for name, value in facts.items()
+        if name == semconv.RESPONSE_MODEL or name.startswith(semconv.BILLING_PREFIX)
+    }
+
+
+def usage_status(
+    endpoint: Endpoint,
+    reading: Reading,
+    exchange: Exchange,
+    error: BaseException | None,
+    *,
+    cut: bool,
+    streaming: bool,
+) -> str:
+    """
+    Return what is known of the usage of a call that has ended: see docs/events.md.
+
+    Args:
+        endpoint: what was called.
+        reading: of the answer.
+        exchange: behind the call.
+        error: what the application got instead of an answer, or in the middle of one.
+        cut: whether the answer was left before its end.
+        streaming: whether it was to be a stream.
+    """
+    if endpoint.is_free:
+        return "not_applicable"
+    was_cut = cut and streaming and exchange.is_answered
+    if reading.has_usage:
+        # Some servers tell on each chunk what was used so far: final is what comes once every choice has ended.
+        goes_on = was_cut and None in reading.finish_reasons.values()
+        return "partial" if goes_on else "reported"
+    if error is not None and (
+        failures.status_code(error) is not None
+        or not (exchange.is_answered or exchange.has_left or not failures.never_left(error))
+    ):
+        return "not_applicable"  # The provider says that it did nothing, or was asked nothing.
+    if reading.error is not None and not (
+        streaming or reading.finish_reasons or reading.attributes
+    ):
+        return (
+            "not_applicable"  # A refusal as well, but for its status: the answer says nothing else.
+        )
+    return "partial" if was_cut else "missing"
+
+
+_Place = tuple[bool, str] | None
+"""Where a fact goes: into the event's `usage` (True) or its metadata, under which key; None for neither."""
+_places: dict[str, _Place] = {
+    semconv.TOTAL_TOKENS: None,
+    **{names[0]: (True, key) for key, names in BREAKDOWNS.items()},
+}
+"""By the names of the facts; filled when a name is first seen, of which there are few."""
+
+
+def _place(name: str) -> _Place:
+    place: _Place = None
+    if name.startswith(semconv.UNIT_PREFIX):
+        place = True, name.removeprefix(semconv.UNIT_PREFIX)
+    elif name.startswith(semconv.DETAIL_PREFIX):
+        place = False, name.removeprefix(semconv.DETAIL_PREFIX)
+    _places[name] = place
+    return place
+
+
+def usage_event(
+    call: EndedCall,
+    facts: Attributes,
+    attribution: Mapping[str, Any],
+    usage_status: str,
+    event_id: str,
+    *,
+    remember: int = 0,
+) -> UsageEvent:
+    """
+    Return the event of one charge, the same that a span with these attributes makes.
+
+    Args:
+        call: has ended.
+        facts: what is charged, by the names of attributes.
+        attribution: the attributes that say who pays.
+        usage_status: what is known of the usage.
+        event_id: of the event.
+        remember: seconds for which the id may come again.
+    """
+    metadata = reserved(call.endpoint.name)
+    usage: dict[str, int | float | bool] = {}
+    for name, value in facts.items():
+        place = _places[name] if name in _places else _place(name)
+        if place is not None:
+            is_usage, key = place
+            (usage if is_usage else metadata)[key] = value
+    if call.request_id is not None:
+        metadata["request_id"] = call.request_id
+    get = facts.get
+    if (response_id := get(semconv.RESPONSE_ID) or call.response_id) is not None:
+        metadata["response_id"] = response_id
+    # The conventions put `error` where the provider gave no reason, because the call failed or was cut.
+    if (reasons := get(semconv.FINISH_REASONS)) and reasons[0] not in ("error", ""):
+        metadata["finish_reason"] = reasons[0]
+    metadata["usage_status"] = usage_status
+    metadata["endpoint"] = call.endpoint.name
+    metadata["request_model"] = call.request_model
+    metadata["service_tier"] = get(semconv.RESPONSE_SERVICE_TIER)
+    metadata["server_address"] = call.server.address or None
+    if (refused := attribution.get(CUSTOMER_REFUSED)) is not None:
+        # For whoever assigns the event.
+        metadata["customer_refused"] = refused
+        customer = None
+        if written := attribution.get(CUSTOMER_REFUSED_VALUE):
+            metadata["customer_refused_value"] = written
+    else:
+        customer = attribution.get(CUSTOMER_ID, call.default_customer)
+    metadata["trace_id"] = format_trace_id(call.trace_id)
+    metadata["span_id"] = format_span_id(call.span_id)
+    renamed: tuple[str, ...] = ()
+    if len(attribution) > (CUSTOMER_ID in attribution):
+        users = {
+            name[len(METADATA_PREFIX) :]: value
+            for name, value in attribution.items()
+            if name.startswith(METADATA_PREFIX)
+        }
+        renamed = add_users_keys(metadata, users)
+    input_tokens, output_tokens = get(semconv.INPUT_TOKENS, 0), get(semconv.OUTPUT_TOKENS, 0)
+    failure = call.failure
+    return UsageEvent(
+        id=event_id,
+        customer_id=customer,
+        provider=call.server.provider,
+        model=get(semconv.RESPONSE_MODEL) or call.request_model or "unknown",
+        endpoint=call.endpoint.name,
+        usage_status=usage_status,
+        input_tokens=input_tokens,
+        output_tokens=output_tokens,
+        total_tokens=get(semconv.TOTAL_TOKENS, input_tokens + output_tokens),
+        usage=usage,
+        metadata=metadata,
+        timestamp=call.end_time // 1_000_000_000,
+        start_time=call.start_time // 1_000_000_000,
+        end_time=call.end_time // 1_000_000_000,
+        duration_ms=max(0, (call.end_time - call.start_time + 500_000) // 1_000_000),
+        time_to_first_token_ms=first_token_ms(get(semconv.TIME_TO_FIRST_CHUNK)),
+        streaming=call.streaming,
+        retry_count=call.retry_count,
+        error_type=None if failure is None else error_type(failure.type, failure.code or None),
+        error_code=None if failure is None else failure.code or None,
+        error_message=None if failure is None else scrubbed(failure.message or "") or None,
+        remember=remember,
+        renamed=renamed,
+    )
