@@ -11,9 +11,9 @@ from pathlib import Path
 
 import spool
 
-from cmdrdata_exporter.delivery.drainer import SENDERS, Options
 from cmdrdata_exporter.delivery.durable import DurableDelivery
 from cmdrdata_exporter.delivery.http.client import Client
+from cmdrdata_exporter.delivery.options import SENDERS, Options
 from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader
 from cmdrdata_exporter.version import USER_AGENT
 

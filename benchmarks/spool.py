@@ -9,10 +9,10 @@ import time
 from pathlib import Path
 
 from cmdrdata_exporter.delivery import Header
-from cmdrdata_exporter.delivery.drainer import IMPORT_BYTES
+from cmdrdata_exporter.delivery.relay import IMPORT_BYTES
 from cmdrdata_exporter.delivery.spool.directory import LEDGER, Directory
 from cmdrdata_exporter.delivery.spool.journal import Journal
-from cmdrdata_exporter.delivery.spool.journal_reader import Readings
+from cmdrdata_exporter.delivery.spool.journal_reader import JournalsReader
 from cmdrdata_exporter.delivery.spool.ledger import Ledger
 from cmdrdata_exporter.delivery.spool.records import encode_event
 
@@ -70,7 +70,7 @@ def fill_ledger(spool: Path, number: int) -> float:
     fill_journals(spool, number)
     where = directory(spool)
     began = time.perf_counter()
-    readings = Readings(where, {})
+    readings = JournalsReader(where, {})
     more = True
     with contextlib.closing(Ledger(where)) as ledger:
         # A transaction at a time, as the drainer does.
@@ -79,7 +79,9 @@ def fill_ledger(spool: Path, number: int) -> float:
             with ledger.transaction():
                 for reading, found in chunks:
                     name = reading.path.name
-                    ledger.take_in(name, found.end, found.records, found.damaged, time.time())
+                    ledger.import_records(
+                        name, found.end, found.records, found.damaged, time.time()
+                    )
             for reading, found in chunks:
                 reading.committed(found)
             with ledger.transaction():

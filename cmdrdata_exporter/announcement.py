@@ -3,7 +3,7 @@ What is said when metering starts: it reaches a person, whatever logging the app
 
 An application may set its logging up later or never, at a level above INFO, or with `disable_existing_loggers`. So a
 line goes past the logger's own level to the handlers that are there, and where none of them would show it, to stderr.
-Each line is said once in a process.
+`runtime.announce` says each line once in a process.
 """
 
 from __future__ import annotations
@@ -17,23 +17,17 @@ NOTHING_METERED = "CmdrData: NOTHING WILL BE METERED:"
 """How each message begins that says so."""
 
 _logger = logging.getLogger("cmdrdata")
-_lines: set[str] = set()
-"""What was said."""
 
 
-def announce(level: int, message: str, *args: object, aloud: bool = True) -> None:
+def show(level: int, message: str, *args: object, aloud: bool = True) -> None:
     """
-    Say how metering starts, once. Never raises.
+    Log a message or print it to stderr. Never raises.
 
     Args:
         level: of the log's record.
         message: with a `%s` for each of `args`.
         aloud: whether it goes to stderr where the log does not show it.
     """
-    line = message % args if args else message
-    if line in _lines:
-        return
-    _lines.add(line)
     # Filters and handlers are the application's. Where they fail the line goes to stderr.
     with contextlib.suppress(Exception):
         if not aloud:
@@ -46,7 +40,7 @@ def announce(level: int, message: str, *args: object, aloud: bool = True) -> Non
             return
     # Without a terminal there may be no stderr, or a closed one.
     with contextlib.suppress(Exception):
-        print(line, file=sys.stderr, flush=True)  # noqa: T201 - no log would show it
+        print(message % args if args else message, file=sys.stderr, flush=True)  # noqa: T201 - no log would show it
 
 
 def _is_shown(level: int) -> bool:

@@ -59,7 +59,7 @@ class Customer:
 
     @property
     def is_usable(self) -> bool:
-        """Whether the id can be billed: a string of 1 to 256 characters without control characters."""
+        """Whether the id can be billed."""
         return usable(self.id)
 
     def attributes(self) -> dict[str, MetadataValue]:
@@ -92,7 +92,7 @@ class Customer:
 
 
 def usable(customer_id: object) -> bool:
-    """Say whether `customer_id` can be billed: a string of 1 to 256 characters, none a control character."""
+    """Return whether `customer_id` can be billed: it is a valid id."""
     return refusal(customer_id) is None
 
 

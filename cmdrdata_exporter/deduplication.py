@@ -148,7 +148,7 @@ def _none_open() -> Iterable[Metered]:
     return ()
 
 
-class OwnCalls:
+class OwnCalls(processes.ForkAware):
     """
     What our instrumentor tells of itself.
 
@@ -161,10 +161,10 @@ class OwnCalls:
         """Returns the calls that outlive the SDK's method: a framework's span may end before its stream does."""
         self._ended: deque[Metered] = deque(maxlen=CAPACITY)
         self._providers: set[str] = set()
-        self.forked()
-        processes.renew_after_fork(self)
+        self.after_fork_child()
+        processes.notify_of_forks(self)
 
-    def forked(self) -> None:
+    def after_fork_child(self) -> None:
         """Start anew in a forked child, where the lock may be held by a thread that is not there."""
         # A finalizer or a signal handler may export a span in the middle of another's export.
         self._lock = threading.RLock()
@@ -264,15 +264,15 @@ def _instruments_own_sdk(scope: str, provider: str) -> bool:
     return not set(scope.split(".")).isdisjoint(_OWN_SDK.get(provider, (provider,)))
 
 
-class Calls:
+class Calls(processes.ForkAware):
     """The calls that were billed lately from the spans of others, by one exporter. Safe to use from several threads."""
 
     def __init__(self, capacity: int = CAPACITY) -> None:
         self._capacity = capacity
-        self.forked()
-        processes.renew_after_fork(self)
+        self.after_fork_child()
+        processes.notify_of_forks(self)
 
-    def forked(self) -> None:
+    def after_fork_child(self) -> None:
         """Start anew in a forked child, where the lock may be held by a thread that is not there."""
         # A finalizer or a signal handler may end a call in the middle of another's.
         self._lock = threading.RLock()

@@ -4,57 +4,31 @@ from __future__ import annotations
 
 import functools
 import logging
-import math
 import os
-import sys
-import threading
 import time
-import weakref
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from collections.abc import Sequence
+from typing import Any, Literal
 
 from opentelemetry.metrics import MeterProvider
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
-from cmdrdata_exporter import clocks, faults, processes, unattributed
-from cmdrdata_exporter.announcement import NOTHING_METERED, announce
+from cmdrdata_exporter import faults, runtime
+from cmdrdata_exporter.announcement import NOTHING_METERED
 from cmdrdata_exporter.attributes import OUR_SCOPE
 from cmdrdata_exporter.customer import take_from_baggage
 from cmdrdata_exporter.deduplication import Calls, Report, own_calls
 from cmdrdata_exporter.delivery import Delivery, Header
-from cmdrdata_exporter.delivery.http.client import Client
-from cmdrdata_exporter.delivery.local import LocalDelivery
-from cmdrdata_exporter.delivery.memory import MemoryDelivery
-from cmdrdata_exporter.delivery.options import SENDERS, Options
-from cmdrdata_exporter.delivery.spool.directory import Directory, UnsafeDirectoryError
 from cmdrdata_exporter.events import UsageEvent, customer_place, encode, event_from_span
-from cmdrdata_exporter.settings import (
-    CMDRDATA_API_KEY,
-    CMDRDATA_ENABLED,
-    CMDRDATA_ENDPOINT,
-    ConfigurationError,
-    Settings,
-    unknown_variables,
-)
+from cmdrdata_exporter.processes import SHUTDOWN_TIMEOUT
+from cmdrdata_exporter.runtime import announce
+from cmdrdata_exporter.settings import ConfigurationError, Settings, unknown_variables
 from cmdrdata_exporter.telemetry import Telemetry
-from cmdrdata_exporter.version import USER_AGENT
 from cmdrdata_exporter.wording import plural
-
-if TYPE_CHECKING:
-    # It needs SQLite, which a Python may lack.
-    from cmdrdata_exporter.delivery.durable import DurableDelivery
 
 _logger = logging.getLogger("cmdrdata")
 
-SHUTDOWN_TIMEOUT = 5.0
-"""Seconds that the end of the process waits for deliveries, in all."""
-_ONE_END = 10.0
-"""Seconds between `shutdown` and the exit within which both are taken for one end of the process."""
-_SENDERS = 4
 LARGEST_BODY = 256 << 10
 """Bytes above which metadata are cut."""
 _METADATA = 32 << 10
@@ -112,7 +86,6 @@ class CmdrDataSpanExporter(SpanExporter):
         delivery: Delivery | None = None,
         of_process: bool = True,
     ) -> None:
-        global _latest, _timeout
         self.settings = Settings.read(
             api_key=api_key,
             endpoint=endpoint,
@@ -126,11 +99,11 @@ class CmdrDataSpanExporter(SpanExporter):
         self._shutdown_timeout = shutdown_timeout
         # A delivery of the application's own is its own to measure.
         self._telemetry: Telemetry | None = None
-        self._built: _Built | None = None
+        self._built: runtime.BuiltDelivery | None = None
         if delivery is None:
-            delivery = self._built = _delivery(self.settings)
-            self._telemetry = _reports.get(delivery)
-            _say_where(self.settings, delivery, of_process=of_process)
+            self._built, self._telemetry = runtime.process.delivery(self.settings)
+            delivery = self._built
+            runtime.announce_destination(self.settings, delivery, default=of_process)
         self._delivery: Delivery = delivery
         if meter_provider is not None:
             self.report_to(meter_provider)
@@ -147,9 +120,7 @@ class CmdrDataSpanExporter(SpanExporter):
                 self.settings.baggage_key,
             )
         if of_process:
-            with _lock:
-                _latest = self
-                _timeout = shutdown_timeout
+            runtime.process.make_default(self, shutdown_timeout)
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Record the charges among `spans`. Spans of our own instrumentation were recorded when their call ended."""
@@ -209,7 +180,7 @@ class CmdrDataSpanExporter(SpanExporter):
                 f"user_{key}",
             )
         if event.customer_id is None:
-            unattributed.note(held=self.settings.unattributed == "hold")
+            runtime.process.unattributed.note(held=self.settings.unattributed == "hold")
         body = encode(event)
         if len(body) > LARGEST_BODY:
             event, cut = _bounded(event)
@@ -261,7 +232,7 @@ class CmdrDataSpanExporter(SpanExporter):
         """
         if not self._shut_down:
             self._shut_down = True
-            _wait(self._delivery.shutdown, self._shutdown_timeout)
+            runtime.process.wait(self._delivery.shutdown, self._shutdown_timeout)
 
 
 class EnvironmentSpanExporter(SpanExporter):
@@ -291,206 +262,7 @@ class EnvironmentSpanExporter(SpanExporter):
 
 def current_exporter() -> CmdrDataSpanExporter:
     """Return the exporter that meters this process: the one built last, else one configured by the environment."""
-    return _latest or CmdrDataSpanExporter()
-
-
-_latest: CmdrDataSpanExporter | None = None
-_timeout = SHUTDOWN_TIMEOUT
-"""Seconds that the exit of the process waits."""
-_Built: TypeAlias = "DurableDelivery | LocalDelivery | MemoryDelivery"
-_Destination = tuple[str, ...]
-_deliveries: dict[_Destination, _Built] = {}
-_settings: dict[_Destination, Settings] = {}
-"""What each was configured with last: a key that was rotated takes the place of the one before."""
-_reports: weakref.WeakKeyDictionary[Delivery, Telemetry] = weakref.WeakKeyDictionary()
-_lock = threading.RLock()
-_waited = 0.0
-"""Seconds that the end of the process has waited so far."""
-_waited_until = -math.inf
-
-
-def _wait(wait: Callable[[float], object], timeout: float) -> None:
-    """Call `wait` with what is left of the seconds that an end of the process may take."""
-    global _waited, _waited_until
-    began = clocks.monotonic()
-    if began - _waited_until > _ONE_END:
-        _waited = 0.0
-    try:
-        wait(max(0.0, timeout - _waited))
-    finally:
-        _waited_until = clocks.monotonic()
-        _waited += _waited_until - began
-
-
-def _close_deliveries() -> None:
-    """Deliver what is left when the process ends."""
-    with ExitStack() as stack:
-        # Each is closed, whatever comes of the others.
-        for delivery in _deliveries.values():
-            stack.callback(_wait, delivery.close, _timeout)
-
-
-# When this module is imported, so that it runs after whatever ends calls and spans at the exit.
-processes.at_exit(_close_deliveries, priority=100)
-
-
-def _after_fork_in_child() -> None:
-    """Replace the lock, which another thread of the parent may have held."""
-    global _lock
-    _lock = threading.RLock()
-
-
-processes.in_forked_child(_after_fork_in_child)
-
-
-def _delivery(settings: Settings) -> _Built:
-    """Return the delivery of a destination, the same one for the same destination, so that two exporters share it."""
-    if settings.spool_dir is None:
-        return LocalDelivery()  # Metering is switched off: it will get nothing.
-    destination = _destination(settings)
-    with _lock:
-        _settings[destination] = settings
-        if destination not in _deliveries:
-            telemetry = Telemetry(settings.endpoint, settings.account)
-            _deliveries[destination] = delivery = _build(settings, telemetry)
-            _reports[delivery] = telemetry
-            telemetry.watch(delivery)
-        return _deliveries[destination]
-
-
-def _say_where(settings: Settings, delivery: _Built, *, of_process: bool) -> None:
-    """Say where events go and are kept, and what becomes of those without a customer."""
-    if not settings.enabled:
-        announce(
-            logging.INFO,
-            "CmdrData usage metering is switched off by %s: calls make spans and no usage events",
-            CMDRDATA_ENABLED,
-        )
-        return
-    is_local = settings.endpoint is None
-    local = (
-        f". Neither {CMDRDATA_API_KEY} nor {CMDRDATA_ENDPOINT} is set, so usage events stay on this machine: "
-        "cmdrdata usage shows them"
-    )
-    announce(
-        logging.WARNING if is_local else logging.INFO,
-        "CmdrData usage metering: destination %s, %s, events without a customer are %s%s",
-        settings.destination,
-        _kept(delivery),
-        "held" if settings.unattributed == "hold" else "sent with customer_id null",
-        local if is_local else "",
-        # Of the many accounts that clients may bring along only the log has all.
-        aloud=of_process or len(_deliveries) == 1,
-    )
-
-
-def _destination(settings: Settings) -> _Destination:
-    return str(settings.spool_dir), settings.endpoint or "", settings.account
-
-
-def options(settings: Settings, telemetry: Telemetry | None = None) -> Options:
-    """
-    Return how the destination of `settings` is drained.
-
-    Args:
-        settings: whose.
-        telemetry: what reports of each attempt, if anything does.
-    """
-    hold_ambiguous = settings.ambiguous == "hold"
-    if settings.endpoint is None:
-        return Options(
-            post=None,
-            hold_ambiguous=hold_ambiguous,
-            totals_by_day_for=settings.totals_by_day_for,
-        )
-    destination = _destination(settings)
-    client = Client(
-        settings.endpoint,
-        lambda: _settings.get(destination, settings).read_key(),
-        USER_AGENT,
-        connections=SENDERS,
-        clock=clocks.wall,
-        proxy=settings.proxy,
-        note=None if telemetry is None else telemetry.note,
-    )
-    return Options(
-        post=client.post,
-        reset=client.reset,
-        hold_ambiguous=hold_ambiguous,
-        probe_interval=settings.probe_interval,
-        totals_by_day_for=settings.totals_by_day_for,
-    )
-
-
-def prepare_directory(settings: Settings) -> Directory:
-    """
-    Return the directory of the destination of `settings`.
-
-    Raises:
-        ConfigurationError: it must not be used.
-        OSError: it cannot be written.
-    """
-    try:
-        return Directory.prepare(settings.spool_dir or Path(), settings.endpoint, settings.account)
-    except UnsafeDirectoryError as error:
-        raise ConfigurationError(f"the spool directory cannot be used: {error}") from None
-
-
-def _build(settings: Settings, telemetry: Telemetry) -> _Built:
-    """
-    Return a delivery that keeps events on the disk or, where nothing can be written, in memory.
-
-    Raises:
-        ConfigurationError: the directory must not be used.
-    """
-    how = options(settings, telemetry)
-    try:
-        import sqlite3
-    except ImportError as error:
-        return _in_memory(
-            how, f"this Python was built without SQLite ({error})", "Use one that has it"
-        )
-    del sqlite3
-    try:
-        directory = prepare_directory(settings)
-    except OSError as error:
-        return _in_memory(
-            how,
-            f"the spool directory {settings.spool_dir} cannot be used ({error.strerror or error})",
-            "Set CMDRDATA_SPOOL_DIR to a directory that can be written",
-        )
-    from cmdrdata_exporter.delivery.durable import DurableDelivery
-
-    delivery = DurableDelivery(directory, how, fsync=settings.durability == "fsync")
-    # uWSGI loads the application in a process whose threads never run, and which must not keep others from draining.
-    if "uwsgi" not in sys.modules:
-        delivery.start()
-    return delivery
-
-
-def _in_memory(how: Options, reason: str, remedy: str) -> _Built:
-    announce(
-        logging.WARNING,
-        "CmdrData: %s: usage events are kept in memory, and what is not delivered when this process ends goes to its "
-        "log. %s",
-        reason,
-        remedy,
-    )
-    if how.post is None:
-        return LocalDelivery()
-    return MemoryDelivery(
-        how.post,
-        reset=how.reset,
-        senders=_SENDERS,
-        hold_ambiguous=how.hold_ambiguous,
-        probe_interval=how.probe_interval,
-    )
-
-
-def _kept(delivery: _Built) -> str:
-    if isinstance(delivery, LocalDelivery | MemoryDelivery):
-        return "kept in memory"
-    return f"kept in {delivery.directory.path}"
+    return runtime.process.default or CmdrDataSpanExporter()
 
 
 def _header(event: UsageEvent, body: bytes, kept: list[object], *, hold: bool) -> Header:

@@ -9,7 +9,7 @@ LONGEST = 256
 
 
 def refusal(value: object) -> str | None:
-    """Return what keeps `value` from being an id, None where nothing does: text without control characters is one."""
+    """Return why `value` is not a valid id, or None: an id is text of 1 to 256 characters, none a control character."""
     if not isinstance(value, str):
         return "not a string"
     if not value:
@@ -25,6 +25,15 @@ def refusal(value: object) -> str | None:
     if any(0xD800 <= code < 0xE000 for code in codes):
         return "holds surrogates, which are no characters"
     return None
+
+
+def complaint(name: str, value: object) -> str | None:
+    """Return what is wrong with the setting or option `name` whose value is not a valid id, and what is expected."""
+    problem = refusal(value)
+    if problem is None:
+        return None
+    verb = "" if problem.startswith("holds") else "is "
+    return f"{name} {verb}{problem}; expected are 1 to {LONGEST} characters, none of them a control character"
 
 
 def as_written(value: object) -> str:

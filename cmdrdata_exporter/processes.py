@@ -18,7 +18,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 
 def start_thread(
@@ -55,39 +55,35 @@ def start_thread(
 _set_mask: Any = getattr(sys.modules["_signal"], "pthread_sigmask", None)
 
 
-class Renewable(Protocol):
-    """What starts anew in a forked child."""
-
-    def forked(self) -> None:
-        """Forget the parent's state, and replace locks that a thread of the parent may have held."""
-        ...
-
-
-class Parkable(Protocol):
-    """What must be at rest while its process is forked."""
+class ForkAware:
+    """What has something to do when its process is forked. The methods are called in the thread that forks."""
 
     def before_fork(self) -> None:
-        """Come to rest, in the thread that forks."""
-        ...
+        """Come to rest."""
 
-    def after_fork_in_parent(self) -> None:
-        """Go on. In the child `forked` is called instead."""
-        ...
+    def after_fork_parent(self) -> None:
+        """Go on."""
+
+    def after_fork_child(self) -> None:
+        """Forget the parent's state, and replace locks that a thread of the parent may have held."""
 
 
-_renewables: weakref.WeakSet[Renewable] = weakref.WeakSet()
-_parkables: weakref.WeakSet[Parkable] = weakref.WeakSet()
+_fork_aware: weakref.WeakSet[ForkAware] = weakref.WeakSet()
 _at_exit: dict[Callable[[], None], int] = {}
 
 
-def renew_after_fork(renewable: Renewable) -> None:
-    """Have `renewable.forked()` called in each forked child, for as long as it lives."""
-    _renewables.add(renewable)
+def notify_of_forks(it: ForkAware) -> None:
+    """Call the methods of `it` at each fork, for as long as it lives."""
+    _fork_aware.add(it)
 
 
-def park_for_fork(parkable: Parkable) -> None:
-    """Have `parkable` at rest whenever this process is forked, for as long as it lives."""
-    _parkables.add(parkable)
+# Seconds that the end of the process waits, in this order.
+OPEN_CALL_TIMEOUT = 2.0
+"""For the end of a call that is under way in another thread."""
+SHUTDOWN_TIMEOUT = 5.0
+"""For deliveries, in all."""
+LAST_COMMIT_TIMEOUT = 0.4
+"""Beyond that, so that outcomes are committed."""
 
 
 def at_exit(function: Callable[[], None], priority: int) -> None:
@@ -111,29 +107,26 @@ def _finalize_in_child(_: object) -> None:
 
 
 def _before_fork() -> None:
-    for parkable in list(_parkables):
-        parkable.before_fork()
+    for it in list(_fork_aware):
+        it.before_fork()
 
 
-def _after_fork_in_parent() -> None:
-    for parkable in list(_parkables):
-        parkable.after_fork_in_parent()
+def _after_fork_parent() -> None:
+    for it in list(_fork_aware):
+        it.after_fork_parent()
 
 
-def _after_fork_in_child() -> None:
-    for renewable in list(_renewables):
-        renewable.forked()
+def _after_fork_child() -> None:
+    for it in list(_fork_aware):
+        it.after_fork_child()
 
 
-def in_forked_child(function: Callable[[], None]) -> None:
-    """Have `function` called in each forked child."""
-    if hasattr(os, "register_at_fork"):  # not on Windows, where nothing is forked
-        os.register_at_fork(after_in_child=function)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent)
-in_forked_child(_after_fork_in_child)
+if hasattr(os, "register_at_fork"):  # not on Windows, where nothing is forked
+    os.register_at_fork(
+        before=_before_fork,
+        after_in_parent=_after_fork_parent,
+        after_in_child=_after_fork_child,
+    )
 # A child forgets the finalizers of its parent, then calls this, then runs.
 # https://github.com/python/cpython/blob/v3.12.1/Lib/multiprocessing/process.py#L296-L347
 multiprocessing.util.register_after_fork(at_exit, _finalize_in_child)

@@ -21,7 +21,8 @@ from urllib.parse import urlsplit
 from urllib3.util import parse_url
 
 from cmdrdata_exporter.delivery.backoff import LONGEST_PAUSE, PROBE_INTERVAL
-from cmdrdata_exporter.ids import LONGEST, refusal
+from cmdrdata_exporter.delivery.destination import Destination
+from cmdrdata_exporter.ids import complaint
 from cmdrdata_exporter.scrubbing import issuer
 
 CMDRDATA_API_KEY = "CMDRDATA_API_KEY"
@@ -72,6 +73,12 @@ What a call waits for: `process` keeps its event when the process dies, and all 
 second when the host does; `fsync` keeps it in both cases, for the time that the disk takes. Default: `process`.
 """
 
+CMDRDATA_DRAIN = "CMDRDATA_DRAIN"
+"""
+Who delivers: `thread`, a thread of the application, if no other process does; `none`, never the application, whose
+events wait for a process that runs `cmdrdata drain`. Default: `thread`.
+"""
+
 CMDRDATA_PROBE_INTERVAL = "CMDRDATA_PROBE_INTERVAL"
 """
 Seconds until a backend that refuses the key is asked again; each further time it is asked later, up to five minutes.
@@ -102,6 +109,7 @@ _OF_KUBERNETES = re.compile(r"\w*_(?:SERVICE_HOST|SERVICE_PORT(?:_\w+)?|PORT|POR
 
 DEFAULT_ENDPOINT = "https://api.cmdrdata.ai/api/events"
 
+_DRAIN = ("thread", "none")
 _SWITCH = {"true": True, "1": True, "false": False, "0": False}
 
 
@@ -132,6 +140,7 @@ class Settings:
     spool_dir: Path | None = None
     """Where the directories of all destinations are; None where metering is switched off."""
     durability: str = "process"
+    drain: str = "thread"
     probe_interval: float = PROBE_INTERVAL
     totals_by_day_for: int = 92
     stream_usage: str = "auto"
@@ -139,13 +148,14 @@ class Settings:
     """Where in the Baggage the customer is, if it is to be taken from there."""
 
     @property
+    def target(self) -> Destination:
+        """Where events go."""
+        return Destination(self.endpoint, self.account)
+
+    @property
     def destination(self) -> str:
         """A name of the destination for logs: `local`, or account and endpoint without any query."""
-        if self.endpoint is None:
-            return "local"
-        return (
-            f"{self.account} at {urlsplit(self.endpoint)._replace(query='', fragment='').geturl()}"
-        )
+        return str(self.target)
 
     def read_key(self) -> str | None:
         """
@@ -256,6 +266,7 @@ class Settings:
             ambiguous=_choice(given(CMDRDATA_AMBIGUOUS), ("retry", "hold")),
             spool_dir=spool_path,
             durability=_choice(given(CMDRDATA_DURABILITY), ("process", "fsync")),
+            drain=_choice(given(CMDRDATA_DRAIN), _DRAIN),
             probe_interval=_seconds(
                 given(CMDRDATA_PROBE_INTERVAL), PROBE_INTERVAL, 1.0, LONGEST_PAUSE
             ),
@@ -270,6 +281,12 @@ def spool_directory(environ: Mapping[str, str] | None = None) -> Path:
     variables = os.environ if environ is None else environ
     given = variables.get(CMDRDATA_SPOOL_DIR, "")
     return Path(given) if given.strip() else _default_spool(variables)
+
+
+def applications_drain(environ: Mapping[str, str] | None = None) -> bool:
+    """Return whether the applications of this environment deliver themselves, whatever the other settings say."""
+    variables = os.environ if environ is None else environ
+    return variables.get(CMDRDATA_DRAIN, "").strip().lower() != "none"
 
 
 def unknown_variables(environ: Mapping[str, str] | None = None) -> list[str]:
@@ -527,9 +544,5 @@ def _is_direct(url: str, variables: Mapping[str, str]) -> bool:
 
 
 def _check_id(name: str, value: str) -> None:
-    problem = refusal(value)
-    if problem:
-        verb = "" if problem.startswith("holds") else "is "
-        raise ConfigurationError(
-            f"{name} {verb}{problem}; expected are 1 to {LONGEST} characters, none of them a control character"
-        )
+    if message := complaint(name, value):
+        raise ConfigurationError(message)

@@ -21,19 +21,18 @@ is in it. Nothing here is on the path of a call.
 
 from __future__ import annotations
 
-import itertools
 import math
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Protocol
-from urllib.parse import urlsplit
 
 from opentelemetry import metrics
 from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation
 
 from cmdrdata_exporter import clocks, faults, processes
 from cmdrdata_exporter.delivery import Outcome, Verdict
+from cmdrdata_exporter.delivery.destination import Destination
 from cmdrdata_exporter.version import VERSION
 
 SCOPE = "cmdrdata_exporter"
@@ -49,7 +48,6 @@ _OUTCOMES = {
 }
 _FRESH = 1.0
 """Seconds in which one look at a ledger serves all gauges."""
-_numbers = itertools.count()
 
 
 class Measured(Protocol):
@@ -64,32 +62,31 @@ class Measured(Protocol):
         ...
 
 
-class Telemetry:
+class Telemetry(processes.ForkAware):
     """
     The metrics of one destination in this process.
 
     Args:
         endpoint: where it posts, None for `local`.
         account: the name of the account there.
+        number: tells it from the others of this process.
     """
 
-    def __init__(self, endpoint: str | None, account: str) -> None:
+    def __init__(self, endpoint: str | None, account: str, number: int = 0) -> None:
         self._attributes: dict[str, str | int] = {
             "otel.component.type": COMPONENT_TYPE,
-            "otel.component.name": f"{COMPONENT_TYPE}/{next(_numbers)}",
+            "otel.component.name": f"{COMPONENT_TYPE}/{number}",
             "cmdrdata.account": account,
         }
-        if endpoint is not None:
-            parts = urlsplit(endpoint)
-            self._attributes["server.address"] = parts.hostname or ""
-            self._attributes["server.port"] = parts.port or (443 if parts.scheme == "https" else 80)
+        if server := Destination(endpoint, account).server:
+            self._attributes["server.address"], self._attributes["server.port"] = server
         self._measured: Measured | None = None
         self._current: object = None
         self._duration: metrics.Histogram | None = None
-        self.forked()
-        processes.renew_after_fork(self)
+        self.after_fork_child()
+        processes.notify_of_forks(self)
 
-    def forked(self) -> None:
+    def after_fork_child(self) -> None:
         """Count anew in a forked child."""
         self._lock = threading.Lock()
         self._attempts: Counter[str] = Counter()

@@ -60,7 +60,3 @@ def location() -> str:
             return f"{frame.f_code.co_filename}:{frame.f_lineno}"
         frame = frame.f_back
     return "a call that ended in a thread of ours"
-
-
-_unattributed = Unattributed()
-note = _unattributed.note

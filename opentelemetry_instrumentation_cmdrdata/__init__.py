@@ -36,8 +36,9 @@ from cmdrdata_exporter import (
     processes,
     set_customer_context,
 )
-from cmdrdata_exporter.announcement import NOTHING_METERED, announce
+from cmdrdata_exporter.announcement import NOTHING_METERED
 from cmdrdata_exporter.deduplication import own_calls
+from cmdrdata_exporter.runtime import announce
 from opentelemetry_instrumentation_cmdrdata import open_calls, package
 from opentelemetry_instrumentation_cmdrdata.call import SCOPE, Recorder
 from opentelemetry_instrumentation_cmdrdata.openai import bypassing

@@ -54,7 +54,7 @@ class Job:
     """Whether it is to be billed at all."""
 
 
-class Jobs:
+class Jobs(processes.ForkAware):
     """
     The jobs that were started or billed here lately. Safe to use from several threads.
 
@@ -115,7 +115,7 @@ class Jobs:
             oldest = next(iter(self._jobs.values()))
         return job, forgotten
 
-    def forked(self) -> None:
+    def after_fork_child(self) -> None:
         """Go on in a forked child with what its parent knew; another thread may have held the lock."""
         self._lock = threading.RLock()
 
@@ -135,4 +135,4 @@ def _report(forgotten: list[Job]) -> None:
 known = Jobs()
 """The jobs of this process."""
 
-processes.in_forked_child(known.forked)
+processes.notify_of_forks(known)

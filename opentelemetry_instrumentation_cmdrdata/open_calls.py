@@ -98,12 +98,8 @@ def end_all() -> None:
     for call in still_open():
         call.end(cut=True)
     # What the reaper has taken shall be billed before the delivery closes.
-    if _ending is not None and _ending.acquire(timeout=LONGEST_END):
+    if _ending is not None and _ending.acquire(timeout=processes.OPEN_CALL_TIMEOUT):
         _ending.release()
-
-
-LONGEST_END = 2.0
-"""Seconds that the exit waits for the end of a call that is under way."""
 
 
 def _reap(dropped_calls: queue.SimpleQueue[_Dropped], ending: threading.Lock) -> None:
@@ -114,11 +110,13 @@ def _reap(dropped_calls: queue.SimpleQueue[_Dropped], ending: threading.Lock) ->
         del call, error  # Or the last one would live until the next is dropped.
 
 
-def _after_fork_in_child() -> None:
-    """Leave the parent's calls to the parent, and its queue, whose lock another thread may have held."""
-    global _dropped, _ending
-    _open.clear()
-    _dropped = _ending = None
+class _ForkAware(processes.ForkAware):
+    def after_fork_child(self) -> None:
+        """Leave the parent's calls to the parent, and its queue, whose lock another thread may have held."""
+        global _dropped, _ending
+        _open.clear()
+        _dropped = _ending = None
 
 
-processes.in_forked_child(_after_fork_in_child)
+_fork_aware = _ForkAware()
+processes.notify_of_forks(_fork_aware)

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cmdrdata_exporter.announcement import NOTHING_METERED
-from cmdrdata_exporter.exporter import prepare_directory
+from cmdrdata_exporter.runtime import prepare_directory
 from cmdrdata_exporter.settings import ConfigurationError, Settings
 from opentelemetry_instrumentation_cmdrdata import package
 

@@ -11,14 +11,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from cmdrdata_exporter import (
-    CmdrDataSpanExporter,
-    announcement,
-    customer,
-    exporter,
-    faults,
-    unattributed,
-)
+from cmdrdata_exporter import CmdrDataSpanExporter, customer, faults, runtime
 from opentelemetry_instrumentation_cmdrdata import CmdrDataInstrumentor, jobs
 from tests.metering import Meter, RecordedEvents
 from tests.provider import Provider
@@ -47,17 +40,12 @@ def clean_state(
         if name.startswith(("CMDRDATA_", "OTEL_", "OPENAI_", "AZURE_")) or name.lower() in PROXIES:
             monkeypatch.delenv(name)
     monkeypatch.setenv("CMDRDATA_SPOOL_DIR", str(tmp_path_factory.mktemp("spool")))
-    monkeypatch.setattr(announcement, "_lines", set[str]())
-    monkeypatch.setattr(exporter, "_latest", None)
-    monkeypatch.setattr(exporter, "_deliveries", deliveries := {})
-    monkeypatch.setattr(exporter, "_settings", {})
-    monkeypatch.setattr(exporter, "_waited", 0.0)
+    monkeypatch.setattr(runtime, "process", process := runtime.Runtime())
     monkeypatch.setattr(jobs, "known", jobs.Jobs())
-    monkeypatch.setattr(unattributed, "note", unattributed.Unattributed().note)
     monkeypatch.setattr(customer, "_baggage_key", None)
     faults.counts.clear()
     yield
-    for delivery in deliveries.values():
+    for delivery in process.deliveries:
         delivery.close(0)
     assert dict(faults.counts) == {}, (
         "a fault of ours was only logged; a test that provokes one clears the counts"

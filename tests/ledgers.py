@@ -88,11 +88,11 @@ def fill(
     """
     ledger = Ledger(directory, local=local, hold_ambiguous=hold_ambiguous)
     with ledger.transaction():
-        ledger.take_in(SEED, 0, records, [], now)
+        ledger.import_records(SEED, 0, records, [], now)
         ledger.forget_journals([SEED])
     with ledger.transaction():
-        handed = ledger.hand_out(len(outcomes), now)
-        ledger.settle(
+        handed = ledger.claim(len(outcomes), now)
+        ledger.record_outcomes(
             [pair for pair in zip(handed, outcomes, strict=True) if pair[1] is not IN_FLIGHT], now
         )
         ledger.note(dict(facts or {}))

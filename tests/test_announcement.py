@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cmdrdata_exporter import CmdrDataSpanExporter, ConfigurationError
-from cmdrdata_exporter.announcement import announce
+from cmdrdata_exporter.runtime import announce
 from opentelemetry_instrumentation_cmdrdata import CmdrDataInstrumentor
 
 KEY = "tk-0123456789abcdefghij"

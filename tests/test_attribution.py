@@ -13,7 +13,7 @@ import pytest
 from openai.resources.chat import Completions
 from openai.types.chat import ChatCompletion
 
-from cmdrdata_exporter import CmdrDataSpanExporter, customer_context, faults
+from cmdrdata_exporter import CmdrDataSpanExporter, Settings, customer_context, faults, runtime
 from opentelemetry_instrumentation_cmdrdata import (
     AsyncTrackedAzureOpenAI,
     AsyncTrackedOpenAI,
@@ -25,6 +25,7 @@ from opentelemetry_instrumentation_cmdrdata import (
 from opentelemetry_instrumentation_cmdrdata.openai import keywords, seam
 from tests import replies
 from tests.charges import MESSAGES, Case
+from tests.conftest import nothing
 from tests.metering import Meter, RecordedEvents, attributes
 from tests.provider import Provider, Reply
 from tests.sdk import FORMS, VERSION, Form, async_client, client, make
@@ -612,8 +613,8 @@ def test_copies_of_tracked_clients(
 ) -> None:
     """A copy of a drop-in client keeps its account, its customer, and that it is not tracked."""
     own = RecordedEvents()
-    monkeypatch.setattr("cmdrdata_exporter.exporter._say_where", lambda *_, **__: None)  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
-    monkeypatch.setattr("cmdrdata_exporter.exporter._delivery", lambda _: own)  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
+    monkeypatch.setattr(runtime, "announce_destination", nothing)
+    monkeypatch.setattr(runtime.process, "delivery", lambda _: (own, None))  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
     with (
         tracked(chat, events, customer_id="mine", tracker_key="tk-0123456789abcdefghij") as sdk,
         tracked(chat, events, track_usage=False) as untracked,
@@ -629,11 +630,12 @@ def test_copies_of_tracked_clients(
 def test_two_accounts(chat: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two clients with two keys deliver to two accounts, and neither meters the rest of the process."""
     deliveries: dict[str, RecordedEvents] = {}
-    monkeypatch.setattr("cmdrdata_exporter.exporter._say_where", lambda *_, **__: None)  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
-    monkeypatch.setattr(
-        "cmdrdata_exporter.exporter._delivery",
-        lambda settings: deliveries.setdefault(settings.account, RecordedEvents()),  # pyright: ignore[reportUnknownLambdaType, reportUnknownMemberType, reportUnknownArgumentType]
-    )
+
+    def delivery_of(settings: Settings) -> tuple[RecordedEvents, None]:
+        return deliveries.setdefault(settings.account, RecordedEvents()), None
+
+    monkeypatch.setattr(runtime, "announce_destination", nothing)
+    monkeypatch.setattr(runtime.process, "delivery", delivery_of)
     for number in (1, 2, 2):
         options: Any = {"base_url": chat.url, "api_key": "sk-test"}
         with TrackedOpenAI(tracker_key=f"tk-0123456789abcdefgh{number}", **options) as sdk:

@@ -15,7 +15,7 @@ from unittest.mock import Mock
 import openai
 import pytest
 
-from cmdrdata_exporter import CmdrDataSpanExporter, exporter, faults
+from cmdrdata_exporter import CmdrDataSpanExporter, faults, runtime
 from opentelemetry_instrumentation_cmdrdata import CmdrDataInstrumentor
 from opentelemetry_instrumentation_cmdrdata.openai import seam
 from tests import replies
@@ -65,9 +65,9 @@ def environment(
         initialise(self, **{"base_url": provider.url, **options})
 
     monkeypatch.setattr(openai.OpenAI, "__init__", initialise_on_loopback)
-    monkeypatch.setattr(exporter, "_delivery", lambda _: events)  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType] - of one event's settings
+    monkeypatch.setattr(runtime.process, "delivery", lambda _: (events, None))  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType] - of one event's settings
     # There is no place to speak of.
-    monkeypatch.setattr(exporter, "_say_where", Mock())
+    monkeypatch.setattr(runtime, "announce_destination", Mock())
     monkeypatch.setattr(seam, "_tracked_clients", False)
     provider.answer("/v1/chat/completions", Reply(json=replies.CHAT))
     CmdrDataSpanExporter()

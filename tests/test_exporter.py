@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import os
 import socket
 import subprocess
@@ -27,8 +26,10 @@ from cmdrdata_exporter import (
     exporter,
     faults,
     processes,
+    runtime,
 )
 from cmdrdata_exporter.delivery import Event, Header, drainer, senders
+from cmdrdata_exporter.delivery.durable import DurableDelivery
 from cmdrdata_exporter.delivery.spool.directory import Directory, name_of
 from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader
 from cmdrdata_exporter.delivery.spool.records import assigned, decode, encode_event
@@ -236,11 +237,11 @@ def test_which_exporter_meters(events: RecordedEvents) -> None:
 def test_one_delivery_per_destination(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two exporters of one account share what delivers; two accounts do not."""
     monkeypatch.setenv("CMDRDATA_API_KEY", KEY)
-    delivery = exporter._delivery
+    delivery = runtime.process.delivery
     one, same = CmdrDataSpanExporter(), CmdrDataSpanExporter()
     other = CmdrDataSpanExporter(api_key="tk-another-another-another")
-    assert delivery(one.settings) is delivery(same.settings)
-    assert delivery(one.settings) is not delivery(other.settings)
+    assert delivery(one.settings)[0] is delivery(same.settings)[0]
+    assert delivery(one.settings)[0] is not delivery(other.settings)[0]
 
 
 def test_instrumenting_builds_the_delivery(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -253,9 +254,9 @@ def test_instrumenting_builds_the_delivery(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("HTTPS_PROXY", "proxy.example:3128")
     instrumentor.instrument()
     try:
-        assert len(exporter._deliveries) == 1
+        assert len(runtime.process.deliveries) == 1
         assert current_exporter().settings.proxy == "http://proxy.example:3128"
-        assert len(exporter._deliveries) == 1
+        assert len(runtime.process.deliveries) == 1
     finally:
         instrumentor.uninstrument()
 
@@ -375,10 +376,9 @@ def test_the_exit_with_a_dead_backend() -> None:
 
 def begin_anew(patch: pytest.MonkeyPatch) -> None:
     """Stand where a process does that has just been started."""
-    for delivery in exporter._deliveries.values():
+    for delivery in runtime.process.deliveries:
         delivery.close(0)
-    patch.setattr(exporter, "_deliveries", {})
-    patch.setattr(exporter, "_waited", 0.0)
+    patch.setattr(runtime, "process", runtime.Runtime())
 
 
 def test_a_key_that_is_rotated_in_code(
@@ -574,21 +574,28 @@ class Patient:
         self.flush(timeout)
 
 
+def in_a_process_with(*deliveries: Any, patch: pytest.MonkeyPatch) -> None:
+    """Stand in a process whose destinations have these deliveries."""
+    process = runtime.Runtime()
+    built: Any = {(str(number),): (delivery, None) for number, delivery in enumerate(deliveries)}
+    process._built = built
+    patch.setattr(runtime, "process", process)
+
+
 def test_one_end_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """`shutdown` and the exit share five seconds; who shuts down and goes on has them again."""
     patient = Patient()
-    monkeypatch.setattr(exporter.clocks, "monotonic", lambda: patient.now)
-    monkeypatch.setattr(exporter, "_waited_until", -math.inf)
-    monkeypatch.setattr(exporter, "_deliveries", {1: patient, 2: patient})
+    monkeypatch.setattr(runtime.clocks, "monotonic", lambda: patient.now)
+    in_a_process_with(patient, patient, patch=monkeypatch)
     CmdrDataSpanExporter(delivery=patient).shutdown()
-    exporter._close_deliveries()
+    runtime.close()
     assert patient.waits == [5, 0, 0]
     patient.now += 60
-    exporter._close_deliveries()
+    runtime.close()
     assert patient.waits[3:] == [5, 0]
     patient.now += 60
     CmdrDataSpanExporter(delivery=patient, shutdown_timeout=1.0).shutdown()
-    exporter._close_deliveries()
+    runtime.close()
     assert patient.waits[5:] == [1, 0, 0]
 
 
@@ -604,11 +611,11 @@ def test_every_delivery_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
             closed.append(id(self))
             raise KeyboardInterrupt
 
-    both = {1: Interrupted(), 2: Interrupted()}
-    monkeypatch.setattr(exporter, "_deliveries", both)
+    both = [Interrupted(), Interrupted()]
+    in_a_process_with(*both, patch=monkeypatch)
     with pytest.raises(KeyboardInterrupt):
-        exporter._close_deliveries()
-    assert sorted(closed) == sorted(map(id, both.values()))
+        runtime.close()
+    assert sorted(closed) == sorted(map(id, both))
 
 
 CHILDREN = """
@@ -655,11 +662,13 @@ def test_children_of_multiprocessing(method: str, httpserver: HTTPServer) -> Non
 def test_locks_in_a_forked_child(events: RecordedEvents) -> None:
     """A lock that a thread of the parent holds when it forks holds up nothing in the child."""
     forking = CmdrDataSpanExporter(delivery=events)
-    held = exporter._lock
+    held = runtime.process.lock
     with forking._calls._lock:
         child = os.fork()
         if child == 0:  # pragma: no cover - measured in the parent only
-            fresh = exporter._lock is not held and forking._calls._lock.acquire(blocking=False)
+            fresh = runtime.process.lock is not held and forking._calls._lock.acquire(
+                blocking=False
+            )
             os._exit(0 if fresh else 1)
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 0
@@ -671,6 +680,19 @@ def test_a_flush_of_what_could_not_be_kept(monkeypatch: pytest.MonkeyPatch, tmp_
     metering.record(span(CHAT))
     assert metering.force_flush()
     delivery: Any = metering._delivery
-    monkeypatch.setattr(delivery._journal, "_is_full", lambda: True)
+    monkeypatch.setattr(delivery.drainer, "_measure", lambda: None)
+    delivery._journal.is_full = True
     metering.record(span(CHAT, context=(1, 2)))
     assert not metering.force_flush()
+
+
+@pytest.mark.parametrize(("drain", "drains"), [("none", False), ("thread", True), ("", True)])
+@pytest.mark.parametrize("endpoint", ["http://127.0.0.1:9/events", None])
+def test_where_another_process_drains(
+    endpoint: str | None, drain: str, drains: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With `CMDRDATA_DRAIN=none` the application delivers neither a backend's events nor local ones."""
+    monkeypatch.setenv("CMDRDATA_DRAIN", drain)
+    delivery = CmdrDataSpanExporter(endpoint=endpoint)._delivery
+    assert isinstance(delivery, DurableDelivery)
+    assert delivery.drainer._options.drains is drains

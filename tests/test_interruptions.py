@@ -30,7 +30,7 @@ from cmdrdata_exporter.delivery import Event
 from cmdrdata_exporter.delivery.drainer import Options
 from cmdrdata_exporter.delivery.durable import DurableDelivery
 from cmdrdata_exporter.delivery.spool.directory import Directory
-from cmdrdata_exporter.delivery.spool.journal import scan
+from cmdrdata_exporter.delivery.spool.frames import scan
 from cmdrdata_exporter.delivery.spool.records import decode
 from opentelemetry_instrumentation_cmdrdata import CmdrDataInstrumentor, open_calls
 from tests import replies

@@ -1,10 +1,11 @@
-"""Threads of ours leave the application's signals alone."""
+"""How processes and threads begin and end: forks are told, and threads of ours leave signals alone."""
 
 from __future__ import annotations
 
 import _thread
 import functools
 import inspect
+import os
 import queue
 import signal
 from types import FrameType
@@ -36,6 +37,46 @@ def test_a_thread_that_cannot_be_started(monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(RuntimeError, match="can't start"):
         processes.start_thread(lambda: None)
     assert before == signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+def test_the_end_of_a_process() -> None:
+    """The exit waits for deliveries as long as is promised, with the last commit."""
+    assert processes.SHUTDOWN_TIMEOUT == 5
+    assert processes.SHUTDOWN_TIMEOUT + processes.LAST_COMMIT_TIMEOUT <= 5.5
+
+
+class Told(processes.ForkAware):
+    """Writes down what it is told."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    def before_fork(self) -> None:
+        """Write it down."""
+        self.calls.append("before")
+
+    def after_fork_parent(self) -> None:
+        """Write it down."""
+        self.calls.append("parent")
+
+    def after_fork_child(self) -> None:
+        """Write it down."""
+        self.calls.append("child")
+
+
+def test_forks() -> None:
+    """What is fork-aware is told once before a fork, and once after it on each side; a method may be left out."""
+    told = Told()
+    processes.notify_of_forks(told)
+    processes.notify_of_forks(told)
+    idle = processes.ForkAware()
+    processes.notify_of_forks(idle)
+    child = os.fork()
+    if child == 0:  # pragma: no cover - measured in the parent only
+        os._exit(0 if told.calls == ["before", "child"] else 1)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert told.calls == ["before", "parent"]
 
 
 class Limit(Exception):  # noqa: N818 - named as those of task queues

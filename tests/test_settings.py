@@ -50,6 +50,7 @@ def test_everything_given(tmp_path: Path) -> None:
             "CMDRDATA_AMBIGUOUS": "Hold",
             "CMDRDATA_SPOOL_DIR": "/var/spool/of ours",
             "CMDRDATA_DURABILITY": "fsync",
+            "CMDRDATA_DRAIN": "None",
             "CMDRDATA_PROBE_INTERVAL": " 1.5 ",
             "CMDRDATA_TOTALS_BY_DAY_FOR": " 400\n",
         }
@@ -64,6 +65,7 @@ def test_everything_given(tmp_path: Path) -> None:
         ambiguous="hold",
         spool_dir=Path("/var/spool/of ours"),
         durability="fsync",
+        drain="none",
         probe_interval=1.5,
         totals_by_day_for=400,
         stream_usage="never",
@@ -277,6 +279,10 @@ MISTAKES = [
     (
         {"CMDRDATA_DURABILITY": "power"},
         "CMDRDATA_DURABILITY is 'power'; expected one of: process, fsync",
+    ),
+    (
+        {"CMDRDATA_DRAIN": "sidecar"},
+        "CMDRDATA_DRAIN is 'sidecar'; expected one of: thread, none",
     ),
     *(
         (

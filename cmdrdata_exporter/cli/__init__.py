@@ -19,7 +19,7 @@ from cmdrdata_exporter.cli.extras import require, require_sqlite
 
 def main() -> None:
     """Run the command that the program's arguments name."""
-    _write_what_can_be_shown()
+    _escape_what_cannot_be_shown()
     require_sqlite()
     # What a command installs beyond this is an extra of its own that includes it.
     require("demo" if "demo" in sys.argv[1:] else "cli", "click", "rich")
@@ -28,13 +28,13 @@ def main() -> None:
     cmdrdata(prog_name="cmdrdata")
 
 
-def _write_what_can_be_shown() -> None:
-    """Have nothing fail that a terminal cannot show, and draw no boxes where it shows ASCII only."""
-    # Python writes UTF-8 in the locale C, unless it is told what to write.
+def _escape_what_cannot_be_shown() -> None:
+    """Escape what a terminal cannot show, and draw no boxes where it shows ASCII only."""
+    # Python writes UTF-8 in the locale C, unless one of these variables is set.
     # https://docs.python.org/3/library/os.html#utf8-mode
-    told = os.environ.get("PYTHONIOENCODING") or os.environ.get("PYTHONUTF8")
-    ascii_only = not told and locale.setlocale(locale.LC_CTYPE) in ("C", "POSIX")
+    configured = os.environ.get("PYTHONIOENCODING") or os.environ.get("PYTHONUTF8")
+    ascii_only = not configured and locale.setlocale(locale.LC_CTYPE) in ("C", "POSIX")
     for stream in (sys.stdout, sys.stderr):
-        # Not where something else stands in for it.
+        # Something else may stand in for the stream.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="ascii" if ascii_only else None, errors="backslashreplace")

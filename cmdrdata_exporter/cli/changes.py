@@ -1,32 +1,29 @@
-"""How a command has something changed in a ledger, and what came of it."""
+"""How a command reads events, has something changed in a ledger, and reports what came of it."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple, TypeVar
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import click
 
 from cmdrdata_exporter.cli.destination import Destination, require_owner
 from cmdrdata_exporter.cli.terminal import ATTENTION, Json, plural, print_json, say
 from cmdrdata_exporter.delivery.spool import commands
-from cmdrdata_exporter.delivery.spool.directory import Directory, UnsafeDirectoryError
-from cmdrdata_exporter.delivery.spool.ledger import UnknownVersionError
-from cmdrdata_exporter.delivery.spool.ledger_view import Kept, LedgerReader, UnreadableError
-
-T = TypeVar("T")
+from cmdrdata_exporter.delivery.spool.directory import Directory
+from cmdrdata_exporter.delivery.spool.ledger_view import Kept, LedgerReader
 
 _COUNTERS = {"drop": "dropped", "assign": "assigned", "replay": "replayed"}
 """What can be done, and what counts how often it was."""
-_VERBS = {done: verb for verb, done in _COUNTERS.items()}
 TIMEOUT = 10.0
-"""Seconds that a command waits for the process that leads."""
+"""Seconds that a command waits for the leader."""
 
 
 class Change(NamedTuple):
     """What a command asked for, and what came of it."""
 
+    action: str
     selected: int
     changed: int
     in_time: bool
@@ -37,27 +34,12 @@ def change(
 ) -> Change:
     """Have a command applied to events, and count what it changed."""
     if not keys:
-        return Change(0, 0, in_time=True)
+        return Change(action, 0, 0, in_time=True)
     directory = destination.directory
     require_owner(directory.path)
     before = _count(directory, action)
-    in_time = attempt(
-        lambda: commands.apply(directory, action, keys, customer=customer, timeout=TIMEOUT)
-    )
-    return Change(len(keys), _count(directory, action) - before, in_time)
-
-
-def attempt(work: Callable[[], T]) -> T:
-    """
-    Read or change a ledger.
-
-    Raises:
-        click.ClickException: that cannot be done now.
-    """
-    try:
-        return work()
-    except (UnreadableError, UnknownVersionError, UnsafeDirectoryError, OSError) as error:
-        raise click.ClickException(str(error)) from None
+    in_time = commands.apply(directory, action, keys, customer=customer, timeout=TIMEOUT)
+    return Change(action, len(keys), _count(directory, action) - before, in_time)
 
 
 def _count(directory: Directory, action: str) -> int:
@@ -69,66 +51,69 @@ def _count(directory: Directory, action: str) -> int:
 def report(
     destination: Destination,
     found: Change,
-    done: str,
     noun: str,
     *,
+    all_: bool,
     as_json: bool,
     more: Json | None = None,
 ) -> None:
-    """Say what was changed, and end with a status that says whether that was all."""
+    """
+    Print what was changed, and exit with a status that says whether that was all.
+
+    Args:
+        destination: where.
+        found: what was changed.
+        noun: what one of the events is called.
+        all_: whether the command was about all of them, not those that match something.
+        as_json: whether to print JSON.
+        more: what else the JSON says.
+    """
+    done = _COUNTERS[found.action]
     if as_json:
         document = {"selected": found.selected, done: found.changed, "in_time": found.in_time}
         print_json({**document, **(more or {})})
     elif not found.selected:
-        say(f"No {noun}s to {_VERBS[done]}.")
+        say(f"No {'' if all_ else 'matching '}{noun}s to {found.action}.")
     else:
         say(f"{found.changed:,} of {plural(found.selected, noun)} {done}.")
-        if found.changed and done != "dropped":
-            tell_who_sends(destination.directory, destination.endpoint)
+        if found.changed and found.action != "drop":
+            say_who_sends(destination.directory, destination.endpoint)
     end(found.changed >= found.selected, in_time=found.in_time)
 
 
-def tell_who_sends(directory: Directory, endpoint: str | None) -> None:
-    """Say what becomes of events that are to be sent now."""
+def say_who_sends(directory: Directory, endpoint: str | None) -> None:
+    """Print what becomes of events that are to be sent now."""
     if endpoint is not None:
         leader = directory.leader()
         say(
-            "No process sends them now: start the application, or: cmdrdata flush"
+            "No process sends them now: start the application, or run cmdrdata flush."
             if leader is None
             else f"Process {leader} sends them as soon as it can."
         )
 
 
 def end(fine: bool, *, in_time: bool) -> None:
-    """End with the status that says whether all was done that was asked for."""
+    """Exit with the status that says whether all was done that was asked for."""
     if not in_time:
         say(
-            f"The process that leads has not answered within {TIMEOUT:.0f} s; "
-            "it will do the rest when it goes on. See: cmdrdata status",
+            f"The leader has not answered within {TIMEOUT:.0f} s; "
+            "it applies the rest when it continues. See: cmdrdata status",
             err=True,
         )
     if not fine:
         click.get_current_context().exit(ATTENTION)
 
 
-def kept(destination: Destination, *states: str) -> Iterator[Kept]:
-    """
-    Yield the events in some states, the oldest first.
-
-    Raises:
-        click.ClickException: that cannot be done now.
-    """
-    try:
-        with LedgerReader(destination.directory) as ledger:
-            for state in states:
-                yield from ledger.kept(state)
-    except UnreadableError as error:
-        raise click.ClickException(str(error)) from None
+def events_in(destination: Destination, *states: str) -> Iterator[Kept]:
+    """Yield the events in some states, the oldest first."""
+    with LedgerReader(destination.directory) as ledger:
+        for state in states:
+            yield from ledger.kept(state)
 
 
 def by_ids(events: Iterable[Kept], ids: Sequence[str], noun: str) -> list[Kept]:
     """
-    Return the events of ids, each of which may be cut to its beginning where that names one alone.
+    Return the events with these ids; a beginning that names one event alone will do.
 
     Raises:
         click.UsageError: an id names none, or several.

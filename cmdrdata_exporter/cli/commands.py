@@ -1,4 +1,4 @@
-"""The group of all commands: a new one is a module of its own and a name in the tuple below."""
+"""The group of all commands. To add one, write a module and name it in the tuple below."""
 
 from __future__ import annotations
 
@@ -11,28 +11,34 @@ from typing import Any
 import click
 
 from cmdrdata_exporter.cli.assign import assign
-from cmdrdata_exporter.cli.dead_letters import dead_letters
 from cmdrdata_exporter.cli.demo.command import demo
 from cmdrdata_exporter.cli.drain import drain
 from cmdrdata_exporter.cli.extras import DISTRIBUTION
 from cmdrdata_exporter.cli.flush import flush
-from cmdrdata_exporter.cli.held import held
+from cmdrdata_exporter.cli.kept_events import dead_letters, held
 from cmdrdata_exporter.cli.replay import replay
 from cmdrdata_exporter.cli.status import status
 from cmdrdata_exporter.cli.terminal import plain, say
 from cmdrdata_exporter.cli.usage import usage
+from cmdrdata_exporter.delivery.spool.directory import UnsafeDirectoryError
+from cmdrdata_exporter.delivery.spool.ledger_view import UnreadableError
+from cmdrdata_exporter.delivery.spool.schema import UnknownVersionError
 from cmdrdata_exporter.settings import ConfigurationError, check_text, unknown_variables
 
 
 @contextlib.contextmanager
 def _plain_errors() -> Generator[None, None, None]:
-    """Escape in errors what others have named: a path, a reason, an option's value."""
+    """Show errors as one line, with text from others escaped: a path, a reason, an option's value."""
     try:
         yield
     except click.ClickException as error:
-        # By click's types the message is for good.
+        # click's types call the message final.
         vars(error)["message"] = plain(error.message, keep="\n")
         raise
+    except BrokenPipeError:
+        raise
+    except (UnreadableError, UnknownVersionError, UnsafeDirectoryError, OSError) as error:
+        raise click.ClickException(plain(error)) from None
 
 
 class _Group(click.Group):
@@ -43,7 +49,7 @@ class _Group(click.Group):
     def make_context(
         self, info_name: str | None, args: list[str], *more: Any, **extra: Any
     ) -> click.Context:
-        """Read the command's name and options, none of which a ledger could hold that is no text."""
+        """Read the command's name and options; refuse what is not valid text, which no ledger can hold."""
         with _plain_errors():
             try:
                 for argument in args:
@@ -53,7 +59,7 @@ class _Group(click.Group):
             return super().make_context(info_name, args, *more, **extra)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command; where its reader, `head` for instance, has read enough, end without a complaint."""
+        """Run a command; end quietly where its reader, `head` for instance, has gone."""
         try:
             with _plain_errors():
                 return super().invoke(ctx)
@@ -69,12 +75,13 @@ def cmdrdata() -> None:
     """
     Usage metering of AI calls: see it work, and look after it.
 
-    The commands read the same settings as the application, CMDRDATA_SPOOL_DIR for instance.
+    The commands read the same environment variables as the application, CMDRDATA_SPOOL_DIR for
+    instance.
 
     \b
     Exit status:
       0  all is well
-      1  something needs a person, or was not done in whole
+      1  something needs you, or was not done in full
       2  the command or a setting cannot be used
     """  # noqa: D301 - click's mark of a paragraph that is not wrapped
     for message in unknown_variables():

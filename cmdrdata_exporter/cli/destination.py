@@ -1,4 +1,4 @@
-"""Which destination a command is about: that of the environment, as for the application, or one that is named."""
+"""The destination of a command: that of the environment, as for the application, or a named one."""
 
 from __future__ import annotations
 
@@ -11,14 +11,19 @@ from typing import Any, NamedTuple
 import click
 
 from cmdrdata_exporter.cli.terminal import REFUSED, plain
-from cmdrdata_exporter.delivery.spool.directory import Directory, destinations, name_of
+from cmdrdata_exporter.delivery.spool.directory import (
+    Directory,
+    UnsafeDirectoryError,
+    destinations,
+    name_of,
+)
 from cmdrdata_exporter.settings import ConfigurationError, Settings, check_text, spool_directory
 
 Command = Callable[..., None]
 
 
 class Refusal(click.ClickException):
-    """A command that cannot be done as things are."""
+    """A command or a setting that cannot be used."""
 
     exit_code = REFUSED
 
@@ -43,10 +48,8 @@ class Destination(NamedTuple):
         return f"account {self.account} at {self.endpoint}"
 
 
-ELSEWHERE = (
-    "If the application keeps them elsewhere, set CMDRDATA_SPOOL_DIR or --spool-dir as it does"
-)
-"""What is said where no events are found."""
+ELSEWHERE = "If the application uses another directory, set CMDRDATA_SPOOL_DIR or --spool-dir to it"
+"""What to do where no events are found."""
 
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON document instead."
@@ -55,22 +58,25 @@ spool_option = click.option(
     "--spool-dir",
     "spool",
     type=click.Path(path_type=Path),
-    help="The directory that holds those of all destinations. Default: CMDRDATA_SPOOL_DIR, as for the application.",
+    help="The spool directory. Default: CMDRDATA_SPOOL_DIR, as for the application.",
 )
 destination_option = click.option(
     "--destination",
     "name",
     metavar="NAME",
-    help="A destination's name as `cmdrdata status` shows it. Default: that of the environment.",
+    help="A destination, by the name in `cmdrdata status`. Default: the destination of the environment.",
 )
 
 
-def on_destination(command: Command) -> Command:
-    """Give a command the options that choose a destination, and the chosen one as its first argument."""
+def location_options(command: Command) -> Command:
+    """Give a command the options that name a destination, and `--json`."""
+    return destination_option(spool_option(json_option(command)))
 
-    @json_option
-    @spool_option
-    @destination_option
+
+def on_destination(command: Command) -> Command:
+    """Give a command these options, and the chosen destination as its first argument."""
+
+    @location_options
     @functools.wraps(command)
     def choosing(*, name: str | None, spool: Path | None, **options: Any) -> None:
         command(chosen(spool, name), **options)
@@ -88,9 +94,7 @@ def spool_path(spool: Path | None) -> Path:
     try:
         path = (spool or spool_directory()).expanduser().absolute()
         check_text("the spool directory", str(path))
-    except ConfigurationError as error:
-        raise Refusal(f"{error}; set CMDRDATA_SPOOL_DIR or --spool-dir") from None
-    except RuntimeError as error:
+    except (ConfigurationError, RuntimeError) as error:
         reason = str(error).rstrip(".")
         raise Refusal(f"{reason}; set CMDRDATA_SPOOL_DIR or --spool-dir") from None
     if path.is_dir() and not os.access(path, os.R_OK | os.X_OK):
@@ -121,10 +125,10 @@ def chosen(spool: Path | None, name: str | None) -> Destination:
                 )
             return destination
     if not there:
-        raise Refusal(f"no events have been kept in {path}. {ELSEWHERE}")
+        raise Refusal(f"no events recorded in {path}. {ELSEWHERE}")
     others = "".join(f"\n  {plain(other.name)}  ({plain(other.description)})" for other in there)
     raise Refusal(
-        f"no events have been kept for {description!r} in {path}. "
+        f"no events recorded for {description!r} in {path}. "
         f"Choose one of these with --destination NAME:{others}"
     )
 
@@ -143,6 +147,19 @@ def settings_of(spool: Path | None) -> Settings:
     if not settings.enabled:
         raise Refusal("CMDRDATA_ENABLED switches metering off here, so there is no destination")
     return settings
+
+
+def prepared(spool: Path, endpoint: str | None, account: str) -> Directory:
+    """
+    Return the directory of a destination, made where it is not there yet.
+
+    Raises:
+        Refusal: it cannot be used.
+    """
+    try:
+        return Directory.prepare(spool, endpoint, account)
+    except (UnsafeDirectoryError, OSError) as error:
+        raise Refusal(f"the spool directory cannot be used: {error}") from None
 
 
 def require_owner(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""`cmdrdata drain`: a process of its own that sends, where the application should not."""
+"""`cmdrdata drain`: a process of its own that delivers, where the application should not."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from types import FrameType
 
 import click
 
-from cmdrdata_exporter.cli.destination import destination_option, json_option, spool_option
+from cmdrdata_exporter.cli.destination import location_options
 from cmdrdata_exporter.cli.sending import delivery_of, left, report
 from cmdrdata_exporter.cli.terminal import plain
 from cmdrdata_exporter.delivery.durable import DurableDelivery
@@ -20,13 +20,13 @@ from cmdrdata_exporter.delivery.durable import DurableDelivery
 SHUTDOWN_TIMEOUT = 4.0
 """Seconds that the end may take, before a last commit."""
 LOOK = 1.0
-"""Seconds between two looks whether this process leads."""
+"""Seconds between two checks whether this process leads."""
 
 _logger = logging.getLogger("cmdrdata")
 
 
 class _Formatter(logging.Formatter):
-    """Escapes what others have named, as on a terminal."""
+    """Escapes text from others, as on a terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the lines of a record."""
@@ -34,26 +34,24 @@ class _Formatter(logging.Formatter):
 
 
 @click.command()
-@destination_option
-@spool_option
-@json_option
+@location_options
 def drain(name: str | None, spool: Path | None, as_json: bool) -> None:
     """
-    Deliver events until it is told to end.
+    Deliver events until SIGTERM or SIGINT.
 
-    A sidecar: it sends what applications keep in the spool directory, in their place or beside
-    them, until SIGTERM or SIGINT, and then ends within 5 seconds. It logs to its stderr.
+    A sidecar: it sends what applications record in the spool directory, in their place or beside
+    them. At the signal it ends within 5 seconds. It logs to stderr.
 
     Example: CMDRDATA_API_KEY_FILE=/run/secrets/cmdrdata cmdrdata drain
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Formatter("%(asctime)s %(levelname)s %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
-    # A handler may interrupt a line that is being logged, or the wait for it: this queue can be interrupted.
-    told: queue.SimpleQueue[int] = queue.SimpleQueue()
+    # A signal handler may interrupt a line that is being logged: it only puts into this queue, which is safe.
+    signals: queue.SimpleQueue[int] = queue.SimpleQueue()
 
     def end(number: int, _: FrameType | None) -> None:
-        told.put(number)
+        signals.put(number)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)
@@ -62,26 +60,26 @@ def drain(name: str | None, spool: Path | None, as_json: bool) -> None:
     _logger.info("destination %s, events kept in %s", description, delivery.directory.path)
     delivery.start()
     try:
-        _watch(delivery, told)
+        _watch(delivery, signals)
     finally:
         delivery.close(SHUTDOWN_TIMEOUT)
     report(before, left(delivery.directory), delivery.drainer.gate.reason, as_json)
 
 
-def _watch(delivery: DurableDelivery, ends: queue.SimpleQueue[int]) -> None:
-    """Wait for the end, and tell who drains whenever that changes."""
-    told: int | bool | None = False
+def _watch(delivery: DurableDelivery, signals: queue.SimpleQueue[int]) -> None:
+    """Wait for the signal to end; log each change of the leader."""
+    logged: int | bool | None = False
     wait = 0.1
     while True:
         with contextlib.suppress(queue.Empty):
-            _logger.info("%s: ending", signal.Signals(ends.get(timeout=wait)).name)
+            _logger.info("%s: ending", signal.Signals(signals.get(timeout=wait)).name)
             return
         leads = delivery.drainer.leads
         now = True if leads else delivery.directory.leader()
-        if now == told:
+        if now == logged:
             wait = LOOK
             continue
-        told = now
+        logged = now
         if leads:
             _logger.info("this process is now the leader")
         elif now is not None:

@@ -1,4 +1,4 @@
-"""`cmdrdata flush`: deliver what waits, now."""
+"""`cmdrdata flush`: deliver pending events now."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from pathlib import Path
 import click
 
 from cmdrdata_exporter import clocks
-from cmdrdata_exporter.cli.destination import destination_option, json_option, spool_option
+from cmdrdata_exporter.cli.destination import location_options
 from cmdrdata_exporter.cli.sending import delivery_of, left, report
+from cmdrdata_exporter.cli.states import UNSENT
 from cmdrdata_exporter.delivery.durable import DurableDelivery
 from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader, UnreadableError
 
@@ -24,17 +25,15 @@ LOOK = 0.05
     default=30.0,
     show_default=True,
     metavar="SECONDS",
-    help="How long it may take.",
+    help="The longest that it may take.",
 )
-@destination_option
-@spool_option
-@json_option
+@location_options
 def flush(timeout: float, name: str | None, spool: Path | None, as_json: bool) -> None:
     """
-    Deliver what waits, and say what is left.
+    Deliver pending events now, and show what is left.
 
-    Sends as the application would, with the same settings, if no process does; otherwise it waits
-    for that one. Ends with status 1 if something is left to send.
+    Sends them itself, with the settings of the application, or waits for the process that already
+    does. Exits with status 1 if events are left to send.
 
     Example: cmdrdata flush --timeout 60
     """
@@ -50,7 +49,7 @@ def flush(timeout: float, name: str | None, spool: Path | None, as_json: bool) -
 
 
 def _wait(delivery: DurableDelivery, deadline: float) -> str | None:
-    """Wait until nothing is left to send or waiting is in vain; say what keeps the rest."""
+    """Wait until nothing is left to send or waiting is in vain; return what blocks the rest."""
     gate = delivery.drainer.gate
     while True:
         why = gate.reason
@@ -59,16 +58,16 @@ def _wait(delivery: DurableDelivery, deadline: float) -> str | None:
             with LedgerReader(delivery.directory) as ledger:
                 counts = ledger.counts()
                 facts = ledger.facts()
-            if not counts["pending"] + counts["in_flight"]:
+            if not sum(counts[state] for state in UNSENT):
                 return None
             leader = delivery.directory.leader()
             if not delivery.drainer.leads and leader and leader == facts.get("pid"):
                 why = facts["reason"]
                 if facts["paused"] and facts["next_attempt"] >= clocks.wall() + remaining:
-                    return f"process {leader} leads and is paused: {why}"
+                    return f"the leader, process {leader}, is paused: {why}"
         except UnreadableError as error:
             why = str(error)
         hopeless = delivery.drainer.leads and (gate.paused or gate.delay() >= remaining)
         if remaining <= 0 or hopeless:
-            return why or "there was not enough time"
+            return why or "the timeout"
         time.sleep(min(LOOK, remaining))

@@ -1,4 +1,4 @@
-"""What `dead-letters` and `held` have in common: a list of events that go no further, and each of them whole."""
+"""`cmdrdata held` and `cmdrdata dead-letters`: events that go no further, listed, shown and dropped."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from cmdrdata_exporter.cli.changes import by_ids, id_of, kept, metadata_of
+from cmdrdata_exporter.cli.changes import by_ids, change, events_in, id_of, metadata_of, report
 from cmdrdata_exporter.cli.destination import Destination, on_destination
+from cmdrdata_exporter.cli.states import DEAD_LETTER, HELD_EVENT
 from cmdrdata_exporter.cli.terminal import (
     Json,
     Terminal,
@@ -25,20 +26,15 @@ from cmdrdata_exporter.cli.terminal import (
 from cmdrdata_exporter.delivery.spool.ledger_view import Kept
 
 SHORT = 12
-"""How much of an id a list shows: enough to name the event."""
+"""Characters of an id in a list: enough to name the event."""
+WIDE = 76
+"""Columns of a terminal that has room for the time."""
 LONGEST_REASON = 80
-"""How much of a reason a list shows: a backend may answer with all that it was sent."""
+"""Characters of a reason in a list: a backend may answer with all that it was sent."""
 
 
-def add_commands(group: click.Group, state: str, noun: str) -> None:
-    """
-    Add `list` and `show` to a group of commands.
-
-    Args:
-        group: to which.
-        state: of which events.
-        noun: what one of them is called.
-    """
+def _add_commands(group: click.Group, state: str, noun: str) -> None:
+    """Add `list` and `show` to the group of commands for the events in a state."""
 
     @click.command("list")
     @click.option(
@@ -50,7 +46,7 @@ def add_commands(group: click.Group, state: str, noun: str) -> None:
     )
     @on_destination
     def list_(destination: Destination, limit: int, as_json: bool) -> None:
-        events = kept(destination, state)
+        events = events_in(destination, state)
         if as_json:
             print_json({"destination": destination.name, "events": [_row(e) for e in events]})
         else:
@@ -60,51 +56,51 @@ def add_commands(group: click.Group, state: str, noun: str) -> None:
     @click.argument("event_id", metavar="ID")
     @on_destination
     def show(destination: Destination, event_id: str, as_json: bool) -> None:  # noqa: ARG001 - JSON it is
-        [event] = by_ids(kept(destination, state), [event_id], noun)
+        [event] = by_ids(events_in(destination, state), [event_id], noun)
         print_json({**_row(event), "event": _body(event)})
 
     list_.help = (
-        f"List every {noun}: why it is one, since when, whose it is.\n\n"
-        "IDs are cut; any beginning of one that names a single event will do."
+        f"List each {noun}: why it is one, since when, and its customer.\n\n"
+        "IDs are shortened. Any beginning of an ID that names one event will do."
     )
     show.help = f"Print one {noun} whole, as JSON: `event` is what would be sent."
     group.add_command(list_)
     group.add_command(show)
 
 
-def _row(kept: Kept) -> Json:
-    header = None if kept.event is None else kept.event.header
+def _row(event: Kept) -> Json:
+    header = None if event.event is None else event.event.header
     return {
-        "id": id_of(kept),
-        "reason": kept.reason,
-        "since": moment(kept.since),
+        "id": id_of(event),
+        "reason": event.reason,
+        "since": moment(event.since),
         "customer": header and header.customer,
         "model": header and header.model,
         "endpoint": header and header.endpoint,
         "day": header and header.day,
-        **_refused(kept),
+        **_refused(event),
     }
 
 
-def _refused(kept: Kept) -> Json:
-    """Return what is known of a customer that was named and cannot be billed."""
+def _refused(event: Kept) -> Json:
+    """Return what the metadata say of a customer that was named and cannot be billed."""
     names = ("customer_refused", "customer_refused_value")
-    metadata = metadata_of(kept)
+    metadata = metadata_of(event)
     return {name: metadata[name] for name in names if name in metadata}
 
 
-def _reason(kept: Kept) -> str | None:
-    """Return why an event goes no further, and of a customer that was refused why and how it was written."""
-    refused = _refused(kept).values()
+def _reason(event: Kept) -> str | None:
+    """Return why an event goes no further; of a refused customer, also why and what was named."""
+    refused = _refused(event).values()
     if refused:
-        return f"{kept.reason} ({': '.join(refused)})"
-    if kept.reason is None or len(kept.reason) <= LONGEST_REASON:
-        return kept.reason
-    return f"{kept.reason[:LONGEST_REASON]}… (show has all)"
+        return f"{event.reason} ({': '.join(refused)})"
+    if event.reason is None or len(event.reason) <= LONGEST_REASON:
+        return event.reason
+    return f"{event.reason[:LONGEST_REASON]}… (show has all)"
 
 
-def _body(kept: Kept) -> Json | None:
-    return None if kept.event is None else json.loads(kept.event.body, parse_int=_integer)
+def _body(event: Kept) -> Json | None:
+    return None if event.event is None else json.loads(event.event.body, parse_int=_integer)
 
 
 def _integer(digits: str) -> int | str:
@@ -117,8 +113,9 @@ def _integer(digits: str) -> int | str:
 
 def _show(console: Console, events: Iterable[Kept], limit: int, noun: str) -> None:
     shown = table()
-    shown.add_column("ID", no_wrap=True)
-    shown.add_column("Since (UTC)", no_wrap=True)
+    wide = console.width >= WIDE
+    for name in ("ID", "Since (UTC)")[: 1 + wide]:
+        shown.add_column(name, no_wrap=True)
     for name in ("Reason", "Customer", "Model"):
         shown.add_column(name, overflow="fold")
     count = 0
@@ -128,7 +125,7 @@ def _show(console: Console, events: Iterable[Kept], limit: int, noun: str) -> No
         header = None if event.event is None else event.event.header
         shown.add_row(
             cell(id_of(event)[:SHORT]),
-            minute(event.since),
+            *[minute(event.since)] * wide,
             cell(_reason(event)),
             customer(header.customer) if header else Text("cannot be read"),
             cell(header.model if header else None),
@@ -139,5 +136,53 @@ def _show(console: Console, events: Iterable[Kept], limit: int, noun: str) -> No
     console.print(shown)
     if count > limit:
         console.print()
-        rest = plural(count - limit, noun)
-        console.print(cell(f"And {rest} more: --limit shows more, --json all."))
+        console.print(cell(f"Not shown: {plural(count - limit, noun)}. Use --limit or --json."))
+
+
+@click.group()
+def held() -> None:
+    """
+    See events that wait for your decision.
+
+    Those with no customer are released by cmdrdata assign, ambiguous ones by cmdrdata replay.
+
+    Example: cmdrdata held list
+    """
+
+
+@click.group("dead-letters")
+def dead_letters() -> None:
+    """
+    See dead letters: events refused, expired or damaged.
+
+    They stay until they are sent again (cmdrdata replay) or dropped.
+
+    Example: cmdrdata dead-letters list
+    """
+
+
+@dead_letters.command()
+@click.argument("event_ids", metavar="ID...", nargs=-1)
+@click.option("--all", "all_", is_flag=True, help="Every dead letter; needs --yes.")
+@click.option("--yes", is_flag=True, help="Confirm that their usage is never to be billed.")
+@on_destination
+def drop(
+    destination: Destination, event_ids: tuple[str, ...], all_: bool, yes: bool, as_json: bool
+) -> None:
+    """
+    Give dead letters up for good: their usage is never billed.
+
+    Example: cmdrdata dead-letters drop 5f3a9c01d2e4
+    """
+    if all_ == bool(event_ids):
+        raise click.UsageError("name the dead letters by their ids, or all of them with --all")
+    if all_ and not yes:
+        raise click.UsageError("--all drops every dead letter for good; to confirm, add --yes")
+    dead = events_in(destination, "dead")
+    selected = dead if all_ else by_ids(dead, event_ids, DEAD_LETTER)
+    found = change(destination, "drop", [event.key for event in selected])
+    report(destination, found, DEAD_LETTER, all_=all_, as_json=as_json)
+
+
+_add_commands(held, "held", HELD_EVENT)
+_add_commands(dead_letters, "dead", DEAD_LETTER)

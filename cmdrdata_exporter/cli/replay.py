@@ -1,10 +1,9 @@
-"""`cmdrdata replay`: events that went no further are sent again, and local ones for the first time."""
+"""`cmdrdata replay`: dead letters and ambiguous events are sent again, local ones for the first time."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace as changed
-from datetime import datetime
 from pathlib import Path
 
 import click
@@ -12,48 +11,49 @@ import click
 from cmdrdata_exporter import clocks
 from cmdrdata_exporter.cli.changes import (
     TIMEOUT,
-    attempt,
     by_ids,
     change,
     end,
-    kept,
+    events_in,
     report,
-    tell_who_sends,
+    say_who_sends,
 )
 from cmdrdata_exporter.cli.destination import (
     Destination,
     Refusal,
     chosen,
-    destination_option,
-    json_option,
+    location_options,
+    prepared,
     require_owner,
     settings_of,
-    spool_option,
     spool_path,
 )
+from cmdrdata_exporter.cli.states import DEAD_LETTER
 from cmdrdata_exporter.cli.terminal import plural, print_json, say
-from cmdrdata_exporter.cli.usage import DAY, day_of
+from cmdrdata_exporter.cli.usage import day_option
 from cmdrdata_exporter.delivery import FOR_EVER, Event, cause
 from cmdrdata_exporter.delivery.spool import commands
-from cmdrdata_exporter.delivery.spool.directory import LOCAL, Directory, UnsafeDirectoryError
-from cmdrdata_exporter.delivery.spool.ledger import AMBIGUOUS
-from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader, UnreadableError
+from cmdrdata_exporter.delivery.spool.directory import LOCAL, Directory
+from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader
 from cmdrdata_exporter.delivery.spool.records import encode_event, key_of
+from cmdrdata_exporter.delivery.spool.schema import AMBIGUOUS
 
 
 @click.command()
 @click.argument("event_ids", metavar="[ID]...", nargs=-1)
 @click.option("--all", "all_", is_flag=True, help="Every dead letter.")
 @click.option(
-    "--reason", metavar="REASON", help="Dead letters of this reason, 'HTTP 400' for instance."
+    "--reason", metavar="REASON", help="Dead letters with this reason, 'HTTP 400' for instance."
 )
-@click.option("--ambiguous", is_flag=True, help="Events held because they may have been accepted.")
+@click.option(
+    "--ambiguous",
+    is_flag=True,
+    help="Held events that are ambiguous: the backend may have accepted them.",
+)
 @click.option("--local", is_flag=True, help="Events that stayed on this host; needs --since.")
-@click.option("--since", type=DAY, metavar="DAY", help="With --local: the first UTC day.")
-@click.option("--until", type=DAY, metavar="DAY", help="With --local: the last UTC day.")
-@destination_option
-@spool_option
-@json_option
+@day_option("--since", "With --local: the first UTC day.")
+@day_option("--until", "With --local: the last UTC day.")
+@location_options
 def replay(
     *,
     event_ids: tuple[str, ...],
@@ -61,19 +61,18 @@ def replay(
     reason: str | None,
     ambiguous: bool,
     local: bool,
-    since: datetime | None,
-    until: datetime | None,
+    since: str | None,
+    until: str | None,
     name: str | None,
     spool: Path | None,
     as_json: bool,
 ) -> None:
     """
-    Send events again that went no further.
+    Send dead letters, ambiguous or local events again.
 
-    Those were refused, given up or held as ambiguous; they are sent with the same id and the same
-    bytes as before. With --local, events of the
-    destination `local` are sent to the destination of the environment; asking for it twice bills
-    nothing twice.
+    They are sent with the same id and the same bytes as before. With --local, events of the
+    destination `local` are sent to the destination of the environment. A second replay of the same
+    days bills nothing twice.
 
     Example: cmdrdata replay --reason 'HTTP 400'
     """
@@ -86,31 +85,30 @@ def replay(
             raise click.UsageError("--local needs --since, the first day to be sent")
         if name is not None:
             raise click.UsageError("--local sends to the destination of the environment")
-        days = f"{since:%Y-%m-%d}", day_of(until) or "9999"
-        _replay_local(spool, days, as_json)
+        _replay_local(spool, (since, until or "9999"), as_json)
         return
     if since or until:
         raise click.UsageError("--since and --until belong to --local")
     destination = chosen(spool, name)
     keys = _selected(destination, event_ids, reason, ambiguous=ambiguous)
     found = change(destination, "replay", keys)
-    noun = "event" if event_ids else "ambiguous event" if ambiguous else "dead letter"
-    report(destination, found, "replayed", noun, as_json=as_json)
+    noun = "event" if event_ids else "ambiguous event" if ambiguous else DEAD_LETTER
+    report(destination, found, noun, all_=all_ or ambiguous, as_json=as_json)
 
 
 def _selected(
     destination: Destination, event_ids: tuple[str, ...], reason: str | None, *, ambiguous: bool
 ) -> list[bytes]:
     if ambiguous:
-        return [event.key for event in kept(destination, "held") if event.reason == AMBIGUOUS]
+        return [event.key for event in events_in(destination, "held") if event.reason == AMBIGUOUS]
     if event_ids:
         stuck = (
             event
-            for event in kept(destination, "dead", "held")
+            for event in events_in(destination, "dead", "held")
             if event.state == "dead" or event.reason == AMBIGUOUS
         )
-        return [event.key for event in by_ids(stuck, event_ids, "dead or ambiguous event")]
-    dead = kept(destination, "dead")
+        return [event.key for event in by_ids(stuck, event_ids, "dead letter or ambiguous event")]
+    dead = events_in(destination, "dead")
     if reason is None:
         return [event.key for event in dead]
     return [event.key for event in dead if reason in (event.reason, cause(event.reason or ""))]
@@ -127,33 +125,23 @@ def _replay_local(spool: Path | None, days: tuple[str, str], as_json: bool) -> N
     path = spool_path(spool)
     source = chosen(path, LOCAL)
     require_owner(path)
-    try:
-        target = Directory.prepare(path, settings.endpoint, settings.account)
-    except (UnsafeDirectoryError, OSError) as error:
-        raise Refusal(str(error)) from None
+    target = prepared(path, settings.endpoint, settings.account)
     keys = {key_of(event.id) for event in _local_events(source.directory, days)}
     known = _known(target, keys)
     missing = keys - known
     new = (event for event in _local_events(source.directory, days) if key_of(event.id) in missing)
-    in_time = attempt(lambda: not missing or commands.take_in(target, map(_record, new), TIMEOUT))
+    in_time = not missing or commands.take_in(target, map(_record, new), TIMEOUT)
     recorded = len(_known(target, keys) - known)
+    counts = {"selected": len(keys), "known": len(known), "replayed": recorded}
     if as_json:
-        print_json(
-            {
-                "selected": len(keys),
-                "known": len(known),
-                "replayed": recorded,
-                "in_time": in_time,
-                "destination": target.path.name,
-            }
-        )
+        print_json({**counts, "in_time": in_time, "destination": target.path.name})
     else:
         say(
-            f"{recorded:,} of {plural(len(keys), 'local event')} handed to {target.path.name}; "
-            f"{len(known):,} were there before."
+            f"{recorded:,} of {plural(len(keys), 'local event')} added to {target.path.name}; "
+            f"{len(known):,} already there."
         )
         if recorded:
-            tell_who_sends(target, settings.endpoint)
+            say_who_sends(target, settings.endpoint)
     end(in_time and recorded + len(known) == len(keys), in_time=in_time)
 
 
@@ -170,10 +158,7 @@ def _record(event: Event) -> bytes:
 
 
 def _local_events(directory: Directory, days: tuple[str, str]) -> Iterator[Event]:
-    try:
-        with LedgerReader(directory) as ledger:
-            for kept in ledger.kept("local"):
-                if kept.event is not None and days[0] <= kept.event.header.day <= days[1]:
-                    yield kept.event
-    except UnreadableError as error:
-        raise click.ClickException(str(error)) from None
+    with LedgerReader(directory) as ledger:
+        for kept in ledger.kept("local"):
+            if kept.event is not None and days[0] <= kept.event.header.day <= days[1]:
+                yield kept.event

@@ -1,4 +1,4 @@
-"""How `flush` and `drain` send: as the application does, in its place or beside it."""
+"""How `flush` and `drain` deliver: as the application does, in its place or beside it."""
 
 from __future__ import annotations
 
@@ -7,19 +7,23 @@ from pathlib import Path
 
 import click
 
-from cmdrdata_exporter.cli.changes import attempt
-from cmdrdata_exporter.cli.destination import Refusal, require_owner, settings_of, spool_path
+from cmdrdata_exporter.cli.destination import (
+    Refusal,
+    prepared,
+    require_owner,
+    settings_of,
+    spool_path,
+)
+from cmdrdata_exporter.cli.states import UNSENT, word
 from cmdrdata_exporter.cli.terminal import ATTENTION, Json, plural, print_json, say
 from cmdrdata_exporter.delivery.drainer import Options
 from cmdrdata_exporter.delivery.durable import DurableDelivery
-from cmdrdata_exporter.delivery.spool.directory import (
-    LOCAL,
-    Directory,
-    UnsafeDirectoryError,
-    name_of,
-)
+from cmdrdata_exporter.delivery.spool.directory import LOCAL, Directory, name_of
 from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader
-from cmdrdata_exporter.exporter import options
+from cmdrdata_exporter.runtime import options
+
+LEFT = (*UNSENT, "held", "dead")
+"""The states of events that `flush` may leave."""
 
 
 def delivery_of(spool: Path | None, name: str | None) -> tuple[DurableDelivery, str]:
@@ -40,56 +44,40 @@ def delivery_of(spool: Path | None, name: str | None) -> tuple[DurableDelivery, 
         own = name_of(settings.endpoint, settings.account)
         if settings.endpoint is None:
             raise Refusal(
-                "there is neither CMDRDATA_API_KEY nor CMDRDATA_ENDPOINT, so nothing can be sent. "
-                f"Set them as for the application; --destination {LOCAL} is for events that stay here"
+                "neither CMDRDATA_API_KEY nor CMDRDATA_ENDPOINT is set, so nothing can be sent. "
+                f"Set them as for the application. For events that stay on this host: --destination {LOCAL}"
             )
         if name not in (None, own):
             raise Refusal(
-                f"only the events of {own} can be sent with the settings of this environment, "
-                f"not those of {name!r}: its key, endpoint and account are needed"
+                f"this environment has the key of {own}, not of {name!r}: "
+                "set the key, endpoint and account of that destination"
             )
         endpoint, account, description = settings.endpoint, settings.account, settings.destination
         how = options(settings)
     if path.exists():
         require_owner(path)
-    try:
-        directory = Directory.prepare(path, endpoint, account)
-    except (UnsafeDirectoryError, OSError) as error:
-        raise Refusal(f"the spool directory cannot be used: {error}") from None
-    return DurableDelivery(directory, replace(how, stays=True)), description
+    how = replace(how, drains=True, stays=True)
+    return DurableDelivery(prepared(path, endpoint, account), how), description
 
 
 def left(directory: Directory) -> Json:
-    """Return where the events of a destination are."""
-
-    def read() -> dict[str, int]:
-        with LedgerReader(directory) as ledger:
-            return ledger.counts()
-
-    counts = attempt(read)
-    return {name: counts[name] for name in ("delivered", "pending", "in_flight", "held", "dead")}
+    """Return how many events of a destination are in each state."""
+    with LedgerReader(directory) as ledger:
+        counts = ledger.counts()
+    return {name: counts[name] for name in ("delivered", *LEFT)}
 
 
 def report(before: Json, after: Json, why: str | None, as_json: bool) -> None:
-    """Say what was delivered and what is left, and end with a status that says whether anything is."""
-    waiting = after["pending"] + after["in_flight"]
+    """Print what was delivered and what is left; exit with a status that says whether events are left to send."""
     delivered = after["delivered"] - before["delivered"]
+    unsent = any(after[name] for name in UNSENT)
     if as_json:
-        print_json(
-            {
-                "delivered": delivered,
-                "left": {name: after[name] for name in ("pending", "in_flight", "held", "dead")},
-                "reason": why,
-            }
-        )
+        remaining = {name: after[name] for name in LEFT}
+        print_json({"delivered": delivered, "left": remaining, "reason": why})
     else:
-        rest = [
-            plural(waiting, "event") + " to send",
-            f"{after['held']:,} held",
-            plural(after["dead"], "dead letter"),
-        ]
-        say(f"{plural(delivered, 'event')} delivered. Left: {', '.join(rest)}.")
-        if waiting and why:
+        remaining = ", ".join(f"{after[name]:,} {word(name)}" for name in LEFT)
+        say(f"{plural(delivered, 'event')} delivered. Left: {remaining}.")
+        if unsent and why:
             say(f"Blocked by: {why}. All events are kept.")
-    if waiting:
+    if unsent:
         click.get_current_context().exit(ATTENTION)

@@ -19,6 +19,15 @@ from cmdrdata_exporter.cli.destination import (
     spool_option,
     spool_path,
 )
+from cmdrdata_exporter.cli.states import (
+    COUNTED,
+    DEAD_LETTER,
+    NO_CUSTOMER,
+    SENDING,
+    STATES,
+    UNSENT,
+    word,
+)
 from cmdrdata_exporter.cli.terminal import (
     ATTENTION,
     Json,
@@ -26,48 +35,39 @@ from cmdrdata_exporter.cli.terminal import (
     age,
     cell,
     day,
+    duration,
     heading,
     moment,
     plural,
     print_json,
     size,
-    span,
 )
 from cmdrdata_exporter.cli.usage import incomplete
 from cmdrdata_exporter.delivery.options import LARGEST
 from cmdrdata_exporter.delivery.spool.directory import unusable
 from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader, UnreadableError
+from cmdrdata_exporter.delivery.spool.schema import AMBIGUOUS
 from cmdrdata_exporter.delivery.status_log import NEARLY
+from cmdrdata_exporter.settings import applications_drain
 
-STATES = ("delivered", "local", "pending", "in_flight", "held", "dead", "dropped")
-"""Where an event may be; together they are what was recorded."""
 LATE = 900.0
-"""Seconds for which events may wait for a backend that is down, until a person should look."""
+"""Seconds for which events may wait for a backend that is down before a person should look."""
 DAYS = 7
-"""Days for which calls that told no usage need a person: what made them is still there to be mended."""
-COUNTED = {
-    "repeated": "came again and were known",
-    "ambiguous": "attempts that may have been accepted unseen; each may be billed twice",
-    "replayed": "sent again by command",
-    "assigned": "given a customer by command",
-    "expired": "given up after 30 days",
-    "unspooled": "could not be written and are in the application's log instead",
-    "damaged": "records that the disk has altered; they are set aside",
-    "lost": "were in a ledger that was damaged, and could not be read",
-}
-"""What else is counted, and what it means."""
+"""Days for which calls without usage need a person: later it is too late to find out why."""
 
 
-@click.command()
+@click.command(
+    epilog="\b\nThe states of an event:\n"
+    + "\n".join(f"  {word(name):<10} {meaning}" for name, meaning in STATES.items())
+)
 @json_option
 @spool_option
 def status(spool: Path | None, as_json: bool) -> None:
     """
     Show where every event is, and what needs you.
 
-    Shows each destination in the spool directory: how many events were recorded and where they are
-    now, which process sends them, why they wait, and what to do. Ends with status 1 if something
-    needs a person.
+    Shows each destination in the spool directory: how many events were recorded, in which state
+    they are, which process sends them, and what to do. Exits with status 1 if something needs you.
 
     Example: cmdrdata status --json | jq '.destinations[].attention'
     """
@@ -149,69 +149,78 @@ def _sending(leader: int | None, facts: dict[str, Any]) -> Json:
 
 
 def _attention(known: Json) -> list[str]:
-    """Return what needs a person, and what is to be done."""
+    """Return what needs a person, and what to do about it."""
     events, sending, spool, counted = (
         known[name] for name in ("events", "sending", "spool", "counted")
     )
-    waiting = events["pending"] + events["in_flight"]
-    found: list[str] = []
-    if sending["state"] == "paused":
-        found.append(
-            f"CmdrData does not accept events ({sending['reason']}): check key and endpoint. Every event is kept"
-        )
     oldest: str | None = known["oldest_pending"]
     waited = 0.0 if oldest is None else age(oldest)
-    if sending["state"] == "probing" and waited >= LATE:
-        found.append(
-            f"CmdrData cannot be reached or does not answer as it should ({sending['reason']}) "
-            f"for {span(waited)}. Every event is kept"
-        )
-    if waiting and sending["leader"] is None:
-        found.append(
-            f"{plural(waiting, 'event')} to send and no process that sends: "
-            "start the application, or: cmdrdata flush"
-        )
-    if unattributed := known["held"].get("no customer", 0):
-        found.append(
-            f"{plural(unattributed, 'event')} without a customer: cmdrdata held list, cmdrdata assign"
-        )
-    if ambiguous := known["held"].get("ambiguous", 0):
-        found.append(
-            f"{plural(ambiguous, 'event')} that may have been accepted: cmdrdata held list, cmdrdata replay --ambiguous"
-        )
-    if events["dead"]:
-        found.append(
-            f"{plural(events['dead'], 'dead letter')}: cmdrdata dead-letters list, cmdrdata replay"
-        )
-    if counted["damaged"]:
-        found.append(
-            f"{plural(counted['damaged'], 'record')} that the disk has altered: check the disk"
-        )
-    if counted["lost"]:
-        found.append(f"{plural(counted['lost'], 'event')} lost in a damaged ledger: check the disk")
-    if counted["unspooled"]:
-        found.append(
-            f"{plural(counted['unspooled'], 'event')} could not be written: "
-            'look for "cmdrdata": "unspooled" in the application\'s log'
-        )
-    if missing := known["incomplete_usage"]["missing"]:
-        found.append(
-            f"{plural(missing, 'call')} of the last {DAYS} days reported no usage, so no tokens are billed: "
-            "cmdrdata usage --by endpoint,model,status; for streams see CMDRDATA_STREAM_USAGE"
-        )
-    if spool["nearly_full"]:
-        found.append(
-            f"{size(spool['bytes'])} of {size(spool['limit'])} are used; beyond that new events go to the log"
-        )
-    return found
+    late = sending["state"] == "probing" and waited >= LATE
+    unsent = sum(events[state] for state in UNSENT)
+    unassigned = known["held"].get(NO_CUSTOMER, 0)
+    ambiguous = known["held"].get(AMBIGUOUS, 0)
+    missing = known["incomplete_usage"]["missing"]
+    who = (
+        "start the application"
+        if applications_drain()
+        else "CMDRDATA_DRAIN is none, so start cmdrdata drain"
+    )
+    needs = [
+        (
+            sending["state"] == "paused",
+            f"Paused: {SENDING['paused']} ({sending['reason']}). Check both; all events are kept",
+        ),
+        (
+            late,
+            f"The backend cannot be reached or fails ({sending['reason']}), for {duration(waited)} now. "
+            "All events are kept",
+        ),
+        (
+            unsent and sending["leader"] is None,
+            f"{plural(unsent, 'event')} to send, but no process sends: {who}, or run cmdrdata flush",
+        ),
+        (
+            unassigned,
+            f"{unassigned:,} held, {NO_CUSTOMER}: cmdrdata held list, then cmdrdata assign",
+        ),
+        (
+            ambiguous,
+            f"{ambiguous:,} held, {AMBIGUOUS}: cmdrdata held list, then cmdrdata replay --ambiguous",
+        ),
+        (
+            events["dead"],
+            f"{plural(events['dead'], DEAD_LETTER)}: cmdrdata dead-letters list, then cmdrdata replay",
+        ),
+        (counted["damaged"], f"{plural(counted['damaged'], 'damaged record')}: check the disk"),
+        (
+            counted["lost"],
+            f"{plural(counted['lost'], 'event')} lost in a damaged ledger: check the disk",
+        ),
+        (
+            counted["unspooled"],
+            f"{plural(counted['unspooled'], 'event')} could not be written to the disk: "
+            'look for "cmdrdata": "unspooled" in the application\'s log',
+        ),
+        (
+            missing,
+            f"{plural(missing, 'call')} of the last {DAYS} days reported no usage, so no tokens are billed. "
+            "To see which: cmdrdata usage --by endpoint,model,status. For streams see CMDRDATA_STREAM_USAGE",
+        ),
+        (
+            spool["nearly_full"],
+            f"Disk: {size(spool['bytes'])} of {size(spool['limit'])} are used; "
+            "beyond that new events go to the application's log",
+        ),
+    ]
+    return [text for needed, text in needs if needed]
 
 
 def show_status(console: Console, found: Json) -> None:
     """Show a reader where every event is."""
     destinations = found["destinations"]
     if not destinations:
-        console.print(cell(f"No events have been kept in {found['spool_dir']} yet."))
-        console.print(cell(ELSEWHERE))
+        console.print(cell(f"No events recorded in {found['spool_dir']} yet."))
+        console.print(cell(f"{ELSEWHERE}."))
     if found["unusable"]:
         console.print(cell(f"! {found['unusable']}"))
     for destination in destinations:
@@ -256,18 +265,15 @@ def _who_leads(destination: Json) -> str:
     sending = destination["sending"]
     leader = sending["leader"]
     does = "keeps the ledger" if destination["endpoint"] is None else "sends them"
-    who = f"Process {leader} {does}" if leader else f"A process {does}"
-    if leader is None:
-        who = f"No process {does} now"
+    # 0 is a leader whose number is unknown.
+    process = "No process" if leader is None else f"Process {leader}" if leader else "A process"
+    who = f"{process} {does}{' now' if leader is None else ''}."
     if sending["state"] == "open":
-        return f"{who}."
-    what = {
-        "paused": "paused: the backend refuses the key or endpoint",
-        "probing": "trying them one by one",
-    }[sending["state"]]
+        return who
+    why = f"{sending['state']}: {SENDING[sending['state']]} ({sending['reason']})"
     if sending["next_attempt"] is None:
-        return f"{who}. The last one was {what} ({sending['reason']}), as of {sending['as_of']}."
-    return f"{who}. It is {what} ({sending['reason']}), next attempt at {sending['next_attempt']}."
+        return f"{who} The last one was {why}, as of {sending['as_of']}."
+    return f"{who} It is {why}, next attempt at {sending['next_attempt']}."
 
 
 def _show_events(console: Console, destination: Json) -> None:
@@ -276,8 +282,7 @@ def _show_events(console: Console, destination: Json) -> None:
     width = max(len(f"{events['recorded']:,}"), 5)
     console.print(Text(f"  {events['recorded']:>{width},} recorded", style="bold"))
     for sign, name in zip("=++++++", STATES, strict=True):
-        label = name.replace("_", " ")
-        line = f"{sign} {events[name]:>{width},} {label:<10}{_why(destination, name)}"
+        line = f"{sign} {events[name]:>{width},} {word(name):<10}{_why(destination, name)}"
         console.print(cell(line.rstrip(), "" if events[name] else "dim"))
 
 
@@ -286,19 +291,16 @@ def _why(destination: Json, name: str) -> str:
         reasons = destination[name]
         return ", ".join(f"{count:,} {reason}" for reason, count in reasons.items())
     if name == "pending" and destination["oldest_pending"]:
-        return f"the oldest for {span(age(destination['oldest_pending']))}"
+        return f"the oldest for {duration(age(destination['oldest_pending']))}"
     return ""
 
 
 def _show_spool(console: Console, spool: Json) -> None:
-    part = spool["bytes"] / spool["limit"]
-    said = f"Disk: {size(spool['bytes'])} of {size(spool['limit'])} ({part:.0%})"
+    used = f"Disk: {size(spool['bytes'])} of {size(spool['limit'])}"
+    console.print(Text(f"{used} ({spool['bytes'] / spool['limit']:.0%})."))
     if spool["not_imported"]:
-        said += (
-            f"; {plural(spool['not_imported'], 'event')} of those pending "
-            f"in {plural(spool['journals'], 'journal')} only"
-        )
-    console.print(Text(f"{said}."))
+        events = plural(spool["not_imported"], "pending event")
+        console.print(f"Not imported yet: {events}, in {plural(spool['journals'], 'journal')}.")
 
 
 def _show_counted(console: Console, counted: Json) -> None:

@@ -1,9 +1,9 @@
 """
 How the commands print: for a reader, at 80 columns and more, or one JSON document for a script.
 
-Whatever others have named (a customer, a model, a unit, a reason, a path) may hold what commands a terminal, turns its
-text around or is markup of rich. So it goes through `plain`: by `cell` into a table, by `say` onto a line; errors go
-through it where they are shown.
+Text from others (a customer, a model, a unit, a reason, a path) may hold control characters, marks that reverse text,
+or markup of rich. So it goes through `plain`: by `cell` into a table, by `say` onto a line. Errors go through it where
+they are shown.
 """
 
 from __future__ import annotations
@@ -20,12 +20,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from cmdrdata_exporter.cli.states import NO_CUSTOMER
 from cmdrdata_exporter.wording import plural as plural  # noqa: PLC0414 - the commands print with it too
 
 Json = dict[str, Any]
 
-UNATTRIBUTED = "unattributed"
-"""How usage is shown that belongs to no customer."""
 FINE, ATTENTION, REFUSED = range(3)
 """Exit codes: all is well; a person is needed; the command or the configuration cannot be used."""
 
@@ -37,7 +36,7 @@ class Terminal(Console):
         super().__init__(highlight=False)
 
     def on_broken_pipe(self) -> None:
-        """Leave it to the group of commands what a reader that has gone means; rich would fail."""
+        """Let the group of commands handle a reader that has gone; rich would exit with an error."""
         raise BrokenPipeError
 
 
@@ -69,12 +68,12 @@ def encoding() -> str:
 
 def plain(text: object, keep: str = "") -> str:
     """
-    Return text that others have named with everything escaped that is not to be seen as it is.
+    Return text with everything escaped that a terminal must not get or cannot show.
 
-    Those are control characters, marks that turn the direction of text, and what the terminal cannot show.
+    That is control characters, marks that reverse text, and characters that the encoding lacks.
 
     Args:
-        text: what they have named.
+        text: text from others.
         keep: characters that stay.
     """
     shown = "".join(
@@ -85,18 +84,18 @@ def plain(text: object, keep: str = "") -> str:
 
 
 def cell(text: str | None, style: str = "") -> Text:
-    """Return text that others have named, a model for instance, as a cell or a line of what is shown."""
+    """Return text from others, a model for instance, as a cell or a line."""
     return Text(plain(text or ""), style=style)
 
 
 def say(line: str, *, err: bool = False) -> None:
-    """Print a line that may hold what others have named."""
+    """Print a line that may hold text from others."""
     click.echo(plain(line), err=err)
 
 
 def customer(name: str | None) -> Text:
-    """Return the name of a customer, or that there is none."""
-    return cell(name, "bold") if name else Text(UNATTRIBUTED, style="italic")
+    """Return the name of a customer, or the word for none."""
+    return cell(name, "bold") if name else Text(NO_CUSTOMER, style="italic")
 
 
 def number(amount: float) -> str:
@@ -127,8 +126,8 @@ def age(moment: str) -> float:
     return max(0.0, time.time() - then.timestamp())
 
 
-def span(seconds: float) -> str:
-    """Return a number of seconds for a reader."""
+def duration(seconds: float) -> str:
+    """Return a number of seconds for a reader: `3 min`."""
     for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"

@@ -1,9 +1,9 @@
-"""`cmdrdata usage`: what was used, by customer, model, day, month, endpoint and status."""
+"""`cmdrdata usage`: the usage that was recorded, by customer, model, day, month, endpoint and status."""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 import click
@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cmdrdata_exporter.cli.destination import Destination, on_destination
+from cmdrdata_exporter.cli.destination import Command, Destination, on_destination
 from cmdrdata_exporter.cli.terminal import (
     Json,
     Terminal,
@@ -24,16 +24,26 @@ from cmdrdata_exporter.cli.terminal import (
     table,
 )
 from cmdrdata_exporter.delivery.spool import ledger_view
-from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader, UnreadableError
+from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader
 
 COLUMNS = ("customer", "model", "day", "month", "endpoint", "status")
 """What usage may be grouped by."""
+FOLDING = ("customer", "model", "endpoint")
+"""Those whose names may be long, and are folded where there is little room."""
 EVENTS = "events"
 """The unit that each event has one of."""
 FIRST = ("input_tokens", "output_tokens", "total_tokens")
 """The units that are shown first."""
 
-DAY = click.DateTime(["%Y-%m-%d"])
+
+def day_option(name: str, text: str) -> Callable[[Command], Command]:
+    """Return an option that takes a UTC day, and gives it as a ledger has it: `2026-11-01`."""
+
+    def written(ctx: click.Context, param: click.Parameter, day: datetime | None) -> str | None:  # noqa: ARG001 - click's signature
+        return None if day is None else f"{day:%Y-%m-%d}"
+
+    day = click.DateTime(["%Y-%m-%d"])
+    return click.option(name, type=day, metavar="DAY", callback=written, help=text)
 
 
 def _columns(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str, ...]:
@@ -45,11 +55,6 @@ def _columns(ctx: click.Context, param: click.Parameter, value: str) -> tuple[st
     return names
 
 
-def day_of(moment: datetime | None) -> str | None:
-    """Return the name of a day that an option gave."""
-    return None if moment is None else f"{moment:%Y-%m-%d}"
-
-
 @click.command()
 @click.option(
     "--by",
@@ -58,38 +63,31 @@ def day_of(moment: datetime | None) -> str | None:
     metavar="COLUMNS",
     help=f"What to group by, separated by commas: {', '.join(COLUMNS)}. Default: customer.",
 )
-@click.option("--since", type=DAY, metavar="DAY", help="The first UTC day, 2026-11-01.")
-@click.option("--until", type=DAY, metavar="DAY", help="The last UTC day.")
-@click.option("--customer", "of", metavar="ID", help="Of this customer alone.")
-@click.option("--unattributed", is_flag=True, help="Of calls that name no customer alone.")
+@day_option("--since", "The first UTC day, 2026-11-01.")
+@day_option("--until", "The last UTC day.")
+@click.option("--customer", "of", metavar="ID", help="Only usage of this customer.")
+@click.option("--no-customer", "--unattributed", is_flag=True, help="Only usage with no customer.")
 @on_destination
 def usage(
     destination: Destination,
     *,
     by: tuple[str, ...],
-    since: datetime | None,
-    until: datetime | None,
+    since: str | None,
+    until: str | None,
     of: str | None,
-    unattributed: bool,
+    no_customer: bool,
     as_json: bool,
 ) -> None:
     """
-    Show what was used.
+    Show the usage that was recorded.
 
-    Counts every event that was recorded, whether or not it has been delivered, by the UTC day on
-    which its call ended.
+    Every recorded event counts, delivered or not, on the UTC day on which its call ended.
 
     Example: cmdrdata usage --by customer,model --since 2026-11-01
     """
-    if of is not None and unattributed:
-        raise click.UsageError("--customer and --unattributed exclude each other")
-    found = usage_of(
-        destination,
-        by,
-        since=day_of(since),
-        until=day_of(until),
-        customer="" if unattributed else of,
-    )
+    if of is not None and no_customer:
+        raise click.UsageError("--customer and --no-customer exclude each other")
+    found = usage_of(destination, by, since=since, until=until, customer="" if no_customer else of)
     if as_json:
         print_json(found)
     else:
@@ -108,17 +106,14 @@ def usage_of(
     groups: dict[tuple[str | None, ...], Json] = {}
     total: Json = {}
     read = [name for name in ledger_view.COLUMNS if name in by]
-    try:
-        with LedgerReader(destination.directory) as ledger:
-            for found in ledger.totals(by, since=since, until=until, customer=customer):
-                named = dict(zip(read, found.group, strict=True))
-                group = tuple(named[name] or None for name in by)
-                groups.setdefault(group, {})[found.unit] = found.amount
-                total[found.unit] = total.get(found.unit, 0) + found.amount
-            unknown = incomplete(ledger, since=since, until=until, customer=customer)
-            waiting = ledger.not_imported()
-    except (UnreadableError, OSError) as error:
-        raise click.ClickException(str(error)) from None
+    with LedgerReader(destination.directory) as ledger:
+        for found in ledger.totals(by, since=since, until=until, customer=customer):
+            named = dict(zip(read, found.group, strict=True))
+            group = tuple(named[name] or None for name in by)
+            groups.setdefault(group, {})[found.unit] = found.amount
+            total[found.unit] = total.get(found.unit, 0) + found.amount
+        unknown = incomplete(ledger, since=since, until=until, customer=customer)
+        waiting = ledger.not_imported()
     rows = [
         {**dict(zip(by, group, strict=True)), **_counted(units)}
         for group, units in sorted(
@@ -146,7 +141,7 @@ def incomplete(
     until: str | None = None,
     customer: str | None = None,
 ) -> dict[str, int]:
-    """Return how many calls told no usage, and how many only a part of it."""
+    """Return how many calls reported no usage, and how many only a part of it."""
     events = {
         found.group[0]: int(found.amount)
         for found in ledger.totals(["status"], since=since, until=until, customer=customer)
@@ -177,13 +172,11 @@ def show_usage(console: Console, found: Json) -> None:
         )
     else:
         units = _ordered(found["total"]["units"])
-        shown = _fitting(console, found, units)
-        console.print(_table(found, shown))
+        shown_table, shown = _fitting(console, found, units)
+        console.print(shown_table)
         if left := [unit.replace("_", " ") for unit in units if unit not in shown]:
             console.print()
-            console.print(
-                cell(f"Left out: {', '.join(left)}. A wider terminal shows more, --json all.")
-            )
+            console.print(cell(f"Not shown: {', '.join(left)}. Use a wider terminal or --json."))
         _show_incomplete(console, found["incomplete_usage"])
     if found["not_imported"]:
         console.print()
@@ -192,7 +185,7 @@ def show_usage(console: Console, found: Json) -> None:
 
 
 def _show_incomplete(console: Console, calls: dict[str, int]) -> None:
-    """Say of how many calls the usage is not known, or only in part: the numbers are too low then."""
+    """Show for how many calls the usage is unknown, or known only in part: the totals are too low then."""
     known = [
         f"{plural(calls[status], 'call')} reported {what}"
         for status, what in (("missing", "no usage"), ("partial", "usage only in part"))
@@ -201,25 +194,51 @@ def _show_incomplete(console: Console, calls: dict[str, int]) -> None:
     if known:
         console.print()
         console.print(
-            f"The numbers are too low: {', '.join(known)}. Which: --by endpoint,model,status"
+            f"Totals are too low: {', '.join(known)}. To see which: --by endpoint,model,status"
         )
 
 
-def _fitting(console: Console, found: Json, units: list[str]) -> list[str]:
-    """Return as many of the units as the terminal has room for."""
+def _fitting(console: Console, found: Json, units: list[str]) -> tuple[Table, list[str]]:
+    """Return a table with as many of the units as there is room for, and these; beside folded names two at most."""
     room = console.options.update(max_width=10_000)
+
+    def spare(shown: Table) -> int:
+        return console.width - console.measure(shown, options=room).maximum
+
     for count in range(len(units), 0, -1):
-        width = console.measure(_table(found, units[:count]), options=room).maximum
-        if width <= console.width:
-            return units[:count]
-    return units[:2]
+        shown = _table(found, units[:count])
+        if spare(shown) >= 0:
+            return shown, units[:count]
+    for count in (2, 1, 0):
+        left = spare(_table(found, units[:count], fold=0))
+        if left >= 0:
+            break
+    # What is left is for the names; rich would take it from the numbers.
+    share = max(left, 0) // max(1, len(set(found["by"]) & set(FOLDING)))
+    return _table(found, units[:count], fold=share), units[:count]
 
 
-def _table(found: Json, units: list[str]) -> Table:
+def _table(found: Json, units: list[str], *, fold: int | None = None) -> Table:
+    """
+    Return the table.
+
+    Args:
+        found: what was used.
+        units: the units to show.
+        fold: how much longer than its head a folded name may be; None folds none.
+    """
     by = found["by"]
     shown = table()
     for name in by:
-        shown.add_column(name.capitalize(), overflow="fold")
+        # The others are of one short word each, which is not to be broken.
+        folds = name in FOLDING
+        shown.add_column(
+            name.capitalize(),
+            overflow="fold",
+            no_wrap=not folds,
+            min_width=len(name),
+            max_width=len(name) + fold if folds and fold is not None else None,
+        )
     for unit in (EVENTS, *units):
         shown.add_column(_heading(unit), justify="right", no_wrap=True)
     for row in found["rows"]:

@@ -8,14 +8,17 @@ A `Delivery` is all the exporter sees. The one that counts is `durable`, made of
 |---|---|---|
 | `spool.journal` | one append-only file per process, which an event is in before `record` returns | bytes |
 | `spool.ledger` | a SQLite database that knows where every event is | events by id |
-| `drainer` | imports journals, hands due events to senders, commits what became of them | states and times |
+| `leadership` | of all processes that use a directory one has the lock, and the ledger open | the lock |
+| `relay` | imports journals, claims what is due for the senders, commits outcomes | states and times |
+| `drainer` | the thread that does that, and syncs the journal | when something is to do |
 | `http.client` | one POST; `http.answers`: what its answer means | the wire |
 
-In `spool`, `directory` is where the files are, `records` what is in them, `journal_reader` how they are imported,
-`ledger_view` what a command may know of a ledger, `commands` how it has something changed there, `salvage` and `leaves`
-what is done with a damaged one. `gate` says when anything may be sent, `backoff` how long to wait, `senders` are the
-threads that send, `watch` looks after destinations with nothing to do, `options` says how a directory is drained,
-`status_log` what the log is told.
+In `spool`, `schema`, `totals`, `retention` and `storage` are parts of the ledger, `directory` is where the files are,
+`records` what is in them, `journal_reader` how they are imported, `ledger_view` what a command may know of a ledger,
+`commands` how it has something changed there, `salvage` and `leaves` what is done with a damaged one. `gate` says when
+anything may be sent, `backoff` how long to wait, `senders` are the threads that send, `watch` looks after destinations
+with nothing to do, `options` says how a directory is drained, `status_log` what the log is told. `destination` says
+what differs by the kind of a destination.
 Where nothing can be written, `memory` and `local` keep what they can.
 """
 
@@ -84,6 +87,8 @@ class Handed(NamedTuple):
     remember: int
 
 
+KEPT_DAYS = 30
+"""Days after which an event that could not be delivered expires, and the body of a local one goes."""
 ATTEMPT_TIMEOUT = 10.0
 """Seconds that one attempt may take."""
 

@@ -32,7 +32,7 @@ _GAUGE_WAIT = 0.5
 """Seconds that a measurement waits for whoever uses the database."""
 
 
-class DurableDelivery:
+class DurableDelivery(processes.ForkAware):
     """
     A destination's journal in this process, and its drainer.
 
@@ -52,20 +52,18 @@ class DurableDelivery:
         self._journal = Journal(
             directory,
             fsync=fsync,
-            is_full=lambda: self.drainer.full,
             refused=self._refused,
         )
         self.drainer = Drainer(directory, self._journal, options)
         self._pid = os.getpid()
         self._parked: dict[int, bool] = {}
-        processes.renew_after_fork(self)
-        processes.park_for_fork(self)
+        processes.notify_of_forks(self)
 
     def record(self, event_id: str, header: Header, body: bytes) -> None:
         """See `Delivery.record`. Where it cannot be written, it is in the log, as one line of JSON."""
         if os.getpid() != self._pid:
             # Forked by something other than Python.
-            self.forked()
+            self.after_fork_child()
         try:
             self._journal.append(encode_event(event_id, header, body), header.kept)
         except OSError as error:
@@ -191,14 +189,14 @@ class DurableDelivery:
 
     def before_fork(self) -> None:
         """Close the database, which must not be open in two processes."""
-        self._parked[threading.get_ident()] = self.drainer.park()
+        self._parked[threading.get_ident()] = self.drainer.leadership.park()
 
-    def after_fork_in_parent(self) -> None:
+    def after_fork_parent(self) -> None:
         """Go on."""
         if self._parked.pop(threading.get_ident(), False):
-            self.drainer.unpark()
+            self.drainer.leadership.unpark()
 
-    def forked(self) -> None:
+    def after_fork_child(self) -> None:
         """Begin anew in a forked child, with a journal of its own."""
         parked = self._parked.pop(threading.get_ident(), False)
         self._parked.clear()

@@ -12,14 +12,14 @@ CAPACITY = 10_000
 """How many events are kept; of older ones only the count."""
 
 
-class LocalDelivery:
+class LocalDelivery(processes.ForkAware):
     """Keeps the latest events in memory, for whoever asks this process."""
 
     def __init__(self) -> None:
-        self.forked()
-        processes.renew_after_fork(self)
+        self.after_fork_child()
+        processes.notify_of_forks(self)
 
-    def forked(self) -> None:
+    def after_fork_child(self) -> None:
         """Start anew in a forked child, which is a destination of its own."""
         self._lock = threading.RLock()
         self._recorded = 0

@@ -3,104 +3,170 @@ A delivery that keeps its events in memory until they are sent.
 
 It serves where nothing can be written to disk, and what it holds dies with the process: the exit of the process
 waits for it a few seconds, then writes what is left to the log, one recoverable JSON line an event.
+
+A thread claims what is due, has the senders send it and takes back what came of it.
 """
 
 from __future__ import annotations
 
 import heapq
+import itertools
 import logging
+import queue
 import threading
 from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from cmdrdata_exporter import clocks, faults, processes
 from cmdrdata_exporter.delivery import (
     ATTEMPT_TIMEOUT,
     Event,
+    Handed,
     Header,
     Outcome,
-    Transport,
     Verdict,
     keep,
 )
-from cmdrdata_exporter.delivery.backoff import PROBE_INTERVAL, backoff
+from cmdrdata_exporter.delivery.backoff import backoff
 from cmdrdata_exporter.delivery.gate import Entry, Gate
-from cmdrdata_exporter.delivery.senders import INTERRUPTED, attempt
+from cmdrdata_exporter.delivery.options import Options
+from cmdrdata_exporter.delivery.senders import INTERRUPTED, Done, Senders, attempt
 from cmdrdata_exporter.delivery.spool.records import key_of, line
-from cmdrdata_exporter.delivery.status_log import BackendTrouble, Line
+from cmdrdata_exporter.delivery.status_log import StatusLog
+from cmdrdata_exporter.wording import plural
 
 IDLE = 10.0
-"""Seconds without an event after which a sender ends."""
+"""Seconds without an event after which the thread ends."""
+_TURNED_AWAY = 0.05
+"""Seconds until the gate is asked again, where it had room for an event and did not let it in."""
+_Line = tuple[str, tuple[object, ...]]
+"""What is to be logged as an error: a message and its arguments."""
 
 
-@dataclass(order=True)
-class _Waiting:
-    """An event that is to be sent."""
+class _Waiting(NamedTuple):
+    """An event that is to be sent. In order of time."""
 
     due: float
-    event: Event = field(compare=False)
-    attempts: int = field(compare=False, default=0)
+    number: int
+    event: Event
+    attempts: int = 0
 
 
-class MemoryDelivery:
+class _Queue:
     """
-    Hands events to a few sender threads, which retry each until the backend took or refused it.
+    The events to be sent, and those that are being sent. Used under the delivery's lock.
+
+    Args:
+        gate: says when an attempt may begin.
+        most: how many there are at once.
+        clock: returns monotonic seconds.
+    """
+
+    def __init__(self, gate: Gate, most: int, clock: Callable[[], float]) -> None:
+        self._gate = gate
+        self._most = most
+        self._clock = clock
+        self.new: deque[_Waiting] = deque()
+        self.again: list[_Waiting] = []
+        """Those that were tried in vain, as a heap."""
+        self.in_flight: dict[int, _Waiting] = {}
+
+    @property
+    def pending(self) -> int:
+        """How many are to be sent."""
+        return len(self.new) + len(self.again)
+
+    @property
+    def size(self) -> int:
+        """How many are to be sent or being sent."""
+        return self.pending + len(self.in_flight)
+
+    def delay(self) -> float | None:
+        """Return the seconds until an event may be claimed, None where that waits for something to change."""
+        has_room = len(self.in_flight) < self._most
+        if not has_room or not (self.new or (self.again and self._has_room_again())):
+            return None
+        delay = self._gate.delay()
+        return delay if self.new else max(delay, self.again[0].due - self._clock())
+
+    def _has_room_again(self) -> bool:
+        """Say whether what was tried in vain leaves half of the senders to the others."""
+        again = sum(waiting.attempts > 0 for waiting in self.in_flight.values())
+        return again < max(1, self._most // 2)
+
+    def claim(self) -> Handed:
+        """Move an event into flight: the one that is due longest, if it can."""
+        first = self.again[0].due if self.again and self._has_room_again() else None
+        # In trouble those come first that were never tried.
+        until = min(self._clock(), self.new[0].due) if self.new else None
+        if until is None or (first is not None and first <= until and not self._gate.in_trouble):
+            waiting = heapq.heappop(self.again)
+        else:
+            waiting = self.new.popleft()
+        self.in_flight[waiting.number] = waiting
+        event = waiting.event
+        return Handed(waiting.number, key_of(event.id), event.id, event.body, waiting.attempts, 0)
+
+    def put_back(self, waiting: _Waiting, delay: float, *, attempts: int) -> None:
+        """Have an event tried again, `delay` seconds from now."""
+        again = waiting._replace(due=self._clock() + delay, attempts=attempts)
+        heapq.heappush(self.again, again)
+
+    def clear(self) -> None:
+        """Forget them all."""
+        for events in (self.new, self.again, self.in_flight):
+            events.clear()
+
+
+class MemoryDelivery(processes.ForkAware):
+    """
+    Has events sent, and each retried until the backend took or refused it.
 
     `counts` says where every event is: recorded = delivered + pending + in_flight + held + dead + logged.
 
     Args:
-        post: sends one event.
-        reset: what a forked child does before it sends its own events.
+        options: how.
         capacity: how many events are kept at most, of those to be sent, held and refused each; others go to the log.
-        senders: how many threads send.
-        hold_ambiguous: whether an event whose attempt may have been accepted unseen is held, until the process ends.
-        probe_interval: seconds until a backend that refuses the key is asked again; see `Gate`.
+        most: how many attempts there are at once.
         clock: returns monotonic seconds.
     """
 
     def __init__(
         self,
-        post: Transport,
+        options: Options,
         *,
-        reset: Callable[[], None] = lambda: None,
         capacity: int = 10_000,
-        senders: int = 4,
-        hold_ambiguous: bool = False,
-        probe_interval: float = PROBE_INTERVAL,
+        most: int = 4,
         clock: Callable[[], float] = clocks.monotonic,
     ) -> None:
-        self._post = post
-        self._reset = reset
+        if options.post is None:
+            raise ValueError("where nothing is sent the delivery is a LocalDelivery")
+        self._options = options
+        self._post = options.post
         self._capacity = capacity
-        self._senders = senders
-        self._hold_ambiguous = hold_ambiguous
-        self._probe_interval = probe_interval
+        self._most = most
         self._clock = clock
         self._clear()
-        processes.renew_after_fork(self)
+        processes.notify_of_forks(self)
 
     def _clear(self) -> None:
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self._gate = Gate(
-            max(1, self._senders), probe_interval=self._probe_interval, clock=self._clock
+            self._most, probe_interval=self._options.probe_interval, clock=self._clock
         )
-        self._trouble = BackendTrouble()
-        self._new: deque[_Waiting] = deque()
-        self._again: list[_Waiting] = []
-        """Those that were tried in vain, as a heap."""
-        self._in_flight: dict[int, _Waiting] = {}
+        self._log = StatusLog(None, clock=self._clock)
+        self._numbers = itertools.count()
+        self._queue = _Queue(self._gate, self._most, self._clock)
         self.held: deque[Event] = deque()
         self.dead: deque[tuple[Event, str]] = deque()
         self._counts: Counter[str] = Counter()
-        self._threads = 0
         self._end: float | None = None
         """When the end of the process, which has begun, waits no longer."""
-
-    @property
-    def _pending(self) -> int:
-        return len(self._new) + len(self._again)
+        self._running = False
+        """Whether a thread claims what is due. Where none can be started, whoever flushes sends."""
+        self._inbox: queue.SimpleQueue[Done | None] = queue.SimpleQueue()
 
     @property
     def counts(self) -> dict[str, int]:
@@ -109,8 +175,8 @@ class MemoryDelivery:
             return {
                 "recorded": self._counts["recorded"],
                 "delivered": self._counts["delivered"],
-                "pending": self._pending,
-                "in_flight": len(self._in_flight),
+                "pending": self._queue.pending,
+                "in_flight": len(self._queue.in_flight),
                 "held": len(self.held),
                 "dead": len(self.dead),
                 "logged": self._counts["logged"],
@@ -123,7 +189,7 @@ class MemoryDelivery:
         return {"recorded": counts["recorded"], "logged": counts["logged"]}
 
     def gauges(self) -> dict[str, float]:
-        """Return what is so now."""
+        """Return the current gauge values."""
         counts = self.counts
         return {
             "delivery.durable": 0,
@@ -135,20 +201,21 @@ class MemoryDelivery:
         """See `Delivery.record`."""
         event = Event(event_id, header, body)
         kept: list[object] = [] if header.kept is None else header.kept
-        lines: list[Line] = []
+        lines: list[_Line] = []
         # The lock itself: a signal handler may raise inside the Python of `Condition`, which would keep the lock.
         with self._lock:
             if not kept:
                 if header.hold:
                     lines = self._hold(event, kept)
-                elif self._pending + len(self._in_flight) < self._capacity:
-                    keep(_Waiting(self._clock(), event), self._new, kept)
+                elif self._queue.size < self._capacity:
+                    keep(_Waiting(self._clock(), next(self._numbers), event), self._queue.new, kept)
                 else:
                     lines = self._write_off([event], f"{self._capacity} events wait already")
                 self._counts["recorded"] += 1
-            self._start_senders()
-            self._changed.notify_all()
+            if self._queue.pending:
+                self._start()
             late = self._end is not None
+        self._inbox.put(None)
         _say(lines)
         if not kept:
             kept.append(event)
@@ -159,24 +226,24 @@ class MemoryDelivery:
         """
         See `Delivery.flush`.
 
-        The senders send. Where there are none, as at the exit of the interpreter, which starts no thread any more, the
-        calling thread does.
+        The senders send. Where no thread claims events, as at the exit of the interpreter, which starts none any more,
+        the calling thread makes the attempts.
         """
         deadline = self._clock() + timeout
         while True:
             with self._changed:
-                remaining = deadline - self._clock()
-                delay = self._delay()
-                if not self._pending and not self._in_flight:
+                if not self._queue.size:
                     return True
+                remaining = deadline - self._clock()
+                delay = self._queue.delay()
                 if remaining <= 0 or (delay is not None and delay >= remaining):
                     return False
-                entry = None if self._threads or delay != 0 else self._gate.enter()
+                entry = None if self._running or delay != 0 else self._gate.enter()
                 if entry is None:
                     self._changed.wait(min(delay or remaining, remaining))
                     continue
-                waiting = self._take()
-            self._send(waiting, entry, remaining)
+                event = self._queue.claim()
+            self._send(event, entry, min(remaining, ATTEMPT_TIMEOUT))
 
     def shutdown(self, timeout: float) -> None:
         """See `Delivery.shutdown`."""
@@ -197,22 +264,23 @@ class MemoryDelivery:
             self.flush((self._end or 0.0) - self._clock())
         finally:
             with self._changed:
-                # The senders are daemon threads: whatever one of them holds now may never be answered.
+                # Our threads end with the process: whatever is being sent now may never be answered.
                 lines = self._write_off(
-                    [waiting.event for waiting in self._in_flight.values()],
+                    [waiting.event for waiting in self._queue.in_flight.values()],
                     "they were on their way when this process ended",
                     "unanswered",
                 )
-                pending = [waiting.event for waiting in (*self._new, *sorted(self._again))]
+                waiting = (*self._queue.new, *sorted(self._queue.again))
                 lines += self._write_off(
-                    [*pending, *self.held, *(event for event, _ in self.dead)],
+                    [event for *_, event, _ in waiting]
+                    + [*self.held, *(event for event, _ in self.dead)],
                     "this process ends and keeps nothing on disk",
                 )
-                for events in (self._in_flight, self._new, self._again, self.held, self.dead):
+                for events in (self._queue, self.held, self.dead):
                     events.clear()
             _say(lines)
 
-    def _hold(self, event: Event, kept: list[object]) -> list[Line]:
+    def _hold(self, event: Event, kept: list[object]) -> list[_Line]:
         """Keep an event without sending it. Called under the lock."""
         keep(event, self.held, kept)
         if len(self.held) > self._capacity:
@@ -221,7 +289,7 @@ class MemoryDelivery:
 
     def _write_off(
         self, events: list[Event], reason: str, state: str = "undelivered"
-    ) -> list[Line]:
+    ) -> list[_Line]:
         """
         Count events as logged, and return the lines: `"event"` is exactly what would have been sent.
 
@@ -230,111 +298,117 @@ class MemoryDelivery:
         if not events:
             return []
         self._counts["logged"] += len(events)
-        title = "%d usage events are %s (%s). One line each follows:"
+        title = f"%s {'is' if len(events) == 1 else 'are'} {state} (%s). One line each follows:"
         return [
-            (logging.ERROR, title, (len(events), state, reason)),
-            *((logging.ERROR, "%s", (line(state, event.id, event.body),)) for event in events),
+            (title, (plural(len(events), "usage event"), reason)),
+            *(("%s", (line(state, event.id, event.body),)) for event in events),
         ]
 
-    def _start_senders(self) -> None:
-        """Start one more sender while all are busy. Called under the lock."""
-        if self._threads < self._senders and self._pending > self._threads - len(self._in_flight):
-            try:
-                processes.start_thread(self._run, name="cmdrdata-sender")
-            except RuntimeError as error:
-                if faults.is_interruption(error):
-                    raise
-                # The interpreter is shutting down; `close` sends what is left.
-                return
-            self._threads += 1
+    def after_fork_child(self) -> None:
+        """Start anew: what its parent recorded, the parent sends."""
+        self._clear()
+        self._options.reset()
 
-    def _run(self) -> None:
-        while True:
-            with self._changed:
-                while (delay := self._delay()) != 0 or (entry := self._gate.enter()) is None:
-                    idle = not self._pending
-                    if not self._changed.wait(IDLE if idle else delay or None) and idle:
-                        self._threads -= 1
-                        return
-                waiting = self._take()
-            self._send(waiting, entry, ATTEMPT_TIMEOUT)
+    # Attempts
 
-    def _delay(self) -> float | None:
-        """
-        Return the seconds until an event may be taken, None where that waits for something to change.
-
-        Called under the lock.
-        """
-        if not self._new and not (self._again and self._has_room_again()):
-            return None
-        delay = self._gate.delay()
-        return delay if self._new else max(delay, self._again[0].due - self._clock())
-
-    def _has_room_again(self) -> bool:
-        """Say whether what was tried in vain leaves half of the senders to the others. Called under the lock."""
-        again = sum(waiting.attempts > 0 for waiting in self._in_flight.values())
-        return again < max(1, self._senders // 2)
-
-    def _take(self) -> _Waiting:
-        """Move an event into flight: the one that is due longest, if it can. Called under the lock."""
-        first = self._again[0].due if self._again and self._has_room_again() else None
-        # In trouble those come first that were never tried.
-        until = min(self._clock(), self._new[0].due) if self._new else None
-        if until is None or (first is not None and first <= until and not self._gate.in_trouble):
-            waiting = heapq.heappop(self._again)
-        else:
-            waiting = self._new.popleft()
-        self._in_flight[id(waiting)] = waiting
-        return waiting
-
-    def _send(self, waiting: _Waiting, entry: Entry, timeout: float) -> None:
-        event = waiting.event
+    def _send(self, event: Handed, entry: Entry, timeout: float) -> None:
+        """Make an attempt in this thread."""
         outcome = INTERRUPTED
         try:
-            outcome = attempt(self._post, event.id, event.body, min(timeout, ATTEMPT_TIMEOUT))
+            outcome = attempt(self._post, event.id, event.body, timeout)
         finally:
-            lines: list[Line] = []
-            with self._changed:
-                outcome = self._gate.leave(entry, key_of(event.id), outcome)
-                # It is not there any more if the end of the process has given it up.
-                if self._in_flight.pop(id(waiting), None):
-                    lines = self._settle(waiting, outcome)
-                news = self._trouble.news(self._gate)
-                self._changed.notify_all()
-            _say(lines if news is None else [*lines, news])
+            self._note(event, self._gate.leave(entry, event.key, outcome))
 
-    def _settle(self, waiting: _Waiting, outcome: Outcome) -> list[Line]:
-        """Move an event that was in flight, by the backend's verdict. Called under the lock."""
+    @faults.guarded
+    def _note(self, event: Handed, outcome: Outcome | None) -> None:
+        """Move an event by what came of it, and log what that says of the backend."""
+        lines: list[_Line] = []
+        with self._changed:
+            # It is not there any more if the end of the process has given it up.
+            waiting = self._queue.in_flight.pop(event.seq, None)
+            if waiting is not None:
+                lines = self._move(waiting, outcome)
+                self._log.count_refusals([(event, outcome)])
+            self._changed.notify_all()
+        self._log.log_refusals()
+        self._log.backend_state(self._gate)
+        _say(lines)
+
+    def _move(self, waiting: _Waiting, outcome: Outcome | None) -> list[_Line]:
+        """Move an event that was in flight, by its outcome; None: it was not sent. Called under the lock."""
+        if outcome is None:
+            self._queue.put_back(waiting, _TURNED_AWAY, attempts=waiting.attempts)
+            return []
         event = waiting.event
         self._counts["ambiguous"] += outcome.ambiguous
         if outcome.verdict in (Verdict.DELIVERED, Verdict.DUPLICATE):
             self._counts["delivered"] += 1
             return []
         if outcome.verdict is Verdict.REFUSED:
-            return self._refuse(event, outcome.explanation)
-        if outcome.ambiguous and self._hold_ambiguous:
+            self.dead.append((event, outcome.explanation))
+            if len(self.dead) > self._capacity:
+                oldest, reason = self.dead.popleft()
+                return self._write_off([oldest], f"refused: {reason}")
+            return []
+        if outcome.ambiguous and self._options.hold_ambiguous:
             return self._hold(event, [])
         delay = backoff(waiting.attempts) if outcome.verdict is Verdict.RETRY else 0.0
-        again = _Waiting(self._clock() + delay, event, waiting.attempts + 1)
-        heapq.heappush(self._again, again)
+        self._queue.put_back(waiting, delay, attempts=waiting.attempts + 1)
         return []
 
-    def _refuse(self, event: Event, reason: str) -> list[Line]:
-        self.dead.append((event, reason))
-        message = "CmdrData refused usage event %s for good: %s"
-        lines: list[Line] = [(logging.ERROR, message, (event.id, reason))]
-        if len(self.dead) > self._capacity:
-            oldest, reason = self.dead.popleft()
-            lines += self._write_off([oldest], f"refused: {reason}")
-        return lines
+    # The thread
 
-    def forked(self) -> None:
-        """Start anew in a forked child: what its parent recorded, the parent sends."""
-        self._clear()
-        self._reset()
+    def _start(self) -> None:
+        """Start the thread, if it does not run and the interpreter still starts any. Called under the lock."""
+        if self._running:
+            return
+        self._running = True
+        self._inbox = queue.SimpleQueue()
+        try:
+            processes.start_thread(self._run, self._inbox, name="cmdrdata-memory")
+        except BaseException as error:
+            self._running = False
+            # What a signal handler raised goes on; the next event starts the thread.
+            if faults.is_interruption(error) or not isinstance(error, RuntimeError):
+                raise
+
+    def _run(self, inbox: queue.SimpleQueue[Done | None]) -> None:
+        """Have events sent when they are due, until there is nothing to do for a while."""
+        senders = Senders(self._post, self._gate, inbox, most=self._most)
+        senders.start()
+        while True:
+            events, wait = self._claim_due()
+            senders.give(events)
+            try:
+                done = inbox.get(timeout=wait)
+            except queue.Empty:
+                if self._is_idle():
+                    break
+                continue
+            if done is not None:
+                senders.taken_back(done[0])
+                self._note(*done)
+        senders.end()
+
+    def _claim_due(self) -> tuple[list[Handed], float]:
+        """Claim what is due, and return it with the seconds until something else may be, unless an outcome comes."""
+        events: list[Handed] = []
+        with self._lock:
+            while (delay := self._queue.delay()) == 0 and self._gate.room(
+                len(self._queue.in_flight)
+            ):
+                events.append(self._queue.claim())
+        return events, min(delay or IDLE, IDLE)
+
+    def _is_idle(self) -> bool:
+        """Say whether nothing is to be sent; if so, the next event starts another thread."""
+        with self._lock:
+            if not self._queue.size:
+                self._running = False
+            return not self._running
 
 
-def _say(lines: list[Line]) -> None:
+def _say(lines: list[_Line]) -> None:
     """Log lines. Called without the lock, since a handler may wait."""
-    for level, message, arguments in lines:
-        faults.say(level, message, *arguments)
+    for message, arguments in lines:
+        faults.say(logging.ERROR, message, *arguments)

@@ -29,6 +29,8 @@ class Options:
     """Days after which usage totals are kept by the month, once the whole month is as old."""
     largest: int = LARGEST
     """Bytes that the directory may have."""
+    drains: bool = True
+    """Whether this process may drain it; otherwise it only records, and another process drains."""
     stays: bool = False
     """Whether it is drained until it is told to stop, also while there is nothing to do."""
     clock: Callable[[], float] = clocks.wall

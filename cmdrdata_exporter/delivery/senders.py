@@ -29,14 +29,14 @@ Done = tuple[Handed, Outcome | None]
 """An event that was given to the senders and what came of it; None: the gate had been shut, it was not sent."""
 
 
-class Threads:
+class Threads(processes.ForkAware):
     """The threads of this process that make attempts, which end when there is nothing to do for them."""
 
     def __init__(self) -> None:
-        self.forked()
-        processes.renew_after_fork(self)
+        self.after_fork_child()
+        processes.notify_of_forks(self)
 
-    def forked(self) -> None:
+    def after_fork_child(self) -> None:
         """Begin anew in a forked child, which has none of its parent's threads."""
         self._changed = threading.Condition()
         self._jobs: deque[Callable[[], None]] = deque()

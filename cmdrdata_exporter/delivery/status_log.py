@@ -1,4 +1,4 @@
-"""What keeps events from going on, told once in the log when it begins and once when it is over."""
+"""What the log says of a delivery: what keeps events from going on, once when it begins and once when it is over."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from cmdrdata_exporter import clocks, faults
-from cmdrdata_exporter.delivery import Verdict
+from cmdrdata_exporter.delivery import KEPT_DAYS, Verdict
 from cmdrdata_exporter.delivery.backoff import LONGEST_BACKOFF
 from cmdrdata_exporter.delivery.gate import Gate
 from cmdrdata_exporter.delivery.senders import Done
 from cmdrdata_exporter.delivery.spool.directory import LEDGER, Directory
+from cmdrdata_exporter.wording import plural
 
 NEARLY = 0.8
 """The part of what a directory may have, from which on it is said to be nearly full."""
@@ -21,69 +22,76 @@ NEARLY = 0.8
 REFUSALS_INTERVAL = 60.0
 """Seconds between two messages about refused events, at least."""
 
+BACKEND_TROUBLES = {
+    "paused": "CmdrData does not accept events",
+    "probing": "CmdrData cannot be reached or does not answer as it should",
+}
+"""What a backend does that takes no events, by the gate's state."""
 
-Line = tuple[int, str, tuple[object, ...]]
-"""What is to be logged: level, message and its arguments."""
+_AS_DEAD_LETTERS = "kept as dead letters: see `cmdrdata dead-letters list`"
+_IN_MEMORY = "kept in memory and go to this log when the process ends"
 
 
-class Trouble:
+class StatusLog:
     """
-    Of one directory, as the process sees it that drains.
+    Of one destination, as this process sees it. It logs, so it is used without a lock: a handler may wait.
 
     Args:
-        directory: which.
+        directory: where events are, None: in memory.
         clock: returns monotonic seconds.
     """
 
     def __init__(
-        self, directory: Directory, *, clock: Callable[[], float] = clocks.monotonic
+        self, directory: Directory | None, *, clock: Callable[[], float] = clocks.monotonic
     ) -> None:
-        self._directory = directory
+        self._place = Path() if directory is None else directory.path
+        self._dead_letters = _IN_MEMORY if directory is None else _AS_DEAD_LETTERS
         self._clock = clock
         self._refused = 0
         self._last_refusal = ""
         self._next_refusal = 0.0
-        self._met: str | None = None
-        self._backend = BackendTrouble()
-        self._stalled = False
-        self._log_is_full = False
+        self._last_error: str | None = None
+        self._backend: str | None = None
+        """The state of the gate that the log tells; None: it is open."""
+        self._has_stalled = False
+        self._has_long_reader = False
         self.nearly_full = False
         """Whether the directory has four fifths of what it may have."""
 
-    def met(self, error: Exception) -> None:
-        """Tell of what went wrong, if that was not told yet."""
+    def error(self, error: Exception) -> None:
+        """Log what went wrong, unless it is the same as the last time."""
         what = _describe(error)
-        if what != self._met:
-            self._met = what
+        if what != self._last_error:
+            self._last_error = what
             faults.say(
                 logging.ERROR,
                 "usage events in %s wait: %s. None is lost; it is tried again",
-                self._directory.path,
+                self._place,
                 what,
             )
 
-    def over(self) -> None:
-        """Tell that what went wrong works again."""
-        if self._met is not None:
-            self._met = None
-            faults.say(logging.WARNING, "usage events in %s go on", self._directory.path)
+    def recovered(self) -> None:
+        """Log that what went wrong works again."""
+        if self._last_error is not None:
+            self._last_error = None
+            faults.say(logging.WARNING, "usage events in %s go on", self._place)
 
-    def measured(self, size: int, largest: int) -> bool:
-        """Take note of the directory's size; return whether it is full."""
+    def size(self, size: int, largest: int) -> bool:
+        """Log that the directory is nearly full; return whether it is full."""
         nearly = size >= NEARLY * largest
         if nearly and not self.nearly_full:
             faults.say(
                 logging.WARNING,
                 "%s has %d MB of usage events, of %d MB that it may have; beyond that new events go to the log",
-                self._directory.path,
+                self._place,
                 size >> 20,
                 largest >> 20,
             )
         self.nearly_full = nearly
         return size >= largest
 
-    def removed(self, path: Path, lost: str) -> None:
-        """Tell that someone removed or replaced a file of the directory, and what was lost with it."""
+    def directory_removed(self, path: Path, lost: str) -> None:
+        """Log that someone removed or replaced a file of the directory, and what was lost with it."""
         faults.say(
             logging.ERROR,
             "%s was removed or replaced under this process. It begins anew; lost is: %s",
@@ -91,86 +99,106 @@ class Trouble:
             lost,
         )
 
-    def closed(self) -> None:
-        """Tell that someone closed what this process has open."""
+    def descriptors_closed(self) -> None:
+        """Log that someone closed what this process has open."""
         faults.say(
             logging.ERROR,
             "this program has closed descriptors that it has not opened, among them those of the usage events in %s. "
             "None is lost, and they are opened anew. Keep such code from closing all descriptors, or let it run "
             "before metering begins",
-            self._directory.path,
+            self._place,
         )
 
-    def stalled(self) -> None:
-        """Tell, once, that events wait or waited in memory."""
-        if not self._stalled:
-            self._stalled = True
+    def disk_stalled(self) -> None:
+        """Log, once, that events wait or waited in memory."""
+        if not self._has_stalled:
+            self._has_stalled = True
             faults.say(
                 logging.WARNING,
                 "the disk of %s did not answer: usage events waited in memory for it, and would have been lost with "
                 "this process. They are counted as handed over",
-                self._directory.path,
+                self._place,
             )
 
-    def read_for_long(self, size: int | None) -> None:
-        """Tell that somebody who reads the ledger keeps its log from being emptied; None: it is small enough."""
-        if size is not None and not self._log_is_full:
+    def long_reader(self, size: int | None) -> None:
+        """Log that somebody who reads the ledger keeps its log from being emptied; None: it is small enough."""
+        if size is not None and not self._has_long_reader:
             faults.say(
                 logging.ERROR,
                 "%s is read by a program that does not end: the log of its changes has %d MB. "
                 "Usage events wait in journals until it ends",
-                self._directory.path / LEDGER,
+                self._place / LEDGER,
                 size >> 20,
             )
-        self._log_is_full = size is not None
+        self._has_long_reader = size is not None
 
-    def salvaged(self, path: Path, lost: int) -> None:
-        """Tell that the ledger was damaged."""
+    def ledger_salvaged(self, path: Path, lost: int) -> None:
+        """Log that the ledger was damaged."""
         faults.say(
             logging.ERROR,
-            "the ledger of usage events was damaged: what could be read of it is in a new one, %d events could not; "
+            "the ledger of usage events was damaged: what could be read of it is in a new one, %s could not; "
             "the damaged one is kept as %s",
-            lost,
+            plural(lost, "event"),
             path,
         )
 
-    def settled(self, outcomes: Sequence[Done]) -> None:
-        """Take note of what came of attempts; of refused events `refused` tells."""
+    def count_refusals(self, outcomes: Sequence[Done]) -> None:
+        """Count the events that were refused for good, for `log_refusals`."""
         for event, outcome in outcomes:
             if outcome is not None and outcome.verdict is Verdict.REFUSED:
                 self._refused += 1
                 self._last_refusal = f"{event.id} with {outcome.explanation}"
 
-    def refused(self) -> None:
-        """Tell of events that were refused for good: of the first at once, then once a minute."""
+    def log_refusals(self) -> None:
+        """Log the events that were refused for good: the first at once, then those of each minute together."""
         now = self._clock()
         if self._refused and now >= self._next_refusal:
             self._next_refusal = now + REFUSALS_INTERVAL
             number, self._refused = self._refused, 0
             faults.say(
                 logging.ERROR,
-                "CmdrData refused %d usage event(s) for good, the last one %s. They are kept as dead letters: "
-                "see `cmdrdata dead-letters list`",
-                number,
+                "CmdrData refused %s for good, the last one %s. Refused events are %s",
+                plural(number, "usage event"),
                 self._last_refusal,
+                self._dead_letters,
             )
 
-    def answered(self, gate: Gate) -> bool:
-        """Tell of a backend that does not take events, and of one that does again; return whether that is new."""
-        news = self._backend.news(gate)
-        if news is not None:
-            level, message, arguments = news
-            faults.say(level, message, *arguments)
-        return news is not None
+    def backend_state(self, gate: Gate) -> bool:
+        """Log that the backend takes no events, or takes them again; return whether that is new."""
+        state = "paused" if gate.paused else "probing" if gate.in_trouble else None
+        if state == self._backend:
+            return False
+        self._backend = state
+        if state == "paused":
+            faults.say(
+                logging.ERROR,
+                "%s (%s); check key and endpoint. Every event is kept, the next attempt is in %d s",
+                BACKEND_TROUBLES[state],
+                gate.reason,
+                math.ceil(gate.delay()),
+            )
+        elif state == "probing":
+            faults.say(
+                logging.WARNING,
+                "%s (%s, %s in a row). Every event is kept, and attempts go on, at most %.0f s apart",
+                BACKEND_TROUBLES[state],
+                gate.reason,
+                plural(gate.failures, "failure"),
+                LONGEST_BACKOFF,
+            )
+        else:
+            faults.say(logging.WARNING, "CmdrData accepts events again")
+        return True
 
     def expired(self, number: int) -> None:
-        """Tell of events that were given up."""
+        """Log events that were given up."""
         if number:
             faults.say(
                 logging.ERROR,
-                "%d usage event(s) could not be delivered for 30 days. They are kept as dead letters: "
-                "see `cmdrdata dead-letters list`",
-                number,
+                "%s could not be delivered for %d days. Expired events are %s",
+                plural(number, "usage event"),
+                KEPT_DAYS,
+                self._dead_letters,
             )
 
     def facts(self, gate: Gate, clock: float) -> dict[str, object]:
@@ -190,34 +218,6 @@ def counted(waiting: Mapping[str, int]) -> str:
     names = {"pending": "to be sent", "in_flight": "being sent", "held": "held", "dead": "dead"}
     found = [f"{waiting[state]} {name}" for state, name in names.items() if waiting.get(state)]
     return f"usage events ({', '.join(found)})" if found else "no usage event"
-
-
-class BackendTrouble:
-    """Of one backend, as its gate sees it."""
-
-    def __init__(self) -> None:
-        self._state: str | None = None
-        """What the log says that it is in; None: it takes events."""
-
-    def news(self, gate: Gate) -> Line | None:
-        """Return what is to be told of a backend that does not take events, or that does again, and was not yet."""
-        state = "paused" if gate.paused else "probing" if gate.in_trouble else None
-        if state == self._state:
-            return None
-        self._state = state
-        if state == "paused":
-            message = (
-                "CmdrData does not accept events (%s); check key and endpoint. "
-                "Every event is kept, the next attempt is in %d s"
-            )
-            return logging.ERROR, message, (gate.reason, math.ceil(gate.delay()))
-        if state == "probing":
-            message = (
-                "CmdrData cannot be reached or does not answer as it should (%s, %d failures in a row). "
-                "Events wait, and all are kept; attempts go on, at most %.0f s apart"
-            )
-            return logging.WARNING, message, (gate.reason, gate.failures, LONGEST_BACKOFF)
-        return logging.WARNING, "CmdrData accepts events again", ()
 
 
 def _describe(error: Exception) -> str:

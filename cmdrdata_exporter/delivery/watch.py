@@ -27,14 +27,14 @@ class Resting(Protocol):
         ...
 
 
-class Watch:
+class Watch(processes.ForkAware):
     """Looks once a second whether any of those that rest has something to do."""
 
     def __init__(self) -> None:
-        self.forked()
-        processes.renew_after_fork(self)
+        self.after_fork_child()
+        processes.notify_of_forks(self)
 
-    def forked(self) -> None:
+    def after_fork_child(self) -> None:
         """Look after nothing in a forked child: what rests in its parent is its parent's."""
         self._lock = threading.Lock()
         self._resting: weakref.WeakSet[Resting] = weakref.WeakSet()

@@ -11,8 +11,9 @@ import pytest
 
 from cmdrdata_exporter.cli import changes
 from cmdrdata_exporter.delivery.spool.directory import Directory
-from cmdrdata_exporter.delivery.spool.ledger import Ledger, UnknownVersionError
+from cmdrdata_exporter.delivery.spool.ledger import Ledger
 from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader
+from cmdrdata_exporter.delivery.spool.schema import UnknownVersionError
 from tests.cli.conftest import Run
 from tests.ledgers import (
     AMBIGUOUS,
@@ -23,7 +24,7 @@ from tests.ledgers import (
 )
 
 RunJson = Callable[..., tuple[int, Any]]
-NOBODY_SENDS = "No process sends them now: start the application, or: cmdrdata flush\n"
+NOBODY_SENDS = "No process sends them now: start the application, or run cmdrdata flush.\n"
 
 
 def pending(directory: Directory) -> dict[str, str | None]:
@@ -139,21 +140,21 @@ def test_a_customer_with_blanks(run: Run) -> None:
     done = run("assign", "--customer", "acme ", "0001")
     assert (
         0,
-        f"1 of 1 unattributed event assigned.\n{NOBODY_SENDS}",
-        "--customer has blanks at its begin or end: that is another customer than without them.\n",
+        f"1 of 1 held event assigned.\n{NOBODY_SENDS}",
+        "Note: --customer begins or ends with a blank, which makes it another customer.\n",
     ) == (done.returncode, done.stdout, done.stderr)
 
 
 def test_what_a_reader_sees(run: Run) -> None:
     """How many, and who sends them; once there are none, that is no fault."""
     done = run("assign", "--customer", "Größe & Söhne", "--all")
-    assert (0, f"3 of 3 unattributed events assigned.\n{NOBODY_SENDS}", "") == (
+    assert (0, f"3 of 3 held events assigned.\n{NOBODY_SENDS}", "") == (
         done.returncode,
         done.stdout,
         done.stderr,
     )
     done = run("assign", "--customer", "globex", "--all")
-    assert (0, "No unattributed events to assign.\n") == (
+    assert (0, "No held events to assign.\n") == (
         done.returncode,
         done.stdout,
     )
@@ -172,7 +173,7 @@ def test_what_a_reader_sees(run: Run) -> None:
         (["--customer", "acme", "--metadata", "=pro"], "--metadata is ''; expected is KEY=VALUE"),
         (["--customer", "acme", "--call-site", "a", "0001"], "choose the events by their ids, by"),
         (["--customer", "acme", "--all", "0001"], "choose the events by their ids, by"),
-        (["--customer", "acme", "0004"], "no unattributed event has an id that begins"),
+        (["--customer", "acme", "0004"], "no held event has an id that begins"),
         (["--all"], "Missing option '--customer'"),
     ],
 )
@@ -191,8 +192,8 @@ def test_a_leader_that_stands_still(run: Run, monkeypatch: pytest.MonkeyPatch) -
     done = run("assign", "--customer", "globex", "0001")
     assert (
         1,
-        "0 of 1 unattributed event assigned.\n",
-        "The process that leads has not answered within 0 s; it will do the rest when it goes on. "
+        "0 of 1 held event assigned.\n",
+        "The leader has not answered within 0 s; it applies the rest when it continues. "
         "See: cmdrdata status\n",
     ) == (done.returncode, done.stdout, done.stderr)
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from cmdrdata_exporter.cli.calls import Outcome, Span
 from cmdrdata_exporter.cli.demo.command import APPLICATION
-from cmdrdata_exporter.cli.demo.report import show_application, show_outcome
+from cmdrdata_exporter.cli.demo.report import show_application, show_result
+from cmdrdata_exporter.cli.demo.result import DemoResult, Span
 from cmdrdata_exporter.cli.status import STATES
 
 START = datetime(2026, 1, 1, tzinfo=timezone.utc)
@@ -89,18 +89,18 @@ Each call, its span and its event ───────────────�
                     42 ms              79 out, 64 of them reasoning
                                        succeeded, usage reported
 
- 2. A failed chat   chat gpt-unknown   unattributed, gpt-unknown
+ 2. A failed chat   chat gpt-unknown   no customer, gpt-unknown
                     00f067aa0ba902b7   failed: invalid_request (404)
                     3 ms               usage not_applicable
 
 Usage per customer: cmdrdata usage ─────────────────────────────────────────────
-                          Input   Output
- Customer       Events   tokens   tokens
-─────────────────────────────────────────
- acme                1    1,031       79
- unattributed        1        0        0
+                         Input   Output
+ Customer      Events   tokens   tokens
+────────────────────────────────────────
+ acme               1    1,031       79
+ no customer        1        0        0
 
- Total               2    1,031       79
+ Total              2    1,031       79
 
 Where every event is: cmdrdata status ──────────────────────────────────────────
 
@@ -152,12 +152,14 @@ def shown(events: list[dict[str, Any]], width: int = 80, live: bool = False) -> 
     """Return the lines of the report without the blanks that pad them."""
     console = Console(file=io.StringIO(), width=width, highlight=False)
     with console.capture() as capture:
-        show_outcome(console, Outcome.of(STEPS, SPANS, events, "chat: [hi]\n", "", **LEDGER), live)
+        show_result(
+            console, DemoResult.of(STEPS, SPANS, events, "chat: [hi]\n", "", **LEDGER), live
+        )
     return [line.rstrip() for line in capture.get().splitlines()]
 
 
 def test_report_at_80_columns() -> None:
-    """The whole report: calls, unattributed usage shown as such, and where to go from here."""
+    """The whole report: calls, usage with no customer shown as such, and where to go from here."""
     assert REPORT.splitlines() == shown([CHAT, FAILED])
 
 
@@ -174,7 +176,7 @@ def test_stray_event_and_missing_span_have_rows() -> None:
     """What fits nowhere is shown too: a call without a span, an event that names none of them."""
     console = Console(file=io.StringIO(), width=80, highlight=False)
     with console.capture() as capture:
-        show_outcome(console, Outcome.of(["1. A chat"], [], [CHAT], "", "", **LEDGER), live=False)
+        show_result(console, DemoResult.of(["1. A chat"], [], [CHAT], "", "", **LEDGER), live=False)
     assert (
         """\
 
@@ -192,13 +194,13 @@ Each call, its span and its event ───────────────�
                         succeeded, usage reported
 
 Usage per customer: cmdrdata usage ─────────────────────────────────────────────
-                          Input   Output
- Customer       Events   tokens   tokens
-─────────────────────────────────────────
- acme                1    1,031       79
- unattributed        1        0        0
+                         Input   Output
+ Customer      Events   tokens   tokens
+────────────────────────────────────────
+ acme               1    1,031       79
+ no customer        1        0        0
 
- Total               2    1,031       79
+ Total              2    1,031       79
 
 Where every event is: cmdrdata status ──────────────────────────────────────────
 

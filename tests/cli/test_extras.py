@@ -104,12 +104,12 @@ def test_with_everything_installed_the_group_runs(
     assert """
   Usage metering of AI calls: see it work, and look after it.
 
-  The commands read the same settings as the application, CMDRDATA_SPOOL_DIR
-  for instance.
+  The commands read the same environment variables as the application,
+  CMDRDATA_SPOOL_DIR for instance.
 
   Exit status:
     0  all is well
-    1  something needs a person, or was not done in whole
+    1  something needs you, or was not done in full
     2  the command or a setting cannot be used
 
 Options:
@@ -119,13 +119,13 @@ Options:
 Commands:
   demo          See each OpenAI call become a span and a usage event.
   status        Show where every event is, and what needs you.
-  usage         Show what was used.
-  dead-letters  See events that the backend refused, or that were given up.
-  held          See events that wait for you.
-  assign        Give held events a customer; they are sent then.
-  replay        Send events again that went no further.
-  flush         Deliver what waits, and say what is left.
-  drain         Deliver events until it is told to end.
+  usage         Show the usage that was recorded.
+  dead-letters  See dead letters: events refused, expired or damaged.
+  held          See events that wait for your decision.
+  assign        Give held events a customer, and send them.
+  replay        Send dead letters, ambiguous or local events again.
+  flush         Deliver pending events now, and show what is left.
+  drain         Deliver events until SIGTERM or SIGINT.
 """ == capsys.readouterr().out.partition("\n")[2]
 
 

@@ -58,9 +58,9 @@ def test_customers_that_were_refused(remote: Directory, run: Run, run_json: RunJ
         json.loads(run("held", "show", "0001").stdout)
     )
     assert [
-        "0001 no customer (not unattributed gpt-5-mini",
+        "0001 no customer (not no customer gpt-5-mini",
         "a string: 1001)",
-        "0002 no customer unattributed gpt-5-mini",
+        "0002 no customer no customer gpt-5-mini",
     ] == [
         " ".join(line.replace("00000000   2026-11-21 18:33", "").split())
         for line in run("held", "list").stdout.splitlines()[2:]
@@ -119,7 +119,7 @@ def test_lists_for_a_reader(stuck: Directory, run: Run) -> None:
 ────────────────────────────────────────────────────────────────────
  000100000000   2026-11-21 18:33   HTTP 400   acme       gpt-5-mini
 
-And 1 dead letter more: --limit shows more, --json all.
+Not shown: 1 dead letter. Use --limit or --json.
 """
         == run("dead-letters", "list", "--limit", "1").stdout
     )
@@ -213,7 +213,7 @@ def test_dropping_all(stuck: Directory, run: Run, run_json: RunJson) -> None:
     done = run("dead-letters", "drop", "--all")
     assert 2 == done.returncode
     assert done.stderr.endswith(
-        "Error: --all gives up every dead letter for good; if that is meant, add --yes\n"
+        "Error: --all drops every dead letter for good; to confirm, add --yes\n"
     )
     assert (0, {"selected": 2, "dropped": 2, "in_time": True}) == run_json(
         "dead-letters", "drop", "--all", "--yes"

@@ -26,7 +26,7 @@ from tests.ledgers import (
 )
 
 RunJson = Callable[..., tuple[int, Any]]
-NOBODY_SENDS = "No process sends them now: start the application, or: cmdrdata flush\n"
+NOBODY_SENDS = "No process sends them now: start the application, or run cmdrdata flush.\n"
 
 
 def pending(directory: Directory) -> dict[str, str | None]:
@@ -112,7 +112,7 @@ def test_a_damaged_event_is_not_sent(remote: Directory, run: Run) -> None:
         ([], "choose the events: by their ids, or with one of --all, --reason,"),
         (["--all", "--ambiguous"], "choose the events: by their ids, or with one of"),
         (["0001", "--since", "2026-11-01"], "--since and --until belong to --local"),
-        (["0005"], "no dead or ambiguous event has an id that begins with '0005'"),
+        (["0005"], "no dead letter or ambiguous event has an id that begins with '0005'"),
         (["--local"], "--local needs --since, the first day to be sent"),
         (
             ["--local", "--since", "2026-11-01", "--destination", "local"],

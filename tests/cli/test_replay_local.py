@@ -22,7 +22,7 @@ from tests.ledgers import (
 )
 
 RunJson = Callable[..., tuple[int, Any]]
-NOBODY_SENDS = "No process sends them now: start the application, or: cmdrdata flush\n"
+NOBODY_SENDS = "No process sends them now: start the application, or run cmdrdata flush.\n"
 
 
 def counts(directory: Directory) -> dict[str, int]:
@@ -54,7 +54,7 @@ def test_once_and_for_ever(
     done = run("replay", "--local", "--since", "2026-11-20", "--until", "2026-11-20")
     assert (
         0,
-        f"1 of 1 local event handed to {name}; 0 were there before.\n{NOBODY_SENDS}",
+        f"1 of 1 local event added to {name}; 0 already there.\n{NOBODY_SENDS}",
     ) == (done.returncode, done.stdout)
     with LedgerReader(remote) as ledger:
         [kept] = ledger.kept("pending")
@@ -96,4 +96,4 @@ def test_without_a_key(local: Directory, run: Run) -> None:
 def test_nothing_of_those_days(run: Run) -> None:
     """That is no fault."""
     done = run("replay", "--local", "--since", "2027-01-01")
-    assert (0, "0 of 0 local events handed to ") == (done.returncode, done.stdout[:30])
+    assert (0, "0 of 0 local events added to ") == (done.returncode, done.stdout[:29])

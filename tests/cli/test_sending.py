@@ -63,7 +63,7 @@ def test_flush_delivers(backend: HTTPServer, directory: Directory) -> None:
     fill(directory, [record(1), record(2), record(3, None)], [REFUSED])
     commands.append(directory, [record(4)])
     done = flush()
-    assert (0, "2 events delivered. Left: 0 events to send, 1 held, 1 dead letter.\n", "") == (
+    assert (0, "2 events delivered. Left: 0 pending, 0 in flight, 1 held, 1 dead.\n", "") == (
         done.returncode,
         done.stdout,
         done.stderr,
@@ -79,7 +79,7 @@ def test_flush_ends_where_waiting_is_in_vain(backend: HTTPServer, directory: Dir
     done = flush("--timeout", "20")
     assert (
         1,
-        "0 events delivered. Left: 1 event to send, 0 held, 0 dead letters.\n"
+        "0 events delivered. Left: 1 pending, 0 in flight, 0 held, 0 dead.\n"
         "Blocked by: HTTP 401. All events are kept.\n",
         "",
     ) == (
@@ -133,8 +133,8 @@ def test_flush_waits_for_who_leads(directory: Directory, leader: int, run: Run) 
     done = run("flush", "--timeout", "0.2")
     assert (
         1,
-        "0 events delivered. Left: 1 event to send, 0 held, 0 dead letters.\n"
-        "Blocked by: there was not enough time. All events are kept.\n",
+        "0 events delivered. Left: 1 pending, 0 in flight, 0 held, 0 dead.\n"
+        "Blocked by: the timeout. All events are kept.\n",
     ) == (done.returncode, done.stdout)
 
 
@@ -143,7 +143,7 @@ def test_flush_says_that_who_leads_is_paused(directory: Directory, leader: int, 
     facts = {"pid": leader, "paused": True, "reason": "HTTP 403", "next_attempt": 4e9}
     fill(directory, [record(1)], facts=facts)
     done = run("flush", "--timeout", "60")
-    assert (1, f"Blocked by: process {leader} leads and is paused: HTTP 403. ") == (
+    assert (1, f"Blocked by: the leader, process {leader}, is paused: HTTP 403. ") == (
         done.returncode,
         done.stdout.partition("\n")[2].partition("All")[0],
     )
@@ -166,8 +166,8 @@ def test_nothing_can_be_sent_without_a_key(command: str, run: Run) -> None:
     done = run(command)
     assert (
         2,
-        "Error: there is neither CMDRDATA_API_KEY nor CMDRDATA_ENDPOINT, so nothing can be sent. "
-        "Set them as for the application; --destination local is for events that stay here\n",
+        "Error: neither CMDRDATA_API_KEY nor CMDRDATA_ENDPOINT is set, so nothing can be sent. "
+        "Set them as for the application. For events that stay on this host: --destination local\n",
     ) == (done.returncode, done.stderr)
 
 
@@ -179,8 +179,8 @@ def test_nothing_is_sent_under_another_key(
     done = run("flush", "--destination", other)
     assert (
         2,
-        f"Error: only the events of {directory.path.name} can be sent with the settings of this "
-        f"environment, not those of {other!r}: its key, endpoint and account are needed\n",
+        f"Error: this environment has the key of {directory.path.name}, not of {other!r}: "
+        "set the key, endpoint and account of that destination\n",
     ) == (done.returncode, done.stderr)
 
 
@@ -214,7 +214,7 @@ def test_flush_of_local_events_imports_them(local: Directory, run: Run) -> None:
     """Nothing is sent, and nothing is left to send."""
     commands.append(local, [record(1)])
     done = run("flush", "--destination", "local")
-    assert (0, "0 events delivered. Left: 0 events to send, 0 held, 0 dead letters.\n") == (
+    assert (0, "0 events delivered. Left: 0 pending, 0 in flight, 0 held, 0 dead.\n") == (
         done.returncode,
         done.stdout,
     )
@@ -288,7 +288,7 @@ def test_drain_until_it_is_told_to_end(
     commands.append(directory, [record(2)])
     assert came.acquire(timeout=10)
     code, out, err = running.end(number)
-    assert (0, "2 events delivered. Left: 0 events to send, 0 held, 0 dead letters.\n") == (
+    assert (0, "2 events delivered. Left: 0 pending, 0 in flight, 0 held, 0 dead.\n") == (
         code,
         out,
     )
@@ -333,7 +333,7 @@ def test_drain_ends_in_time_where_nothing_answers(
         code, out, _ = running.end(signal.SIGTERM)
     finally:
         over.set()
-    assert (1, "0 events delivered. Left: 1 event to send, 0 held, 0 dead letters.\n") == (
+    assert (1, "0 events delivered. Left: 0 pending, 1 in flight, 0 held, 0 dead.\n") == (
         code,
         out,
     )
@@ -344,8 +344,11 @@ def test_options_of_the_settings(spool: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("CMDRDATA_API_KEY", KEY)
     monkeypatch.setenv("CMDRDATA_AMBIGUOUS", "hold")
     monkeypatch.setenv("CMDRDATA_PROBE_INTERVAL", "7")
+    # Which is about the application only.
+    monkeypatch.setenv("CMDRDATA_DRAIN", "none")
     delivery, description = sending.delivery_of(None, None)
     how = delivery.drainer._options
+    assert (how.drains, how.stays) == (True, True)
     assert (True, 7.0, "default at https://api.cmdrdata.ai/api/events") == (
         how.hold_ambiguous,
         how.probe_interval,

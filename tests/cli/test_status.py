@@ -110,14 +110,30 @@ def test_everything_as_json(
                     "counted": {**NOTHING_COUNTED, "repeated": 1, "ambiguous": 2},
                     "incomplete_usage": {"since": terminal.day(6), "missing": 0, "partial": 0},
                     "attention": [
-                        "CmdrData does not accept events (HTTP 401): check key and endpoint. Every event is kept",
-                        "1 event without a customer: cmdrdata held list, cmdrdata assign",
-                        "1 dead letter: cmdrdata dead-letters list, cmdrdata replay",
+                        "Paused: the backend refuses the key or endpoint (HTTP 401). Check both; all events are kept",
+                        "1 held, no customer: cmdrdata held list, then cmdrdata assign",
+                        "1 dead letter: cmdrdata dead-letters list, then cmdrdata replay",
                     ],
                 }
             ],
         },
     ) == run_json("status")
+
+
+def test_where_no_application_sends(
+    remote: Directory,
+    run_json: Callable[..., tuple[int, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where applications are told not to deliver, a process that does is missing."""
+    fill(remote, [record(1)])
+    monkeypatch.setenv("CMDRDATA_DRAIN", "none")
+    _, found = run_json("status")
+    (destination,) = found["destinations"]
+    assert destination["attention"] == [
+        "1 event to send, but no process sends: CMDRDATA_DRAIN is none, so start cmdrdata drain, or run "
+        "cmdrdata flush"
+    ]
 
 
 def test_everything_for_a_reader(remote: Directory, local: Directory, run: Run) -> None:
@@ -154,20 +170,19 @@ or endpoint (HTTP 401), as of 2026-11-21T18:33:20Z.
 +     1 dead      1 HTTP 400
 +     0 dropped
 
-Disk: 3 MiB of 1.0 GiB (0%); 1 event of those pending in 1 journal only.
+Disk: 3 MiB of 1.0 GiB (0%).
+Not imported yet: 1 pending event, in 1 journal.
 Also counted:
-2 ambiguous: attempts that may have been accepted unseen; each may be billed
-             twice
+2 ambiguous: attempts whose answer was lost; each may be billed twice
 
 Needs you:
-! CmdrData does not accept events (HTTP 401): check key and endpoint. Every
-  event is kept
-! 4 events to send and no process that sends: start the application, or:
-  cmdrdata flush
-! 1 event without a customer: cmdrdata held list, cmdrdata assign
-! 2 events that may have been accepted: cmdrdata held list, cmdrdata replay
-  --ambiguous
-! 1 dead letter: cmdrdata dead-letters list, cmdrdata replay
+! Paused: the backend refuses the key or endpoint (HTTP 401). Check both; all
+  events are kept
+! 4 events to send, but no process sends: start the application, or run cmdrdata
+  flush
+! 1 held, no customer: cmdrdata held list, then cmdrdata assign
+! 2 held, ambiguous: cmdrdata held list, then cmdrdata replay --ambiguous
+! 1 dead letter: cmdrdata dead-letters list, then cmdrdata replay
 
 {"local ".ljust(80, "─")}
 Events stay on this host.
@@ -205,8 +220,8 @@ given.
         ),
         (
             {**PAUSED, "paused": False, "reason": "HTTP 503"},
-            "Process {pid} sends them. It is trying them one by one (HTTP 503), next attempt\n"
-            "at 2026-11-21T18:34:20Z.",
+            "Process {pid} sends them. It is probing: one attempt at a time, since the backend\n"
+            "is in trouble (HTTP 503), next attempt at 2026-11-21T18:34:20Z.",
         ),
         ({**PAUSED, "probing": False, "paused": False}, "Process {pid} sends them."),
         # What another process has noted before this one led says nothing about it.
@@ -238,8 +253,8 @@ def test_who_sends(
         (
             900,
             [
-                "CmdrData cannot be reached or does not answer as it should (HTTP 503) for 15 min. "
-                "Every event is kept"
+                "The backend cannot be reached or fails (HTTP 503), for 15 min now. "
+                "All events are kept"
             ],
         ),
     ],
@@ -295,8 +310,8 @@ def test_nothing_yet(run: Run, spool: Path) -> None:
     done = run("status", "--spool-dir", str(spool / "elsewhere"))
     # A path is one word, wherever a narrow terminal cuts it.
     assert (
-        f"No events have been kept in {spool}/elsewhere yet. If the application keeps them elsewhere, "
-        "set CMDRDATA_SPOOL_DIR or --spool-dir as it does"
+        f"No events recorded in {spool}/elsewhere yet. If the application uses another directory, "
+        "set CMDRDATA_SPOOL_DIR or --spool-dir to it."
     ) == " ".join(done.stdout.split()).replace("- ", "-")
     assert (0, "") == (done.returncode, done.stderr)
 
@@ -306,11 +321,11 @@ def test_nothing_yet(run: Run, spool: Path) -> None:
     [
         (
             1,
-            '1 event could not be written: look for "cmdrdata": "unspooled" in the application\'s log',
+            '1 event could not be written to the disk: look for "cmdrdata": "unspooled" in the application\'s log',
         ),
         (
             2,
-            '2 events could not be written: look for "cmdrdata": "unspooled" in the application\'s log',
+            '2 events could not be written to the disk: look for "cmdrdata": "unspooled" in the application\'s log',
         ),
     ],
 )
@@ -339,9 +354,9 @@ def test_damage_and_room_need_a_person(
     assert (
         1,
         [
-            "1 record that the disk has altered: check the disk",
+            "1 damaged record: check the disk",
             "2 events lost in a damaged ledger: check the disk",
-            "900 MiB of 1.0 GiB are used; beyond that new events go to the log",
+            "Disk: 900 MiB of 1.0 GiB are used; beyond that new events go to the application's log",
         ],
     ) == (code, found["destinations"][0]["attention"])
 
@@ -389,7 +404,7 @@ def test_calls_that_told_no_usage(
     assert 1 == code
     assert {"since": terminal.day(6), "missing": 2, "partial": 1} == destination["incomplete_usage"]
     assert [
-        "2 calls of the last 7 days reported no usage, so no tokens are billed: cmdrdata usage --by "
-        "endpoint,model,status; for streams see CMDRDATA_STREAM_USAGE"
+        "2 calls of the last 7 days reported no usage, so no tokens are billed. To see which: "
+        "cmdrdata usage --by endpoint,model,status. For streams see CMDRDATA_STREAM_USAGE"
     ] == destination["attention"]
     assert "! 2 calls of the last 7 days reported no usage" in run("status").stdout

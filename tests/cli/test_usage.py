@@ -101,6 +101,7 @@ def test_columns_in_the_order_that_was_asked_for(used: Directory, run_json: RunJ
         (["--until", "2026-11-20"], {"acme": 2, "globex": 1, None: 1}),
         (["--since", "2026-11-21", "--until", "2026-11-21"], {"acme": 1}),
         (["--customer", "globex"], {"globex": 1}),
+        (["--no-customer"], {None: 1}),
         (["--unattributed"], {None: 1}),
         (["--customer", "nobody-else"], {}),
     ],
@@ -119,18 +120,18 @@ def test_a_reader_with_little_room(used: Directory, run: Run) -> None:
     done = run("usage", "--by", "customer,model")
     assert (
         """\
-                                       Input   Output    Total     Audio
- Customer       Model        Events   tokens   tokens   tokens   seconds
-─────────────────────────────────────────────────────────────────────────
- acme           gpt-5-mini        2    2,000       40    2,040         0
- acme           whisper-1         1        4        0        0      12.5
- globex         gpt-5-mini        1    1,000       20    1,020         0
- unattributed   gpt-5-mini        1    1,000       20    1,020         0
+                                      Input   Output    Total     Audio
+ Customer      Model        Events   tokens   tokens   tokens   seconds
+────────────────────────────────────────────────────────────────────────
+ acme          gpt-5-mini        2    2,000       40    2,040         0
+ acme          whisper-1         1        4        0        0      12.5
+ globex        gpt-5-mini        1    1,000       20    1,020         0
+ no customer   gpt-5-mini        1    1,000       20    1,020         0
 
- Total                            5    4,004       80    4,080      12.5
+ Total                           5    4,004       80    4,080      12.5
 
-Left out: cache read input tokens, reasoning output tokens. A wider terminal
-shows more, --json all.
+Not shown: cache read input tokens, reasoning output tokens. Use a wider
+terminal or --json.
 
 Not counted yet: 2 more events, recorded just now.
 """
@@ -142,17 +143,17 @@ Not counted yet: 2 more events, recorded just now.
 SHARES = [
     (
         ["missing"],
-        "The numbers are too low: 1 call reported no usage. Which: --by\nendpoint,model,status\n",
+        "Totals are too low: 1 call reported no usage. To see which: --by\nendpoint,model,status\n",
     ),
     (
         ["partial", "partial"],
-        "The numbers are too low: 2 calls reported usage only in part. Which: --by\n"
+        "Totals are too low: 2 calls reported usage only in part. To see which: --by\n"
         "endpoint,model,status\n",
     ),
     (
         ["missing", "missing", "partial", "not_applicable"],
-        "The numbers are too low: 2 calls reported no usage, 1 call reported usage only\n"
-        "in part. Which: --by endpoint,model,status\n",
+        "Totals are too low: 2 calls reported no usage, 1 call reported usage only in\n"
+        "part. To see which: --by endpoint,model,status\n",
     ),
     (["reported", "not_applicable"], None),
 ]
@@ -202,10 +203,44 @@ def test_a_reader_with_more_room(
     assert "\n Total" not in run("usage", "--by", "endpoint", "--since", "2026-11-21").stdout
 
 
-def test_a_reader_with_no_room(used: Directory, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However narrow the terminal, tokens in and out are shown."""
-    monkeypatch.setenv("COLUMNS", "20")
-    assert "Left out: total" in run("usage").stdout
+@pytest.mark.parametrize(
+    ("columns", "shown"),
+    [
+        (
+            "52",
+            """\
+                                              Input
+ Customer    Model    Status     Events      tokens
+────────────────────────────────────────────────────
+ a-long-cu   gpt-5-   reported        1   1,234,567
+ stomer      mini
+
+Not shown: output tokens. Use a wider terminal or
+--json.
+""",
+        ),
+        (
+            "42",
+            """\
+ Customer     Model     Status     Events
+──────────────────────────────────────────
+ a-long-cus   gpt-5-m   reported        1
+ tomer        ini
+
+Not shown: input tokens, output tokens.
+Use a wider terminal or --json.
+""",
+        ),
+    ],
+)
+def test_a_reader_with_no_room(
+    columns: str, shown: str, remote: Directory, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However narrow the terminal, no number is cut: names are folded, units are left out and named."""
+    units: dict[str, int | float] = {"input_tokens": 1234567, "output_tokens": 2}
+    fill(remote, [record(1, "a-long-customer", units=units)])
+    monkeypatch.setenv("COLUMNS", columns)
+    assert shown == run("usage", "--by", "customer,model,status").stdout
 
 
 def test_no_home(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -278,12 +313,12 @@ def test_a_destination_that_is_not_there(
         "  local  (events stay on this host)\n"
     )
     done = run("usage")
-    assert (2, f"Error: no events have been kept for 'another at {ENDPOINT}' {others}") == (
+    assert (2, f"Error: no events recorded for 'another at {ENDPOINT}' {others}") == (
         done.returncode,
         done.stderr,
     )
     done = run("usage", "--destination", "default")
-    assert (2, f"Error: no events have been kept for 'default' {others}") == (
+    assert (2, f"Error: no events recorded for 'default' {others}") == (
         done.returncode,
         done.stderr,
     )
@@ -294,8 +329,8 @@ def test_no_destination_at_all(run: Run, spool: Path) -> None:
     done = run("usage")
     assert (
         2,
-        f"Error: no events have been kept in {spool}. If the application keeps them elsewhere, "
-        "set CMDRDATA_SPOOL_DIR or --spool-dir as it does\n",
+        f"Error: no events recorded in {spool}. If the application uses another directory, "
+        "set CMDRDATA_SPOOL_DIR or --spool-dir to it\n",
     ) == (done.returncode, done.stderr)
 
 
@@ -332,3 +367,19 @@ def test_an_environment_that_cannot_be_used(
     done = run("usage")
     assert (2, message) == (done.returncode, done.stderr)
     assert 0 == run_json("usage", "--destination", remote.path.name)[0]
+
+
+def test_a_directory_that_fails(used: Directory, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the operating system refuses is one line and status 1, whichever command meets it."""
+
+    def refuse(_: Directory) -> None:
+        raise PermissionError(13, "Permission denied", "a\x1b.journal")
+
+    monkeypatch.setattr(Directory, "journals", refuse)
+    for command in (("usage",), ("flush",)):
+        done = run(*command)
+        assert (1, "", "Error: [Errno 13] Permission denied: 'a\\x1b.journal'\n") == (
+            done.returncode,
+            done.stdout,
+            done.stderr,
+        )

@@ -16,13 +16,11 @@ from cmdrdata_exporter.delivery.spool.directory import Directory
 def nothing_goes_on() -> Iterator[None]:
     """What a test has left in memory is sent no more, in the middle of the tests that come later."""
     yield
-    for delivery in list(processes._renewables):  # pyright: ignore[reportPrivateUsage]
+    for delivery in list(processes._fork_aware):  # pyright: ignore[reportPrivateUsage]
         if isinstance(delivery, MemoryDelivery):
             # Not closed, which writes them to the log.
             with delivery._changed:  # pyright: ignore[reportPrivateUsage]
-                delivery._new.clear()  # pyright: ignore[reportPrivateUsage]
-                delivery._again.clear()  # pyright: ignore[reportPrivateUsage]
-                delivery._in_flight.clear()  # pyright: ignore[reportPrivateUsage]
+                delivery._queue.clear()  # pyright: ignore[reportPrivateUsage]
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ import pytest
 from cmdrdata_exporter.delivery import backoff as pace
 from cmdrdata_exporter.delivery.drainer import Options
 from cmdrdata_exporter.delivery.gate import Gate
-from cmdrdata_exporter.delivery.memory import MemoryDelivery
 from cmdrdata_exporter.settings import ConfigurationError, Settings
 
 DOCS = Path(__file__).parent.parent.parent
@@ -59,8 +58,7 @@ def test_all_pace_by_them() -> None:
     """Whatever delivers takes the interval of a pause from the settings, and these take it from here."""
     assert Settings.read({}).probe_interval == pace.PROBE_INTERVAL
     assert Options(post=None).probe_interval == pace.PROBE_INTERVAL
-    for part in (Gate, MemoryDelivery):
-        assert inspect.signature(part).parameters["probe_interval"].default == pace.PROBE_INTERVAL
+    assert inspect.signature(Gate).parameters["probe_interval"].default == pace.PROBE_INTERVAL
     longest = str(int(pace.LONGEST_PAUSE))
     assert Settings.read({"CMDRDATA_PROBE_INTERVAL": longest}).probe_interval == pace.LONGEST_PAUSE
     with pytest.raises(ConfigurationError, match=longest):

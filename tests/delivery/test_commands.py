@@ -13,9 +13,10 @@ from cmdrdata_exporter.delivery.drainer import Options
 from cmdrdata_exporter.delivery.durable import DurableDelivery
 from cmdrdata_exporter.delivery.spool import commands
 from cmdrdata_exporter.delivery.spool.directory import LEDGER, Directory
-from cmdrdata_exporter.delivery.spool.ledger import Ledger, UnknownVersionError
+from cmdrdata_exporter.delivery.spool.ledger import Ledger
 from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader, UnreadableError
 from cmdrdata_exporter.delivery.spool.records import Command, decode, encode_command, key_of
+from cmdrdata_exporter.delivery.spool.schema import UnknownVersionError
 from tests.ledgers import AMBIGUOUS, DELIVERED, ENDPOINT, IN_FLIGHT, REFUSED, event_id, fill, record
 
 

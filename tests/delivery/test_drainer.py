@@ -9,6 +9,7 @@ import os
 import shutil
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,15 +17,16 @@ from pathlib import Path
 import pytest
 
 from cmdrdata_exporter import faults
-from cmdrdata_exporter.delivery import Outcome, watch
+from cmdrdata_exporter.delivery import Outcome, relay, upkeep, watch
 from cmdrdata_exporter.delivery import drainer as module
 from cmdrdata_exporter.delivery.drainer import Drainer, Options
 from cmdrdata_exporter.delivery.spool import salvage
 from cmdrdata_exporter.delivery.spool.directory import Directory
 from cmdrdata_exporter.delivery.spool.journal import Journal
-from cmdrdata_exporter.delivery.spool.journal_reader import Readings
-from cmdrdata_exporter.delivery.spool.ledger import KEEP, Ledger
+from cmdrdata_exporter.delivery.spool.journal_reader import JournalsReader
+from cmdrdata_exporter.delivery.spool.ledger import Ledger
 from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader
+from cmdrdata_exporter.delivery.spool.retention import KEEP
 from tests.delivery.samples import (
     BROKEN,
     DELIVERED,
@@ -145,8 +147,8 @@ def test_what_an_earlier_process_has_left(directory: Directory, host: Host) -> N
     """A process that begins takes back what was in flight, and sends it as something ambiguous."""
     ledger = Ledger(directory)
     with ledger.transaction():
-        ledger.take_in("0.journal", 7, [record(1), record(2)], [], NOW)
-        ledger.hand_out(1, NOW)
+        ledger.import_records("0.journal", 7, [record(1), record(2)], [], NOW)
+        ledger.claim(1, NOW)
     ledger.close()
     host.turn(host.has(recorded=2, delivered=2, ambiguous=1))
 
@@ -161,12 +163,12 @@ def test_where_events_stay(local: Host) -> None:
 
 def test_local_events_make_room(local: Host, caplog: pytest.LogCaptureFixture) -> None:
     """Where the directory is nearly full bodies of local events go; the log says once that it is."""
-    local.drainer._options = replace(local.drainer._options, largest=100_000)
+    local.drainer.relay._options = replace(local.drainer._options, largest=100_000)
     local.append(*range(300))
     local.turn(local.has(recorded=300, local=300))
-    local.drainer._next_upkeep = local.drainer._next_measure = 0.0
-    local.turn(lambda: local.drainer.full)
-    local.drainer._next_upkeep = local.drainer._next_measure = 0.0
+    local.drainer.relay.upkeep.next = local.drainer._next_measure = 0.0
+    local.turn(lambda: local.journal.is_full)
+    local.drainer.relay.upkeep.next = local.drainer._next_measure = 0.0
     local.drainer._turn()
     with LedgerReader(local.directory) as reader:
         assert list(reader.kept("local")) == []
@@ -179,7 +181,7 @@ def test_local_events_make_room(local: Host, caplog: pytest.LogCaptureFixture) -
 
 def test_totals_of_long_ago(local: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     """Days become months once they are old, a few in a round, and what totals take is no room that events miss."""
-    monkeypatch.setattr(module, "DAYS", 2)
+    monkeypatch.setattr(upkeep, "DAYS", 2)
     # NOW is in January 2027; the last days of which the month is old are in September.
     days = ("2026-08-31", "2026-09-01", "2026-09-30", "2026-10-01", "2027-01-01")
     for number, day in enumerate(days):
@@ -190,9 +192,9 @@ def test_totals_of_long_ago(local: Host, monkeypatch: pytest.MonkeyPatch) -> Non
             return [total.group[0] for total in reader.totals(["day"]) if total.unit == "events"]
 
     local.turn(lambda: len(known()) > 0)
-    local.drainer._next_expiry = 0.0
+    local.drainer.relay.upkeep._next_expiry = 0.0
     for _ in range(4):
-        local.drainer._next_upkeep = 0.0
+        local.drainer.relay.upkeep.next = 0.0
         local.drainer._turn()
     assert ["2026-08", "2026-09", "2026-10-01", "2027-01-01"] == known()
     assert 0 < int((local.directory.path / "totals.size").read_text()) < 2000
@@ -208,12 +210,12 @@ def test_one_leads(directory: Directory, clock: Clock) -> None:
     assert not two.drainer.leads
     one.turn(one.has(recorded=1, delivered=1))
     assert not two.drainer._is_over()
-    two.drainer._stop_at = module.time.monotonic() + 60
+    two.drainer._stop_at = time.monotonic() + 60
     assert two.drainer._is_over()
     two.drainer._stop_at = None
     one.close()
     two.append(2)
-    two.drainer._next_look = 0.0
+    two.drainer.leadership._next_attempt = 0.0
     two.turn(two.has(recorded=2, delivered=2))
     assert backend.posted == ids(1, 2)
     two.close()
@@ -268,13 +270,13 @@ def test_a_full_disk(
         disk.full = True
         return Backend.__call__(backend, posted, body, timeout)
 
-    monkeypatch.setattr(host.drainer._senders, "_post", then_full)
+    monkeypatch.setattr(host.drainer.relay.senders, "_post", then_full)
     host.turn(lambda: disk.full)
     host.append(4)
     host.turn(lambda: disk.failed >= 3)
     assert sorted(backend.posted) == ids(1, 2, 3)
     assert counts(host.directory) == {"recorded": 4, "delivered": 2, "in_flight": 1, "pending": 1}
-    monkeypatch.setattr(host.drainer._senders, "_post", backend)
+    monkeypatch.setattr(host.drainer.relay.senders, "_post", backend)
     disk.full = False
     host.turn(host.has(recorded=4, delivered=4))
     assert sorted(backend.posted) == ids(1, 2, 3, 4)
@@ -296,12 +298,13 @@ def test_a_failure_does_not_import_again(
     host.drainer._turn()
     disk.full = False
     # In the moment in which journals are not to be looked at.
-    host.drainer._more = False
-    host.drainer._next_import = module.time.monotonic() + 3600
+    host.drainer.relay.journals_pending = False
+    host.drainer.relay._next_import = time.monotonic() + 3600
     with host.drainer.database:
-        assert host.drainer._drain() == []
-        host.drainer._tidy_up()
-    host.drainer._next_import = 0.0
+        ledger = host.drainer.leadership.ledger()
+        assert host.drainer.relay.step(ledger) == []
+        host.drainer.relay.tidy_up(ledger)
+    host.drainer.relay._next_import = 0.0
     host.append(3)
     host.turn(host.has(recorded=3, delivered=3))
     assert sorted(backend.posted) == ids(1, 2, 3)
@@ -312,12 +315,12 @@ def test_what_fails_after_a_commit(
 ) -> None:
     """What was handed out is sent, even where what comes after the commit fails."""
 
-    def fail(readings: Readings) -> list[str]:
+    def fail(readings: JournalsReader) -> list[str]:
         raise PermissionError(13, "Permission denied")
 
     host.append(1)
     with monkeypatch.context() as patch:
-        patch.setattr(Readings, "remove_finished", fail)
+        patch.setattr(JournalsReader, "remove_finished", fail)
         host.turn(host.has(recorded=1, delivered=1))
     assert backend.posted == ids(1)
 
@@ -362,7 +365,7 @@ def test_a_reader_that_does_not_end(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """A program that stays in a transaction lets the log of the database grow to its limit; then all waits for it."""
-    monkeypatch.setattr(module, "LARGEST_LOG", 100_000)
+    monkeypatch.setattr(relay, "LARGEST_LOG", 100_000)
     host.append(1)
     host.turn(host.has(recorded=1, delivered=1))
     reader = sqlite3.connect(directory.path / "ledger.db", isolation_level=None)
@@ -375,7 +378,7 @@ def test_a_reader_that_does_not_end(
     sizes: set[int] = set()
     host.append(200)
     for _ in range(5):
-        host.drainer._next_import = host.drainer._next_upkeep = 0.0
+        host.drainer.relay._next_import = host.drainer.relay.upkeep.next = 0.0
         host.drainer._turn()
         sizes.add(directory.log_size())
     # What was in flight was committed still.
@@ -395,7 +398,7 @@ def test_a_large_damaged_ledger(
     monkeypatch.setattr(salvage, "LARGEST_CHECKED", 0)
     ledger = Ledger(directory)
     with ledger.transaction():
-        ledger.take_in("0.journal", 7, [record(number) for number in range(300)], [], NOW)
+        ledger.import_records("0.journal", 7, [record(number) for number in range(300)], [], NOW)
     query = "SELECT rootpage FROM sqlite_master WHERE name = 'by_state'"
     (root,) = ledger._db.execute(query).fetchone()
     ledger.close()
@@ -422,8 +425,8 @@ def test_a_damaged_ledger(
         backend.outcomes = [UNAVAILABLE]
         host.append(2, 3)
         host.turn(lambda: counts(directory).get("recorded") == 3 and not host.drainer.in_flight)
-        assert host.drainer._ledger is not None
-        host.drainer._ledger._db.execute("DROP TABLE totals")
+        assert host.drainer.leadership._ledger is not None
+        host.drainer.leadership._ledger._db.execute("DROP TABLE totals")
         backend.outcomes = [DELIVERED]
         host.append(4)
         host.turn(lambda: counts(directory).get("delivered") == 4)
@@ -447,7 +450,7 @@ def test_a_directory_that_is_removed(
     host.drainer.gate._shut_until = 0.0
     host.drainer._turn()
     host.append(3)
-    host.drainer._next_look = 0.0
+    host.drainer.leadership._next_attempt = 0.0
     host.turn(host.has(recorded=1, delivered=1))
     assert event_id(3) == backend.posted[-1]
     assert lost(caplog) == {"ledger.db": "usage events (2 to be sent)"}
@@ -481,7 +484,7 @@ def test_a_ledger_that_is_removed(
     host.append(3)
     host.drainer._turn()
     assert not host.drainer.leads
-    host.drainer._next_look = 0.0
+    host.drainer.leadership._next_attempt = 0.0
     host.turn(host.has(recorded=1, delivered=1))
     assert [event_id(1), event_id(3)] == [backend.posted[0], backend.posted[-1]]
     assert 1 == backend.posted.count(event_id(1))
@@ -499,7 +502,7 @@ def test_a_file_beside_the_ledger_that_is_removed(
     path.unlink()
     host.drainer._turn()
     host.append(3)
-    host.drainer._next_look = 0.0
+    host.drainer.leadership._next_attempt = 0.0
     host.turn(host.has(recorded=3, delivered=3))
     assert sorted(backend.posted) == ids(1, 2, 3)
     assert lost(caplog) == ({"lock": "nothing else"} if name == "lock" else {})
@@ -553,10 +556,10 @@ def test_descriptors_that_are_closed(
     backend.outcomes = [DELIVERED]
     host.drainer.gate._shut_until = 0.0
     host.drainer._turn()
-    assert host.drainer._poisoned
-    host.drainer._next_look = 0.0
+    assert host.drainer.leadership._poisoned
+    host.drainer.leadership._next_attempt = 0.0
     host.turn(host.has(recorded=3, delivered=3))
-    assert not host.drainer._poisoned
+    assert not host.drainer.leadership._poisoned
     assert set(ids(1, 2, 3)) == set(backend.posted)
     host.journal.seal()
     host.drainer._end()
@@ -576,12 +579,12 @@ def test_descriptors_that_are_closed_before_a_fork(
     program = tmp_path / "program"
     program.write_bytes(b"its own" * 1000)
     numbers = close_all(directory, program)
-    assert host.drainer.park()
-    host.drainer.unpark()
+    assert host.drainer.leadership.park()
+    host.drainer.leadership.unpark()
     assert b"its own" * 1000 == program.read_bytes()
     host.append(2)
     host.drainer._turn()
-    host.drainer._next_look = 0.0
+    host.drainer.leadership._next_attempt = 0.0
     host.turn(host.has(recorded=2, delivered=2))
     for number in numbers:
         os.close(number)
@@ -652,8 +655,8 @@ def test_a_refused_event(
     assert dead.event is not None
     host.drainer._turn()
     assert messages(caplog) == [
-        f"CmdrData refused 1 usage event(s) for good, the last one {dead.event.id} with HTTP 400: no such model. They "
-        "are kept as dead letters: see `cmdrdata dead-letters list`"
+        f"CmdrData refused 1 usage event for good, the last one {dead.event.id} with HTTP 400: no such model. "
+        "Refused events are kept as dead letters: see `cmdrdata dead-letters list`"
     ]
 
 
@@ -665,8 +668,8 @@ def test_an_event_that_is_forbidden(host: Host, backend: Backend, directory: Dir
     def firewall(posted: str, body: bytes, timeout: float) -> Outcome:
         return FORBIDDEN if posted == event_id(1) else real(posted, body, timeout)
 
-    assert host.drainer._senders is not None
-    host.drainer._senders._post = firewall
+    assert host.drainer.relay.senders is not None
+    host.drainer.relay.senders._post = firewall
     host.turn(lambda: host.drainer.gate.reason is not None)
     host.turn(host.has(recorded=1, pending=1))
     host.append(2)
@@ -681,10 +684,12 @@ def test_what_was_tried_in_vain_leaves_room(host: Host, monkeypatch: pytest.Monk
     monkeypatch.setattr("cmdrdata_exporter.delivery.backoff.uniform", lambda low, high: 0.0)  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
     old = set(ids(*range(40)))
     with host.drainer.database:
-        ledger = host.drainer._open()
+        ledger = host.drainer.leadership.ledger()
         with ledger.transaction():
-            ledger.take_in("0.journal", 7, list(map(record, range(40))), [], NOW - 9)
-            ledger.settle([(event, BROKEN) for event in ledger.hand_out(40, NOW - 8)], NOW - 7)
+            ledger.import_records("0.journal", 7, list(map(record, range(40))), [], NOW - 9)
+            ledger.record_outcomes(
+                [(event, BROKEN) for event in ledger.claim(40, NOW - 8)], NOW - 7
+            )
     hanging, over = list[str](), threading.Event()
 
     def post(posted: str, body: bytes, timeout: float) -> Outcome:
@@ -693,13 +698,13 @@ def test_what_was_tried_in_vain_leaves_room(host: Host, monkeypatch: pytest.Monk
             assert over.wait(10)
         return DELIVERED
 
-    assert host.drainer._senders is not None
-    monkeypatch.setattr(host.drainer._senders, "_post", post)
+    assert host.drainer.relay.senders is not None
+    monkeypatch.setattr(host.drainer.relay.senders, "_post", post)
     host.append(*range(100, 150))
     host.turn(lambda: counts(host.directory).get("delivered") == 50)
-    assert len(hanging) == module.AGAIN
+    assert len(hanging) == relay.AGAIN
     # The others are due, and wait for an answer: nothing is to be done until then.
-    assert host.drainer._due is None
+    assert host.drainer.relay._due is None
     over.set()
     host.turn(lambda: counts(host.directory).get("delivered") == 90)
 
@@ -711,13 +716,13 @@ def test_what_expires(host: Host, backend: Backend, caplog: pytest.LogCaptureFix
     host.turn(host.has(recorded=2, pending=2))
     caplog.clear()
     with host.drainer.database:
-        ledger = host.drainer._open()
+        ledger = host.drainer.leadership.ledger()
         with ledger.transaction():
             ledger._db.execute("UPDATE events SET recorded = recorded - ?", (KEEP,))
-    host.drainer._next_upkeep = host.drainer._next_expiry = 0.0
+    host.drainer.relay.upkeep.restart()
     host.turn(host.has(recorded=2, dead=2, expired=2))
     assert messages(caplog) == [
-        "2 usage event(s) could not be delivered for 30 days. They are kept as dead letters: see `cmdrdata "
+        "2 usage events could not be delivered for 30 days. Expired events are kept as dead letters: see `cmdrdata "
         "dead-letters list`"
     ]
 
@@ -870,7 +875,7 @@ def test_a_last_commit_that_fails(
     """Where the last outcomes cannot be committed the end comes all the same, and the next process sends again."""
     host = Host(directory, Backend(DELIVERED), clock)
     host.append(1)
-    host.turn(lambda: host.drainer._outcomes != [])
+    host.turn(lambda: host.drainer.relay.outcomes != [])
     Full(monkeypatch).full = True
     host.drainer._end()
     assert directory.leader() is None
@@ -884,10 +889,10 @@ def test_a_last_commit_that_fails(
 
 def soon(condition: Callable[[], object]) -> None:
     """Wait until something is true of a thread, which tells nobody."""
-    deadline = module.time.monotonic() + 10
+    deadline = time.monotonic() + 10
     while not condition():
-        assert module.time.monotonic() < deadline
-        module.time.sleep(0.005)
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
 
 
 @pytest.fixture
@@ -935,7 +940,7 @@ def test_what_a_command_leaves(resting: Running, directory: Directory) -> None:
     assert lock is not None
     ledger = Ledger(directory)
     with ledger.transaction():
-        ledger.take_in("0.journal", 7, [record(2)], [], NOW)
+        ledger.import_records("0.journal", 7, [record(2)], [], NOW)
     ledger.close()
     os.close(lock)
     soon(lambda: counts(directory) == {"recorded": 2, "delivered": 2})
@@ -986,6 +991,52 @@ def test_a_sidecar_stays(directory: Directory, monkeypatch: pytest.MonkeyPatch) 
     drainer._end()
 
 
+# Where another process drains
+
+
+@pytest.fixture
+def recording(directory: Directory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
+    """What takes care of the journal of an application that never drains."""
+    monkeypatch.setattr(module, "IDLE", 0.0)
+    monkeypatch.setattr(directory, "try_to_lead", lambda: pytest.fail("it looks for the lock"))
+    running = Running(directory, Backend(DELIVERED))
+    running.drainer = Drainer(
+        directory, running.journal, Options(post=Backend(DELIVERED), drains=False)
+    )
+    yield running
+    running.journal.seal()
+    running.drainer.stop(10)
+
+
+def test_an_application_that_never_drains(recording: Running, directory: Directory) -> None:
+    """It syncs and ends its journals, and then has no thread; it neither leads nor looks whether it could."""
+    recording.journal.append(record(1))
+    recording.drainer.start()
+    soon(lambda: recording.drainer.rests and not recording.drainer.running)
+    assert (recording.journal.is_open, len(directory.journals())) == (False, 1)
+    recording.journal.append(record(2))
+    recording.drainer.start()
+    soon(lambda: recording.drainer.rests and not recording.journal.is_open)
+    assert counts(directory) == {"recorded": 2, "pending": 2}
+    assert directory.leader() is None
+    recording.journal.append(record(3))
+    recording.drainer.start()
+    began = time.monotonic()
+    recording.drainer.stop(60)
+    assert time.monotonic() - began < 10
+
+
+def test_a_sidecar(recording: Running, directory: Directory, clock: Clock) -> None:
+    """What an application that never drains has recorded is delivered by another process."""
+    recording.journal.append(record(1))
+    recording.drainer.start()
+    backend = Backend(DELIVERED)
+    sidecar = Host(Directory(directory.path), backend, clock)
+    sidecar.turn(sidecar.has(recorded=1, delivered=1))
+    sidecar.close()
+    assert backend.posted == ids(1)
+
+
 # Forks
 
 
@@ -993,9 +1044,9 @@ def test_parking(host: Host) -> None:
     """Parked, the database is closed; afterwards the same process goes on."""
     host.append(1)
     host.turn(host.has(recorded=1, delivered=1))
-    assert host.drainer.park()
-    assert host.drainer._ledger is None
-    host.drainer.unpark()
+    assert host.drainer.leadership.park()
+    assert host.drainer.leadership._ledger is None
+    host.drainer.leadership.unpark()
     host.append(2)
     host.turn(host.has(recorded=2, delivered=2))
 
@@ -1003,15 +1054,19 @@ def test_parking(host: Host) -> None:
 def test_a_forked_child(host: Host, directory: Directory) -> None:
     """A child of a parked parent leads nowhere until its parent has ended, whose lock it leaves alone."""
     host.turn(lambda: host.drainer.leads)
-    assert host.drainer.park()
+    assert host.drainer.leadership.park()
     child = os.fork()
     if child == 0:  # pragma: no cover - measured in the parent only
         host.journal.forked()
         host.drainer.forked(parked=True)
         host.drainer._turn()
-        fine = host.drainer.may_lead and not host.drainer.leads and directory.leader() is not None
+        fine = (
+            host.drainer.leadership.may_lead
+            and not host.drainer.leads
+            and directory.leader() is not None
+        )
         os._exit(0 if fine else 1)
-    host.drainer.unpark()
+    host.drainer.leadership.unpark()
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 0
     assert directory.leader() == os.getpid()
@@ -1043,7 +1098,7 @@ def test_a_child_forked_in_the_middle(host: Host, directory: Directory) -> None:
         host.drainer.forked(parked=False)
         host.append(1)
         host.drainer._turn()
-        host.drainer._stop_at = module.time.monotonic() + 60
+        host.drainer._stop_at = time.monotonic() + 60
         os._exit(0 if not host.drainer.leads and host.drainer._is_over() else 1)
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 0
@@ -1062,8 +1117,8 @@ def test_a_parent_that_cannot_be_parked(host: Host, monkeypatch: pytest.MonkeyPa
             return False
 
     with monkeypatch.context() as patch:
-        patch.setattr(host.drainer, "database", Busy())
-        assert not host.drainer.park()
+        patch.setattr(host.drainer.leadership, "database", Busy())
+        assert not host.drainer.leadership.park()
 
 
 def test_nothing_of_an_event_is_in_the_log(

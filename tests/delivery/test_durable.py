@@ -21,7 +21,7 @@ from cmdrdata_exporter.delivery import durable as module
 from cmdrdata_exporter.delivery.drainer import Options
 from cmdrdata_exporter.delivery.durable import DurableDelivery
 from cmdrdata_exporter.delivery.spool.directory import Directory
-from cmdrdata_exporter.delivery.spool.journal import frame, scan
+from cmdrdata_exporter.delivery.spool.frames import frame, scan
 from cmdrdata_exporter.delivery.spool.records import decode, encode_event
 from tests.delivery.samples import (
     DELIVERED,
@@ -327,13 +327,13 @@ def test_two_that_tell_at_once(make: Deliveries) -> None:
 def test_a_full_directory(make: Deliveries, caplog: pytest.LogCaptureFixture) -> None:
     """At the limit of the directory new events go to the log, and those that are there stay."""
     delivery = make(Backend(UNAVAILABLE))
-    delivery.drainer.full = True
+    delivery._journal.is_full = True
     record(delivery, 1)
     assert lines(caplog) == unspooled(1)
     assert dict(delivery.unspooled) == {
         "the spool directory, or its disk, has reached its limit": 1
     }
-    delivery.drainer.full = False
+    delivery._journal.is_full = False
 
 
 @pytest.mark.parametrize("instead", ["link", "file"])

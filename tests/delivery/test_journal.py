@@ -2,34 +2,39 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import gc
+import itertools
 import os
+import shutil
 import signal
 import struct
+import sys
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cmdrdata_exporter.delivery.spool import journal as module
-from cmdrdata_exporter.delivery.spool.directory import Directory, OpenFile, lock
+from cmdrdata_exporter import faults
+from cmdrdata_exporter.delivery.spool import journal_file
+from cmdrdata_exporter.delivery.spool.directory import RESERVE, Directory, OpenFile, lock
+from cmdrdata_exporter.delivery.spool.frames import Scan, frame, scan
 from cmdrdata_exporter.delivery.spool.journal import (
-    LARGEST,
-    OLDEST,
+    MAX_FILE_AGE,
+    MAX_FILE_BYTES,
     QUEUE_BYTES,
+    ROOM_CHECK_BYTES,
     Journal,
-    JournalFullError,
-    Scan,
-    frame,
-    scan,
 )
+from cmdrdata_exporter.delivery.spool.journal_file import JournalFile, JournalFullError
 from tests.delivery.samples import Clock
 
 MAGIC = b"\xf5\xc1\xff\xc0"
@@ -156,7 +161,7 @@ def test_what_was_appended_is_on_the_disk(directory: Directory, journal: Journal
 
 def test_rotation_by_size(directory: Directory, journal: Journal) -> None:
     """A file that has reached its size is sealed, and the next record begins another one."""
-    journal.append(b"x" * LARGEST)
+    journal.append(b"x" * MAX_FILE_BYTES)
     journal.append(b"one")
     first, second = directory.journals()
     assert first.read_bytes()[-12:] == END
@@ -164,20 +169,19 @@ def test_rotation_by_size(directory: Directory, journal: Journal) -> None:
 
 
 def test_rotation_by_age(directory: Directory) -> None:
-    """A file is sealed when it is old, by an append or, where there is none, by what syncs."""
+    """A file that is old is sealed by the next sync."""
     clock = Clock()
     aging = Journal(directory, clock=clock)
     aging.append(b"one")
-    clock.now += OLDEST
-    aging.append(b"two")
-    aging.append(b"three")
-    clock.now += OLDEST - 1
+    clock.now += MAX_FILE_AGE - 1
     aging.sync()
-    assert [path.read_bytes()[-12:] == END for path in directory.journals()] == [True, False]
+    assert [path.read_bytes()[-12:] == END for path in directory.journals()] == [False]
     clock.now += 1
     aging.sync()
-    assert [path.read_bytes()[-12:] == END for path in directory.journals()] == [True, True]
-    assert written(directory) == [b"one", b"two", b"three"]
+    aging.append(b"two")
+    aging.sync()
+    assert [path.read_bytes()[-12:] == END for path in directory.journals()] == [True, False]
+    assert written(directory) == [b"one", b"two"]
 
 
 def test_a_sealed_journal_is_sealed_once(directory: Directory, journal: Journal) -> None:
@@ -198,7 +202,7 @@ def test_a_sealed_journal_is_sealed_once(directory: Directory, journal: Journal)
 def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What was synced: `file` and `directory`."""
     found: list[str] = []
-    real = module._sync
+    real = journal_file._sync
 
     def sync(descriptor: int) -> None:
         found.append("file")
@@ -207,7 +211,7 @@ def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     def sync_directory(directory: Directory) -> None:
         found.append("directory")
 
-    monkeypatch.setattr(module, "_sync", sync)
+    monkeypatch.setattr(journal_file, "_sync", sync)
     monkeypatch.setattr(Directory, "sync", sync_directory)
     return found
 
@@ -254,7 +258,7 @@ def test_a_file_begun_while_another_one_is_synced(
     def sync_directory(directory: Directory) -> None:
         found.append("directory")
 
-    monkeypatch.setattr(module, "_sync", sync)
+    monkeypatch.setattr(journal_file, "_sync", sync)
     monkeypatch.setattr(Directory, "sync", sync_directory)
     journal.append(b"one")
     journal.sync()
@@ -369,7 +373,7 @@ def test_a_failed_fsync(directory: Directory, monkeypatch: pytest.MonkeyPatch) -
     strict = Journal(directory, fsync=True)
     strict.append(b"one")
     with monkeypatch.context() as patch:
-        patch.setattr(module, "_sync", full)
+        patch.setattr(journal_file, "_sync", full)
         with pytest.raises(OSError, match="No space left"):
             strict.append(b"two")
     strict.append(b"three")
@@ -380,14 +384,156 @@ def test_a_failed_fsync(directory: Directory, monkeypatch: pytest.MonkeyPatch) -
     strict.seal()
 
 
-def test_a_full_directory(directory: Directory) -> None:
+def test_syncs_are_shared(
+    directory: Directory, monkeypatch: pytest.MonkeyPatch, synced: list[str]
+) -> None:
+    """Threads that wait for the disk at once wait for one sync; the append lock is free meanwhile."""
+    strict = Journal(directory, fsync=True)
+    strict.append(b"one")
+    del synced[:]
+    sync = journal_file._sync
+    threads: list[threading.Thread] = []
+
+    def slow(descriptor: int) -> None:
+        if not threads:
+            threads.extend(
+                started(strict.append, record) for record in (b"three", b"four", b"five")
+            )
+            until(lambda: strict.appended == 5)
+        sync(descriptor)
+
+    monkeypatch.setattr(journal_file, "_sync", slow)
+    strict.append(b"two")
+    for thread in threads:
+        thread.join()
+    assert synced == ["file", "file"]
+    assert strict.handed_over == 0
+    assert sorted(written(directory)) == [b"five", b"four", b"one", b"three", b"two"]
+    strict.seal()
+
+
+def test_a_failed_fsync_of_several_records(
+    directory: Directory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    The system tells of a failed sync once: who waits for it too does not take the next one for a success.
+
+    A record that something follows stays in the file; it is not refused, and the fault is reported.
+    """
+    strict = Journal(directory, fsync=True)
+    strict.append(b"one")
+    errors: list[OSError] = []
+
+    def append() -> None:
+        try:
+            strict.append(b"three")
+        except OSError as error:
+            errors.append(error)
+
+    threads: list[threading.Thread] = []
+
+    def fail(descriptor: int) -> None:
+        threads.append(started(append))
+        until(lambda: strict.appended == 3)
+        monkeypatch.undo()
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(journal_file, "_sync", fail)
+    strict.append(b"two")
+    threads[0].join()
+    strict.append(b"four")
+    assert [error.errno for error in errors] == [errno.EIO]
+    assert [scan(path.read_bytes(), final=True).records for path in directory.journals()] == [
+        [b"one", b"two"],
+        [b"four"],
+    ]
+    assert faults.counts.pop("sync") == 1
+    strict.seal()
+
+
+def test_an_fsync_of_what_was_closed(directory: Directory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A record whose file the program has closed before the sync is not taken for synced."""
+    strict = Journal(directory, fsync=True)
+    strict.append(b"one")
+    release = strict._release
+
+    def close() -> None:
+        release()
+        assert strict._file is not None
+        os.close(strict._file.descriptor)
+        monkeypatch.undo()
+
+    monkeypatch.setattr(strict, "_release", close)
+    strict.append(b"two")
+    assert faults.counts.pop("sync") == 1
+    strict.append(b"three")
+    assert written(directory) == [b"one", b"two", b"three"]
+    strict.seal()
+
+
+def test_a_failed_fsync_of_a_signal_handlers_record(
+    directory: Directory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A handler's record is refused as any other, and the lock stays with what it has interrupted."""
+    strict = Journal(directory, fsync=True)
+    strict.append(b"one")
+    write, sync = os.write, journal_file._sync
+
+    def fail(descriptor: int) -> None:
+        monkeypatch.setattr(journal_file, "_sync", sync)
+        full()
+
+    def append() -> None:
+        with pytest.raises(OSError, match="No space left"):
+            strict.append(b"handler's")
+        assert strict._is_mine()
+
+    with interrupted_by(append) as interrupt:
+
+        def interrupted(descriptor: int, data: bytes) -> int:
+            interrupt()
+            return write(descriptor, data)
+
+        monkeypatch.setattr(journal_file, "_sync", fail)
+        monkeypatch.setattr(os, "write", interrupted)
+        with pytest.raises(OSError, match="Input/output error"):
+            strict.append(b"two")
+    assert not strict._is_mine()
+    strict.append(b"three")
+    assert written(directory) == [b"one", b"three"]
+    strict.seal()
+
+
+def test_a_full_directory(directory: Directory, journal: Journal) -> None:
     """At its limit the directory takes no more."""
-    limited = Journal(directory, is_full=lambda: True)
+    journal.is_full = True
     with pytest.raises(
         JournalFullError, match="the spool directory, or its disk, has reached its limit"
     ):
-        limited.append(b"one")
+        journal.append(b"one")
     assert directory.journals() == []
+
+
+def test_the_room_that_new_records_leave(
+    directory: Directory, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The room on the disk is checked now and then; once it is low, with each record until there is some again."""
+    room = [RESERVE]
+
+    def free(_: Directory) -> int:
+        return room[0]
+
+    monkeypatch.setattr(Directory, "free", free)
+    journal.append(b"x" * ROOM_CHECK_BYTES)
+    room[0] -= 1
+    journal.append(b"one")
+    journal.append(b"y" * (ROOM_CHECK_BYTES // 2))
+    for record in (b"z" * (ROOM_CHECK_BYTES // 2), b"two"):
+        with pytest.raises(JournalFullError, match="has reached its limit"):
+            journal.append(record)
+    room[0] += 1
+    journal.append(b"three")
+    assert [record[:5] for record in written(directory)] == [b"xxxxx", b"one", b"yyyyy", b"three"]
 
 
 def locked(descriptor: int) -> bool:
@@ -403,7 +549,7 @@ def test_a_file_that_cannot_be_begun(
     files = len(list(Path("/dev/fd").iterdir()))
     with monkeypatch.context() as patch:
         if what == "lock":
-            patch.setattr(module, "lock", locked)
+            patch.setattr(journal_file, "lock", locked)
         else:
             patch.setattr(Path, "rename", full)
         with pytest.raises(OSError, match=r"locked a file|No space left"):
@@ -454,7 +600,7 @@ def test_a_stalled_disk_holds_up_one_thread(
     stall.over.set()
     thread.join()
     assert journal.catch_up()
-    assert journal._waiting_bytes == 0
+    assert journal._queued_bytes == 0
     assert written(directory) == [b"one", b"two", b"three"]
 
 
@@ -519,192 +665,104 @@ def test_a_record_left_to_another_thread_that_cannot_be_written(
 
 
 def test_left_in_the_last_moment(directory: Directory, journal: Journal) -> None:
-    """A record that is left just when the other thread has looked for such for the last time is written at once."""
-    journal.append(b"one")
+    """A record that is left just when the owner of the lock has emptied the queue is written at once."""
     held, ready = threading.Event(), threading.Event()
 
     def hold() -> None:
-        assert journal._file is not None
         with journal._lock:
-            journal._before = journal._file.size()  # as if it wrote
             held.set()
             assert ready.wait(10)
 
     thread = started(hold)
     assert held.wait(10)
-    hand_over = journal._hand_over
+    put = journal._put
 
-    def leave(data: bytes) -> None:
-        hand_over(data)
+    def leave(data: bytes, kept: list[object]) -> None:
+        put(data, kept)
         ready.set()
         thread.join()
 
-    journal._hand_over = leave
-    journal.append(b"two")
-    assert written(directory) == [b"one", b"two"]
+    journal._put = leave
+    journal.append(b"one")
+    assert written(directory) == [b"one"]
+    assert (journal.handed_over, journal.stalled) == (0, False)
+
+
+class Lock:
+    """The lock of a journal, so that a test can come in between."""
+
+    def __init__(self, journal: Journal) -> None:
+        self.real = journal._lock
+        journal._lock = self
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.real, name)
 
 
 def test_left_between_the_last_look_and_the_release(directory: Directory, journal: Journal) -> None:
-    """So is one that is left after the last look and before the lock is free."""
+    """So is one that is left after the queue was emptied and before the lock is free."""
+    late = [b"two"]
+
+    class Late(Lock):
+        def release(self) -> None:
+            """Release it, late."""
+            if late:
+                journal._put(frame(late.pop()), [])
+            self.real.release()
+
+    Late(journal)
     journal.append(b"one")
-    drain, late = journal._drain_waiting, [b"two"]
-
-    def drain_then_leave() -> None:
-        drain()
-        if late:
-            journal._hand_over(frame(late.pop()))
-
-    journal._drain_waiting = drain_then_leave
-    journal.append(b"three")
-    assert written(directory) == [b"one", b"three", b"two"]
+    assert written(directory) == [b"one", b"two"]
 
 
-def test_a_thread_that_only_waits_for_the_interpreter(
-    directory: Directory, journal: Journal
-) -> None:
-    """Who has the lock, and whose write is not under way, keeps nobody's record in memory."""
-    journal.append(b"one")
+def test_an_append_waits_while_others_succeed(directory: Directory, journal: Journal) -> None:
+    """A thread that others overtake again and again waits on: only what stands still keeps its record in memory."""
+
+    class Overtaken(Lock):
+        left = 3
+
+        def acquire(self, *arguments: Any, **options: Any) -> bool:
+            """Have others append first."""
+            if threading.current_thread() is thread and self.left:
+                self.left -= 1
+                started(journal.append, b"%d" % self.left).join()
+                return False
+            acquired: bool = self.real.acquire(*arguments, **options)
+            return acquired
+
+    thread = threading.current_thread()
+    Overtaken(journal)
+    journal.append(b"last")
+    assert (journal.handed_over, written(directory)) == (0, [b"2", b"1", b"0", b"last"])
+
+
+def test_an_append_waits_for_another_one(directory: Directory, journal: Journal) -> None:
+    """A thread whose append takes no longer than 50 milliseconds keeps nobody's record in memory."""
+    timeouts: list[float] = []
     held, over = threading.Event(), threading.Event()
 
-    def hold() -> None:
-        with journal._lock:
-            held.set()
-            assert over.wait(10)
-
-    thread = started(hold)
-    assert held.wait(10)
-    journal.append(b"two")
-    assert written(directory) == [b"one", b"two"]
-    assert (journal.handed_over, journal.appended) == (0, 2)
-    over.set()
-    thread.join()
-
-
-def test_a_file_that_is_ended_while_another_thread_waits(
-    directory: Directory, journal: Journal, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Who waits for the lock when the file ends waits for the next file too, and leaves no record in memory."""
-    monkeypatch.setattr(module, "PATIENCE", 10)
-    journal.append(b"one")
-    real, held, timeouts = journal._lock, threading.Event(), list[float]()
-    over = threading.Event()
-
-    def hold() -> None:
-        with real:
-            held.set()
-            assert over.wait(10)
-
-    class Watched:
-        """A lock whose owner ends the file and begins another one while it is waited for."""
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(real, name)
-
-        def acquire(self, timeout: float) -> bool:
-            """Wait."""
+    class Watched(Lock):
+        def acquire(self, *arguments: bool, timeout: float | None = None) -> bool:
+            """Wait for as long as it takes."""
+            if timeout is None:
+                return False
             timeouts.append(timeout)
-            if len(timeouts) == 2:
-                over.set()
-                return real.acquire(timeout=timeout)
-            found = real.acquire(timeout=timeout)
-            journal._seal()
-            return found
-
-    thread = started(hold)
-    assert held.wait(10)
-    monkeypatch.setattr(journal, "_lock", Watched())
-    journal.append(b"two")
-    thread.join()
-    assert (journal.handed_over, written(directory)) == (0, [b"one", b"two"])
-
-
-def test_nobody_writes_beside_who_mends_the_end(
-    directory: Directory, journal: Journal, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """While a record that did not fit is cut off, another one waits in memory; it is not cut off with it."""
-    journal.append(b"one")
-    truncate = os.ftruncate
-    threads: list[threading.Thread] = []
-
-    def cut(descriptor: int, size: int) -> None:
-        thread = started(journal.append, b"two")
-        thread.join()
-        threads.append(thread)
-        truncate(descriptor, size)
-
-    real = os.write
-
-    def short(descriptor: int, data: bytes) -> int:
-        return real(descriptor, data[:20])
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "ftruncate", cut)
-        patch.setattr(os, "write", short)
-        patch.setattr(journal, "_finish", journal._lock.release)
-        with pytest.raises(JournalFullError):
-            journal.append(b"a record that does not fit")
-    assert len(threads) == 1
-    assert journal.catch_up()
-    assert written(directory) == [b"one", b"two"]
-
-
-def test_nobody_who_writes_beside_is_cut_off(
-    directory: Directory, journal: Journal, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A record that another thread is writing beside stays, and what did not fit before it is no record."""
-    journal.append(b"one")
-    real = os.write
-
-    def write(descriptor: int, data: bytes) -> int:
-        monkeypatch.setattr(os, "write", real)
-        written = real(descriptor, data[:20])
-        journal._beside.add(-1)
-        return written
-
-    monkeypatch.setattr(os, "write", write)
-    with pytest.raises(JournalFullError):
-        journal.append(b"a record that does not fit")
-    journal.append(b"two")
-    (path,) = directory.journals()
-    assert scan(path.read_bytes(), final=True).records == [b"one", b"two"]
-    # Neither is the file ended or let go of, as long as someone may write to it.
-    journal.seal()
-    with directory.journals()[0].open("rb") as file:
-        assert not lock(file.fileno())
-    journal._beside.clear()
-    journal.seal()
-    with directory.journals()[0].open("rb") as file:
-        assert lock(file.fileno())
-
-
-def test_a_signal_handler_beside(
-    directory: Directory, journal: Journal, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A handler that appends in the middle of an append beside does not hide that one from who ends the file."""
-    journal.append(b"one")
-    real = os.write
-    held, over = threading.Event(), threading.Event()
+            over.set()
+            acquired: bool = self.real.acquire()
+            return acquired
 
     def hold() -> None:
         with journal._lock:
             held.set()
             assert over.wait(10)
-            journal._seal()
-        journal._sync_sealed()
 
     thread = started(hold)
     assert held.wait(10)
-
-    def write(descriptor: int, data: bytes) -> int:
-        monkeypatch.setattr(os, "write", real)
-        journal.append(b"of the handler")
-        over.set()
-        thread.join()
-        return real(descriptor, data)
-
-    monkeypatch.setattr(os, "write", write)
-    journal.append(b"two")
-    assert written(directory) == [b"one", b"of the handler", b"two"]
+    Watched(journal)
+    journal.append(b"one")
+    thread.join()
+    assert timeouts == [0.05]
+    assert (journal.handed_over, written(directory)) == (0, [b"one"])
 
 
 def test_many_threads(directory: Directory, journal: Journal) -> None:
@@ -776,82 +834,193 @@ def test_a_finalizer_in_the_middle_of_an_append(
     assert journal.handed_over == 0
 
 
+@contextlib.contextmanager
+def interrupted_by(handler: Callable[[], None]) -> Generator[Callable[[], None]]:
+    """Install a signal handler; yield what has it called, once."""
+    calls = [handler]
+
+    def handle(*_: object) -> None:
+        calls.pop()()
+
+    def interrupt() -> None:
+        if calls:
+            signal.raise_signal(signal.SIGUSR1)
+
+    previous = signal.signal(signal.SIGUSR1, handle)
+    try:
+        yield interrupt
+    finally:
+        signal.signal(signal.SIGUSR1, previous)
+
+
+@pytest.mark.parametrize("place", ["create", "seal"])
+def test_a_signal_handler_where_there_is_no_file(
+    directory: Directory, journal: Journal, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """A record of a handler that interrupts the begin or the end of a file waits until that is done."""
+    journal.append(b"one")
+    real: Any = getattr(JournalFile, place)
+    with interrupted_by(lambda: journal.append(b"handler's")) as interrupt:
+
+        def interrupted(*arguments: Any) -> Any:
+            interrupt()
+            return real(*arguments)
+
+        monkeypatch.setattr(JournalFile, place, interrupted)
+        journal.seal()
+        journal.append(b"two")
+    assert (
+        written(directory)
+        == {
+            "create": [b"one", b"two", b"handler's"],
+            "seal": [b"one", b"handler's", b"two"],
+        }[place]
+    )
+    assert (journal.handed_over, journal.stalled) == (1, False)
+
+
+def test_a_signal_handler_while_a_file_is_cut(
+    directory: Directory, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A record of a handler that interrupts the removal of half a record is not cut off with that."""
+    journal.append(b"one")
+    write, truncate = os.write, os.ftruncate
+    with interrupted_by(lambda: journal.append(b"handler's")) as interrupt:
+
+        def short(descriptor: int, data: bytes) -> int:
+            monkeypatch.setattr(os, "write", write)
+            return write(descriptor, data[:5])
+
+        def cut(descriptor: int, size: int) -> None:
+            interrupt()
+            truncate(descriptor, size)
+
+        monkeypatch.setattr(os, "ftruncate", cut)
+        monkeypatch.setattr(os, "write", short)
+        with pytest.raises(JournalFullError):
+            journal.append(b"two")
+    assert written(directory) == [b"one", b"handler's"]
+    assert (journal.handed_over, journal.stalled) == (1, False)
+
+
+def test_a_signal_handler_behind_half_a_record(
+    directory: Directory, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half a record that a handler has appended to is no longer cut off; a reader skips it."""
+    journal.append(b"one")
+    write = os.write
+    with interrupted_by(lambda: journal.append(b"handler's")) as interrupt:
+
+        def short(descriptor: int, data: bytes) -> int:
+            monkeypatch.setattr(os, "write", write)
+            size = write(descriptor, data[:5])
+            interrupt()
+            return size
+
+        monkeypatch.setattr(os, "write", short)
+        with pytest.raises(JournalFullError):
+            journal.append(b"two")
+    (path,) = directory.journals()
+    found = scan(path.read_bytes(), final=True)
+    assert found.records == [b"one", b"handler's"]
+    assert found.damaged == [(15, frame(b"two")[:5])]
+
+
+@pytest.mark.parametrize("first", [[], [b"one"]])
 @pytest.mark.parametrize(
-    ("method", "kept"),
-    [("acquire", []), ("_write", []), ("_drain_waiting", [b"two"])],
+    ("place", "added"), [("acquire", []), ("_write", []), ("_empty_queue", [b"two", b"left"])]
 )
-def test_interrupted(
+def test_interrupted(  # noqa: PLR0917 - fixtures
     directory: Directory,
     journal: Journal,
     monkeypatch: pytest.MonkeyPatch,
-    method: str,
-    kept: list[bytes],
+    place: str,
+    added: list[bytes],
+    first: list[bytes],
 ) -> None:
-    """Ctrl-C anywhere in an append, even when the lock was just had, leaves the lock to the next one."""
-    journal.append(b"one")
-    target: Any = journal
-
-    class Interrupted:
-        """A lock during whose acquisition Ctrl-C comes."""
-
-        def __init__(self, real: Any) -> None:
-            self.real = real
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(self.real, name)
-
-        def acquire(self, **options: Any) -> bool:
-            """Have the lock, and be interrupted before anyone knows."""
-            self.real.acquire(**options)
-            raise KeyboardInterrupt
+    """Ctrl-C anywhere in an append, even when the lock was just acquired, leaves the lock to the next one."""
+    for record in first:
+        journal.append(record)
 
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch:
-        if method == "acquire":
-            patch.setattr(journal, "_lock", Interrupted(journal._lock))
-        else:
-            patch.setattr(target, method, interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            journal.append(b"two")
-    thread = started(journal.append, b"three")
-    thread.join()
-    assert journal.handed_over == 0
-    assert written(directory) == [b"one", *kept, b"three"]
-
-
-def test_interrupted_before_a_file_is_begun(directory: Directory, journal: Journal) -> None:
-    """So it does where there is no file yet, which nobody could write beside to."""
-    real = journal._lock.acquire
-
-    class Interrupted:
-        """A lock that is had, and Ctrl-C comes before anyone knows."""
-
-        def __init__(self) -> None:
-            self.real = journal._lock
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(self.real, name)
-
-        def acquire(self, **options: Any) -> bool:
-            """Have the lock, once in vain."""
-            journal._lock = self.real
-            real(**options)
+    class Interrupted(Lock):
+        def acquire(self, *arguments: Any, **options: Any) -> bool:
+            """Have the lock, and be interrupted before anyone knows."""
+            self.real.acquire(*arguments, **options)
             raise KeyboardInterrupt
 
-    journal._lock = Interrupted()
-    with pytest.raises(KeyboardInterrupt):
-        journal.append(b"one")
-    journal.append(b"two")
-    assert (journal.handed_over, written(directory)) == (0, [b"two"])
+    with monkeypatch.context() as patch:
+        if place == "acquire":
+            patch.setattr(journal, "_lock", journal._lock)
+            Interrupted(journal)
+        else:
+            patch.setattr(journal, place, interrupted)
+        if place == "_empty_queue":
+            journal._put(frame(b"left"), [])
+        with pytest.raises(KeyboardInterrupt):
+            journal.append(b"two")
+    started(journal.append, b"three").join()
+    assert journal.handed_over == 0
+    assert sorted(written(directory)) == sorted([*first, *added, b"three"])
+
+
+@pytest.mark.parametrize(
+    ("method", "opcodes"),
+    [("append", True), ("sync", False), ("seal", False), ("check_place", False)],
+)
+def test_interrupted_anywhere(directory: Directory, method: str, opcodes: bool) -> None:
+    """Wherever Ctrl-C comes, the lock is free afterwards, and `kept` says whether the record is here."""
+    ours = {journal_file.__file__, Journal.append.__code__.co_filename}
+    before = sys.gettrace()
+    for number in itertools.count():
+        clock = Clock()
+        journal = Journal(directory, clock=clock)
+        journal.append(b"first")
+        clock.now += MAX_FILE_AGE
+        if method == "check_place":
+            shutil.rmtree(directory.path)
+        kept: list[object] = []
+        left = iter(range(number))
+
+        def step(frame: FrameType, event: str, _: object) -> Any:
+            if frame.f_code.co_filename not in ours:
+                return None
+            frame.f_trace_opcodes = opcodes
+            due = event == ("opcode" if opcodes else "line")
+            if due and next(left, None) is None:  # noqa: B023 - it ends before the next one begins
+                sys.settrace(None)
+                raise KeyboardInterrupt
+            return step
+
+        sys._getframe().f_trace_opcodes = opcodes
+        sys.settrace(step)
+        try:
+            journal.append(b"record", kept) if method == "append" else getattr(journal, method)()
+        except KeyboardInterrupt:
+            interrupted = True
+        else:
+            interrupted = False
+        finally:
+            sys.settrace(before)
+        if method == "append":
+            here = written(directory)[1:] == [b"record"]
+            assert here == bool(kept), number
+        started(journal.append, b"last").join()
+        assert (journal.handed_over, written(directory)[-1]) == (0, b"last"), number
+        journal.seal()
+        shutil.rmtree(directory.path)
+        if not interrupted:
+            assert number > 10
+            return
 
 
 def test_interrupted_with_the_record_of_another_thread(
     directory: Directory, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ctrl-C in the middle of writing what another thread has left loses none of it."""
-    journal._hand_over(frame(b"left"))
+    journal._put(frame(b"left"), [])
     real = os.write
 
     def write(descriptor: int, data: bytes) -> int:
@@ -909,7 +1078,7 @@ def test_a_child_forked_while_a_file_is_synced(
             os._exit(1)
         codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
-    monkeypatch.setattr(module, "_sync", fork)
+    monkeypatch.setattr(journal_file, "_sync", fork)
     if sealed:
         journal.seal()
     else:
@@ -936,7 +1105,7 @@ def closed(journal: Journal, path: Path) -> int:
     return number
 
 
-@pytest.mark.parametrize("how", ["append", "sync", "seal", "fork", "beside", "replaced", "gone"])
+@pytest.mark.parametrize("how", ["append", "sync", "seal", "fork", "queue", "place", "gone"])
 def test_a_descriptor_that_is_someone_elses(
     directory: Directory, journal: Journal, tmp_path: Path, how: str
 ) -> None:
@@ -955,18 +1124,17 @@ def test_a_descriptor_that_is_someone_elses(
         journal.seal()
     elif how == "fork":
         journal.forked()
-    elif how == "beside":
+    elif how == "queue":
         with journal._lock:
             thread = started(journal.append, b"zero")
-            until(lambda: bool(journal._waiting))
+            until(lambda: bool(journal._queue))
         thread.join()
         assert journal.catch_up()
-    elif how == "replaced":
-        assert journal.is_in_place()
-        journal.let_go()
+    elif how == "place":
+        journal.check_place()
     journal.append(b"two")
     journal.seal()
-    assert written(directory) == [b"one", *([b"zero"] if how == "beside" else []), b"two"]
+    assert written(directory) == [b"one", *([b"zero"] if how == "queue" else []), b"two"]
     assert program.read_bytes() == b"its own"
     if how != "gone":
         assert os.path.samestat(os.fstat(number), program.stat())
@@ -982,40 +1150,35 @@ def until(condition: Callable[[], bool]) -> None:
     raise AssertionError
 
 
-def test_a_copy_of_someone_elses(journal: Journal, tmp_path: Path) -> None:
-    """What became another file before it was copied is no copy, and the one that was made is closed."""
+@pytest.mark.parametrize("noticed", ["by an append", "by a look"])
+def test_a_directory_that_is_removed(
+    directory: Directory, journal: Journal, caplog: pytest.LogCaptureFixture, noticed: str
+) -> None:
+    """Nothing is added to what others will not find any more: another file is begun, and the log says so once."""
+    journal.check_place()
     journal.append(b"one")
-    file = journal._file
-    assert file is not None
-    number = closed(journal, tmp_path / "program")
-    before = len(list(Path("/dev/fd").iterdir()))
-    assert file.copy() is None
-    assert len(list(Path("/dev/fd").iterdir())) == before
-    os.close(number)
-    assert file.copy() is None
-
-
-def test_a_directory_that_is_removed(directory: Directory, journal: Journal) -> None:
-    """What others will not find any more is noticed before anything is added to it; another file is begun."""
-    assert journal.is_in_place()
-    journal.append(b"one")
-    assert journal.is_in_place()
-    for path in directory.path.iterdir():
-        path.unlink()
-    directory.path.rmdir()
-    assert not journal.is_in_place()
+    journal.check_place()
+    assert caplog.messages == []
+    path = directory.path / str(journal.name)
+    shutil.rmtree(directory.path)
+    if noticed == "by a look":
+        journal.check_place()
+        assert not journal.is_open
     journal.append(b"two")
-    assert journal.is_in_place()
-    journal.let_go()
-    assert written(directory) == [b"two"]
+    journal.check_place()
+    journal.append(b"three")
+    assert written(directory) == [b"two", b"three"]
+    assert caplog.messages == [
+        f"{path} was removed or replaced while it was in use: of its 1 usage events, those that were not imported yet "
+        "are lost. A new journal is begun"
+    ]
 
 
 def test_a_directory_that_is_moved(directory: Directory, journal: Journal, tmp_path: Path) -> None:
-    """So is one that lies elsewhere by now: what is in it stays there."""
+    """So it is where the directory lies elsewhere by now: what is in it stays there."""
     journal.append(b"one")
     directory.path.rename(tmp_path / "elsewhere")
-    assert not journal.is_in_place()
-    journal.let_go()
+    journal.check_place()
     journal.append(b"two")
     assert written(directory) == [b"two"]
     (moved,) = (tmp_path / "elsewhere").glob("*.journal")
@@ -1026,7 +1189,10 @@ def test_a_directory_that_is_moved(directory: Directory, journal: Journal, tmp_p
 
 
 def test_a_file_that_is_done_with_while_it_is_looked_for(
-    directory: Directory, journal: Journal, monkeypatch: pytest.MonkeyPatch
+    directory: Directory,
+    journal: Journal,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """A file that was sealed, read and removed at that moment was in its place: nothing is said of it."""
     journal.append(b"one")
@@ -1040,9 +1206,9 @@ def test_a_file_that_is_done_with_while_it_is_looked_for(
         return real(file, path)
 
     monkeypatch.setattr(OpenFile, "is_at", is_at)
-    assert journal.is_in_place()
-    journal.let_go()
+    journal.check_place()
     assert written(directory) == [b"two"]
+    assert caplog.messages == []
 
 
 @pytest.mark.parametrize("interrupted", ["frame", "_sync"])
@@ -1062,7 +1228,7 @@ def test_what_a_signal_handler_raises_while_a_file_ends(
     previous = signal.signal(signal.SIGUSR1, handler)
     try:
         with monkeypatch.context() as patch:
-            patch.setattr(module, interrupted, interrupt)
+            patch.setattr(journal_file, interrupted, interrupt)
             with pytest.raises(TimeoutError):
                 journal.seal()
     finally:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -10,19 +9,12 @@ from typing import Any
 import pytest
 
 from cmdrdata_exporter.delivery import FOR_EVER, Handed, Outcome
-from cmdrdata_exporter.delivery.spool import ledger as module
+from cmdrdata_exporter.delivery.backoff import LONGEST_BACKOFF
 from cmdrdata_exporter.delivery.spool.directory import Directory
-from cmdrdata_exporter.delivery.spool.ledger import (
-    AWAY,
-    KEEP,
-    LONGEST_BACKOFF,
-    Ledger,
-    UnknownVersionError,
-    _ago,
-    is_broken,
-)
+from cmdrdata_exporter.delivery.spool.ledger import Ledger
 from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader
 from cmdrdata_exporter.delivery.spool.records import Command, encode_command, key_of
+from cmdrdata_exporter.delivery.spool.retention import AWAY, KEEP, _ago
 from tests.delivery.samples import (
     BROKEN,
     DAY,
@@ -53,7 +45,7 @@ class Account:
         """Import records, as those of a journal of their own."""
         self._journals += 1
         with self.ledger.transaction():
-            self.ledger.take_in(f"{self._journals}.journal", 99, records, [], now)
+            self.ledger.import_records(f"{self._journals}.journal", 99, records, [], now)
         self.counts()
 
     def hand_out(
@@ -61,14 +53,14 @@ class Account:
     ) -> list[Handed]:
         """Hand out what is due."""
         with self.ledger.transaction():
-            handed = self.ledger.hand_out(limit, now, again)
+            handed = self.ledger.claim(limit, now, again)
         self.counts()
         return handed
 
     def settle(self, *outcomes: tuple[Handed, Outcome | None], now: float = NOW) -> None:
         """Settle what was handed out."""
         with self.ledger.transaction():
-            self.ledger.settle(outcomes, now)
+            self.ledger.record_outcomes(outcomes, now)
         self.counts()
 
     def send(self, outcome: Outcome | None, now: float = NOW) -> int:
@@ -87,7 +79,7 @@ class Account:
     def expire(self, now: float) -> int:
         """Give up what is too old; return how many events that were."""
         with self.ledger.transaction():
-            number = self.ledger.expire(now)
+            number = self.ledger.retention.expire(now)
         self.counts()
         return number
 
@@ -197,7 +189,7 @@ def test_an_id_that_is_known_for_ever(account: Account) -> None:
     account.send(DELIVERED)
     with account.ledger.transaction():
         for bucket in range(256):
-            account.ledger.prune_tombstones(bucket, NOW + 10)
+            account.ledger.retention.prune_tombstones(bucket, NOW + 10)
     found = account.ledger._db.execute("SELECT key, until FROM tombstones").fetchall()
     assert found == [(key_of(event_id(1)), FOR_EVER)]
     account.take_in(record(1), now=NOW + 10_000 * DAYS)
@@ -212,7 +204,7 @@ def test_every_tombstone_is_in_one_bucket(account: Account, first: str) -> None:
         assert account.ledger._db.execute("SELECT count(*) FROM tombstones").fetchone() == (1,)
         if bucket >= 0:
             with account.ledger.transaction():
-                account.ledger.prune_tombstones(bucket, NOW)
+                account.ledger.retention.prune_tombstones(bucket, NOW)
     assert account.ledger._db.execute("SELECT count(*) FROM tombstones").fetchone() == (0,)
 
 
@@ -220,7 +212,9 @@ def test_what_cannot_be_read(account: Account) -> None:
     """Damage, and records of a later version, are set aside whole and counted; what is around them is imported."""
     later = b'{"kind":"refund"}\n{}'
     with account.ledger.transaction():
-        account.ledger.take_in("1.journal", 99, [record(1), later, record(2)], [(7, b"\xff")], NOW)
+        account.ledger.import_records(
+            "1.journal", 99, [record(1), later, record(2)], [(7, b"\xff")], NOW
+        )
     assert account.counts() == {"recorded": 2, "pending": 2, "damaged": 2}
     found = account.ledger._db.execute("SELECT * FROM damaged ORDER BY position").fetchall()
     assert found == [("1.journal", 7, b"\xff"), ("1.journal", 99, later)]
@@ -231,7 +225,7 @@ def test_a_transaction_that_fails(account: Account) -> None:
 
     def fail() -> None:
         with account.ledger.transaction():
-            account.ledger.take_in("1.journal", 99, [record(1)], [(0, b"x")], NOW)
+            account.ledger.import_records("1.journal", 99, [record(1)], [(0, b"x")], NOW)
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -360,7 +354,7 @@ def test_a_clock_that_was_set_back(account: Account) -> None:
     account.take_in(record(2), now=NOW + LONGEST_BACKOFF)
     assert account.hand_out() == []
     with account.ledger.transaction():
-        account.ledger.make_due(NOW)
+        account.ledger.retention.make_due(NOW, NOW + LONGEST_BACKOFF)
     assert [handed.id for handed in account.hand_out()] == [event_id(1)]
 
 
@@ -457,7 +451,7 @@ def test_what_cannot_be_delivered_for_thirty_days(account: Account) -> None:
 
 def test_a_host_that_is_switched_off(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
     """Days on which nobody could try to deliver an event are none of its thirty."""
-    monkeypatch.setattr("cmdrdata_exporter.delivery.spool.ledger.KEEP", 3 * DAYS)
+    monkeypatch.setattr("cmdrdata_exporter.delivery.spool.retention.KEEP", 3 * DAYS)
     account.take_in(record(1))
     account.take_in(record(2), now=NOW + DAYS / 2)
 
@@ -529,7 +523,7 @@ def test_local_events_make_room(local: Account) -> None:
     for number in (1, 2, 3):
         local.take_in(record(number), now=NOW + number)
     with local.ledger.transaction():
-        local.ledger.shrink_local(2)
+        local.ledger.retention.shrink_local(2)
     assert local.counts() == {"recorded": 3, "local": 3}
     assert local.bodies("local") == [b'{"customer_id":"acme","n":3}']
 
@@ -542,7 +536,7 @@ def test_space_is_given_back(account: Account) -> None:
     account.ledger._db.execute("DELETE FROM events")
     account.ledger._db.execute("DELETE FROM counters")
     for _ in range(10):
-        account.ledger.vacuum()
+        account.ledger.storage.vacuum()
     assert account.ledger._db.execute(page_count).fetchone()[0] < before / 4
 
 
@@ -780,7 +774,7 @@ def test_a_damaged_local_event(local: Account, column: str) -> None:
     local.take_in(record(1, remember=5))
     local.damage(f"UPDATE events SET {column} = 'x'")
     with local.ledger.transaction():
-        local.ledger.shrink_local(5)
+        local.ledger.retention.shrink_local(5)
     found = local.ledger._db.execute("SELECT key, until FROM tombstones").fetchall()
     assert found == [(key_of(event_id(1)), FOR_EVER)]
 
@@ -790,61 +784,3 @@ def test_a_damaged_state(account: Account) -> None:
     account.take_in(record(1))
     account.damage("UPDATE events SET state = 77")
     assert account.counts() == {"recorded": 1, "dead": 1}
-
-
-# The database
-
-
-def test_a_later_version(account: Account) -> None:
-    """A ledger that a later version wrote is not touched."""
-    account.damage("PRAGMA user_version = 2")
-    account.ledger.close()
-    with pytest.raises(UnknownVersionError) as raised:
-        Ledger(account.directory)
-    assert str(raised.value) == "its ledger is of version 2, and this release knows version 1"
-
-
-def test_how_it_is_kept(account: Account) -> None:
-    """The database is durable at each commit, ours alone, and gives space back."""
-    for pragma, expected in (
-        ("journal_mode", "wal"),
-        ("synchronous", 2),
-        ("auto_vacuum", 2),
-        ("cell_size_check", 1),
-        ("user_version", 1),
-    ):
-        assert account.ledger._db.execute(f"PRAGMA {pragma}").fetchone() == (expected,)
-    account.take_in(record(1))
-    modes = {
-        path.name: path.stat().st_mode & 0o777 for path in account.directory.path.glob("ledger.db*")
-    }
-    assert modes == dict.fromkeys(("ledger.db", "ledger.db-wal", "ledger.db-shm"), 0o600)
-
-
-def test_a_database_that_cannot_be_made(
-    directory: Directory, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What fails in the middle of making the tables leaves none, and succeeds the next time."""
-    with monkeypatch.context() as patch:
-        patch.setattr(module, "_SCHEMA", module._SCHEMA + "nonsense;")
-        with pytest.raises(sqlite3.OperationalError, match="nonsense"):
-            Ledger(directory)
-    Ledger(directory).close()
-
-
-@pytest.mark.parametrize(
-    ("message", "broken"),
-    [
-        ("database disk image is malformed", True),
-        ("file is not a database", True),
-        ("no such table: events", True),
-        ("unsupported file format", True),
-        ("database or disk is full", False),
-        ("database is locked", False),
-        ("disk I/O error", False),
-        ("attempt to write a readonly database", False),
-    ],
-)
-def test_which_errors_are_damage(message: str, broken: bool) -> None:
-    """Only a database that is damaged itself is put aside."""
-    assert is_broken(sqlite3.OperationalError(message)) is broken

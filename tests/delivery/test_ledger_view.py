@@ -10,7 +10,8 @@ import pytest
 from cmdrdata_exporter.delivery import Event
 from cmdrdata_exporter.delivery.spool import ledger_view
 from cmdrdata_exporter.delivery.spool.directory import LEDGER, Directory
-from cmdrdata_exporter.delivery.spool.journal import Journal, frame
+from cmdrdata_exporter.delivery.spool.frames import frame
+from cmdrdata_exporter.delivery.spool.journal import Journal
 from cmdrdata_exporter.delivery.spool.ledger import Ledger
 from cmdrdata_exporter.delivery.spool.ledger_view import Kept, LedgerReader, Total, UnreadableError
 from cmdrdata_exporter.delivery.spool.records import Command, encode_command, key_of
@@ -29,7 +30,7 @@ def fill(directory: Directory, *records: bytes, now: float = NOW) -> None:
     """Import records."""
     ledger = Ledger(directory)
     with ledger.transaction():
-        ledger.take_in("0.journal", 7, records, [], now)
+        ledger.import_records("0.journal", 7, records, [], now)
     ledger.close()
 
 
@@ -50,7 +51,7 @@ def tidied(ledger: Ledger) -> list[str]:
     """Compact the totals of all months before October; return which days and months there were."""
     found = [""]
     with ledger.transaction():
-        while day := ledger.tidy_totals(found[-1], "2026-10")[0]:
+        while day := ledger.totals.tidy(found[-1], "2026-10")[0]:
             found.append(day)
     return found[1:]
 
@@ -68,7 +69,7 @@ def test_months(directory: Directory) -> None:
     assert ["2026-08-30", "2026-08-31", "2026-09-01", "2026-09-30", "2026-10-01"] == tidied(ledger)
     # What comes later joins its month.
     with ledger.transaction():
-        ledger.take_in("1.journal", 7, [record(9, day="2026-09-02", units={})], [], NOW)
+        ledger.import_records("1.journal", 7, [record(9, day="2026-09-02", units={})], [], NOW)
     assert ["2026-08", "2026-09", "2026-09-02", "2026-10-01"] == tidied(ledger)
     ledger.close()
     with LedgerReader(directory) as reader:
@@ -123,7 +124,7 @@ def test_events_are_read_in_parts(
             found.append(kept.event.id)
             with ledger.transaction():
                 ledger.note({"read": len(found)})
-            assert ledger.empty_log()
+            assert ledger.storage.empty_log()
     ledger.close()
     ordered = [event_id(number) for number in (3, 4, 5, 6, 0, 1, 2)]
     assert found == (ordered if limit < 0 else ordered[:limit])
@@ -137,8 +138,8 @@ def test_a_log_that_cannot_be_emptied(directory: Directory) -> None:
         reader.last()
         with ledger.transaction():
             ledger.note({"read": 1})
-        assert not ledger.empty_log()
-    assert ledger.empty_log()
+        assert not ledger.storage.empty_log()
+    assert ledger.storage.empty_log()
     assert directory.log_size() == 0
     ledger.close()
 
@@ -241,12 +242,12 @@ def test_whether_all_is_delivered(directory: Directory) -> None:
     fill(directory, record(1), held(2), record(3))
     ledger = Ledger(directory)
     with ledger.transaction():
-        (one,) = ledger.hand_out(1, NOW)
+        (one,) = ledger.claim(1, NOW)
     with LedgerReader(directory) as reader:
         assert reader.last() == 3
         assert [reader.is_delivered(number) for number in (0, 1, 2, 3)] == [True, *[False] * 3]
     with ledger.transaction():
-        ledger.settle([(one, REFUSED)], NOW)
+        ledger.record_outcomes([(one, REFUSED)], NOW)
     with LedgerReader(directory) as reader:
         assert [reader.is_delivered(number) for number in (1, 2, 3)] == [True, True, False]
         assert reader.oldest_pending() == NOW
@@ -261,8 +262,8 @@ def test_what_is_kept(directory: Directory) -> None:
     fill(directory, held(3), held(4), now=NOW - 5)
     ledger = Ledger(directory)
     with ledger.transaction():
-        (one,) = ledger.hand_out(1, NOW)
-        ledger.settle([(one, REFUSED)], NOW + 1)
+        (one,) = ledger.claim(1, NOW)
+        ledger.record_outcomes([(one, REFUSED)], NOW + 1)
     ledger._db.execute("UPDATE events SET record = x'00' WHERE key = ?", (key_of(event_id(4)),))
     ledger.close()
     with LedgerReader(directory) as reader:

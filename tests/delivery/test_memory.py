@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 from opentelemetry import context as otel_context
 
-from cmdrdata_exporter import faults, processes
-from cmdrdata_exporter.delivery import Header, Outcome, Verdict
+from cmdrdata_exporter import clocks, faults, processes
+from cmdrdata_exporter.delivery import Header, Outcome, Transport, Verdict
 from cmdrdata_exporter.delivery.local import LocalDelivery
 from cmdrdata_exporter.delivery.memory import MemoryDelivery
+from cmdrdata_exporter.delivery.options import Options
 
 ACME = Header("acme", "m", "chat.completions", "reported", {"input_tokens": 1}, "2026-11-21")
 NOBODY = Header(None, "m", "chat.completions", "reported", {"input_tokens": 1}, "2026-11-21")
@@ -56,9 +57,19 @@ class Backend:
         return self.outcomes.pop(0) if len(self.outcomes) > 1 else self.outcomes[0]
 
 
-def delivery(backend: Callable[[str, bytes, float], Outcome], **options: Any) -> MemoryDelivery:
-    """Return a delivery without threads: it sends when it is flushed."""
-    return MemoryDelivery(backend, senders=0, **options)
+class WithoutThreads(MemoryDelivery):
+    """A delivery as at the exit of the interpreter, which starts no thread any more: it sends when it is flushed."""
+
+    def _start(self) -> None:
+        """Start nothing."""
+
+
+def delivery(
+    backend: Transport, *, capacity: int = 10_000, clock: Clock | None = None, **options: Any
+) -> MemoryDelivery:
+    """Return a delivery that sends when it is flushed."""
+    how = Options(backend, **options)
+    return WithoutThreads(how, capacity=capacity, most=1, clock=clock or clocks.monotonic)
 
 
 def counts(delivery: MemoryDelivery) -> dict[str, int]:
@@ -94,7 +105,7 @@ def test_senders_start_without_a_context() -> None:
     try:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(threading, "Thread", Inherits)
-            sending = MemoryDelivery(post)
+            sending = MemoryDelivery(Options(post))
             sending.record("1", ACME, b"{}")
         assert sending.flush(10)
     finally:
@@ -114,7 +125,7 @@ def test_events_are_sent_by_threads() -> None:
             all_there.set()
         return DELIVERED
 
-    delivery = MemoryDelivery(post, senders=4)
+    delivery = MemoryDelivery(Options(post))
     for number in range(100):
         delivery.record(str(number), ACME, b"%d" % number)
     assert all_there.wait(10)
@@ -145,7 +156,7 @@ def test_a_flush_leaves_the_sending_to_the_senders() -> None:
         answer.wait(10)
         return DELIVERED
 
-    sending = MemoryDelivery(post, senders=1)
+    sending = MemoryDelivery(Options(post), most=1)
     sending.record("1", ACME, b"{}")
     assert asked.wait(10)
     sending.record("2", ACME, b"{}")
@@ -269,13 +280,13 @@ def test_a_handler_that_raises(monkeypatch: pytest.MonkeyPatch) -> None:
             done.set()
         return REFUSED
 
-    sending = MemoryDelivery(post, senders=1)
+    sending = MemoryDelivery(Options(post), most=1)
     sending.record("1", ACME, b"{}")
     sending.record("2", ACME, b"{}")
     assert done.wait(10)
     assert sending.flush(10)
     assert counts(sending) == {"recorded": 2, "dead": 2}
-    assert faults.counts["logging"] == 2
+    assert faults.counts["logging"] == 1
     faults.counts.clear()
 
 
@@ -297,7 +308,7 @@ def test_trouble_is_told(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.M
         until_delivered()
     assert [record.getMessage() for record in caplog.records] == [
         "CmdrData cannot be reached or does not answer as it should (HTTP 500, 5 failures in a row). "
-        "Events wait, and all are kept; attempts go on, at most 60 s apart",
+        "Every event is kept, and attempts go on, at most 60 s apart",
         "CmdrData accepts events again",
     ]
 
@@ -341,7 +352,7 @@ def test_a_mended_key() -> None:
             all_there.set()
         return DELIVERED
 
-    delivery = MemoryDelivery(post, senders=1, probe_interval=0.001)
+    delivery = MemoryDelivery(Options(post, probe_interval=0.001), most=1)
     delivery.record("1", ACME, b"{}")
     delivery.record("2", ACME, b"{}")
     recorded.set()
@@ -455,7 +466,7 @@ def test_the_end_waits_for_nobody(caplog: pytest.LogCaptureFixture) -> None:
         answer.wait(10)
         return DELIVERED
 
-    ending = MemoryDelivery(post, senders=1)
+    ending = MemoryDelivery(Options(post), most=1)
     record(ending, "1")
     assert asked.wait(10)
     record(ending, "2")
@@ -569,7 +580,7 @@ def test_a_poisonous_share(monkeypatch: pytest.MonkeyPatch) -> None:
         return DELIVERED
 
     attempts: Counter[str] = Counter()
-    sending = MemoryDelivery(post, senders=4)
+    sending = MemoryDelivery(Options(post))
     for number in range(50):
         sending.record(f"{'slow' if number % 2 else 'poison'} {number}", ACME, b"{}")
         sending.record(str(number), ACME, b"{}")
@@ -594,23 +605,41 @@ def test_one_event_that_is_forbidden() -> None:
     assert [(event.id, why) for event, why in waiting.dead] == [("bad", "HTTP 403: SQL injection")]
 
 
-def test_idle_senders_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Threads that have nothing to do go; the next event starts one."""
-    ends = queue.SimpleQueue[str | None]()
+def test_an_event_that_the_gate_turns_away() -> None:
+    """What the senders give back unsent is pending again, and its next attempt is the first."""
+    clock = Clock()
+    backend = Backend(DELIVERED)
+    waiting = delivery(backend, clock=clock)
+    waiting.record("1", ACME, b"{}")
+    event = waiting._queue.claim()
+    assert (counts(waiting), event.attempts) == ({"recorded": 1, "in_flight": 1}, 0)
+    waiting._note(event, None)
+    assert counts(waiting) == {"recorded": 1, "pending": 1}
+    assert not waiting.flush(0.01)
+    clock.now += 1
+    assert waiting._queue.again[0].attempts == 0
+    assert waiting.flush(1)
+    assert counts(waiting) == {"recorded": 1, "delivered": 1}
+
+
+def test_an_idle_thread_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that has nothing to do goes; the next event starts one."""
+    ends = queue.SimpleQueue[str]()
     start_thread = processes.start_thread
 
-    def start(function: Callable[[], None], *, name: str | None = None) -> None:
+    def start(function: Callable[..., None], *arguments: object, name: str | None = None) -> None:
         def run() -> None:
-            function()
-            ends.put(name)
+            function(*arguments)
+            if name is not None:
+                ends.put(name)
 
         start_thread(run, name=name)
 
     monkeypatch.setattr("cmdrdata_exporter.delivery.memory.IDLE", 0.01)
     monkeypatch.setattr(processes, "start_thread", start)
-    sending = MemoryDelivery(Backend(DELIVERED))
+    sending = MemoryDelivery(Options(Backend(DELIVERED)))
     for number in range(2):
         sending.record(str(number), ACME, b"{}")
         assert sending.flush(10)
-        assert ends.get(timeout=10) == "cmdrdata-sender"
+        assert ends.get(timeout=10) == "cmdrdata-memory"
     assert counts(sending) == {"recorded": 2, "delivered": 2}

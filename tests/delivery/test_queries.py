@@ -60,7 +60,7 @@ def test_no_query_of_a_turn_scans_a_table(tmp_path: Path, statements: list[str])
     settled: set[str] = set()
     while "later" not in settled or drainer.in_flight:
         drainer._turn()
-        settled = {handed.id for handed, _ in drainer._outcomes} | settled
+        settled = {handed.id for handed, _ in drainer.relay.outcomes} | settled
     journal.seal()
     drainer._turn()
     drainer._end()

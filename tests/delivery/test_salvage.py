@@ -33,12 +33,14 @@ def fill(directory: Directory, number: int) -> None:
     """Make a ledger with events in each state, and close it."""
     ledger = Ledger(directory)
     with ledger.transaction():
-        ledger.take_in("1.journal", 99, [record(n, remember=5) for n in range(number)], [], NOW)
-        ledger.take_in("2.journal", 98, [held(number), b"nonsense"], [(3, b"?")], NOW)
+        ledger.import_records(
+            "1.journal", 99, [record(n, remember=5) for n in range(number)], [], NOW
+        )
+        ledger.import_records("2.journal", 98, [held(number), b"nonsense"], [(3, b"?")], NOW)
         ledger.forget_journals(["1.journal"])
     with ledger.transaction():
-        one, two, _ = ledger.hand_out(3, NOW)
-        ledger.settle([(one, DELIVERED), (two, REFUSED)], NOW)
+        one, two, _ = ledger.claim(3, NOW)
+        ledger.record_outcomes([(one, DELIVERED), (two, REFUSED)], NOW)
     ledger.close()
 
 
@@ -121,7 +123,7 @@ def test_events_that_are_in_the_log_of_the_database_only(directory: Directory) -
     """What was committed and not yet moved into the database file itself is salvaged as well."""
     ledger = Ledger(directory)
     with ledger.transaction():
-        ledger.take_in("1.journal", 99, [record(1)], [], NOW)
+        ledger.import_records("1.journal", 99, [record(1)], [], NOW)
     assert (directory.path / "ledger.db-wal").stat().st_size > 0
     content = {path.name: path.read_bytes() for path in directory.path.glob("ledger.db*")}
     ledger.close()
@@ -217,7 +219,7 @@ def test_garbage(directory: Directory, seed: int) -> None:
     records = {event_id(number): record(number, model="m" * 500) for number in range(5000)}
     ledger = Ledger(directory)
     with ledger.transaction():
-        ledger.take_in("1.journal", 99, records.values(), [], NOW)
+        ledger.import_records("1.journal", 99, records.values(), [], NOW)
     ledger.close()
     garbage(directory.path / "ledger.db", seed)
     assert not is_sound(directory)
@@ -228,7 +230,7 @@ def test_garbage(directory: Directory, seed: int) -> None:
     assert found["pending"] >= 4900
     ledger = Ledger(directory)
     with ledger.transaction():
-        handed = ledger.hand_out(5000, NOW)
+        handed = ledger.claim(5000, NOW)
     ledger.close()
     assert len(handed) >= 4900
     assert [event for event in handed if not records[event.id].endswith(b"\n" + event.body)] == []
@@ -266,7 +268,7 @@ def test_the_last_steps(directory: Directory, monkeypatch: pytest.MonkeyPatch, w
         reader.last()
         ledger = Ledger(directory)
         with ledger.transaction():
-            ledger.take_in("3.journal", 97, [record(100), record(101)], [], NOW)
+            ledger.import_records("3.journal", 97, [record(100), record(101)], [], NOW)
         ledger.close()
         before = counts(directory)
 
@@ -323,12 +325,14 @@ def grown(directory: Directory) -> dict[str, int]:
     """Make a ledger of many pages, some given up already and some events larger than one; return its counts."""
     ledger = Ledger(directory)
     with ledger.transaction():
-        ledger.take_in("0.journal", 7, [record(n, model="m" * 300) for n in range(1000)], [], NOW)
+        ledger.import_records(
+            "0.journal", 7, [record(n, model="m" * 300) for n in range(1000)], [], NOW
+        )
     with ledger.transaction():
-        ledger.settle([(event, DELIVERED) for event in ledger.hand_out(600, NOW)], NOW)
+        ledger.record_outcomes([(event, DELIVERED) for event in ledger.claim(600, NOW)], NOW)
     with ledger.transaction():
         larger = [record(n, model="m" * n) for n in range(3000, 30_000, 900)]
-        ledger.take_in("1.journal", 7, larger, [], NOW)
+        ledger.import_records("1.journal", 7, larger, [], NOW)
     ledger.close()
     return counts(directory)
 
@@ -351,7 +355,7 @@ def test_a_tree_without_its_root(directory: Directory, what: str) -> None:
     assert 0 == after.get("dead", 0)
     ledger = Ledger(directory)
     with ledger.transaction():
-        handed = ledger.hand_out(1000, NOW)
+        handed = ledger.claim(1000, NOW)
     ledger.close()
     assert 430 == len({event.id for event in handed})
     assert is_sound(directory)
@@ -362,8 +366,8 @@ def test_leaves_that_are_in_the_log_only(directory: Directory) -> None:
     grown(directory)
     ledger = Ledger(directory)
     with ledger.transaction():
-        ledger.settle([(event, DELIVERED) for event in ledger.hand_out(100, NOW)], NOW)
-        ledger.take_in("2.journal", 7, [record(40_000)], [], NOW)
+        ledger.record_outcomes([(event, DELIVERED) for event in ledger.claim(100, NOW)], NOW)
+        ledger.import_records("2.journal", 7, [record(40_000)], [], NOW)
     with LedgerReader(directory) as reader:
         pending = {kept.key for kept in reader.kept("pending")}
     path = directory.path / "ledger.db"
@@ -385,7 +389,9 @@ def test_leaves_that_were_given_up(directory: Directory) -> None:
     """What is in pages that the database has given up was delivered since, and does not come back."""
     ledger = Ledger(directory)
     with ledger.transaction():
-        ledger.take_in("0.journal", 7, [record(n, model="m" * 300) for n in range(1000)], [], NOW)
+        ledger.import_records(
+            "0.journal", 7, [record(n, model="m" * 300) for n in range(1000)], [], NOW
+        )
     # What is deleted is so in the log first; a page that is given up then is not written any more.
     ledger.close()
     ledger = Ledger(directory)
@@ -393,7 +399,7 @@ def test_leaves_that_were_given_up(directory: Directory) -> None:
     ledger._db.execute("PRAGMA secure_delete = OFF").fetchone()
     for _ in range(9):
         with ledger.transaction():
-            ledger.settle([(event, DELIVERED) for event in ledger.hand_out(100, NOW)], NOW)
+            ledger.record_outcomes([(event, DELIVERED) for event in ledger.claim(100, NOW)], NOW)
     with LedgerReader(directory) as reader:
         pending = {kept.key for kept in reader.kept("pending")}
     ledger.close()

@@ -25,9 +25,8 @@ class Host:
 
     def __init__(self, directory: Directory) -> None:
         self.directory = directory
-        self.full = False
         self.delivery = DurableDelivery(directory, Options(post=None))
-        self.delivery._journal._is_full = lambda: self.full
+        self.delivery.drainer._measure = lambda: None  # The test says whether it is full.
 
     def record(self, number: int) -> None:
         """Record an event."""
@@ -56,10 +55,10 @@ def test_counted_once_something_can_be_written(
     """Each event that could not be written is one line of the log, and one in the ledger's count; nothing is twice."""
     caplog.set_level(logging.ERROR, "cmdrdata")
     host.record(1)
-    host.full = True
+    host.delivery._journal.is_full = True
     host.record(2)
     host.record(3)
-    host.full = False
+    host.delivery._journal.is_full = False
     host.record(4)
     host.record(5)
     host.delivery.close(5)
@@ -72,7 +71,7 @@ def test_counted_once_something_can_be_written(
 
 def test_counted_at_the_end(host: Host) -> None:
     """A process to which nothing is written any more tells when it ends."""
-    host.full = True
+    host.delivery._journal.is_full = True
     host.record(1)
     host.delivery.close(5)
     host.delivery.close(5)
@@ -85,9 +84,9 @@ def test_told_again_where_that_failed(host: Host, monkeypatch: pytest.MonkeyPatc
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    host.full = True
+    host.delivery._journal.is_full = True
     host.record(1)
-    host.full = False
+    host.delivery._journal.is_full = False
     with monkeypatch.context() as patch:
         patch.setattr(commands, "append", fail)
         host.record(2)
@@ -98,11 +97,11 @@ def test_told_again_where_that_failed(host: Host, monkeypatch: pytest.MonkeyPatc
 
 def test_a_forked_child_tells_of_its_own(host: Host) -> None:
     """What its parent has still to tell is the parent's."""
-    host.full = True
+    host.delivery._journal.is_full = True
     host.record(1)
     child = os.fork()
     if child == 0:  # pragma: no cover - measured in the parent only
-        host.full = False
+        host.delivery._journal.is_full = False
         host.delivery.close(5)
         os._exit(0)
     os.waitpid(child, 0)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cmdrdata_exporter import exporter
+from cmdrdata_exporter import runtime
 from cmdrdata_exporter.delivery import Header
 from cmdrdata_exporter.delivery.durable import DurableDelivery
 from cmdrdata_exporter.delivery.spool.directory import Directory
@@ -50,7 +50,7 @@ class Application:
                 **variables,
             }
         )
-        delivery = exporter._build(settings, Telemetry(settings.endpoint, settings.account))
+        delivery = runtime.build(settings, Telemetry(settings.endpoint, settings.account))
         assert isinstance(delivery, DurableDelivery)
         self.delivery = delivery
         self.directory = delivery.directory

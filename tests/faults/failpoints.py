@@ -4,7 +4,7 @@ Failpoints: named functions that kill their process, fail or stall, at the call 
 The production code knows nothing of them; a process of the fault tests wraps the functions before anything runs.
 The variable `FAILPOINTS` holds them, separated by semicolons:
 
-    before:cmdrdata_exporter.delivery.spool.ledger.Ledger.settle:3=kill
+    before:cmdrdata_exporter.delivery.spool.ledger.Ledger.record_outcomes:3=kill
     after:cmdrdata_exporter.delivery.spool.journal.os.write:2=ENOSPC
     before:cmdrdata_exporter.delivery.spool.journal.os.write:5+=sleep 0.5
 

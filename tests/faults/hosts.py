@@ -15,9 +15,9 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cmdrdata_exporter.delivery.drainer import SENDERS, Options
 from cmdrdata_exporter.delivery.durable import DurableDelivery
 from cmdrdata_exporter.delivery.http.client import Client
+from cmdrdata_exporter.delivery.options import SENDERS, Options
 from cmdrdata_exporter.delivery.spool.directory import Directory
 from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader
 from tests.faults.oracle import PATIENCE, Oracle

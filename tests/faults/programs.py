@@ -34,9 +34,8 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, SpanKind, TraceFlags
 
-from cmdrdata_exporter import CmdrDataSpanExporter, event_from_span
-from cmdrdata_exporter import exporter as exporter_module
-from cmdrdata_exporter.delivery.spool import journal
+from cmdrdata_exporter import CmdrDataSpanExporter, event_from_span, runtime
+from cmdrdata_exporter.delivery.spool import journal, journal_file
 from cmdrdata_exporter.delivery.spool.directory import Directory
 
 pipe = -1
@@ -130,7 +129,7 @@ def produce(
     *,
     threads: int = 1,
     pause: float = 0.0,
-    largest: int = journal.LARGEST,
+    largest: int = journal.MAX_FILE_BYTES,
     end: str = "return",
 ) -> None:
     """
@@ -143,7 +142,7 @@ def produce(
         largest: bytes after which a journal is sealed.
         end: how to end: `return`, `_exit` or `wait` for a signal.
     """
-    journal.LARGEST = largest
+    journal.MAX_FILE_BYTES = largest
     exporter = CmdrDataSpanExporter()
 
     def call() -> None:
@@ -358,10 +357,10 @@ def late(count: int) -> None:
         for _ in range(count):
             export(exporter)
 
-    atexit.unregister(exporter_module._close_deliveries)
+    atexit.unregister(runtime.close)
     atexit.register(end)
     # What was registered last is called first.
-    atexit.register(exporter_module._close_deliveries)
+    atexit.register(runtime.close)
     exporter = CmdrDataSpanExporter()
     export(exporter)
 
@@ -379,8 +378,8 @@ def produce_noting_syncs(pause: float) -> None:
         sync_names(directory)
         note("named", *there)
 
-    sync, sync_names = journal._sync, Directory.sync
-    module: Any = journal
+    sync, sync_names = journal_file._sync, Directory.sync
+    module: Any = journal_file
     module._sync = noting
     owner: Any = Directory
     owner.sync = noting_names

@@ -15,7 +15,7 @@ from cmdrdata_exporter.delivery import Header
 from cmdrdata_exporter.delivery.drainer import Options
 from cmdrdata_exporter.delivery.durable import DurableDelivery
 from cmdrdata_exporter.delivery.spool.directory import LEDGER, Directory
-from cmdrdata_exporter.delivery.spool.journal import frame
+from cmdrdata_exporter.delivery.spool.frames import frame
 from cmdrdata_exporter.delivery.spool.ledger import Ledger
 from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader
 from cmdrdata_exporter.delivery.spool.records import encode_event
@@ -81,7 +81,9 @@ def damaged_ledger(host: Host, number: int, places: int, seed: int) -> Written:
     events = [record(each, 500) for each in range(number)]
     ledger = Ledger(host.directory)
     with ledger.transaction():
-        ledger.take_in("1-1-1.journal", 0, [content for _, _, content in events], [], time.time())
+        ledger.import_records(
+            "1-1-1.journal", 0, [content for _, _, content in events], [], time.time()
+        )
     ledger.close()
     path = host.directory.path / LEDGER
     chance = random.Random(seed)
@@ -127,12 +129,12 @@ def test_garbage_in_the_ledger(host: Host, seed: int, least: int) -> None:
 @pytest.mark.parametrize(
     "point",
     [
-        "before:drainer.salvage:1",
-        "after:salvage._insert:100",
-        "after:salvage._balance:1",
-        "before:salvage.os.link:1",
-        "after:salvage.os.link:1",
-        "after:drainer.salvage:1",
+        "before:leadership.salvage:1",
+        "after:spool.salvage._insert:100",
+        "after:spool.salvage._balance:1",
+        "before:spool.salvage.os.link:1",
+        "after:spool.salvage.os.link:1",
+        "after:leadership.salvage:1",
     ],
 )
 def test_killed_while_salvaging(host: Host, point: str) -> None:

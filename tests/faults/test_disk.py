@@ -19,9 +19,9 @@ from typing import Any
 import pytest
 
 from cmdrdata_exporter import CmdrDataSpanExporter, ConfigurationError, faults
-from cmdrdata_exporter.delivery import drainer
-from cmdrdata_exporter.delivery.spool import journal
-from cmdrdata_exporter.delivery.spool.directory import Directory
+from cmdrdata_exporter.delivery.relay import SMALLEST_IMPORT
+from cmdrdata_exporter.delivery.spool import frames, journal_file
+from cmdrdata_exporter.delivery.spool.directory import RESERVE, Directory
 from tests.faults.application import Application, body_of, until
 from tests.faults.hosts import Host
 from tests.faults.oracle import SILENCE, Oracle, Reply
@@ -65,7 +65,7 @@ class Disk:
 
     def __call__(self, descriptor: int, data: bytes) -> int:
         """Write, but no more than fits: the last write is a short one."""
-        if data.startswith(journal._MAGIC):
+        if data.startswith(frames.MAGIC):
             assert self.stalled.wait(30)
             if self.left <= 0:
                 raise OSError(self.error, os.strerror(self.error))
@@ -80,7 +80,7 @@ class FailingCommits:
     def __init__(self, application: Application, message: str) -> None:
         self._drainer = application.delivery.drainer
         with self._drainer.database:
-            ledger = self._drainer._ledger
+            ledger = self._drainer.leadership._ledger
             assert ledger is not None
             self._ledger, self._db, self._message = ledger, ledger._db, message
             ledger._db = self  # pyright: ignore[reportAttributeAccessIssue]
@@ -331,7 +331,7 @@ def test_a_disk_that_syncs_nothing(application: Application, oracle: Oracle) -> 
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(journal, "_sync", sync)
+        patch.setattr(journal_file, "_sync", sync)
         application.call(10)
         until(lambda: faults.counts["sync"] > 1)
         application.settled(oracle)
@@ -348,7 +348,7 @@ def test_a_disk_that_is_nearly_full(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """With little room, little is in flight; with none, what there is drains in the room of the ledger's own files."""
-    room = [drainer.RESERVE + 4 * drainer.LEAST_IMPORT]
+    room = [RESERVE + 4 * SMALLEST_IMPORT]
 
     def free(_: Directory) -> int:
         return room[0]
@@ -364,18 +364,18 @@ def test_a_disk_that_is_nearly_full(
     application.call(200)
     application.settled(oracle)
     assert 0 < most[0] <= 4
-    room[0] = drainer.RESERVE
+    room[0] = RESERVE
     application.call(200)
     room[0] = 0
     application.settled(oracle)
     assert 0 < most[0] <= 4
     # New events are not for that room: after the next look each is in the log.
-    until(lambda: application.delivery.drainer.full)
+    until(lambda: application.delivery._journal.is_full)
     ids = application.ids[:]
     missing = application.call(3)
     assert missing == unspooled(caplog)
     room[0] = 1 << 30
-    until(lambda: not application.delivery.drainer.full)
+    until(lambda: not application.delivery._journal.is_full)
     application.ids = ids + application.call()
     application.settled(oracle, unspooled=3)
     assert 0 == oracle.duplicates

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from cmdrdata_exporter.delivery.drainer import Drainer
+from cmdrdata_exporter.delivery.relay import Relay
+from cmdrdata_exporter.delivery.spool.ledger import Ledger
 from tests.faults.application import Application
 from tests.faults.oracle import ACCEPTED, SILENCE, Oracle
 
@@ -34,15 +35,15 @@ def test_what_fails_after_the_commit(
 ) -> None:
     """Events that were committed as being in flight are sent, even where what tidies up after it fails."""
     failed = threading.Event()
-    real = Drainer._tidy_up
+    real = Relay.tidy_up
 
-    def tidy_up(drainer: Drainer) -> None:
+    def tidy_up(relay: Relay, ledger: Ledger) -> None:
         if not failed.is_set():
             failed.set()
             raise sqlite3.OperationalError("database or disk is full")
-        real(drainer)
+        real(relay, ledger)
 
-    monkeypatch.setattr(Drainer, "_tidy_up", tidy_up)
+    monkeypatch.setattr(Relay, "tidy_up", tidy_up)
     with Application(tmp_path / "spool", oracle.url) as application:
         application.call(10)
         application.settled(oracle)

@@ -36,7 +36,7 @@ def deliveries(oracle: Oracle, tmp_path: Path) -> list[DurableDelivery | MemoryD
     """Return a delivery of each kind that sends."""
     post = Client(oracle.url, lambda: "key", "test", connections=4, clock=lambda: 0.0).post
     directory = Directory.prepare(tmp_path / "spool", oracle.url, "default")
-    return [DurableDelivery(directory, Options(post)), MemoryDelivery(post)]
+    return [DurableDelivery(directory, Options(post)), MemoryDelivery(Options(post))]
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cmdrdata_exporter.cli.calls import Outcome, split_output
-from cmdrdata_exporter.cli.demo.report import show_application, show_outcome
+from cmdrdata_exporter.cli.demo.report import show_application, show_result
+from cmdrdata_exporter.cli.demo.result import DemoResult, split_output
 from cmdrdata_exporter.cli.demo.standin import CmdrDataStandIn, OpenAIStandIn
 from cmdrdata_exporter.cli.destination import all_of
 from cmdrdata_exporter.cli.extras import require
@@ -72,7 +72,7 @@ def demo(live: bool, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(outcome.to_json(), indent=2))
     else:
-        show_outcome(console, outcome, live, program())
+        show_result(console, outcome, live, program())
     if outcome.faults:
         raise click.ClickException(
             "not every call produced exactly one event.\n"
@@ -92,7 +92,7 @@ def steps_of(source: str) -> list[str]:
     return re.findall(r"^\s*# (\d+\. .+)$", source, re.MULTILINE)
 
 
-def run(steps: list[str], live: bool) -> Outcome:
+def run(steps: list[str], live: bool) -> DemoResult:
     """Run the application between stand-ins and gather what it printed and sent."""
     with ExitStack() as stack:
         cmdrdata = stack.enter_context(CmdrDataStandIn(API_KEY))
@@ -107,7 +107,7 @@ def run(steps: list[str], live: bool) -> Outcome:
         )
         usage, status = ledger_of(spool)
     spans, printed = split_output(finished.stdout)
-    return Outcome.of(
+    return DemoResult.of(
         steps, spans, cmdrdata.events, printed, finished.stderr, usage=usage, status=status
     )
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from cmdrdata_exporter.cli.calls import Call, Json, Outcome, Span
+    from cmdrdata_exporter.cli.demo.result import DemoCall, DemoResult, Json, Span
 
 COMMAND = """\
 CMDRDATA_API_KEY=tk-...  CMDRDATA_ENDPOINT=http://127.0.0.1:.../api/events \\
@@ -66,7 +66,9 @@ def show_application(console: Console, source: str, live: bool) -> None:
     console.print(_code(COMMAND, "bash"))
 
 
-def show_outcome(console: Console, outcome: Outcome, live: bool, program: str = "cmdrdata") -> None:
+def show_result(
+    console: Console, outcome: DemoResult, live: bool, program: str = "cmdrdata"
+) -> None:
     """Show what the run printed, the calls, the totals, and where to go from here with `program`."""
     heading(console, "What the application printed")
     console.print(Text(plain(outcome.printed.rstrip(), keep="\n")))
@@ -92,7 +94,7 @@ def _code(source: str, language: str) -> Syntax:
     return Syntax(source, language, theme="ansi_dark", background_color="default", word_wrap=True)
 
 
-def _calls(outcome: Outcome) -> Table:
+def _calls(outcome: DemoResult) -> Table:
     shown = table("The call", "Its span")
     # The other two wrap instead, where there is little room: they lose nothing by it.
     shown.add_column("The event at CmdrData", no_wrap=True)
@@ -110,7 +112,7 @@ def _span(span: Span | None) -> Text:
     return Text(f"{plain(span.name)}\n{span.span_id}\n{span.duration_ms} ms")
 
 
-def _events(call: Call) -> Text:
+def _events(call: DemoCall) -> Text:
     if not call.events:
         return _missing("no event")
     return Text("\n\n").join(map(_event, call.events))

@@ -77,14 +77,14 @@ class Attempt:
         self.connection: Connection | None = None
 
 
-class Loop:
+class Loop(processes.ForkAware):
     """Attempts that are under way. `serve` may be called from any thread."""
 
     def __init__(self) -> None:
-        self.forked()
-        processes.renew_after_fork(self)
+        self.after_fork_child()
+        processes.notify_of_forks(self)
 
-    def forked(self) -> None:
+    def after_fork_child(self) -> None:
         """Begin anew in a forked child: the attempts are its parent's."""
         self._lock = threading.Lock()
         self._runs = False

@@ -1,8 +1,8 @@
 """
-Records that a command adds to a ledger: the process that leads takes them in; where none does, this one leads so long.
+Apply commands to a ledger: the leader imports them; without one this process takes the lock until they are imported.
 
-To lead so long is to import, and nothing else: nothing is sent, what was in flight stays so, and what the last process
-that drained has written down of itself stays for whoever reads it.
+Until then it imports, and nothing else: nothing is sent, what was in flight stays so, and what the last leader has
+written down of itself stays for whoever reads it.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 
 from cmdrdata_exporter import clocks
-from cmdrdata_exporter.delivery.spool.directory import LOCAL, Directory
+from cmdrdata_exporter.delivery.spool.directory import Directory
 from cmdrdata_exporter.delivery.spool.journal import Journal
-from cmdrdata_exporter.delivery.spool.journal_reader import Readings
+from cmdrdata_exporter.delivery.spool.journal_reader import JournalsReader
 from cmdrdata_exporter.delivery.spool.ledger import Ledger
 from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader, UnreadableError
 from cmdrdata_exporter.delivery.spool.records import Command, encode_command
@@ -27,7 +27,7 @@ KEYS = 10_000
 IMPORT_BYTES = 1 << 20
 """How much is imported in a transaction."""
 LOOK = 0.05
-"""Seconds between two looks whether the process that leads has taken the records in."""
+"""Seconds between two looks whether the leader has imported the records."""
 
 
 def apply(
@@ -83,9 +83,9 @@ def import_journals(directory: Directory) -> bool:
         return False
     try:
         finish(directory)
-        ledger = Ledger(directory, local=directory.path.name == LOCAL)
+        ledger = Ledger(directory, local=directory.is_local)
         with contextlib.closing(ledger):
-            readings = Readings(directory, ledger.offsets())
+            readings = JournalsReader(directory, ledger.offsets())
             while _import(ledger, readings):
                 pass
         return True
@@ -93,12 +93,12 @@ def import_journals(directory: Directory) -> bool:
         os.close(lock_file)
 
 
-def _import(ledger: Ledger, readings: Readings) -> bool:
+def _import(ledger: Ledger, readings: JournalsReader) -> bool:
     """Import a part of the journals, and say whether there may be more."""
     chunks, more = readings.read(IMPORT_BYTES)
     with ledger.transaction():
         for reading, found in chunks:
-            ledger.take_in(
+            ledger.import_records(
                 reading.path.name, found.end, found.records, found.damaged, clocks.wall()
             )
     for reading, found in chunks:

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import json
 import logging
 import mmap
@@ -28,13 +27,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cmdrdata_exporter import faults
+from cmdrdata_exporter.delivery.destination import LOCAL, Destination
 
-LOCAL = "local"
-"""The destination of events that stay on this host."""
 LEDGER = "ledger.db"
 LOCK = "lock"
 DESCRIPTION = "destination.json"
 JOURNAL = ".journal"
+NEW = ".new"
+"""Ends the name of a file that is not complete yet."""
 BROKEN = f"{LEDGER}.broken-"
 """How the names of damaged ledgers begin, which count for nothing."""
 TOTALS = "totals.size"
@@ -105,17 +105,6 @@ class OpenFile:
             return False
         return (self._device, self._inode) == (there.st_dev, there.st_ino)
 
-    def copy(self) -> OpenFile | None:
-        """Return another descriptor of the file, None where this one is not ours any more."""
-        try:
-            copy = OpenFile(os.dup(self.descriptor))
-        except OSError:
-            return None
-        if (copy._device, copy._inode) == (self._device, self._inode):
-            return copy
-        copy.close()
-        return None
-
     def close(self) -> None:
         """Close it, unless someone else has done so."""
         if self.is_ours:
@@ -123,12 +112,8 @@ class OpenFile:
 
 
 def name_of(endpoint: str | None, account: str) -> str:
-    """Return the name of a destination's directory: the same for the same endpoint and account."""
-    if endpoint is None:
-        return LOCAL
-    readable = re.sub(r"[^A-Za-z0-9._-]", "_", account)[:40].lstrip(".")
-    digest = hashlib.sha256(f"{endpoint}\n{account}".encode()).hexdigest()[:12]
-    return f"{readable or 'account'}-{digest}"
+    """Return the name of a destination's directory."""
+    return Destination(endpoint, account).name
 
 
 class Directory:
@@ -143,6 +128,11 @@ class Directory:
     def __init__(self, path: Path, description: dict[str, str | None] | None = None) -> None:
         self.path = path
         self._description = description
+
+    @property
+    def is_local(self) -> bool:
+        """Whether its events stay on this host."""
+        return self.path.name == LOCAL
 
     @classmethod
     def prepare(cls, spool: Path, endpoint: str | None, account: str) -> Directory:
@@ -168,9 +158,11 @@ class Directory:
         _make(spool)
         _refuse_network(spool)
         _try_out(spool)
-        # A query may hold what is nobody's business.
-        shown = None if endpoint is None else endpoint.partition("?")[0]
-        directory = cls(spool / name_of(endpoint, account), {"endpoint": shown, "account": account})
+        destination = Destination(endpoint, account)
+        directory = cls(
+            spool / destination.name,
+            {"endpoint": destination.shown_endpoint, "account": account},
+        )
         _make(directory.path)
         if stat.S_IMODE(directory.path.lstat().st_mode) != 0o700:
             directory.path.chmod(0o700)
@@ -270,7 +262,7 @@ class Directory:
 
     def note_totals(self, size: int) -> None:
         """Let all processes know how many bytes of the ledger are usage totals. The process that leads does."""
-        temporary = self.path / f"{TOTALS}.new"
+        temporary = self.path / f"{TOTALS}{NEW}"
         temporary.unlink(missing_ok=True)
         with os.fdopen(self.create(temporary.name), "wb") as file:
             file.write(b"%d" % size)

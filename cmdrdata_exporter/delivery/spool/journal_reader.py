@@ -1,4 +1,10 @@
-"""The journals of a directory as the process that drains reads them: what is new, and which file is done with."""
+"""
+Reads the journals of a directory, live ones too, and removes those that are complete and imported.
+
+A file is complete if it ends with the frame that seals it, or if its lock can be had: then its writer has gone. It is
+removed once the ledger has all of it. How far each file was read is in the ledger as well, committed in the same
+transaction as the records, so that none is imported twice.
+"""
 
 from __future__ import annotations
 
@@ -7,50 +13,49 @@ import os
 from pathlib import Path
 
 from cmdrdata_exporter import clocks, faults
-from cmdrdata_exporter.delivery.spool.directory import JOURNAL, Directory, lock
-from cmdrdata_exporter.delivery.spool.journal import NEW, OLDEST, Scan, scan
+from cmdrdata_exporter.delivery.spool.directory import JOURNAL, NEW, Directory, lock
+from cmdrdata_exporter.delivery.spool.frames import Scan, scan
+from cmdrdata_exporter.delivery.spool.journal import MAX_FILE_AGE
 
-LOOK_INTERVAL = 1.0
-"""Seconds between two looks at whether the writer of a journal has gone."""
+WRITER_CHECK_INTERVAL = 1.0
+"""Seconds between two attempts to have the lock of a journal in which nothing is new."""
 
 
-class Reading:
+class JournalReader:
     """
-    A journal that is being read. It is open only while it is: thousands of processes may have left theirs.
+    Reads one journal. It is open only within `read`: thousands of processes may have left theirs.
 
     Args:
         path: the file.
-        offset: how far it was read before.
+        offset: how far it was imported before.
     """
 
     def __init__(self, path: Path, offset: int) -> None:
         self.path = path
         self.offset = offset
-        """How far it was read, and all of that is in the ledger."""
+        """How far it is imported."""
         self.finished = False
-        """All of it was read, and nothing will follow."""
-        self.cut = False
-        """What was read last ended at its limit: more is there already."""
-        self._ended = False
-        self._next_look = 0.0
+        """Whether it is complete, and all of it is imported."""
+        self.has_more = False
+        """Whether the last `read` ended at its limit."""
+        self._writer_gone = False
+        self._next_check = 0.0
 
     def read(self, limit: int, now: float) -> Scan | None:
         """
-        Return what follows, about `limit` bytes; None where nothing does, for now or at all.
-
-        `committed` says that it is in the ledger; until then the same is returned again.
+        Return about `limit` bytes that are new, or None. The same is returned again until `committed` is called.
 
         Args:
             limit: how many bytes to read, more if one record has more.
-            now: monotonic seconds. Whether the writer has gone is looked at once a second.
+            now: monotonic seconds.
 
         Raises:
             OSError: it cannot be read.
         """
-        self.cut = False
-        if self.path.stat().st_size == self.offset and now < self._next_look:
+        self.has_more = False
+        if self.path.stat().st_size == self.offset and now < self._next_check:
             return None
-        self._next_look = now + LOOK_INTERVAL
+        self._next_check = now + WRITER_CHECK_INTERVAL
         descriptor = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             return self._read(descriptor, limit)
@@ -60,95 +65,93 @@ class Reading:
     def _read(self, descriptor: int, limit: int) -> Scan | None:
         while True:
             data = os.pread(descriptor, limit, self.offset)
-            if len(data) < limit and not self._ended:
-                # Only when its writer has gone is what is there all of it.
-                self._ended = lock(descriptor)
-                if self._ended:
+            if len(data) < limit and not self._writer_gone:
+                self._writer_gone = lock(descriptor)
+                if self._writer_gone:  # What it has written last may not have been read.
                     data = os.pread(descriptor, limit, self.offset)
             complete = len(data) < limit
             if complete and not data:
-                self.finished = self._ended
+                self.finished = self._writer_gone
                 return None
-            found = scan(data, final=self._ended and complete)
+            found = scan(data, final=self._writer_gone and complete)
             if found.end or complete:
                 break
-            # A record that is larger than the limit.
-            limit *= 2
+            limit *= 2  # One record is larger.
         if found.end == 0:
             return None
-        self.cut = not complete
+        self.has_more = not complete
         return found._replace(
             damaged=[(self.offset + begin, content) for begin, content in found.damaged],
             end=self.offset + found.end,
         )
 
     def committed(self, found: Scan) -> None:
-        """Go on behind what was read."""
+        """Take note that what `read` returned is in the ledger."""
         self.offset = found.end
         self.finished = found.sealed
 
 
-class Readings:
+class JournalsReader:
     """
-    The journals of a directory.
+    Reads the journals of a directory, the oldest first.
 
     Args:
-        directory: whose.
-        offsets: how far each journal was read before, by its name.
+        directory: where they are.
+        offsets: how far each journal was imported before, by its name.
     """
 
     def __init__(self, directory: Directory, offsets: dict[str, int]) -> None:
         self._directory = directory
         self._offsets = offsets
-        self._readings: dict[str, Reading] = {}
-        self._there = set(offsets)
-        """The names that were there at the last look. None of them comes again when it has gone."""
+        self._readers: dict[str, JournalReader] = {}
+        self._names = set(offsets)
+        """The journals that the last `read` found. The name of one that is gone never comes again."""
 
-    def read(self, limit: int) -> tuple[list[tuple[Reading, Scan]], bool]:
+    def read(self, limit: int) -> tuple[list[tuple[JournalReader, Scan]], bool]:
         """Return what is new, at most about `limit` bytes, and whether there may be more."""
         now = clocks.monotonic()
-        found: list[tuple[Reading, Scan]] = []
+        found: list[tuple[JournalReader, Scan]] = []
         more = False
         paths = self._directory.journals()
-        self._there = {path.name for path in paths}
+        self._names = {path.name for path in paths}
         for path in paths:
             if limit <= 0:
                 return found, True
-            reading = self._readings.get(path.name)
-            if reading is None:
-                reading = Reading(path, self._offsets.get(path.name, 0))
-                self._readings[path.name] = reading
+            reader = self._readers.get(path.name)
+            if reader is None:
+                reader = JournalReader(path, self._offsets.get(path.name, 0))
+                self._readers[path.name] = reader
             try:
-                new = reading.read(limit, now)
+                new = reader.read(limit, now)
             except FileNotFoundError:
                 continue
             except OSError as error:
-                # The others are not held up by it.
+                # It does not hold up the others.
                 faults.report("journal", "%s cannot be read: %s. It is tried again", path, error)
                 continue
             if new is not None:
-                found.append((reading, new))
-                limit -= new.end - reading.offset
+                found.append((reader, new))
+                limit -= new.end - reader.offset
                 # A record that did not fit in leaves a little of the limit.
-                more = more or reading.cut
+                more = more or reader.has_more
         return found, more
 
     def remove_finished(self) -> list[str]:
-        """Remove the files of which everything is in the ledger, and return the names that may be forgotten."""
-        for name, reading in self._readings.items():
-            if reading.finished:
-                reading.path.unlink(missing_ok=True)
-                self._there.discard(name)
-        gone = [name for name in {*self._readings, *self._offsets} if name not in self._there]
+        """Remove the files that are finished, and return the names that the ledger may forget."""
+        for name, reader in self._readers.items():
+            if reader.finished:
+                reader.path.unlink(missing_ok=True)
+                self._names.discard(name)
+        gone = [name for name in {*self._readers, *self._offsets} if name not in self._names]
         for name in gone:
-            self._readings.pop(name, None)
+            self._readers.pop(name, None)
             self._offsets.pop(name, None)
         return gone
 
 
-def clear_away(directory: Directory) -> None:
-    """Remove files that were never given their name, because their process died right then."""
+def remove_unnamed(directory: Directory) -> None:
+    """Remove files whose process died before it gave them their name."""
     for path in directory.path.glob(f"*{JOURNAL}{NEW}"):
         with contextlib.suppress(FileNotFoundError):
-            if clocks.wall() - path.stat().st_mtime > OLDEST:
+            if clocks.wall() - path.stat().st_mtime > MAX_FILE_AGE:
                 path.unlink()

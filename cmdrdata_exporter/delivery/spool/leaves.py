@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from cmdrdata_exporter.delivery.spool.ledger import PAGE, intact
+from cmdrdata_exporter.delivery.spool.records import intact
+from cmdrdata_exporter.delivery.spool.schema import PAGE
 
 _LEAF = 13
 """The type of a page that has rows of a table."""

@@ -13,9 +13,9 @@ from urllib.parse import quote
 
 from cmdrdata_exporter.delivery import FOR_EVER, Event
 from cmdrdata_exporter.delivery.spool.directory import LEDGER, Directory
-from cmdrdata_exporter.delivery.spool.journal import scan
-from cmdrdata_exporter.delivery.spool.ledger import IN_FLIGHT, PENDING, STATES, intact
-from cmdrdata_exporter.delivery.spool.records import is_event
+from cmdrdata_exporter.delivery.spool.frames import scan
+from cmdrdata_exporter.delivery.spool.records import intact, is_event
+from cmdrdata_exporter.delivery.spool.schema import IN_FLIGHT, PENDING, STATES
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -218,7 +218,7 @@ class LedgerReader:
             self._db.execute("BEGIN")
 
     def knows(self, key: bytes, now: float) -> bool:
-        """Say whether an event with this key would be known if it came again."""
+        """Return whether a duplicate of this event would be recognised."""
         rows = self._query(
             "SELECT 1 FROM events WHERE key = ?"
             " UNION ALL SELECT 1 FROM tombstones WHERE key = ? AND (until = ? OR until >= ?)",

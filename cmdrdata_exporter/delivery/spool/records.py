@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import zlib
 from typing import Any, NamedTuple, TypeGuard, cast
 
 from cmdrdata_exporter.delivery import FOR_EVER, Event, Header
@@ -131,7 +132,7 @@ def _event(line: Any, body: bytes) -> Event | None:
         all(isinstance(line[name], str) for name in ("id", "model", "endpoint", "status", "day"))
         and isinstance(customer, str | None)
         and isinstance(hold, bool)
-        and is_span(remember)
+        and is_duration(remember)
         and isinstance(customer_at, int | None)
         and all(map(_is_amount, units.values()))
     ):
@@ -154,8 +155,8 @@ def _is_amount(value: object) -> bool:
     return isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
 
 
-def is_span(seconds: object) -> TypeGuard[int]:
-    """Say whether a number of seconds is one for which an id may be remembered."""
+def is_duration(seconds: object) -> TypeGuard[int]:
+    """Return whether a number of seconds is one for which an id may be remembered."""
     return isinstance(seconds, int) and FOR_EVER <= seconds <= LONGEST_MEMORY
 
 
@@ -164,7 +165,7 @@ _UNASSIGNED = b'{"customer_id":null,'
 
 
 def assigned(record: bytes, customer: str) -> bytes | None:
-    """Return the record of an event without a customer with one; None where it has one, or has no place for it."""
+    """Return `record` with `customer` filled in; None if it has one already or its body has no place for it."""
     first, _, body = record.partition(b"\n")
     line = cast("dict[str, Any]", json.loads(first))
     at = line.pop("customer_at", _UNASSIGNED.index(b"null") if body.startswith(_UNASSIGNED) else -1)
@@ -175,6 +176,17 @@ def assigned(record: bytes, customer: str) -> bytes | None:
     # As the rest of the body is encoded.
     name = json.dumps(customer, ensure_ascii=False).encode("utf-8", "replace")
     return b"%b\n%b%b%b" % (_encode(line).encode(), body[:at], name, body[at + 4 :])
+
+
+def intact(key: bytes, crc: int, record: bytes) -> Event | None:
+    """Return the event of a ledger's row; None where a bit of it has changed."""
+    if not isinstance(record, bytes) or zlib.crc32(record) != crc:  # pyright: ignore[reportUnnecessaryIsInstance] - a damaged row may hold any type
+        return None
+    try:
+        event = decode(record)
+    except UnknownRecordError:
+        return None
+    return event if isinstance(event, Event) and key_of(event.id) == key else None
 
 
 def line(state: str, event_id: str, body: bytes) -> str:

@@ -18,14 +18,8 @@ from typing import Any
 
 from cmdrdata_exporter.delivery.spool import leaves
 from cmdrdata_exporter.delivery.spool.directory import BROKEN, LEDGER, Directory
-from cmdrdata_exporter.delivery.spool.ledger import (
-    DAMAGED,
-    DEAD,
-    PAGE,
-    STATES,
-    connect,
-    intact,
-)
+from cmdrdata_exporter.delivery.spool.records import intact
+from cmdrdata_exporter.delivery.spool.schema import DAMAGED, DEAD, PAGE, STATES, connect
 
 LARGEST_CHECKED = 64 << 20
 """Bytes up to which a database is checked as a whole when it is opened: that takes a second, at most."""

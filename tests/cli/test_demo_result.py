@@ -6,7 +6,7 @@ import json
 from datetime import datetime, timezone
 from typing import Any
 
-from cmdrdata_exporter.cli.calls import Outcome, Span, split_output
+from cmdrdata_exporter.cli.demo.result import DemoResult, Span, split_output
 
 USAGE = {"rows": ["what the ledger says"]}
 STATUS = {"destinations": ["where it says that events are"]}
@@ -39,9 +39,9 @@ def event(span_id: str, customer_id: str | None = "acme") -> dict[str, Any]:
     return {"customer_id": customer_id, "metadata": {"span_id": span_id}}
 
 
-def outcome(steps: list[str], spans: list[Span], events: list[dict[str, Any]]) -> Outcome:
+def outcome(steps: list[str], spans: list[Span], events: list[dict[str, Any]]) -> DemoResult:
     """Match what a run led to, apart from its output."""
-    return Outcome.of(steps, spans, events, printed="", stderr="", usage=USAGE, status=STATUS)
+    return DemoResult.of(steps, spans, events, printed="", stderr="", usage=USAGE, status=STATUS)
 
 
 def test_span_is_read_as_the_console_prints_it() -> None:

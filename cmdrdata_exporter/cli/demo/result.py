@@ -51,7 +51,7 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class DemoCall:
     """One call of the application: what it did, its span, and the events that name the span."""
 
     step: str
@@ -109,10 +109,10 @@ def _document_at(text: str, brace: int) -> tuple[Json, int]:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class DemoResult:
     """What one run of the application led to."""
 
-    calls: list[Call]
+    calls: list[DemoCall]
     strays: list[Json]
     """Events that carry the id of none of the spans."""
     printed: str
@@ -134,7 +134,7 @@ class Outcome:
         *,
         usage: Json,
         status: Json,
-    ) -> Outcome:
+    ) -> DemoResult:
         """
         Match steps, spans and events.
 
@@ -146,7 +146,7 @@ class Outcome:
             of_span.setdefault(event["metadata"].get("span_id"), []).append(event)
         in_order = sorted(spans, key=lambda span: span.start_time)
         calls = [
-            Call(
+            DemoCall(
                 step=step or "Not a call of the application",
                 span=span,
                 events=[] if span is None else of_span.pop(span.span_id, []),

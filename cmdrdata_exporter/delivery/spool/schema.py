@@ -1,0 +1,151 @@
+"""
+The tables of a ledger, and how a ledger of an earlier version gets them.
+
+`PRAGMA user_version` holds the version. Whoever holds the directory's lock applies the migrations that are missing,
+all in one transaction: a process that dies meanwhile leaves the ledger as it was.
+A migration that has been released is never changed. Each is tested with a spool of the version before it, which is kept
+in `tests/recorded/spools`. `cmdrdata` commands read a ledger before it is migrated: they must understand both versions.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from typing import NamedTuple
+
+from cmdrdata_exporter.delivery.spool.directory import LEDGER, Directory
+
+PENDING, IN_FLIGHT, HELD, DEAD, LOCAL = range(5)
+"""The states of events in a ledger, as they are stored."""
+STATES = ("pending", "in_flight", "held", "dead", "local")
+"""Their names."""
+
+UNATTRIBUTED = "no customer"
+"""Why an event is held."""
+AMBIGUOUS = "ambiguous"
+EXPIRED = "expired"
+"""Why an event is dead; also the backend's answer, `HTTP 400` for instance."""
+DAMAGED = "damaged"
+
+PAGE = 4096
+
+LOCK_TIMEOUT = 5.0
+"""Seconds that SQLite waits for whoever has the database."""
+
+_PLAUSIBLE = 1000
+"""Below this a version is that of a release; above it is damage."""
+
+
+class Migration(NamedTuple):
+    """One change of the tables. The version of a ledger is the number of migrations that it has had."""
+
+    name: str
+    description: str
+    """Why, in one sentence."""
+    statements: tuple[str, ...]
+
+
+MIGRATIONS = (
+    Migration(
+        "tables",
+        "An empty ledger gets its tables.",
+        (
+            """
+            CREATE TABLE events (
+                seq INTEGER PRIMARY KEY AUTOINCREMENT, -- values are never reused; `flush` relies on it
+                key BLOB NOT NULL UNIQUE,    -- 16 bytes that stand for the id
+                state INTEGER NOT NULL,
+                due REAL NOT NULL,           -- when it may be sent; of other states, since when it is in it
+                recorded REAL NOT NULL,      -- when it was imported
+                attempts INTEGER NOT NULL,
+                remember INTEGER NOT NULL,   -- seconds for which a tombstone stays
+                reason TEXT,                 -- why it is held, dead or pending still
+                crc INTEGER NOT NULL,        -- of the record
+                record BLOB NOT NULL         -- as in the journal
+            )
+            """,
+            "CREATE INDEX by_state ON events (state, due, recorded)",
+            "CREATE TABLE tombstones (key BLOB PRIMARY KEY, until INTEGER NOT NULL) WITHOUT ROWID",
+            """
+            CREATE TABLE totals (
+                day TEXT, customer TEXT, model TEXT, endpoint TEXT, status TEXT, unit TEXT, amount,
+                PRIMARY KEY (day, customer, model, endpoint, status, unit)
+            ) WITHOUT ROWID
+            """,
+            "CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID",
+            "CREATE TABLE journals (name TEXT PRIMARY KEY, offset INTEGER NOT NULL) WITHOUT ROWID",
+            "CREATE TABLE damaged (source TEXT, position INTEGER, content BLOB)",
+            "CREATE TABLE facts (name TEXT PRIMARY KEY, value) WITHOUT ROWID",
+        ),
+    ),
+)
+"""In order; the first one makes version 1."""
+
+
+class UnknownVersionError(Exception):
+    """The ledger was written by a later version, which may not be touched by this one."""
+
+
+def connect(directory: Directory, name: str = LEDGER) -> sqlite3.Connection:
+    """
+    Open a database of a directory for the process that holds its lock, and bring its tables up to date.
+
+    Raises:
+        sqlite3.Error: it cannot be opened, or not be changed now.
+        UnknownVersionError: a later version wrote it.
+    """
+    # SQLite gives the files beside it the mode of this one.
+    os.close(directory.open_or_create(name))
+    db = sqlite3.connect(
+        directory.path / name, isolation_level=None, check_same_thread=False, timeout=LOCK_TIMEOUT
+    )
+    try:
+        _set_up(db)
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _set_up(db: sqlite3.Connection) -> None:
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    if not 0 <= version < _PLAUSIBLE:
+        raise sqlite3.DatabaseError("the header is malformed")
+    if version > len(MIGRATIONS):
+        raise UnknownVersionError(
+            f"its ledger is of version {version}, and this release knows version {len(MIGRATIONS)}"
+        )
+    if version == 0:
+        db.execute(f"PRAGMA page_size = {PAGE}")
+        db.execute("PRAGMA auto_vacuum = INCREMENTAL")
+    # Each commit is on the disk when it returns: a crash of the host loses no outcome.
+    db.execute("PRAGMA journal_mode = WAL").fetchone()
+    db.execute("PRAGMA synchronous = FULL")
+    db.execute("PRAGMA cell_size_check = ON")
+    db.execute("PRAGMA journal_size_limit = 4194304").fetchone()
+    if version < len(MIGRATIONS):
+        _migrate(db, version)
+
+
+def _migrate(db: sqlite3.Connection, version: int) -> None:
+    """Apply the migrations that come after a version, all or none."""
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        for migration in MIGRATIONS[version:]:
+            for statement in migration.statements:
+                db.execute(statement)
+        db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+        db.execute("COMMIT")
+    except BaseException:
+        with contextlib.suppress(sqlite3.Error):
+            db.execute("ROLLBACK")
+        raise
+
+
+def is_broken(error: sqlite3.Error) -> bool:
+    """Return whether an error means that the database itself is damaged, and not that the disk is full, say."""
+    return any(
+        phrase in str(error)
+        for phrase in ("malformed", "not a database", "unsupported file format", "no such table")
+    )

@@ -1,0 +1,134 @@
+"""Spools of earlier versions, with events in every state: this version drains them right."""
+
+from __future__ import annotations
+
+import tarfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from cmdrdata_exporter.delivery import Outcome
+from cmdrdata_exporter.delivery.durable import DurableDelivery
+from cmdrdata_exporter.delivery.options import Options
+from cmdrdata_exporter.delivery.spool.directory import LOCAL, Directory, name_of
+from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader
+from cmdrdata_exporter.delivery.spool.records import key_of
+from tests.delivery.samples import DELIVERED, REFUSED, counts
+
+SPOOLS = Path(__file__).parents[1] / "recorded" / "spools"
+ENDPOINT, ACCOUNT = "http://127.0.0.1:1/events", "recorded"
+
+
+def number(event_id: str) -> int:
+    """Return the number that the id of a recorded event begins with."""
+    return int(event_id[:4])
+
+
+@pytest.fixture(params=sorted(SPOOLS.glob("*.tar.gz")), ids=lambda path: path.name.split(".")[0])
+def spool(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A spool as an earlier version left it, whose process was killed."""
+    path = tmp_path / "spool"
+    path.mkdir(mode=0o700)
+    with tarfile.open(request.param) as archive:
+        archive.extractall(path, filter="data")
+    return path
+
+
+def kept(directory: Directory, state: str) -> dict[int, str | None]:
+    """Return the events in a state, with their reasons; those that are damaged have a negative number."""
+    with LedgerReader(directory) as reader:
+        found = list(reader.kept(state))
+    return {number(each.event.id) if each.event else -1: each.reason for each in found}
+
+
+def test_before_it_is_drained(spool: Path) -> None:
+    """Commands read a ledger of an earlier version before anything has changed it."""
+    directory = Directory(spool / name_of(ENDPOINT, ACCOUNT))
+    assert counts(directory) == {
+        "recorded": 30,
+        "delivered": 5,
+        # Six in the ledger, and ten in journals only.
+        "pending": 16,
+        "in_flight": 2,
+        "held": 3,
+        "dead": 3,
+        "dropped": 1,
+        "repeated": 1,
+        "ambiguous": 2,
+        "assigned": 1,
+        "expired": 1,
+        "unspooled": 3,
+    }
+
+
+def test_every_state(spool: Path) -> None:
+    """All that was to be sent is sent once with its bytes; the rest is where it was, and the accounts are exact."""
+    directory = Directory.prepare(spool, ENDPOINT, ACCOUNT)
+    posted: dict[int, bytes] = {}
+    times: Counter[int] = Counter()
+
+    def post(event_id: str, body: bytes, timeout: float) -> Outcome:
+        times[number(event_id)] += 1
+        posted[number(event_id)] = body
+        # It is refused once more.
+        return REFUSED if number(event_id) == 10 else DELIVERED
+
+    delivery = DurableDelivery(directory, Options(post=post))
+    delivery.start()
+    deadline = time.monotonic() + 30
+    # Whether the writer of a journal has gone is looked at once a second.
+    while directory.journals() and time.monotonic() < deadline:
+        assert delivery.flush(30)
+    delivery.close(5)
+    # Pending, in flight, replayed, assigned, and from the journals; not what was delivered before, nor what is damaged.
+    sent = {10, 20, 30, 31, 40, 41, 50, 51, 100, 102, 103, 104, 106, 107, 108, 109}
+    assert times == dict.fromkeys(sent, 1)
+    assert b'"initech"' in posted[20]
+    assert all(b'"acme"' in body for each, body in posted.items() if each != 20)
+    assert kept(directory, "held") == {21: "no customer", 23: "ambiguous", 101: "no customer"}
+    assert kept(directory, "dead") == {
+        10: "HTTP 400: no such model",
+        11: "HTTP 422: no such model",
+        13: "expired",
+        -1: "damaged",
+    }
+    assert counts(directory) == {
+        "recorded": 28,
+        "delivered": 20,
+        "held": 3,
+        "dead": 4,
+        "dropped": 1,
+        "repeated": 3,
+        # Two had been in flight when the process was killed.
+        "ambiguous": 4,
+        "assigned": 2,
+        "replayed": 1,
+        "expired": 1,
+        "unspooled": 3,
+        # One in a journal, the end of another, and a row.
+        "damaged": 3,
+    }
+    assert directory.journals() == []
+    with LedgerReader(directory) as reader:
+        # What was delivered is known where its id may come again.
+        known = {each: reader.knows(key_of(f"{each:04d}{each:028x}"), 0.0) for each in (1, 2, 3)}
+        totals = {total.group: total.amount for total in reader.totals(["month", "customer"])}
+        days = {total.group[0] for total in reader.totals(["day"])}
+    assert known == {1: False, 2: True, 3: True}
+    assert days == {"2026-07", "2026-11-20"}
+    assert totals[("2026-07", "acme")] == 20
+
+
+def test_what_stays(spool: Path) -> None:
+    """Events of the destination `local` stay there, with those that its journals still hold."""
+    directory = Directory.prepare(spool, None, ACCOUNT)
+    assert directory.path.name == LOCAL
+    assert counts(directory) == {"recorded": 3, "local": 1, "held": 1, "pending": 1}
+    delivery = DurableDelivery(directory, Options(post=None))
+    delivery.start()
+    assert delivery.flush(30)
+    delivery.close(5)
+    assert counts(directory) == {"recorded": 3, "local": 2, "held": 1}
+    assert set(kept(directory, "local")) == {200, 202}
