@@ -18,6 +18,7 @@ class Backend:
     def __init__(self) -> None:
         self.latency = 0.0
         self.arrivals: dict[str, float] = {}
+        self.open = self.most = self.opened = 0
         self._loop = asyncio.new_event_loop()
         started: threading.Event = threading.Event()
         threading.Thread(target=self._run, args=(started,), daemon=True).start()
@@ -31,6 +32,7 @@ class Backend:
         """Forget what came so far, and answer after `latency` seconds from now on."""
         self.latency = latency
         self.arrivals = {}
+        self.most = self.opened = 0
 
     def number(self) -> int:
         """Return how many events came."""
@@ -43,6 +45,14 @@ class Backend:
     def times(self) -> dict[str, float]:
         """Return when each came, by its key."""
         return self.arrivals
+
+    def connections(self) -> tuple[int, int]:
+        """Return how many connections were open at once at most, and how many were opened."""
+        return self.most, self.opened
+
+    def last(self) -> float | None:
+        """Return when the last one came."""
+        return next(reversed(self.arrivals.values()), None)
 
     def _run(self, started: threading.Event) -> None:
         asyncio.set_event_loop(self._loop)
@@ -64,6 +74,13 @@ class _Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        backend = self._backend
+        backend.open += 1
+        backend.opened += 1
+        backend.most = max(backend.most, backend.open)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the base's
+        self._backend.open -= 1
 
     def data_received(self, data: bytes) -> None:
         received = self._received = self._received + data

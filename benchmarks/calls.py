@@ -1,8 +1,9 @@
 """
-Measure what each contender adds to a call of the SDK, print it as a table and draw it.
+Measure what each contender adds to a call of the SDK, print it as tables and draw it.
 
-    tox -e benchmark                     # all of it, some 20 minutes; draws docs/performance.svg
-    tox -e benchmark -- --quick          # a look, less exact
+    tox -e benchmark                     # all of it; then the delivery's targets, a call's way, the code's size
+    tox -e benchmark -- --quick          # what has targets alone, less exact
+    tox -e benchmark -- --write docs/performance.md
 
 Every contender has a process of its own. They take turns, the bare SDK first, so that a machine whose speed changes
 does not change the result. What a contender adds is its least time over all rounds less that of the bare SDK: a turn
@@ -15,30 +16,43 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
-import platform
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
 from pathlib import Path
-from statistics import quantiles
 from typing import Any
 
 from backend import Backend
-from contenders import BARE, CONTENDERS, DELIVERING, DOWN, HEALTHY, OFFICIAL, OURS, UNTRACED
+from contenders import (
+    BARE,
+    CONTENDERS,
+    DOWN,
+    FLOOR,
+    HEALTHY,
+    OFFICIAL,
+    OURS,
+    UNTRACED,
+)
 from drawing import bars
-from measuring import SCENARIOS, ready
-from printing import cpu, print_table
+from measuring import SCENARIOS, Scenario, ready
+from printing import Page, Target, load, table, targets
 from processes import Process
 
-TARGETS = ((OURS, "plain", 0.75), (UNTRACED, "plain", 0.45), (OURS, "stream of 100", 0.30))
+TARGETS = (
+    (OURS, "plain", 0.75),
+    (UNTRACED, "plain", 0.45),
+    (OURS, "raw", 0.75),
+    (OURS, "async", 0.75),
+    (OURS, "stream of 100", 0.30),
+)
 """The most that ours may add to a call, as a part of what the official instrumentation adds."""
 BESIDE_TARGET = 0.90
 """The same for the calling thread of a process that delivers to a healthy backend."""
 RATE_TARGET = 0.8
 """The same for the whole process of an application at the rate of `AT_A_RATE`."""
+LATE_TARGET = 1.05
+"""The most that the lateness of its answers may be, as a part of the official one's: no worse, but for noise."""
 AT_A_RATE = {"rate": 50.0, "latency": 0.2}
 """Calls a second, and seconds that each takes: an application of asyncio that is alive, not busy."""
 STREAM_TARGET = 4096
@@ -51,6 +65,8 @@ DISTRIBUTIONS = (
     "opentelemetry-instrumentation-openai",
     "cmdrdata-openai",
 )
+WITH_TARGETS = (BARE, FLOOR, UNTRACED, OURS, OFFICIAL)
+"""The contenders of a quick look."""
 
 
 @dataclass
@@ -65,10 +81,12 @@ Results = dict[str, dict[str, Turns]]
 """By contender and scenario."""
 
 
-def measure(processes: Mapping[str, Process], rounds: int) -> Results:
+def measure(
+    processes: Mapping[str, Process], scenarios: Sequence[Scenario], rounds: int
+) -> Results:
     """Have every contender take its turns in every scenario."""
-    results: Results = {name: {s.name: Turns() for s in SCENARIOS} for name in processes}
-    for scenario in SCENARIOS:
+    results: Results = {name: {s.name: Turns() for s in scenarios} for name in processes}
+    for scenario in scenarios:
         for _ in range(max(2, rounds // scenario.share)):
             for name, process in processes.items():
                 turns = results[name][scenario.name]
@@ -89,67 +107,80 @@ def added_per_chunk(results: Results, contender: str) -> float:
     return (long - short) / 900
 
 
-def verdict(what: str, target: float, ours: Turns, official: Turns, bare: Turns) -> str:
-    """Return a line that says what ours adds as a part of what the official instrumentation adds."""
+def compared(what: str, limit: float, ours: Turns, official: Turns, bare: Turns) -> Target:
+    """Return what ours adds as a part of what the official instrumentation adds."""
     least = min(bare.microseconds)
     part = (min(ours.microseconds) - least) / (min(official.microseconds) - least)
     rounds = zip(ours.microseconds, official.microseconds, bare.microseconds, strict=True)
     parts = [(mine - alone) / (theirs - alone) for mine, theirs, alone in rounds if theirs > alone]
-    low, _, high = quantiles(parts or [0.0, 0.0])
-    return (
-        f"{'pass' if part <= target else 'FAIL'}  {what}: {part:.2f} of what the official instrumentation adds "
-        f"(quartiles of rounds {low:.2f} to {high:.2f}); target {target:.2f}"
-    )
+    return Target(what, part, limit, parts)
 
 
-def print_calls(results: Results) -> None:
-    """Print what each contender adds, and whether our targets are met."""
+def calls_table(results: Results) -> str:
+    """Return what each contender adds to each kind of call."""
+    scenarios = list(results[BARE])
+    per_chunk = "stream of 1,000" in scenarios
     rows: list[list[str]] = []
     for name, turns in results.items():
         if name == BARE:
-            cells = [f"{min(turns[s.name].microseconds):.0f}" for s in SCENARIOS]
-            rows.append([f"{name}, all of it", *cells, ""])
+            cells = [f"{min(turns[each].microseconds):.0f}" for each in scenarios]
+            rows.append([f"{name}, all of it", *cells, *[""] * per_chunk])
             continue
         cells = [
-            f"{added(results, name, s.name):.0f}" if turns[s.name].records else "not recorded"
-            for s in SCENARIOS
+            f"{added(results, name, each):.0f}" if turns[each].records else "not recorded"
+            for each in scenarios
         ]
-        streamed = turns["stream of 100"].records > 0
-        rows.append([name, *cells, f"{added_per_chunk(results, name):.2f}" if streamed else ""])
-    print_table(["added µs per call", *(s.name for s in SCENARIOS), "per chunk"], rows)
-    for name, scenario, target in TARGETS:
-        turns = (results[each][scenario] for each in (name, OFFICIAL, BARE))
-        print(verdict(f"{name}, {scenario}", target, *turns))
+        if per_chunk:
+            streamed = turns["stream of 100"].records > 0
+            cells.append(f"{added_per_chunk(results, name):.2f}" if streamed else "")
+        rows.append([name, *cells])
+    return table(["added µs per call", *scenarios, *["per chunk"] * per_chunk], rows)
+
+
+def calls_targets(results: Results) -> list[Target]:
+    """Return what ours adds to each kind of call that has a target."""
+    return [
+        compared(
+            f"{name}, {scenario}: CPU added, to the official one's",
+            limit,
+            *(results[each][scenario] for each in (name, OFFICIAL, BARE)),
+        )
+        for name, scenario, limit in TARGETS
+    ]
 
 
 # Calls while events are delivered
 
+Beside = dict[str, dict[str, Turns]]
+"""By contender and thread."""
 
-def measure_beside(processes: Mapping[str, Process], rounds: int) -> dict[str, dict[str, Turns]]:
+
+def measure_beside(processes: Mapping[str, Process], rounds: int) -> Beside:
     """Have every contender make calls in a row, and return what they took the calling thread, and all threads."""
-    results = {name: {"thread": Turns(), "process": Turns()} for name in processes}
+    results: Beside = {name: {"thread": Turns(), "process": Turns()} for name in processes}
     for _ in range(rounds):
         for name, process in processes.items():
-            thread, whole = process.ask("beside", 1.0)
+            thread, whole = process.ask("beside", 0.6)
             results[name]["thread"].microseconds.append(thread)
             results[name]["process"].microseconds.append(whole)
     return results
 
 
-def print_beside(results: Mapping[str, Mapping[str, Turns]]) -> None:
-    """Print what each contender adds to calls in a row."""
+def beside_table(*results: Beside) -> str:
+    """Return what each contender adds to calls in a row, each compared with the bare SDK beside it."""
     rows = [
-        [name, *(f"{_added(results, name, who):.0f}" for who in ("thread", "process"))]
-        for name in results
+        [
+            name,
+            *(
+                f"{min(turns.microseconds) - min(each[BARE][who].microseconds):.0f}"
+                for who, turns in threads.items()
+            ),
+        ]
+        for each in results
+        for name, threads in each.items()
         if name != BARE
     ]
-    print_table(["added µs per plain call, in a row", "calling thread", "all threads"], rows)
-    turns = (results[name]["thread"] for name in (HEALTHY, OFFICIAL, BARE))
-    print(verdict(f"{HEALTHY}, the calling thread", BESIDE_TARGET, *turns))
-
-
-def _added(results: Mapping[str, Mapping[str, Turns]], name: str, who: str) -> float:
-    return min(results[name][who].microseconds) - min(results[BARE][who].microseconds)
+    return table(["added CPU µs per plain call, in a row", "calling thread", "all threads"], rows)
 
 
 # An application at the rate of life
@@ -161,9 +192,9 @@ class AtARate(Turns):
 
     late: list[list[float]] = field(default_factory=list[list[float]])
 
-    def percentile(self, part: float) -> float:
-        """Return the least, over all rounds, of what so large a part of the calls does not exceed."""
-        return min(sorted(each)[int(part * (len(each) - 1))] for each in self.late)
+    def percentiles(self, part: float) -> list[float]:
+        """Return, for each round, what so large a part of the calls does not exceed."""
+        return [sorted(each)[int(part * (len(each) - 1))] for each in self.late]
 
 
 def measure_at_a_rate(
@@ -179,30 +210,38 @@ def measure_at_a_rate(
     return results
 
 
-def print_at_a_rate(results: Mapping[str, AtARate]) -> None:
-    """Print what an application takes, and whether our targets are met."""
+def at_a_rate_table(results: Mapping[str, AtARate]) -> str:
+    """Return what an application takes with each contender."""
     least = min(results[BARE].microseconds)
     rows = [
         [
             f"{name}, all of it" if name == BARE else name,
             f"{min(at.microseconds) - (0 if name == BARE else least):.0f}",
-            f"{at.percentile(0.5):.2f}",
-            f"{at.percentile(0.99):.2f}",
+            f"{min(at.percentiles(0.5)):.2f}",
+            f"{min(at.percentiles(0.99)):.2f}",
         ]
         for name, at in results.items()
     ]
     title = f"asyncio, {AT_A_RATE['rate']:.0f} calls/s of {AT_A_RATE['latency'] * 1000:.0f} ms"
-    print_table([title, "added CPU µs per call", "p50 ms late", "p99 ms late"], rows)
-    print(
-        verdict(
-            f"{HEALTHY}, all threads", RATE_TARGET, *(results[n] for n in (HEALTHY, OFFICIAL, BARE))
+    return table([title, "added CPU µs per call", "p50 ms late", "p99 ms late"], rows)
+
+
+def at_a_rate_targets(results: Mapping[str, AtARate]) -> list[Target]:
+    """Return what an application takes with ours, beside what it takes with the official instrumentation."""
+    ours, official = results[HEALTHY], results[OFFICIAL]
+    cpu = f"{HEALTHY}, 50 calls/s: CPU of all threads added, to the official one's"
+    found = [compared(cpu, RATE_TARGET, ours, official, results[BARE])]
+    for name, part in (("p50", 0.5), ("p99", 0.99)):
+        mine, theirs = ours.percentiles(part), official.percentiles(part)
+        found.append(
+            Target(
+                f"{HEALTHY}, 50 calls/s: {name} of lateness, to the official one's",
+                min(mine) / min(theirs),
+                LATE_TARGET,
+                [one / other for one, other in zip(mine, theirs, strict=True)],
+            )
         )
-    )
-    ours, theirs = (results[name].percentile(0.99) for name in (HEALTHY, OFFICIAL))
-    print(
-        f"{'pass' if ours <= theirs else 'FAIL'}  {HEALTHY}: 99 in 100 calls are at most {ours:.2f} ms late; "
-        f"beside the official instrumentation {theirs:.2f} ms"
-    )
+    return found
 
 
 def draw(results: Results) -> str:
@@ -238,18 +277,18 @@ def measure_memory(calls: int) -> dict[str, Any]:
     return {"open_stream": {name: held - bare for name, held in streams.items()}, "growth": growth}
 
 
-def print_memory(memory: Mapping[str, Any], calls: int) -> None:
-    """Print what was measured of memory, and whether our target is met."""
+def memory_text(memory: Mapping[str, Any], calls: int) -> list[str]:
+    """Return what was measured of memory."""
     held: dict[str, float] = memory["open_stream"]
-    print()
-    print_table(["added bytes per open stream", ""], [[n, f"{b:,.0f}"] for n, b in held.items()])
-    beside = held[UNTRACED]
-    verdict = "pass" if beside <= STREAM_TARGET else "FAIL"
-    print(
-        f"{verdict}  an open stream holds {beside:,.0f} bytes beside its span; target {STREAM_TARGET:,}"
+    beside = Target(
+        "bytes that an open stream holds beside its span", held[UNTRACED], STREAM_TARGET, digits=0
     )
-    growth: list[int] = memory["growth"]
-    print(f"{calls:,} calls, bytes in use after each tenth: {', '.join(f'{b:,}' for b in growth)}")
+    growth = ", ".join(f"{used:,}" for used in memory["growth"])
+    return [
+        table(["added bytes per open stream", ""], [[n, f"{b:,.0f}"] for n, b in held.items()]),
+        targets([beside]),
+        f"{calls:,} calls, bytes in use after each tenth: {growth}.\n",
+    ]
 
 
 def main() -> None:
@@ -257,26 +296,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rounds", type=int, default=200, help="turns of each contender")
-    parser.add_argument("--quick", action="store_true", help="few rounds")
-    parser.add_argument("--memory", action="store_true", help="also memory, with 100,000 calls")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every turn to FILE")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw into FILE")
+    parser.add_argument("--rounds", type=int, help="turns of each contender; default: 300")
+    parser.add_argument("--quick", action="store_true", help="few rounds of what has targets")
+    parser.add_argument("--json", type=Path, metavar="FOLDER", help="write every turn there")
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="tables into PAGE, chart beside")
     parser.add_argument("--directory", type=Path, default=Path("/var/tmp"), help="on a real disk")  # noqa: S108
     options = parser.parse_args()
-    rounds = 24 if options.quick else options.rounds
-
-    about = [f"{cpu()}, {multiprocessing.cpu_count()} CPUs", f"Python {platform.python_version()}"]
-    about += [f"{name} {version(name)}" for name in DISTRIBUTIONS]
-    print("; ".join(about), f"; {rounds} rounds\n", sep="")
+    rounds: int = options.rounds or (80 if options.quick else 300)
+    page = Page(options.write, DISTRIBUTIONS, rounds)
     with tempfile.TemporaryDirectory(dir=options.directory, prefix="benchmark-") as spool:
-        report = {"about": about, **measure_all(options, rounds, spool)}
+        report = {"about": page.about, **measure_all(options, page, rounds, spool)}
     if options.json:
-        options.json.write_text(json.dumps(report, indent=1))
+        (options.json / "calls.json").write_text(json.dumps(report, indent=1))
 
 
-def measure_all(options: argparse.Namespace, rounds: int, spool: str) -> dict[str, Any]:
-    """Measure everything that was asked for, print it, and return all turns."""
+def measure_all(options: argparse.Namespace, page: Page, rounds: int, spool: str) -> dict[str, Any]:
+    """Measure everything that was asked for, show it, and return all turns."""
+    quick: bool = options.quick
     backend = Process(Backend)
     # Read by the processes of the contenders, which are started from now on.
     os.environ["CMDRDATA_SPOOL_DIR"] = spool
@@ -284,31 +320,45 @@ def measure_all(options: argparse.Namespace, rounds: int, spool: str) -> dict[st
     backend.ask("reset", 0.02)
     report: dict[str, Any] = {}
 
-    processes = {name: Process(ready, name) for name in CONTENDERS}
-    calls = measure(processes, rounds)
-    for name in CONTENDERS.keys() - {BARE, OURS, OFFICIAL}:
+    processes = {name: Process(ready, name) for name in (WITH_TARGETS if quick else CONTENDERS)}
+    scenarios = [each for each in SCENARIOS if each.has_target or not quick]
+    calls = measure(processes, scenarios, rounds)
+    for name in processes.keys() - {BARE, OURS, OFFICIAL}:
         processes.pop(name).end()
-    print_calls(calls)
+    page.show("calls", calls_table(calls), load() + "\n")
     report["calls"] = _turns(calls)
+    found = calls_targets(calls)
+
     # A process that delivers is busy between its turns too, so that these are measured apart.
-    processes |= {name: Process(ready, name) for name in DELIVERING}
-    beside = measure_beside(processes, max(3, rounds // 8))
-    print()
-    print_beside(beside)
-    report["beside"] = _turns(beside)
-    processes.pop(DOWN).end()
-    at_a_rate = measure_at_a_rate(processes, max(3, rounds // 20), 4 if options.quick else 8)
-    print()
-    print_at_a_rate(at_a_rate)
+    processes[HEALTHY] = Process(ready, HEALTHY)
+    beside = measure_beside(processes, max(4, rounds // 8))
+    down = Process(ready, DOWN)
+    without = measure_beside({BARE: processes[BARE], DOWN: down}, max(4, rounds // 20))
+    down.kill()
+    page.show("beside", beside_table(beside, without), load() + "\n", about=False)
+    report["beside"] = _turns(beside) | {"backend is down": _turns(without)}
+    found[1:1] = [
+        compared(
+            f"{HEALTHY}, plain: CPU of the calling thread added, to the official one's",
+            BESIDE_TARGET,
+            *(beside[name]["thread"] for name in (HEALTHY, OFFICIAL, BARE)),
+        )
+    ]
+
+    processes.pop(OURS).end()
+    at_a_rate = measure_at_a_rate(processes, max(8, rounds // 10), 1.5 if quick else 3.0)
+    page.show("at a rate", at_a_rate_table(at_a_rate), load() + "\n", about=False)
     report["at_a_rate"] = {name: asdict(turns) for name, turns in at_a_rate.items()}
+    found += at_a_rate_targets(at_a_rate)
     for process in (*processes.values(), backend):
         process.end()
-    if options.memory:
-        number = 2_000 if options.quick else 100_000
+    page.show("targets of calls", targets(found), about=False)
+
+    if not quick:
+        number = 100_000
         report["memory"] = measure_memory(number)
-        print_memory(report["memory"], number)
-    if options.plot:
-        options.plot.write_text(draw(calls))
+        page.show("memory", *memory_text(report["memory"], number), about=False)
+    page.draw(draw(calls), ".svg")
     return report
 
 

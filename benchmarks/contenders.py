@@ -13,15 +13,14 @@ import importlib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
+import ours
 from openai import AsyncOpenAI, OpenAI
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.trace import NoOpTracerProvider
 
-from cmdrdata_exporter import CmdrDataSpanExporter, set_customer_context
-from cmdrdata_exporter.delivery.spool.directory import Directory
+from cmdrdata_exporter import set_customer_context
 
 
 class _Spans(SpanProcessor):
@@ -45,6 +44,8 @@ class Installed:
     """Arguments of a call beside the SDK's own."""
     settle: Callable[[], object] = lambda: None
     """Waits for what a contender does in a thread of its own, which is its cost too."""
+    rest: Callable[[], object] = lambda: None
+    """Waits until nothing is left to deliver."""
 
 
 def _bare() -> Installed:
@@ -78,11 +79,6 @@ def _floor() -> Installed:
     return Installed(lambda: spans.count, Spanned, AsyncSpanned)
 
 
-DEAD = "http://127.0.0.1:9/events"
-"""Where nobody listens."""
-_DRAINED_ELSEWHERE = "http://127.0.0.1/events"
-
-
 def _ours(*, metered: bool = True, traced: bool = True, drains: str | None = None) -> Installed:
     """
     Install this package.
@@ -90,27 +86,30 @@ def _ours(*, metered: bool = True, traced: bool = True, drains: str | None = Non
     Args:
         metered: whether calls make events.
         traced: whether calls make spans.
-        drains: `healthy` or `dead`, the backend that this process posts to; None: another process has the lock.
+        drains: `healthy` or `dead`, the backend that this process posts to; None: this process never drains.
     """
     os.environ["CMDRDATA_ENABLED"] = str(metered).lower()
     instrumentation = importlib.import_module("opentelemetry_instrumentation_cmdrdata")
     provider, spans = _provider()
     set_customer_context("acme")
-    endpoint = {"healthy": os.environ["BENCHMARK_BACKEND"], "dead": DEAD, None: _DRAINED_ELSEWHERE}
-    account = f"benchmark-{os.getpid()}"
-    if drains is None:
-        # It holds the lock of the directory for as long as the process lives: nobody else can drain it.
-        spool = Path(os.environ["CMDRDATA_SPOOL_DIR"])
-        Directory.prepare(spool, endpoint[drains], account).try_to_lead()
-    exporter = CmdrDataSpanExporter(
-        api_key="tk-0123456789abcdefghij", endpoint=endpoint[drains], account=account
+    endpoints = {
+        "healthy": os.environ["BENCHMARK_BACKEND"],
+        "dead": ours.DEAD,
+        None: ours.ELSEWHERE,
+    }
+    exporter = ours.exporter(
+        os.environ["CMDRDATA_SPOOL_DIR"],
+        endpoints[drains],
+        account=f"benchmark-{os.getpid()}",
+        drains=drains is not None,
     )
     instrumentation.CmdrDataInstrumentor().instrument(
         tracer_provider=provider if traced else NoOpTracerProvider(), exporter=exporter
     )
-    inside: Any = exporter
-    delivery: Any = inside._delivery  # noqa: SLF001 - a benchmark may look inside
-    return Installed(lambda: delivery.outcomes()["recorded"] if metered else spans.count)
+    return Installed(
+        lambda: ours.recorded(exporter) if metered else spans.count,
+        rest=exporter.force_flush if drains == "healthy" else lambda: None,
+    )
 
 
 def _theirs(module: str) -> Installed:
@@ -164,13 +163,14 @@ def _predecessor() -> Installed:
     )
 
 
-BARE, OURS, OFFICIAL = "openai alone", "CmdrData: span and event", "official 1.3b0"
+BARE, FLOOR = "openai alone", "one span"
+OURS, OFFICIAL = "CmdrData: span and event", "official 1.3b0"
 UNTRACED = "CmdrData: event only"
 HEALTHY, DOWN = "CmdrData: and delivers", "CmdrData: backend is down"
 
 CONTENDERS: dict[str, Callable[[], Installed]] = {
     BARE: _bare,
-    "one span": _floor,
+    FLOOR: _floor,
     "CmdrData: span only": functools.partial(_ours, metered=False),
     UNTRACED: functools.partial(_ours, traced=False),
     OURS: _ours,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import multiprocessing
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -45,7 +47,9 @@ class Process:
 def _serve(
     requests: Connection, make: Callable[..., object], arguments: tuple[object, ...]
 ) -> None:
-    worker = make(*arguments)
-    while request := requests.recv():
-        measurement, values = request
-        requests.send(getattr(worker, measurement)(*values))
+    # What is said when metering starts would stand between the tables. A failure is printed afterwards.
+    with contextlib.redirect_stderr(io.StringIO()):
+        worker = make(*arguments)
+        while request := requests.recv():
+            measurement, values = request
+            requests.send(getattr(worker, measurement)(*values))

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import gc
+import json
 import logging
 import os
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
+import ours
 import spool
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import (
@@ -21,10 +24,6 @@ from opentelemetry.sdk.trace.export import (
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from cmdrdata_exporter import CmdrDataSpanExporter
-from cmdrdata_exporter.delivery import Outcome
-from cmdrdata_exporter.delivery.drainer import Options
-from cmdrdata_exporter.delivery.durable import DurableDelivery
-from cmdrdata_exporter.delivery.spool.records import encode_event
 
 APPEND = "a bare append"
 QUEUE = "BatchSpanProcessor.on_end"
@@ -47,11 +46,6 @@ _ATTRIBUTES = {
 }
 
 
-def _never(event_id: str, body: bytes, timeout: float) -> Outcome:  # noqa: ARG001 - the type's
-    """Post nothing: this process does not drain."""
-    raise AssertionError
-
-
 class Dropping(SpanExporter):
     """Takes every span and does nothing."""
 
@@ -66,23 +60,20 @@ class Recording:
 
     Args:
         contender: one of `CONTENDERS`.
-        path: a spool directory, whose journals nobody imports: as where another process drains.
+        path: a spool, whose journals nobody imports: as where another process drains.
         fsync: whether what is recorded shall survive a crash of the host at once.
     """
 
     def __init__(self, contender: str, path: str, fsync: bool) -> None:
         # A queue that is full says so, time and again.
         logging.disable()
-        directory = spool.directory(Path(path))
-        # Nobody else drains it: what is measured is this process alone.
-        self._lock = directory.try_to_lead()
+        self._spool = Path(path)
         make = {
             APPEND: self._append,
             QUEUE: self._queue,
             RECORD: self._record,
             EXPORT: self._export,
         }
-        self._directory = directory
         self._fsync = fsync
         self._one = make[contender]()
         self._spans: list[ReadableSpan] = []
@@ -160,8 +151,11 @@ class Recording:
 
     def _append(self) -> Callable[[int, ReadableSpan | None], object]:
         event_id, body = spool.event(1)
-        data = encode_event(event_id, spool.HEADER, body)
-        descriptor = self._directory.create(f"bare-{os.getpid()}")
+        # As long as the record of it.
+        data = json.dumps([event_id, asdict(spool.HEADER)]).encode() + body
+        self._spool.mkdir(parents=True, exist_ok=True)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        descriptor = os.open(self._spool / "bare", flags, 0o600)
 
         def append(*_: object) -> None:
             os.write(descriptor, data)
@@ -179,11 +173,11 @@ class Recording:
 
         return end
 
-    def _delivery(self) -> DurableDelivery:
-        return DurableDelivery(self._directory, Options(post=_never), fsync=self._fsync)
+    def _exporter(self) -> CmdrDataSpanExporter:
+        return ours.exporter(self._spool, ours.ELSEWHERE, drains=False, fsync=self._fsync)
 
     def _record(self) -> Callable[[int, ReadableSpan | None], object]:
-        delivery = self._delivery()
+        delivery = ours.delivery(self._exporter())
         events = [spool.event(n) for n in range(1000)]
 
         def record(number: int, _: ReadableSpan | None) -> None:
@@ -193,7 +187,7 @@ class Recording:
         return record
 
     def _export(self) -> Callable[[int, ReadableSpan | None], object]:
-        exporter = CmdrDataSpanExporter(delivery=self._delivery(), of_process=False)
+        exporter = self._exporter()
 
         def export(_: int, span: ReadableSpan | None) -> None:
             assert span is not None

@@ -8,6 +8,8 @@ import sqlite3
 import time
 from pathlib import Path
 
+import ours
+
 from cmdrdata_exporter.delivery import Header
 from cmdrdata_exporter.delivery.relay import IMPORT_BYTES
 from cmdrdata_exporter.delivery.spool.directory import LEDGER, Directory
@@ -16,9 +18,6 @@ from cmdrdata_exporter.delivery.spool.journal_reader import JournalsReader
 from cmdrdata_exporter.delivery.spool.ledger import Ledger
 from cmdrdata_exporter.delivery.spool.records import encode_event
 
-ENDPOINT = "http://127.0.0.1/benchmark"
-"""What names the directory; where events are posted is another matter."""
-ACCOUNT = "benchmark"
 CUSTOMERS = 1000
 
 HEADER = Header(
@@ -52,8 +51,8 @@ def event(number: int) -> tuple[str, bytes]:
 
 
 def directory(spool: Path) -> Directory:
-    """Make the directory of the destination."""
-    return Directory.prepare(spool, ENDPOINT, ACCOUNT)
+    """Make the directory of the destination, whose endpoint is `BENCHMARK_BACKEND`."""
+    return Directory.prepare(spool, os.environ["BENCHMARK_BACKEND"], ours.ACCOUNT)
 
 
 def fill_journals(spool: Path, number: int) -> None:

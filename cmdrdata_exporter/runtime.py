@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from cmdrdata_exporter import announcement, clocks, processes
+from cmdrdata_exporter.delivery import Outcome
 from cmdrdata_exporter.delivery.destination import HTTP, LOCAL, Destination
 from cmdrdata_exporter.delivery.http.client import Client
 from cmdrdata_exporter.delivery.local import LocalDelivery
@@ -204,12 +205,16 @@ def options(
     )
     if settings.target.kind not in TRANSPORTS:
         return how
-    client = TRANSPORTS[settings.target.kind](settings, latest or (lambda: settings), telemetry)
+    client = TRANSPORTS[settings.target.kind](
+        settings, latest or (lambda: settings), None if telemetry is None else telemetry.note
+    )
     return replace(how, post=client.post, reset=client.reset)
 
 
 def _http(
-    settings: Settings, latest: Callable[[], Settings], telemetry: Telemetry | None
+    settings: Settings,
+    latest: Callable[[], Settings],
+    note: Callable[[Outcome, float], None] | None,
 ) -> Client:
     return Client(
         settings.endpoint or "",
@@ -218,7 +223,7 @@ def _http(
         connections=SENDERS,
         clock=clocks.wall,
         proxy=settings.proxy,
-        note=None if telemetry is None else telemetry.note,
+        note=note,
     )
 
 

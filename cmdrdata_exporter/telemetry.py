@@ -54,11 +54,11 @@ class Measured(Protocol):
     """A delivery, as far as it can be measured."""
 
     def outcomes(self) -> dict[str, int]:
-        """Return how often this process recorded an event, and how often it could not: numbers that only grow."""
+        """Return monotonic counters since the process began: events recorded, and events that could not be."""
         ...
 
     def gauges(self) -> dict[str, float]:
-        """Return what is so now, by the metric's name without `cmdrdata.`, as far as this process knows it."""
+        """Return the current gauge values that this process knows, by the metric's name without `cmdrdata.`."""
         ...
 
 

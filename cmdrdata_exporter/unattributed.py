@@ -1,4 +1,4 @@
-"""Events that name no customer: counted, and told in the log, where someone can see which code makes them."""
+"""Events that name no customer: counted, and logged with the code that makes them."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ class Unattributed:
 
     def __init__(self) -> None:
         self.count = 0
-        self._told = 0
+        self._last_count = 0
         self._next = 0.0
 
     def note(self, *, held: bool, now: float | None = None) -> None:
-        """Count an event, and tell of it if nothing was told for a minute."""
+        """Count an event, and log it unless one was logged in the last minute."""
         self.count += 1
         now = clocks.monotonic() if now is None else now
         if now < self._next:
             return
         self._next = now + INTERVAL
-        new, self._told = self.count - self._told, self.count
+        new, self._last_count = self.count - self._last_count, self.count
         _logger.warning(
             "%s without a customer%s, %s. This one is from %s. "
             "Say who pays with customer_context(...), customer_id=... or CMDRDATA_CUSTOMER_ID",

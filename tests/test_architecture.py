@@ -43,7 +43,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "event": ({f"{EXPORTER}.delivery", f"{EXPORTER}.delivery.destination"}, set()),
     "spool": ({f"{EXPORTER}.delivery.spool.*"}, {"base", "pacing", "event"}),
     "http": ({f"{EXPORTER}.delivery.http.*"}, {"base", "pacing", "event"}),
-    "delivery": ({f"{EXPORTER}.delivery.*"}, {"base", "pacing", "event", "spool"}),
+    "delivery": ({f"{EXPORTER}.delivery.*"}, {"base", "pacing", "event", "spool", "http"}),
     "exporter": (
         {f"{EXPORTER}.{name}" for name in ("exporter", "runtime", "telemetry")} | {EXPORTER},
         {"base", "settings", "customer", "events", "event", "delivery", "spool", "http"},

@@ -77,13 +77,13 @@ def report(
     else:
         say(f"{found.changed:,} of {plural(found.selected, noun)} {done}.")
         if found.changed and found.action != "drop":
-            say_who_sends(destination.directory, destination.endpoint)
+            say_who_sends(destination.directory)
     end(found.changed >= found.selected, in_time=found.in_time)
 
 
-def say_who_sends(directory: Directory, endpoint: str | None) -> None:
+def say_who_sends(directory: Directory) -> None:
     """Print what becomes of events that are to be sent now."""
-    if endpoint is not None:
+    if not directory.is_local:
         leader = directory.leader()
         say(
             "No process sends them now: start the application, or run cmdrdata flush."

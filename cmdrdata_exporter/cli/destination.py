@@ -15,7 +15,6 @@ from cmdrdata_exporter.delivery.spool.directory import (
     Directory,
     UnsafeDirectoryError,
     destinations,
-    name_of,
 )
 from cmdrdata_exporter.settings import ConfigurationError, Settings, check_text, spool_directory
 
@@ -43,7 +42,7 @@ class Destination(NamedTuple):
     @property
     def description(self) -> str:
         """Where its events go."""
-        if self.endpoint is None:
+        if self.directory.is_local:
             return "events stay on this host"
         return f"account {self.account} at {self.endpoint}"
 
@@ -181,7 +180,7 @@ def _of_environment(spool: Path) -> tuple[str, str]:
         settings = settings_of(spool)
     except Refusal as error:
         raise Refusal(f"{error.message}. Or choose a destination with --destination NAME") from None
-    return name_of(settings.endpoint, settings.account), settings.destination
+    return settings.target.name, settings.destination
 
 
 def _as_its_owner(path: Path) -> str:

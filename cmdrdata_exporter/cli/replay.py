@@ -117,7 +117,7 @@ def _selected(
 def _replay_local(spool: Path | None, days: tuple[str, str], as_json: bool) -> None:
     """Record the local events of some days for the destination of the environment."""
     settings = settings_of(spool)
-    if settings.endpoint is None:
+    if settings.target.kind == LOCAL:
         raise Refusal(
             "the destination of the environment is local too: "
             "set CMDRDATA_API_KEY (and CMDRDATA_ENDPOINT), as the application will have them"
@@ -141,7 +141,7 @@ def _replay_local(spool: Path | None, days: tuple[str, str], as_json: bool) -> N
             f"{len(known):,} already there."
         )
         if recorded:
-            say_who_sends(target, settings.endpoint)
+            say_who_sends(target)
     end(in_time and recorded + len(known) == len(keys), in_time=in_time)
 
 

@@ -18,7 +18,7 @@ from cmdrdata_exporter.cli.states import UNSENT, word
 from cmdrdata_exporter.cli.terminal import ATTENTION, Json, plural, print_json, say
 from cmdrdata_exporter.delivery.drainer import Options
 from cmdrdata_exporter.delivery.durable import DurableDelivery
-from cmdrdata_exporter.delivery.spool.directory import LOCAL, Directory, name_of
+from cmdrdata_exporter.delivery.spool.directory import LOCAL, Directory
 from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader
 from cmdrdata_exporter.runtime import options
 
@@ -41,8 +41,8 @@ def delivery_of(spool: Path | None, name: str | None) -> tuple[DurableDelivery, 
     endpoint, account, how, description = None, "default", Options(post=None), LOCAL
     if name != LOCAL:
         settings = settings_of(path)
-        own = name_of(settings.endpoint, settings.account)
-        if settings.endpoint is None:
+        own = settings.target.name
+        if own == LOCAL:
             raise Refusal(
                 "neither CMDRDATA_API_KEY nor CMDRDATA_ENDPOINT is set, so nothing can be sent. "
                 f"Set them as for the application. For events that stay on this host: --destination {LOCAL}"

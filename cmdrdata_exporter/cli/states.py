@@ -7,6 +7,7 @@ docs/glossary.md and docs/delivery.md have the same words, which a test checks.
 from __future__ import annotations
 
 from cmdrdata_exporter.delivery import KEPT_DAYS
+from cmdrdata_exporter.delivery.status_log import BACKEND_TROUBLES
 
 STATES = {
     "delivered": "accepted by the backend",
@@ -37,7 +38,7 @@ COUNTED = {
 SENDING = {
     "open": "events are sent as they come",
     "probing": "one attempt at a time, since the backend is in trouble",
-    "paused": "the backend refuses the key or endpoint",
+    "paused": BACKEND_TROUBLES["paused"],
 }
 """Whether events are sent, and why they are not."""
 

@@ -47,7 +47,7 @@ from cmdrdata_exporter.delivery.options import LARGEST
 from cmdrdata_exporter.delivery.spool.directory import unusable
 from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader, UnreadableError
 from cmdrdata_exporter.delivery.spool.schema import AMBIGUOUS
-from cmdrdata_exporter.delivery.status_log import NEARLY
+from cmdrdata_exporter.delivery.status_log import BACKEND_TROUBLES, NEARLY
 from cmdrdata_exporter.settings import applications_drain
 
 LATE = 900.0
@@ -172,7 +172,7 @@ def _attention(known: Json) -> list[str]:
         ),
         (
             late,
-            f"The backend cannot be reached or fails ({sending['reason']}), for {duration(waited)} now. "
+            f"Events wait: {BACKEND_TROUBLES['probing']} ({sending['reason']}), for {duration(waited)} now. "
             "All events are kept",
         ),
         (

@@ -46,9 +46,11 @@ class DurableDelivery(processes.ForkAware):
         self.directory = directory
         self.unspooled: Counter[str] = Counter()
         """How many events could not be written and are in the log instead, by the reason."""
-        self._told = 0
-        """How many of them the ledger was told of."""
-        self._telling = threading.Lock()
+        self._reported = 0
+        """How many of them the ledger has counted."""
+        self._report_at = 1
+        """How many they are when it counts them while nothing can be recorded: after each doubling."""
+        self._reporting = threading.Lock()
         self._journal = Journal(
             directory,
             fsync=fsync,
@@ -72,9 +74,14 @@ class DurableDelivery(processes.ForkAware):
             self._log(Event(event_id, header, body), error)
             if header.kept is not None:
                 header.kept.append(None)
+            total = self.unspooled.total()
+            if total >= self._report_at:
+                # A command is small, and may use the room that events leave free.
+                self._report_at = 2 * total
+                self._report_unspooled()
         else:
             if self.unspooled:
-                self._tell()
+                self._report_unspooled()
         if not self.drainer.running:
             self.drainer.start()
 
@@ -151,7 +158,7 @@ class DurableDelivery(processes.ForkAware):
         """End the journal and drain for at most `timeout` seconds. A later event begins another journal."""
         began = clocks.monotonic()
         self._journal.seal(min(timeout, 1.0))
-        self._tell()
+        self._report_unspooled()
         self.drainer.stop(max(0.0, timeout - (clocks.monotonic() - began)))
 
     # What is reported
@@ -165,7 +172,7 @@ class DurableDelivery(processes.ForkAware):
         }
 
     def gauges(self) -> dict[str, float]:
-        """Return what is so now; of the directory, if this process drains it."""
+        """Return the current gauge values; those of the directory only if this process drains it."""
         known: dict[str, float] = {"delivery.durable": 1}
         if not self.drainer.leads:
             return known
@@ -201,8 +208,9 @@ class DurableDelivery(processes.ForkAware):
         parked = self._parked.pop(threading.get_ident(), False)
         self._parked.clear()
         self._pid = os.getpid()
-        self._told = self.unspooled.total()
-        self._telling = threading.Lock()
+        self._reported = self.unspooled.total()
+        self._report_at = self._reported + 1
+        self._reporting = threading.Lock()
         self._journal.forked()
         self.drainer.forked(parked=parked)
 
@@ -228,23 +236,23 @@ class DurableDelivery(processes.ForkAware):
             )
         faults.say(logging.ERROR, "%s", line("unspooled", event.id, event.body))
 
-    def _tell(self) -> None:
-        """Have the ledger count the events that are in the log, now that something can be written again."""
+    def _report_unspooled(self) -> None:
+        """Have the ledger count the events that are in the log."""
         # Who finds another one at it leaves the rest to the next event, or to the end.
-        if not self._telling.acquire(blocking=False):
+        if not self._reporting.acquire(blocking=False):
             return
         try:
             total = self.unspooled.total()
-            if total != self._told:
-                command = Command("unspooled", (), number=total - self._told)
+            if total != self._reported:
+                command = Command("unspooled", (), number=total - self._reported)
                 commands.append(self.directory, [encode_command(command)])
-                self._told = total
+                self._reported = total
         except OSError as error:
             if faults.is_interruption(error):
                 raise
             # The next time.
         finally:
-            self._telling.release()
+            self._reporting.release()
 
 
 def _left(deadline: float) -> float:

@@ -35,7 +35,7 @@ class LocalDelivery(processes.ForkAware):
         return {"recorded": self._recorded}
 
     def gauges(self) -> dict[str, float]:
-        """Return what is so now."""
+        """Return the current gauge values."""
         return {"delivery.durable": 0}
 
     def record(self, event_id: str, header: Header, body: bytes) -> None:

@@ -23,10 +23,10 @@ REFUSALS_INTERVAL = 60.0
 """Seconds between two messages about refused events, at least."""
 
 BACKEND_TROUBLES = {
-    "paused": "CmdrData does not accept events",
-    "probing": "CmdrData cannot be reached or does not answer as it should",
+    "paused": "the backend refuses the key or endpoint",
+    "probing": "the backend cannot be reached or fails",
 }
-"""What a backend does that takes no events, by the gate's state."""
+"""What keeps a backend from taking events, by the gate's state: in the log, and what `cmdrdata status` says."""
 
 _AS_DEAD_LETTERS = "kept as dead letters: see `cmdrdata dead-letters list`"
 _IN_MEMORY = "kept in memory and go to this log when the process ends"
@@ -157,7 +157,7 @@ class StatusLog:
             number, self._refused = self._refused, 0
             faults.say(
                 logging.ERROR,
-                "CmdrData refused %s for good, the last one %s. Refused events are %s",
+                "the backend refused %s for good, the last one %s. Refused events are %s",
                 plural(number, "usage event"),
                 self._last_refusal,
                 self._dead_letters,
@@ -172,7 +172,7 @@ class StatusLog:
         if state == "paused":
             faults.say(
                 logging.ERROR,
-                "%s (%s); check key and endpoint. Every event is kept, the next attempt is in %d s",
+                "delivery is paused: %s (%s). Check both; all events are kept, the next attempt is in %d s",
                 BACKEND_TROUBLES[state],
                 gate.reason,
                 math.ceil(gate.delay()),
@@ -180,14 +180,14 @@ class StatusLog:
         elif state == "probing":
             faults.say(
                 logging.WARNING,
-                "%s (%s, %s in a row). Every event is kept, and attempts go on, at most %.0f s apart",
+                "usage events wait: %s (%s, %s in a row). All events are kept; attempts go on, at most %.0f s apart",
                 BACKEND_TROUBLES[state],
                 gate.reason,
                 plural(gate.failures, "failure"),
                 LONGEST_BACKOFF,
             )
         else:
-            faults.say(logging.WARNING, "CmdrData accepts events again")
+            faults.say(logging.WARNING, "the backend accepts usage events again")
         return True
 
     def expired(self, number: int) -> None:

@@ -88,7 +88,7 @@ def test_flush_ends_where_waiting_is_in_vain(backend: HTTPServer, directory: Dir
         done.stderr.partition("\n")[2],
     )
     assert done.stderr.startswith(
-        "CmdrData does not accept events (HTTP 401); check key and endpoint"
+        "delivery is paused: the backend refuses the key or endpoint (HTTP 401)"
     )
 
 

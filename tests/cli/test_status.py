@@ -253,7 +253,7 @@ def test_who_sends(
         (
             900,
             [
-                "The backend cannot be reached or fails (HTTP 503), for 15 min now. "
+                "Events wait: the backend cannot be reached or fails (HTTP 503), for 15 min now. "
                 "All events are kept"
             ],
         ),

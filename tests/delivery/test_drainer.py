@@ -616,8 +616,8 @@ def test_a_wrong_key(
     host.turn(host.has(recorded=2, delivered=2))
     host.drainer._turn()
     assert [message.partition("(")[0] for message in messages(caplog)] == [
-        "CmdrData does not accept events ",
-        "CmdrData accepts events again",
+        "delivery is paused: the backend refuses the key or endpoint ",
+        "the backend accepts usage events again",
     ]
 
 
@@ -638,7 +638,7 @@ def test_a_backend_that_is_down(
     host.turn(lambda: "cannot be reached" in caplog.text)
     (message,) = messages(caplog)
     assert message.startswith(
-        "CmdrData cannot be reached or does not answer as it should (HTTP 500, "
+        "usage events wait: the backend cannot be reached or fails (HTTP 500, "
     )
 
 
@@ -655,7 +655,7 @@ def test_a_refused_event(
     assert dead.event is not None
     host.drainer._turn()
     assert messages(caplog) == [
-        f"CmdrData refused 1 usage event for good, the last one {dead.event.id} with HTTP 400: no such model. "
+        f"the backend refused 1 usage event for good, the last one {dead.event.id} with HTTP 400: no such model. "
         "Refused events are kept as dead letters: see `cmdrdata dead-letters list`"
     ]
 

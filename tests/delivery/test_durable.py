@@ -306,7 +306,7 @@ def test_two_that_tell_at_once(make: Deliveries) -> None:
         def __sub__(self, told: int) -> int:
             new = int(self) - told
             delivery.unspooled = Counter(delivery.unspooled)
-            delivery._tell()
+            delivery._report_unspooled()
             return new
 
     class Unspooled(Counter[str]):

@@ -307,9 +307,9 @@ def test_trouble_is_told(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.M
         assert caplog.records == []
         until_delivered()
     assert [record.getMessage() for record in caplog.records] == [
-        "CmdrData cannot be reached or does not answer as it should (HTTP 500, 5 failures in a row). "
-        "Every event is kept, and attempts go on, at most 60 s apart",
-        "CmdrData accepts events again",
+        "usage events wait: the backend cannot be reached or fails (HTTP 500, 5 failures in a row). "
+        "All events are kept; attempts go on, at most 60 s apart",
+        "the backend accepts usage events again",
     ]
 
 
@@ -325,7 +325,7 @@ def test_a_refused_key_pauses_everything(caplog: pytest.LogCaptureFixture) -> No
         assert len(backend.received) == 1
         assert counts(waiting) == {"recorded": 1, "pending": 1}
     assert [record.getMessage() for record in caplog.records] == [
-        "CmdrData does not accept events (HTTP 401); check key and endpoint. Every event is kept, "
+        "delivery is paused: the backend refuses the key or endpoint (HTTP 401). Check both; all events are kept, "
         "the next attempt is in 60 s"
     ]
     # Then later, as a directory's events are.

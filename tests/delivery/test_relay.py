@@ -180,7 +180,7 @@ def test_outcomes_share_the_commit_of_the_next_import(leader: Leader) -> None:
     leader.receive(two, DELIVERED)
     assert 0 == relay.wait(ending=False)
     # And does not wait.
-    relay.collect(60)
+    relay.collect(5)
 
 
 def test_outcomes_that_events_wait_for(leader: Leader) -> None:
@@ -193,7 +193,7 @@ def test_outcomes_that_events_wait_for(leader: Leader) -> None:
     leader.room = 0
     assert 0 < relay.wait(ending=False) <= IMPORT_INTERVAL
     relay.inbox.put((one, DELIVERED))
-    relay.collect(60)
+    relay.collect(5)
     assert relay.outcomes == [(one, DELIVERED)]
     leader.room = 1
     assert 0 == relay.wait(ending=False)
@@ -214,7 +214,7 @@ def test_outcomes_that_retries_wait_for(leader: Leader) -> None:
     relay.senders.busy = relay.senders.busy_again = AGAIN
     for event in again:
         relay.inbox.put((event, DELIVERED))
-    relay.collect(60)
+    relay.collect(5)
     assert relay.senders.busy_again == 0
     assert 0 == relay.wait(ending=False)
     assert len(leader.step()) == 2

@@ -32,8 +32,8 @@ def test_refused_events(directory: Directory, caplog: pytest.LogCaptureFixture) 
     log.log_refusals()
     kept = "Refused events are kept as dead letters: see `cmdrdata dead-letters list`"
     assert caplog.messages == [
-        f"CmdrData refused 1 usage event for good, the last one event-3 with HTTP 400: no such model. {kept}",
-        f"CmdrData refused 2 usage events for good, the last one event-6 with HTTP 400: no such model. {kept}",
+        f"the backend refused 1 usage event for good, the last one event-3 with HTTP 400: no such model. {kept}",
+        f"the backend refused 2 usage events for good, the last one event-6 with HTTP 400: no such model. {kept}",
     ]
 
 
@@ -43,6 +43,6 @@ def test_refused_events_in_memory(caplog: pytest.LogCaptureFixture) -> None:
     log.count_refusals([done(1)])
     log.log_refusals()
     assert caplog.messages == [
-        "CmdrData refused 1 usage event for good, the last one event-1 with HTTP 400: no such model. "
+        "the backend refused 1 usage event for good, the last one event-1 with HTTP 400: no such model. "
         "Refused events are kept in memory and go to this log when the process ends"
     ]
