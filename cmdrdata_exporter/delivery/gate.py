@@ -3,12 +3,13 @@ When anything may be sent at all, by what the backend's last answers were.
 
 | the gate is | after | until |
 |---|---|---|
-| open | the start; a success | |
+| open | the start, for a few attempts at a time; a success | |
 | shut for a while | an answer with `Retry-After` | that time, whatever else succeeds |
 | probing | failures in a row, of different events | a success: one attempt at a time, at growing intervals |
 | paused | an answer that says key or endpoint are wrong | a success: one attempt every one to five minutes |
 
-After a success that ends probing or a pause, the number of attempts at a time doubles with each further one.
+After the first success, and after one that ends probing or a pause, the number of attempts at a time doubles with each
+further one.
 
 Some events fail whenever they come, and nobody else's shall wait for them. A failure says something about the backend
 only if nothing has passed that began later. It is the event's own if it failed before, another one passed after that,
@@ -31,6 +32,8 @@ from cmdrdata_exporter.delivery.backoff import (
     backoff,
 )
 
+FIRST = 2
+"""Attempts at a time before the first success: a backend that is down gets no more, one that is there soon has all."""
 CERTAIN = 32
 """So many failures in a row are no chance, where half of the events fail whenever they come."""
 DOUBTFUL = 1.0
@@ -56,6 +59,7 @@ class Gate:
 
     Args:
         limit: how many attempts may be under way at once.
+        first: how many until the first success; then it doubles with each one. Default: as many.
         probe_interval: seconds until the first probe of a pause; each further one comes later, up to five minutes.
         clock: returns monotonic seconds.
     """
@@ -64,6 +68,7 @@ class Gate:
         self,
         limit: int,
         *,
+        first: int | None = None,
         probe_interval: float = PROBE_INTERVAL,
         clock: Callable[[], float] = clocks.monotonic,
     ) -> None:
@@ -71,7 +76,7 @@ class Gate:
         self._probe_interval = probe_interval
         self._clock = clock
         self._lock = threading.Lock()
-        self._allowed = limit
+        self._allowed = min(first or limit, limit)
         self._under_way = 0
         self._shut_until = 0.0
         self._turn = 0

@@ -18,7 +18,7 @@ import time
 from cmdrdata_exporter import clocks
 from cmdrdata_exporter.delivery import Handed
 from cmdrdata_exporter.delivery.backoff import LONGEST_BACKOFF
-from cmdrdata_exporter.delivery.gate import Gate
+from cmdrdata_exporter.delivery.gate import FIRST, Gate
 from cmdrdata_exporter.delivery.options import SENDERS, Options
 from cmdrdata_exporter.delivery.senders import AT_ONCE, Done, Senders
 from cmdrdata_exporter.delivery.spool.directory import RESERVE, Directory
@@ -69,7 +69,7 @@ class Relay:
         self._prompt_until = 0.0
         self.outcomes: list[Done] = []
         """Those that are not committed."""
-        self.gate = Gate(SENDERS, probe_interval=options.probe_interval)
+        self.gate = Gate(SENDERS, first=FIRST, probe_interval=options.probe_interval)
         self.senders = (
             None
             if options.post is None

@@ -103,6 +103,16 @@ def retry_after(seconds: float, verdict: Verdict = Verdict.RETRY) -> Outcome:
     return Outcome(verdict, "HTTP 429", retry_after=seconds)
 
 
+def test_the_start() -> None:
+    """Where that is asked for, few attempts begin until the first success, and twice as many with each further one."""
+    asked = Asked(first=2)
+    assert (asked.at_once(), asked.gate.room(0), asked.gate.room(2)) == (2, 2, 0)
+    asked.answer(DELIVERED)
+    assert asked.at_once() == 4
+    asked.answer(DELIVERED)
+    assert (asked.at_once(), asked.gate.room(0)) == (LIMIT, 2 * LIMIT)
+
+
 def test_open() -> None:
     """At the start as many attempts may be under way as there are to be, and twice as many are prepared."""
     asked = Asked()

@@ -132,20 +132,23 @@ def test_acknowledgements_that_cannot_be_stored(
         assert released.wait(30)
         return Reply()
 
+    # With each success there are twice as many at once.
+    application.call(3)
+    application.settled(oracle)
     oracle.answer = answer
     application.call(300)
     application.wait_for(in_flight=64)
     full = FailingCommits(application, "database or disk is full")
     released.set()
-    oracle.wait_for_accepted(1 + 64)
+    oracle.wait_for_accepted(4 + 64)
     until(lambda: "database or disk is full" in caplog.text)
     application.call(10)
     # Two further turns of the drainer, each of which could send.
     turns = count_turns(application)
     until(lambda: turns() >= 2)
-    assert (65, 0) == (len(oracle.accepted), oracle.duplicates)
+    assert (68, 0) == (len(oracle.accepted), oracle.duplicates)
     full.end()
-    oracle.wait_for_accepted(66, timeout=2)
+    oracle.wait_for_accepted(69, timeout=2)
     application.settled(oracle)
     assert 0 == oracle.duplicates
     assert [

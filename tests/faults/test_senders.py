@@ -16,18 +16,21 @@ from tests.faults.oracle import ACCEPTED, SILENCE, Oracle
 
 def test_what_waits_at_the_end_is_not_sent(tmp_path: Path, oracle: Oracle) -> None:
     """After the end nothing is sent: what waited for a sender is pending, and only what was under way is ambiguous."""
-    oracle.answer = lambda _: SILENCE
     with Application(tmp_path / "spool", oracle.url) as application:
+        # Until then only a few are sent at once.
+        application.call(10)
+        application.wait_for(delivered=10)
+        oracle.answer = lambda _: SILENCE
         application.call(100)
-        oracle.wait_for_requests(32)
+        oracle.wait_for_requests(42)
         application.delivery.shutdown(0.2)
-        assert {"recorded": 100, "pending": 68, "in_flight": 32} == {
+        assert {"recorded": 110, "delivered": 10, "pending": 68, "in_flight": 32} == {
             name: number for name, number in application.counts().items() if number
         }
         oracle.answer = lambda _: ACCEPTED
         application.call()
         application.settled(oracle, ambiguous=32)
-        assert (101, 0) == (len(oracle.accepted), oracle.duplicates)
+        assert (111, 0) == (len(oracle.accepted), oracle.duplicates)
 
 
 def test_what_fails_after_the_commit(
