@@ -188,7 +188,7 @@ print(len(recorded.bodies))
 
 RELOADS = {
     "our package": "import opentelemetry_instrumentation_cmdrdata as ours; importlib.reload(ours); instrument()",
-    "our patches": "importlib.reload(sys.modules[OURS + '.patching']);"
+    "our patches": "importlib.reload(sys.modules[OURS + '.openai.seam']);"
     "importlib.reload(sys.modules[OURS]); instrument()",
     "our modules": "purge(OURS); instrument()",
     "all of ours": "purge(OURS, 'cmdrdata_exporter'); instrument()",
