@@ -157,7 +157,7 @@ WAYS: list[tuple[object, str]] = [
     (keywords, "current"),
     (call.time, "perf_counter_ns"),
     (usage, "fields"),
-    (usage, "count"),
+    (answers, "count"),
     (answers, "fields"),
     (answers, "items"),
     (answers, "read_usage"),
