@@ -75,7 +75,7 @@ def example(spool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(terminal, "time", SimpleNamespace(time=lambda: NOW + 180))
     monkeypatch.setattr(Directory, "size", always(96 << 10))
     monkeypatch.setattr(Directory, "leader", always(4711))
-    monkeypatch.setattr(Client, "post", always(DELIVERED))
+    monkeypatch.setattr(Client, "post", staticmethod(always(DELIVERED)))
 
 
 @pytest.mark.usefixtures("example")

@@ -149,7 +149,7 @@ def hostile_backend(monkeypatch: pytest.MonkeyPatch) -> None:
     def post(*_: object) -> Outcome:
         return Outcome(Verdict.MISCONFIGURED, HOSTILE)
 
-    monkeypatch.setattr(Client, "post", post)
+    monkeypatch.setattr(Client, "post", staticmethod(post))
 
 
 def test_flush(remote: Directory, run: Run, hostile_backend: None) -> None:
