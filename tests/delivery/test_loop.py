@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import os
 import queue
+import select
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pytest
+from urllib3.util import connection as urllib3_connection
 
 from cmdrdata_exporter import faults
 from cmdrdata_exporter.delivery import Handed, Outcome, Verdict
@@ -23,8 +28,16 @@ from cmdrdata_exporter.delivery.http.loop import Loop
 from cmdrdata_exporter.delivery.senders import Done, Senders
 from tests.faults.oracle import ACCEPTED, SILENCE, Oracle, Reply
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+CERTIFICATE = Path(__file__).with_name("loopback.pem")
+"""A certificate for 127.0.0.1 that lasts, and its key."""
+EXPIRED = CERTIFICATE.parents[1] / "faults" / "expired.pem"
+
 Inbox: TypeAlias = "queue.SimpleQueue[Done | None]"
 
+KEY = "tk-0123456789abcdefghij"
 YES = Outcome(Verdict.DELIVERED, "HTTP 202")
 
 
@@ -51,10 +64,10 @@ def handed(*numbers: int, body: bytes = b"{}") -> list[Handed]:
     ]
 
 
-def senders(url: str, most: int = 8) -> tuple[Senders, Inbox]:
+def senders(url: str, most: int = 8, proxy: str | None = None) -> tuple[Senders, Inbox]:
     """Return senders whose attempts the loop makes, and where outcomes come back."""
     done: Inbox = queue.SimpleQueue()
-    client = Client(url, lambda: "key", "test", connections=most, clock=lambda: 0.0)
+    client = Client(url, lambda: KEY, "test", connections=most, clock=lambda: 0.0, proxy=proxy)
     return Senders(client.post, Gate(most), done, most=most), done
 
 
@@ -211,3 +224,190 @@ def test_where_no_thread_can_be_started(oracle: Oracle, monkeypatch: pytest.Monk
     sending.give(handed(1, 2))
     assert take(done, 2) == {1: YES, 2: YES}
     sending.end()
+
+
+# TLS and proxies
+
+
+def server_side(certificate: Path = CERTIFICATE) -> ssl.SSLContext:
+    """Return what serves TLS on 127.0.0.1."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    return context
+
+
+@pytest.fixture
+def secure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Oracle]:
+    """A backend that speaks TLS, whose certificate is trusted."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE))
+    with Oracle(tmp_path / "secure", tls=server_side()) as running:
+        yield running
+
+
+class Proxy:
+    """
+    A proxy that makes tunnels; use it as a context manager.
+
+    Args:
+        tls: with which certificate it speaks TLS itself.
+        status: what it answers; it makes a tunnel where that is 200.
+    """
+
+    def __init__(self, tls: ssl.SSLContext | None = None, status: bytes = b"200 OK") -> None:
+        self._tls = tls
+        self._status = status
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._threads = [threading.Thread(target=self._listen)]
+        self.heads: list[bytes] = []
+        """What was asked of it."""
+        scheme = "http" if tls is None else "https"
+        self.url = f"{scheme}://us%40er:p%3Aw@127.0.0.1:{self._listener.getsockname()[1]}"
+
+    def __enter__(self) -> Self:
+        self._threads[0].start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join(10)
+        self._listener.close()
+
+    def _listen(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = self._listener.accept()
+                thread = threading.Thread(target=self._serve, args=(connection,))
+                self._threads.append(thread)
+                thread.start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
+            stack.enter_context(connection)
+            if self._tls is not None:
+                connection = self._tls.wrap_socket(connection, server_side=True)
+                stack.enter_context(connection)
+            head = b""
+            while not head.endswith(b"\r\n\r\n"):
+                head += connection.recv(1)
+            self.heads.append(head)
+            connection.sendall(b"HTTP/1.1 " + self._status + b"\r\n\r\n")
+            if not self._status.startswith(b"200"):
+                return
+            host, _, port = head.split(b" ")[1].partition(b":")
+            backend = stack.enter_context(socket.create_connection((host.decode(), int(port))))
+            ends = {connection: backend, backend: connection}
+            while True:
+                for end in select.select(ends, (), ())[0]:
+                    data = end.recv(1 << 16)
+                    while isinstance(end, ssl.SSLSocket) and end.pending():
+                        data += end.recv(1 << 16)
+                    if not data:
+                        return
+                    ends[end].sendall(data)
+
+
+def test_tls(secure: Oracle) -> None:
+    """Over TLS many events are under way at once, large ones too, and their connections are used again."""
+    sending, done = senders(secure.url)
+    for _ in range(2):
+        sending.give(handed(*range(24), body=os.urandom(200_000)))
+        assert take(done, 24) == dict.fromkeys(range(24), YES)
+    assert (secure.received, secure.duplicates) == (48, 24)
+    assert len(secure._connections) <= 8
+    assert {each.headers["authorization"] for each in secure.requests} == {f"Bearer {KEY}"}
+    sending.end()
+
+
+@pytest.mark.parametrize("by_proxy", [False, True])
+@pytest.mark.parametrize("trouble", ["unknown", "expired", "other host"])
+def test_tls_with_a_stranger(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: str, by_proxy: bool
+) -> None:
+    """Who cannot show a certificate for the host of the endpoint gets nothing, and the reason says so."""
+    shown = EXPIRED if trouble == "expired" else CERTIFICATE
+    monkeypatch.setenv("SSL_CERT_FILE", os.devnull if trouble == "unknown" else str(shown))
+    with Oracle(tmp_path / "stranger", tls=server_side(shown)) as stranger, Proxy() as proxy:
+        host = "localhost" if trouble == "other host" else "127.0.0.1"
+        url = stranger.url.replace("127.0.0.1", host)
+        sending, done = senders(url, proxy=proxy.url if by_proxy else None)
+        sending.give(handed(1, 2))
+        untrusted = Outcome(Verdict.RETRY, "SSLCertVerificationError")
+        assert take(done, 2) == {1: untrusted, 2: untrusted}
+        assert (stranger.received, len(proxy.heads)) == (0, 2 if by_proxy else 0)
+        sending.end()
+
+
+def test_a_proxy_that_is_a_stranger(secure: Oracle) -> None:
+    """A proxy that cannot show its certificate is asked for nothing."""
+    with Proxy(server_side(EXPIRED)) as proxy:
+        sending, done = senders(secure.url, proxy=proxy.url)
+        sending.give(handed(1))
+        assert take(done, 1) == {1: Outcome(Verdict.RETRY, "ProxyError")}
+        assert proxy.heads == []
+        sending.end()
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["http", "https"])
+def test_a_tunnel(secure: Oracle, tls: bool) -> None:
+    """Through a proxy it is the same: the proxy gets its own user and password, the backend the key."""
+    with Proxy(server_side() if tls else None) as proxy:
+        sending, done = senders(secure.url, proxy=proxy.url)
+        for _ in range(2):
+            sending.give(handed(*range(24), body=os.urandom(200_000)))
+            assert take(done, 24) == dict.fromkeys(range(24), YES)
+        assert {each.headers["authorization"] for each in secure.requests} == {f"Bearer {KEY}"}
+        assert (secure.received, secure.duplicates) == (48, 24)
+        assert 1 <= len(proxy.heads) <= 8
+        user = base64.b64encode(b"us@er:p:w")
+        for head in proxy.heads:
+            assert head.startswith(b"CONNECT 127.0.0.1:%d HTTP/1." % secure.port)
+            assert b"basic " + user.lower() in head.lower()
+            assert KEY.encode() not in head
+        sending._client.reset()  # pyright: ignore[reportOptionalMemberAccess]
+        sending.end()
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["http", "https"])
+def test_a_slow_tunnel(tls: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a tunnel does not take at once is sent as it is read, and all of it arrives."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE))
+    connect = urllib3_connection.create_connection
+
+    def small(*arguments: Any, **options: Any) -> socket.socket:
+        options["socket_options"] = [(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)]
+        return connect(*arguments, **options)
+
+    monkeypatch.setattr(urllib3_connection, "create_connection", small)
+    body = os.urandom(1 << 20)
+    received = bytearray()
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listening,
+        Proxy(server_side() if tls else None) as proxy,
+    ):
+        url = f"https://127.0.0.1:{listening.getsockname()[1]}/"
+        sending, done = senders(url, proxy=proxy.url)
+        sending.give(handed(1, body=body))
+        accepted, _ = listening.accept()
+        with server_side().wrap_socket(accepted, server_side=True) as connection:
+            while not received.endswith(body[-64:]):
+                data = connection.recv(1 << 16)
+                assert data
+                received += data
+            connection.sendall(b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n")
+            assert take(done, 1) == {1: YES}
+    assert received.partition(b"\r\n\r\n")[2] == body
+    sending.end()
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["http", "https"])
+@pytest.mark.parametrize("status", [b"407 Proxy Authentication Required", b"502 Bad Gateway"])
+def test_a_proxy_that_refuses(secure: Oracle, tls: bool, status: bytes) -> None:
+    """A proxy that makes no tunnel gets no key, and the reason says that it was the proxy."""
+    with Proxy(server_side() if tls else None, status) as proxy:
+        sending, done = senders(secure.url, proxy=proxy.url)
+        sending.give(handed(1, 2))
+        assert take(done, 2) == dict.fromkeys((1, 2), Outcome(Verdict.RETRY, "ProxyError"))
+        sending.end()
+    assert (secure.received, len(proxy.heads)) == (0, 2)
+    assert KEY.encode() not in b"".join(proxy.heads)
