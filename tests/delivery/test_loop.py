@@ -9,8 +9,10 @@ import queue
 import select
 import socket
 import ssl
+import tempfile
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -119,7 +121,7 @@ def test_a_large_event_to_a_slow_reader() -> None:
 
 def test_a_silent_backend(oracle: Oracle, monkeypatch: pytest.MonkeyPatch) -> None:
     """An attempt without an answer ends in time, as ambiguous, and holds up no other one."""
-    monkeypatch.setattr(module, "ATTEMPT_TIMEOUT", 0.2)
+    monkeypatch.setattr(module, "ATTEMPT_TIMEOUT", 0.6)
     oracle.answer = lambda request: SILENCE if request.key == "id-1" else ACCEPTED
     sending, done = senders(oracle.url)
     sending.give(handed(1, 2, 3))
@@ -176,6 +178,74 @@ def is_open(number: int) -> bool:
     except OSError:
         return False
     return True
+
+
+@pytest.mark.parametrize("closed", [[0], [1], [0, 1]], ids=["read", "write", "both"])
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_wake_up_that_is_closed(
+    oracle: Oracle,
+    loop: Loop,
+    monkeypatch: pytest.MonkeyPatch,
+    closed: list[int],
+    replaced: bool,
+) -> None:
+    """Where a program closes what wakes the loop it comes back at once, and writes into nothing of the program's."""
+    monkeypatch.setattr("cmdrdata_exporter.delivery.http.loop.LONGEST_WAIT", 60)
+    sending, done = senders(oracle.url)
+    sending.give(handed(1))
+    assert take(done, 1) == {1: YES}
+    deadline = time.monotonic() + 10
+    while not loop._waits:
+        assert time.monotonic() < deadline
+    bell = loop._bell
+    assert bell is not None
+    before = len(list(Path("/dev/fd").iterdir()))
+    with tempfile.TemporaryFile() as file:
+        own = os.dup(file.fileno())
+    numbers = [(bell.descriptor, bell._end)[which] for which in closed]
+    for number in numbers:
+        if replaced:
+            os.dup2(own, number)
+        else:
+            os.close(number)
+    sending.give(handed(2))
+    assert take(done, 1) == {2: YES}
+    assert os.fstat(own).st_size == 0
+    for number in (*numbers, own) if replaced else (own,):
+        os.close(number)
+    # The loop has a new one, and nothing of the old one is left.
+    assert len(list(Path("/dev/fd").iterdir())) == before
+    sending.end()
+
+
+def test_a_fork_while_attempts_are_under_way(oracle: Oracle, loop: Loop) -> None:
+    """A child has none of its parent's attempts and descriptors; the parent goes on, and so can the child."""
+    holds = threading.Event()
+
+    def answer(_: object) -> Reply:
+        assert holds.wait(10)
+        return ACCEPTED
+
+    oracle.answer = answer
+    sending, done = senders(oracle.url)
+    sending.give(handed(*range(8)))
+    deadline = time.monotonic() + 10
+    while len(oracle._attempts) < 8 or not loop._waits:
+        assert time.monotonic() < deadline
+    bell = loop._bell
+    assert bell is not None
+    with warnings.catch_warnings():
+        # Of threads, which is what this is about.
+        warnings.simplefilter("ignore")
+        child = os.fork()
+    if not child:
+        closed = not is_open(bell.descriptor) and not is_open(bell._end)
+        os._exit(0 if closed and not loop._active and not loop._runs else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    holds.set()
+    assert take(done, 8) == dict.fromkeys(range(8), YES)
+    assert (oracle.received, oracle.duplicates) == (8, 0)
+    sending.end()
 
 
 def test_an_interruption(oracle: Oracle, monkeypatch: pytest.MonkeyPatch) -> None:
