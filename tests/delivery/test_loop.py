@@ -24,11 +24,12 @@ from cmdrdata_exporter import faults
 from cmdrdata_exporter.delivery import Handed, Outcome, Verdict
 from cmdrdata_exporter.delivery import senders as module
 from cmdrdata_exporter.delivery.gate import Gate
+from cmdrdata_exporter.delivery.http.answers import Answer
 from cmdrdata_exporter.delivery.http.client import Client
-from cmdrdata_exporter.delivery.http.connections import Connector
+from cmdrdata_exporter.delivery.http.connections import Connection, Connector
 from cmdrdata_exporter.delivery.http.loop import Loop
 from cmdrdata_exporter.delivery.senders import Done, Senders
-from tests.faults.oracle import ACCEPTED, SILENCE, Oracle, Reply
+from tests.faults.oracle import ACCEPTED, SILENCE, Oracle, Reply, Then
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -199,7 +200,6 @@ def test_a_wake_up_that_is_closed(
         assert time.monotonic() < deadline
     bell = loop._bell
     assert bell is not None
-    before = len(list(Path("/dev/fd").iterdir()))
     with tempfile.TemporaryFile() as file:
         own = os.dup(file.fileno())
     numbers = [(bell.descriptor, bell._end)[which] for which in closed]
@@ -214,7 +214,8 @@ def test_a_wake_up_that_is_closed(
     for number in (*numbers, own) if replaced else (own,):
         os.close(number)
     # The loop has a new one, and nothing of the old one is left.
-    assert len(list(Path("/dev/fd").iterdir())) == before
+    assert loop._bell is not bell
+    assert set(bell._seen()).isdisjoint(bell._identities)
     sending.end()
 
 
@@ -294,6 +295,169 @@ def test_where_no_thread_can_be_started(oracle: Oracle, monkeypatch: pytest.Monk
     sending.give(handed(1, 2))
     assert take(done, 2) == {1: YES, 2: YES}
     sending.end()
+
+
+# Answers
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\nTrailer: a\r\n\r\n"
+INTERIM = (
+    b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\n"
+    b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+)
+
+
+@pytest.mark.parametrize("data", [CHUNKED, INTERIM], ids=["chunked", "interim"])
+def test_an_answer_in_pieces(data: bytes) -> None:
+    """An answer is one in whatever pieces it comes, its connection is kept, and nothing of it is left over."""
+    client_end, server_end = socket.socketpair()
+    with server_end:
+        connection = Connection(client_end)
+        for _ in range(2):
+            assert connection.is_fresh()
+            connection.begin(b"request", 10.0)
+            assert server_end.recv(100) == b"request"
+            for number in range(len(data) - 1):
+                server_end.sendall(data[number : number + 1])
+                assert connection.advance(0.0) is None
+            server_end.sendall(data[-1:])
+            found = connection.advance(0.0)
+            assert isinstance(found, Answer)
+            assert (found.status, found.body, found.keep_alive) == (200, b"{}", True)
+        connection.close()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"HTTP/1.1 200 OK\r\n" + b"A: b\r\n" * (1 << 18),
+        b"HTTP/1.1 200 OK\r\nA: " + b"b" * (1 << 20),
+        b"HTTP/1.1 100 Continue\r\n\r\n" * (1 << 16),
+        b"\x00" * (1 << 20),
+    ],
+    ids=["headers", "header", "interim", "garbage"],
+)
+def test_an_endless_head(oracle: Oracle, data: bytes) -> None:
+    """An answer whose status never comes is none, and is not read for ever."""
+    oracle.answer = lambda _: Reply(raw=data, accepts=False)
+    sending, done = senders(oracle.url)
+    sending.give(handed(1))
+    found = take(done, 1)[1]
+    assert found is not None
+    assert (found.verdict, found.ambiguous) == (Verdict.RETRY, True)
+    assert found.reason in ("ProtocolError", "HTTPException", "LineTooLong")
+    sending.end()
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_an_answer_that_nobody_asked_for(oracle: Oracle, later: bool) -> None:
+    """What comes on a kept connection before a request is not the answer to it."""
+    yes = ACCEPTED.encoded()
+    oracle.answer = lambda request: (
+        Reply(raw=yes if later else yes + yes) if request.key == "id-1" else Reply(503)
+    )
+    sending, done = senders(oracle.url)
+    sending.give(handed(1))
+    assert take(done, 1) == {1: YES}
+    if later:
+        (connection,) = oracle._connections
+        connection.sendall(yes)
+    sending.give(handed(2))
+    assert take(done, 1) == {2: Outcome(Verdict.RETRY, "HTTP 503", answer="{}")}
+    sending.end()
+
+
+@pytest.mark.parametrize("then", [Then.CLOSE, Then.RESET])
+@pytest.mark.parametrize("seen", [True, False])
+def test_a_connection_that_is_closed_meanwhile(
+    oracle: Oracle, monkeypatch: pytest.MonkeyPatch, then: Then, seen: bool
+) -> None:
+    """A backend that closes a kept connection gets the next event on another one; what it may have got is ambiguous."""
+    oracle.answer = lambda _: Reply(then=then)
+    sending, done = senders(oracle.url)
+    sending.give(handed(1))
+    assert take(done, 1) == {1: YES}
+    assert sending._client is not None
+    (connection,) = sending._client._idle
+    assert select.select([connection.descriptor], (), (), 10)[0]
+    if not seen:
+
+        def is_fresh(_: Connection) -> bool:
+            return True
+
+        monkeypatch.setattr(Connection, "is_fresh", is_fresh)
+    sending.give(handed(2))
+    lost = Outcome(Verdict.RETRY, "ProtocolError", ambiguous=True)
+    assert take(done, 1) == {2: YES if seen else lost}
+    assert oracle.received == (2 if seen else 1)
+    sending.end()
+
+
+def test_an_answer_before_the_request_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer counts that comes while the request is being sent, and its connection carries no other one."""
+    monkeypatch.setattr("cmdrdata_exporter.delivery.http.connections.LONGEST_BODY", 0.05)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        sending, done = senders(f"http://127.0.0.1:{listening.getsockname()[1]}/")
+        for number in (1, 2):
+            sending.give(handed(number, body=bytes(16 << 20)))
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(100)
+                connection.sendall(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
+                if number == 1:
+                    assert take(done, 1) == {1: Outcome(Verdict.REFUSED, "HTTP 413")}
+        # This time the connection was reset, with most of the request in it.
+        assert take(done, 1) == {2: Outcome(Verdict.REFUSED, "HTTP 413")}
+    sending.end()
+
+
+# Several destinations
+
+
+def test_a_destination_that_never_answers(tmp_path: Path) -> None:
+    """All attempts of one destination may wait for answers, or for its name: no other one is slowed."""
+    with contextlib.ExitStack() as stack:
+        oracles = [stack.enter_context(Oracle(tmp_path / f"{number}")) for number in range(5)]
+        oracles[0].answer = lambda _: SILENCE
+        all_of_them = [senders(oracle.url, most=32) for oracle in oracles]
+        began = time.monotonic()
+        all_of_them[0][0].give(handed(*range(64)))
+        oracles[0].wait_for_requests(32)
+        for sending, _ in all_of_them[1:]:
+            sending.give(handed(*range(200)))
+        for _, done in all_of_them[1:]:
+            assert take(done, 200) == dict.fromkeys(range(200), YES)
+        # Before the first attempt of the silent one is over.
+        assert all_of_them[0][1].empty()
+        assert time.monotonic() - began < module.ATTEMPT_TIMEOUT
+        for sending, _ in all_of_them:
+            sending.end()
+        oracles[0].close()
+        assert len(take(all_of_them[0][1], 64)) == 64
+
+
+def test_a_name_that_takes_long(oracle: Oracle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look-up that hangs holds up its own destination alone."""
+    monkeypatch.setattr(module, "ATTEMPT_TIMEOUT", 5)
+    look_up, over = socket.getaddrinfo, threading.Event()
+
+    def hang(host: str, *arguments: Any) -> Any:
+        if host == "hangs.example":
+            assert over.wait(30)
+            raise socket.gaierror(socket.EAI_AGAIN, "no answer")
+        return look_up(host, *arguments)
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+    hanging, no_one = senders("http://hangs.example/", most=32)
+    hanging.give(handed(*range(32)))
+    sending, done = senders(oracle.url)
+    sending.give(handed(*range(100)))
+    assert take(done, 100) == dict.fromkeys(range(100), YES)
+    assert no_one.empty()
+    over.set()
+    unknown = Outcome(Verdict.RETRY, "NameResolutionError")
+    assert take(no_one, 32) == dict.fromkeys(range(32), unknown)
+    sending.end()
+    hanging.end()
 
 
 # TLS and proxies

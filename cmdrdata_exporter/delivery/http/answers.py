@@ -145,6 +145,7 @@ def _read_any(data: bytes, ended: bool) -> Answer | None:
             or response.status == http.client.SWITCHING_PROTOCOLS
             or received.lacks_more
             or received.tell() < len(data)
+            or body is None
             or len(body or b"") == LONGEST_BODY
         ),
     )
