@@ -23,7 +23,8 @@ from urllib3.util import connection as urllib3_connection
 from cmdrdata_exporter import faults
 from cmdrdata_exporter.delivery import Handed, Outcome, Verdict
 from cmdrdata_exporter.delivery import senders as module
-from cmdrdata_exporter.delivery.gate import Gate
+from cmdrdata_exporter.delivery.backoff import PROBE_AFTER
+from cmdrdata_exporter.delivery.gate import FIRST, Gate
 from cmdrdata_exporter.delivery.http.answers import Answer
 from cmdrdata_exporter.delivery.http.client import Client
 from cmdrdata_exporter.delivery.http.connections import Connection, Connector
@@ -458,6 +459,19 @@ def test_a_name_that_takes_long(oracle: Oracle, monkeypatch: pytest.MonkeyPatch)
     assert take(no_one, 32) == dict.fromkeys(range(32), unknown)
     sending.end()
     hanging.end()
+
+
+def test_a_backend_that_is_down() -> None:
+    """However much waits for a backend that is down, a few attempts are enough to know."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}/"
+    sending, done = senders(url, most=32)
+    sending._gate = Gate(32, first=FIRST)
+    sending.give(handed(*range(100)))
+    tried = [outcome for outcome in take(done, 100).values() if outcome is not None]
+    assert tried == [Outcome(Verdict.RETRY, "NewConnectionError")] * len(tried)
+    assert len(tried) <= PROBE_AFTER + FIRST
+    sending.end()
 
 
 # TLS and proxies

@@ -27,7 +27,7 @@ from cmdrdata_exporter.delivery.http.answers import Answer, read_answer
 
 LONGEST_BODY = 1.0
 """Seconds in which a body is read: the status is the verdict, and a connection costs little."""
-_LONGEST = 1 << 20
+_LONGEST = 1 << 18
 """Bytes of an answer, with all that comes before it, above which it is none."""
 _LATER = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 _UNSENT = {errno.EPIPE, errno.ECONNRESET, errno.EPROTOTYPE}
