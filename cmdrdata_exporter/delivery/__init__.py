@@ -120,6 +120,8 @@ class Outcome:
     """Seconds in which nothing may be sent."""
     answer: str = ""
     """How the backend's answer begins, where it accepted nothing: one line, without what looks like a key."""
+    unreachable: bool = field(default=False, compare=False)
+    """There was no connection, which says nothing about the event."""
 
     @property
     def explanation(self) -> str:

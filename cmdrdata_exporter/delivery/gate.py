@@ -3,17 +3,18 @@ When anything may be sent at all, by what the backend's last answers were.
 
 | the gate is | after | until |
 |---|---|---|
-| open | the start, for a few attempts at a time; a success | |
+| open | the start and a rest, for a few attempts at a time; a success | |
 | shut for a while | an answer with `Retry-After` | that time, whatever else succeeds |
 | probing | failures in a row, of different events | a success: one attempt at a time, at growing intervals |
 | paused | an answer that says key or endpoint are wrong | a success: one attempt every one to five minutes |
 
-After the first success, and after one that ends probing or a pause, the number of attempts at a time doubles with each
-further one.
+After the first success, and after one that ends probing, a pause or a rest, the number of attempts at a time doubles
+with each further one.
 
 Some events fail whenever they come, and nobody else's shall wait for them. A failure says something about the backend
 only if nothing has passed that began later. It is the event's own if it failed before, another one passed after that,
 and it fails again. So an answer that may mean the event or the account (`Verdict.FORBIDDEN`) is told apart as well.
+A failure to connect is never the event's.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ from cmdrdata_exporter.delivery.backoff import (
 
 FIRST = 2
 """Attempts at a time before the first success: a backend that is down gets no more, one that is there soon has all."""
+REST = 5.0
+"""Seconds without a success after which nobody knows whether the backend is still there."""
 CERTAIN = 32
 """So many failures in a row are no chance, where half of the events fail whenever they come."""
 DOUBTFUL = 1.0
@@ -59,7 +62,7 @@ class Gate:
 
     Args:
         limit: how many attempts may be under way at once.
-        first: how many until the first success; then it doubles with each one. Default: as many.
+        first: how many until the first success and after a rest; then it doubles with each one. Default: as many.
         probe_interval: seconds until the first probe of a pause; each further one comes later, up to five minutes.
         clock: returns monotonic seconds.
     """
@@ -76,7 +79,9 @@ class Gate:
         self._probe_interval = probe_interval
         self._clock = clock
         self._lock = threading.Lock()
-        self._allowed = min(first or limit, limit)
+        self._allowed = self._first = min(first or limit, limit)
+        self._passed_at = self._clock()
+        """The time of the last success."""
         self._under_way = 0
         self._shut_until = 0.0
         self._turn = 0
@@ -118,6 +123,8 @@ class Gate:
         """Return how many attempts are worth preparing now, beside those that are prepared or under way."""
         if self.delay() > 0:
             return 0
+        with self._lock:
+            self._rest()
         # With the gate wide open each attempt has a successor waiting, so that no sender is idle.
         wanted = self._allowed if self._allowed < self._limit else 2 * self._limit
         return max(0, wanted - prepared)
@@ -125,6 +132,7 @@ class Gate:
     def enter(self) -> Entry | None:
         """Return what `leave` must be given after the attempt that may begin now; None: it may not."""
         with self._lock:
+            self._rest()
             # While attempts fail fewer begin, so that a backend that goes down gets few of them.
             fewer = len(self._different) * self._limit * 2 // CERTAIN
             allowed = max(1, self._allowed - fewer)
@@ -133,6 +141,10 @@ class Gate:
             self._under_way += 1
             self._turn += 1
             return Entry(self._turn, self._closings, self._passed)
+
+    def _rest(self) -> None:
+        if not self._under_way and self._clock() - self._passed_at >= REST:
+            self._allowed = min(self._allowed, self._first)
 
     def leave(self, entry: Entry, key: bytes, outcome: Outcome) -> Outcome:
         """
@@ -181,7 +193,7 @@ class Gate:
         if len(self._failed) > REMEMBERED:
             del self._failed[next(iter(self._failed))]
         forbidden = outcome.verdict is Verdict.FORBIDDEN
-        its_own = before < entry.passed
+        its_own = before < entry.passed and not outcome.unreachable
         if forbidden:
             if its_own and not self._failures:
                 del self._failed[key]
@@ -197,7 +209,7 @@ class Gate:
             self._failing_since = now
         self._failures += 1
         self._different.add(key)
-        few = now - self._failing_since < DOUBTFUL
+        few = now - self._failing_since < DOUBTFUL and not outcome.unreachable
         self._certain = self._certain or self._failures >= (CERTAIN if few else PROBE_AFTER)
         if forbidden and (self._certain or self.paused):
             self._pause(outcome, late, doubt=self._doubts < PROBE_AFTER)
@@ -217,6 +229,7 @@ class Gate:
         self.reason = None
         self._failures = self._probes = self._doubts = self._pauses = 0
         self._certain = False
+        self._passed_at = self._clock()
         self._different.clear()
         self._allowed = min(2 * self._allowed, self._limit)
         # A refusal may be the firewall's: it lets nobody through.

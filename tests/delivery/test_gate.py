@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from cmdrdata_exporter.delivery import Outcome, Verdict
 from cmdrdata_exporter.delivery.backoff import PROBE_AFTER
-from cmdrdata_exporter.delivery.gate import CERTAIN, DOUBTFUL, Entry, Gate
+from cmdrdata_exporter.delivery.gate import CERTAIN, DOUBTFUL, REST, Entry, Gate
 from tests.delivery.samples import (
     BROKEN,
     DELIVERED,
@@ -27,6 +27,7 @@ from tests.delivery.samples import (
 )
 
 LIMIT = 8
+UNREACHABLE = Outcome(Verdict.RETRY, "NewConnectionError", unreachable=True)
 
 
 @pytest.fixture(autouse=True)
@@ -111,6 +112,27 @@ def test_the_start() -> None:
     assert asked.at_once() == 4
     asked.answer(DELIVERED)
     assert (asked.at_once(), asked.gate.room(0)) == (LIMIT, 2 * LIMIT)
+
+
+def test_a_rest() -> None:
+    """After a while without a success few attempts begin again until the next one."""
+    asked = Asked(first=2)
+    asked.answer(DELIVERED, DELIVERED)
+    asked.clock.now += REST - 1
+    assert (asked.at_once(), asked.gate.room(0)) == (LIMIT, 2 * LIMIT)
+    asked.clock.now += 1
+    assert (asked.gate.room(0), asked.at_once()) == (2, 2)
+    asked.answer(DELIVERED)
+    assert asked.at_once() == 4
+
+
+def test_a_backend_that_cannot_be_reached() -> None:
+    """Without a connection it is no event's fault: a few failures, however fast, say that the backend is down."""
+    asked = Asked()
+    asked.answer(*[UNREACHABLE] * (PROBE_AFTER - 1))
+    assert (asked.gate.in_trouble, asked.gate.delay()) == (False, 0)
+    asked.answer(UNREACHABLE)
+    assert (asked.gate.in_trouble, asked.at_once(), asked.gate.delay()) == (True, 0, 0.5)
 
 
 def test_open() -> None:

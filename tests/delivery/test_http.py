@@ -339,6 +339,12 @@ def test_a_body_that_ends_with_its_connection(data: bytes, body: bytes | None) -
     assert (ended.status, ended.body, ended.complete, ended.keep_alive) == (200, body, True, False)
 
 
+def test_a_body_that_goes_wrong() -> None:
+    """Where a body cannot be read nobody knows where it ends: the connection carries no other request."""
+    found = read_answer(CHUNKED + b"no number\r\n")
+    assert found == Answer(200, {"transfer-encoding": "chunked"}, None, keep_alive=False)
+
+
 @pytest.mark.parametrize("data", [b"nonsense\r\n", b"\x16\x03\x01\n", b"HTTP/1.1 abc OK\r\n"])
 def test_what_is_no_answer(data: bytes) -> None:
     """What does not begin as an answer does is none, whatever follows."""

@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, cast
 
+from urllib3.exceptions import HTTPError
+
 from cmdrdata_exporter.delivery import Outcome, Verdict
 from cmdrdata_exporter.delivery.backoff import LONGEST_RETRY_AFTER
 from cmdrdata_exporter.scrubbing import scrubbed
@@ -145,6 +147,7 @@ def _read_any(data: bytes, ended: bool) -> Answer | None:
             or response.status == http.client.SWITCHING_PROTOCOLS
             or received.lacks_more
             or received.tell() < len(data)
+            or body is None
             or len(body or b"") == LONGEST_BODY
         ),
     )
@@ -271,7 +274,8 @@ def classify_failure(error: Exception, *, sent: bool) -> Outcome:
         error: what was raised.
         sent: whether any of the event may have left, so that it may have been accepted.
     """
-    return Outcome(Verdict.RETRY, type(error).__name__, ambiguous=sent)
+    unreachable = not sent and isinstance(error, HTTPError | OSError)
+    return Outcome(Verdict.RETRY, type(error).__name__, ambiguous=sent, unreachable=unreachable)
 
 
 def _retry_after(value: str | None, now: float) -> float | None:

@@ -27,10 +27,8 @@ from cmdrdata_exporter.delivery.http.answers import Answer, read_answer
 
 LONGEST_BODY = 1.0
 """Seconds in which a body is read: the status is the verdict, and a connection costs little."""
-_LONGEST = 1 << 20
+_LONGEST = 1 << 18
 """Bytes of an answer, with all that comes before it, above which it is none."""
-_SURE = 16 << 10
-"""Bytes that a socket takes at once when it takes any."""
 _LATER = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 _UNSENT = {errno.EPIPE, errno.ECONNRESET, errno.EPROTOTYPE}
 """Errors of sending after which an answer may be there all the same: a server refuses what it has not read."""
@@ -61,11 +59,13 @@ class Connector:
         try:
             self._open(pool, opening)
         except BaseException as error:
+            # Behind the proxy there is nothing but the backend's TLS.
+            at_backend = opening.has_connected_to_proxy and isinstance(error, ssl.SSLError)
             opening.close()
             # The certificates may be others the next time.
             self._pool = None
-            if self._proxy is not None and not opening.has_connected_to_proxy:
-                raise ProxyError("the proxy cannot be reached", Exception(error)) from error
+            if self._proxy is not None and isinstance(error, Exception) and not at_backend:
+                raise ProxyError("the proxy makes no tunnel", error) from error
             raise
         return Connection(opening.sock)
 
@@ -114,7 +114,8 @@ class Connection:
 
     def __init__(self, sock: Any) -> None:
         self._socket = sock
-        self._is_plain = isinstance(sock, socket.socket)
+        self._transport: Any = sock if isinstance(sock, socket.socket) else sock.socket
+        """What bytes leave through."""
         self.descriptor: int = sock.fileno()
         self._identity = identity(self.descriptor)
         # gevent's sockets wait for nothing then, so that any thread may use them.
@@ -149,7 +150,7 @@ class Connection:
 
     def begin(self, request: bytes, deadline: float) -> None:
         """Send a request, as much of it as the socket takes; `advance` does the rest."""
-        self._unsent, self._received, self._answer = request, b"", None
+        self._unsent, self._received, self._answer = self._encrypted(request), b"", None
         self._deadline = deadline
         self.sent = True
         # `advance` meets the error once more.
@@ -185,8 +186,7 @@ class Connection:
         if self._is_ours():
             self._socket.close()
         else:
-            # TLS inside of TLS has the socket inside.
-            getattr(self._socket, "socket", self._socket).detach()
+            self._transport.detach()
         self._identity = None
 
     def __del__(self) -> None:
@@ -196,13 +196,19 @@ class Connection:
     def _is_ours(self) -> bool:
         return self._identity is not None and self._identity == identity(self.descriptor)
 
+    def _encrypted(self, request: bytes) -> bytes:
+        """Return what is sent for a request. urllib3's TLS inside of TLS loses what it cannot send at once."""
+        if self._transport is self._socket:
+            return request
+        while request:
+            request = request[self._socket.sslobj.write(request) :]
+        return self._socket.outgoing.read()
+
     def _send(self) -> None:
         if not self._unsent:
             return
-        # TLS inside of TLS loses what it cannot send at once.
-        data = self._unsent if self._is_plain else self._unsent[:_SURE]
         try:
-            self._unsent = self._unsent[self._socket.send(data) :]
+            self._unsent = self._unsent[self._transport.send(self._unsent) :]
         except _LATER:
             pass
         except OSError as error:

@@ -81,6 +81,8 @@ class Loop(processes.ForkAware):
     """Attempts that are under way. `serve` may be called from any thread."""
 
     def __init__(self) -> None:
+        self._bell: _Bell | None = None
+        """The thread's, while there is one."""
         self.after_fork_child()
         processes.notify_of_forks(self)
 
@@ -88,8 +90,9 @@ class Loop(processes.ForkAware):
         """Begin anew in a forked child: the attempts are its parent's."""
         self._lock = threading.Lock()
         self._runs = False
-        self._bell: _Bell | None = None
-        """There while the thread may be waiting."""
+        self._hang_up()
+        self._waits = False
+        """Whether the thread may be waiting."""
         self._inbox: deque[Source | tuple[Attempt, Connection | Outcome]] = deque()
         self._sources: dict[Source, None] = {}
         """Those that may have an attempt to make."""
@@ -113,30 +116,35 @@ class Loop(processes.ForkAware):
     def _tell(self, item: Source | tuple[Attempt, Connection | Outcome]) -> None:
         """Give the thread something to do. Called under the lock."""
         self._inbox.append(item)
-        if self._bell is not None:
+        if self._waits and self._bell is not None:
+            self._waits = False
             self._bell.ring()
-            self._bell = None
 
     # The thread
 
     def _run(self, put: Put) -> None:
         # Not epoll: its descriptor may be closed and become another one's, as any other.
         poll = select.poll()
-        bell: _Bell | None = None
         is_busy = True
         while self._goes_on(is_busy):
             try:
-                if bell is None or not bell.is_intact():
-                    bell = _Bell(poll)
-                is_busy = self._wait(poll, bell)
+                if self._bell is None or not self._bell.is_intact():
+                    with self._lock:
+                        self._hang_up()
+                        self._bell = _Bell(poll)
+                is_busy = self._wait(poll, self._bell)
                 self._turn(poll, put)
             except BaseException:  # noqa: BLE001, PERF203 - a thread that ends would take its events with it
                 faults.report("sender", "usage events were interrupted", exc_info=True)
                 is_busy = True
                 self._interrupt()
                 time.sleep(AFTER_FAILURE)
-        if bell is not None:
-            bell.close()
+
+    def _hang_up(self) -> None:
+        """Let go of the bell. Called under the lock."""
+        if self._bell is not None:
+            self._bell.close()
+        self._bell = None
 
     def _wait(self, poll: Any, bell: _Bell) -> bool:
         """Wait until there is something to do, and say whether there is."""
@@ -144,9 +152,9 @@ class Loop(processes.ForkAware):
             seconds = 0.0 if self._inbox else LONGEST_WAIT
             if self._active:
                 seconds = max(0.0, min(seconds, self._soonest - clocks.monotonic()))
-            self._bell = bell if seconds else None
+            self._waits = seconds > 0
         ready = poll.poll(seconds * 1000)
-        self._bell = None
+        self._waits = False
         now = clocks.monotonic()
         for descriptor, _ in ready:
             if descriptor == bell.descriptor:
@@ -162,6 +170,9 @@ class Loop(processes.ForkAware):
             return True
         with self._lock:
             self._runs = bool(self._inbox)
+            if not self._runs:
+                # Before another thread has its own.
+                self._hang_up()
             return self._runs
 
     def _turn(self, poll: Any, put: Put) -> None:
@@ -282,9 +293,11 @@ class _Bell:
         return self._seen() == self._identities
 
     def ring(self) -> None:
-        """Wake the thread."""
+        """Wake the thread. So does the end of a pipe, in whose place there may be something else by now."""
         if self.is_intact():
             os.write(self._end, b"!")
+        else:
+            self.close()
 
     def silence(self) -> None:
         """Be ready for another time."""
