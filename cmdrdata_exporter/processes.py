@@ -22,13 +22,18 @@ from typing import Any
 
 
 def start_thread(
-    function: Callable[..., None], *arguments: object, name: str | None = None
+    function: Callable[..., None],
+    *arguments: object,
+    name: str | None = None,
+    started: list[int] | None = None,
 ) -> None:
     """
     Run `function` in a thread that ends with the process and takes no signal: those are the application's.
 
     Not in a `threading.Thread`: that takes locks which a signal handler may have interrupted, and instrumentations
     have it hand on the context of whoever starts it.
+
+    A signal handler may raise in the middle. `started` is not empty then if the thread runs, and only then.
 
     Raises:
         RuntimeError: no thread can be started (any more).
@@ -39,14 +44,17 @@ def start_thread(
             threading.current_thread().name = name
         function(*arguments)
 
+    started = [] if started is None else started
+    # In one step of the interpreter, so that no signal handler comes between the two.
+    start = map(_thread.start_new_thread, (run,), ((),))
     if _set_mask is None:  # Windows
-        _thread.start_new_thread(run, ())
+        started.extend(start)
         return
     mask = _set_mask(signal.SIG_BLOCK, ())
     try:
         # A thread begins with the mask of the one that starts it: it could take a signal before it blocks any.
         _set_mask(signal.SIG_BLOCK, signal.valid_signals())
-        _thread.start_new_thread(run, ())
+        started.extend(start)
     finally:
         _set_mask(signal.SIG_SETMASK, mask)
 
