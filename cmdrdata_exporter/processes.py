@@ -38,6 +38,10 @@ def start_thread(
     Raises:
         RuntimeError: no thread can be started (any more).
     """
+    if _is_uwsgi_master():
+        raise RuntimeError(
+            "a thread would keep the workers of uWSGI, forked in the middle of it, from starting"
+        )
 
     def run() -> None:
         if name is not None:
@@ -57,6 +61,12 @@ def start_thread(
         started.extend(start)
     finally:
         _set_mask(signal.SIG_SETMASK, mask)
+
+
+def _is_uwsgi_master() -> bool:
+    """Return whether this is the process of uWSGI that loads the application and forks its workers."""
+    masterpid = getattr(sys.modules.get("uwsgi"), "masterpid", None)
+    return masterpid is not None and bool(masterpid() == os.getpid())
 
 
 # C's own: `signal.pthread_sigmask` is Python, at whose beginning a signal handler may raise: they would stay blocked.
