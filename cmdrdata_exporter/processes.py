@@ -22,7 +22,10 @@ from typing import Any
 
 
 def start_thread(
-    function: Callable[..., None], *arguments: object, name: str | None = None
+    function: Callable[..., None],
+    *arguments: object,
+    name: str | None = None,
+    started: list[int] | None = None,
 ) -> None:
     """
     Run `function` in a thread that ends with the process and takes no signal: those are the application's.
@@ -30,25 +33,40 @@ def start_thread(
     Not in a `threading.Thread`: that takes locks which a signal handler may have interrupted, and instrumentations
     have it hand on the context of whoever starts it.
 
+    A signal handler may raise in the middle. `started` is not empty then if the thread runs, and only then.
+
     Raises:
         RuntimeError: no thread can be started (any more).
     """
+    if _is_uwsgi_master():
+        raise RuntimeError(
+            "a thread would keep the workers of uWSGI, forked in the middle of it, from starting"
+        )
 
     def run() -> None:
         if name is not None:
             threading.current_thread().name = name
         function(*arguments)
 
+    started = [] if started is None else started
+    # In one step of the interpreter, so that no signal handler comes between the two.
+    start = map(_thread.start_new_thread, (run,), ((),))
     if _set_mask is None:  # Windows
-        _thread.start_new_thread(run, ())
+        started.extend(start)
         return
     mask = _set_mask(signal.SIG_BLOCK, ())
     try:
         # A thread begins with the mask of the one that starts it: it could take a signal before it blocks any.
         _set_mask(signal.SIG_BLOCK, signal.valid_signals())
-        _thread.start_new_thread(run, ())
+        started.extend(start)
     finally:
         _set_mask(signal.SIG_SETMASK, mask)
+
+
+def _is_uwsgi_master() -> bool:
+    """Return whether this is the process of uWSGI that loads the application and forks its workers."""
+    masterpid = getattr(sys.modules.get("uwsgi"), "masterpid", None)
+    return masterpid is not None and bool(masterpid() == os.getpid())
 
 
 # C's own: `signal.pthread_sigmask` is Python, at whose beginning a signal handler may raise: they would stay blocked.

@@ -8,6 +8,8 @@ import inspect
 import os
 import queue
 import signal
+import sys
+import types
 from types import FrameType
 from typing import Any
 
@@ -37,6 +39,22 @@ def test_a_thread_that_cannot_be_started(monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(RuntimeError, match="can't start"):
         processes.start_thread(lambda: None)
     assert before == signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+def test_the_master_of_uwsgi(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No thread runs where uWSGI forks its workers, which would inherit what it has; in a worker it does."""
+    uwsgi = types.ModuleType("uwsgi")
+    monkeypatch.setitem(sys.modules, "uwsgi", uwsgi)
+    started: list[int] = []
+    monkeypatch.setattr(uwsgi, "masterpid", os.getpid, raising=False)
+    with pytest.raises(RuntimeError, match="uWSGI"):
+        processes.start_thread(lambda: None, started=started)
+    assert started == []
+    # A worker's, and without a master.
+    for pid in (os.getppid(), 0):
+        monkeypatch.setattr(uwsgi, "masterpid", lambda pid=pid: pid)
+        processes.start_thread(lambda: None, started=started)
+    assert len(started) == 2
 
 
 def test_the_end_of_a_process() -> None:

@@ -110,14 +110,17 @@ class Drainer:
     def _start(self) -> None:
         if self.running:
             return
+        started: list[int] = []
         self.running = True
         try:
             self._begin()
             self._ended.clear()
             self.rests = False
-            processes.start_thread(self._run, self.relay)
+            processes.start_thread(self._run, self.relay, started=started)
         except BaseException as error:
-            self.running = False
+            # A second thread would send again what the first one has in flight.
+            if not started:
+                self.running = False
             # What a signal handler raised, Ctrl-C for one, goes on; the next event starts the thread.
             if faults.is_interruption(error) or not isinstance(error, RuntimeError):
                 raise

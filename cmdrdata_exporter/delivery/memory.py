@@ -364,10 +364,12 @@ class MemoryDelivery(processes.ForkAware):
             return
         self._running = True
         self._inbox = queue.SimpleQueue()
+        started: list[int] = []
         try:
-            processes.start_thread(self._run, self._inbox, name="cmdrdata-memory")
+            processes.start_thread(self._run, self._inbox, name="cmdrdata-memory", started=started)
         except BaseException as error:
-            self._running = False
+            if not started:
+                self._running = False
             # What a signal handler raised goes on; the next event starts the thread.
             if faults.is_interruption(error) or not isinstance(error, RuntimeError):
                 raise

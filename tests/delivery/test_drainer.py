@@ -7,12 +7,14 @@ import contextlib
 import logging
 import os
 import shutil
+import signal
 import sqlite3
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -836,6 +838,36 @@ def test_an_interrupted_start(directory: Directory, monkeypatch: pytest.MonkeyPa
     drainer.start()
     assert drainer.running
     drainer.stop(10)
+
+
+def test_an_interruption_once_the_thread_runs(
+    directory: Directory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C as soon as the thread runs starts no second one, which would send again what the first one sends."""
+    start_thread = _thread.start_new_thread
+    started: list[int] = []
+
+    def start(*arguments: Any) -> int:
+        # Python hears of it once the mask is as it was.
+        signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+        started.append(start_thread(*arguments))
+        return started[-1]
+
+    backend = Backend(DELIVERED)
+    running = Running(directory, backend)
+    with monkeypatch.context() as patch:
+        patch.setattr(_thread, "start_new_thread", start)
+        with pytest.raises(KeyboardInterrupt):
+            running.drainer.start()
+    assert running.drainer.running
+    first = running.drainer.relay
+    running.journal.append(record(1))
+    running.drainer.start()
+    assert running.drainer.relay is first
+    running.drainer.stop(10)
+    assert backend.posted == ids(1)
+    assert counts(directory) == {"recorded": 1, "delivered": 1}
+    running.journal.seal()
 
 
 def test_where_no_thread_can_be_started(

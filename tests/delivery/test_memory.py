@@ -627,13 +627,15 @@ def test_an_idle_thread_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     ends = queue.SimpleQueue[str]()
     start_thread = processes.start_thread
 
-    def start(function: Callable[..., None], *arguments: object, name: str | None = None) -> None:
+    def start(
+        function: Callable[..., None], *arguments: object, name: str | None = None, **options: Any
+    ) -> None:
         def run() -> None:
             function(*arguments)
             if name is not None:
                 ends.put(name)
 
-        start_thread(run, name=name)
+        start_thread(run, name=name, **options)
 
     monkeypatch.setattr("cmdrdata_exporter.delivery.memory.IDLE", 0.01)
     monkeypatch.setattr(processes, "start_thread", start)
