@@ -62,18 +62,26 @@ class Customer:
         """Whether the id can be billed."""
         return usable(self.id)
 
-    def attributes(self) -> dict[str, MetadataValue]:
+    def attributes(self) -> Mapping[str, MetadataValue]:
         """
         Return the span attributes that say who pays; of an unusable id why it is, and how it was written.
 
         An unusable id is logged, once per reason: its calls are billed to nobody, and not to the default customer.
         """
+        known: dict[str, MetadataValue] | None = vars(self).get("_attributes")
+        if known is not None:
+            return known
         named = cast("object", self.id)
         reason = refusal(named)
         attributes: dict[str, MetadataValue]
         if reason is None:
             attributes = {CUSTOMER_ID: self.id}
-            if self.id != self.id.strip():
+            if self.id == self.id.strip():
+                if not self.metadata:
+                    # Nothing is to be reported of it, however often it is asked for.
+                    vars(self)["_attributes"] = attributes
+                    return attributes
+            else:
                 faults.report(
                     "customer id with blanks",
                     "a customer id with blanks at its begin or end was set; its calls are billed to it as it is, "
@@ -292,7 +300,7 @@ def current(context: Context | None = None) -> Customer | None:
     Args:
         context: an OpenTelemetry context, whose customer counts where it has one. Default: the current one.
     """
-    there = cast("Customer | None", otel_context.get_value(_KEY, context))
+    there = _there(otel_context.get_current() if context is None else context)
     scope = _innermost.get()
     customer = None if scope is None else scope.customer
     if there is not None and there is not customer and (context or not _is_known(there, scope)):

@@ -66,6 +66,18 @@ class Recorder:
         self._silent_hosts: set[str] = set()
 
     @faults.guarded
+    def is_tracing(self) -> bool:
+        """Whether calls are to have spans now, and there may be an SDK that makes them."""
+        tracer = self.tracer
+        if isinstance(tracer, trace.NoOpTracer) or (
+            # What it stands for until an SDK is set up.
+            isinstance(tracer, trace.ProxyTracer)
+            and isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
+        ):
+            return False
+        return is_instrumentation_enabled()
+
+    @faults.guarded
     def report_silent(self, host: str, *, asked: bool) -> None:
         """Tell the operator, once per host, that its streams report no usage and what can be done about it."""
         silent = self._silent_hosts
@@ -156,7 +168,8 @@ class Call:
             streaming and get(parameters.get("stream_options"), "include_usage") is True
         )
         """Whether the application asked for it."""
-        requested = _request_attributes(endpoint, parameters) or {}
+        is_traced = recorder.is_tracing()
+        requested = _request_attributes(endpoint, parameters, only_model=not is_traced) or {}
         self._request_model: str | None = requested.get(semconv.REQUEST_MODEL)
         self._details = (_request_details(endpoint, parameters) or {}) if endpoint.details else {}
         self._response_id = None if endpoint.api_type is None else job
@@ -166,18 +179,17 @@ class Call:
         self._endings: list[_Ending] | None = None
         self._span: trace.Span | None = None
         parent = trace.get_current_span().get_span_context()
-        try:
-            self._start_span(requested, parent.span_id)
-        except Exception as error:  # noqa: BLE001 - also of the application's processors
-            faults.absorb(error, "the start of a span")
+        if is_traced:
+            try:
+                self._start_span(requested, parent.span_id)
+            except Exception as error:  # noqa: BLE001 - also of the application's processors
+                faults.absorb(error, "the start of a span")
         if self._span is None:
             self._trace_id = parent.trace_id or int(random_ids.take(self._pid), 16)
             self._span_id = int(random_ids.take(self._pid)[:16], 16)
 
     def _start_span(self, requested: Attributes, parent_id: int) -> None:
-        """Start the public span, unless there is to be none, or no SDK makes one."""
-        if not is_instrumentation_enabled():
-            return
+        """Start the public span, unless no SDK makes one."""
         attributes = spans.start_attributes(
             self.endpoint,
             self._server,

@@ -37,9 +37,10 @@ FOR_EVER = -1
 """As a number of seconds: always."""
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen: setting each field past that would take ten times as long, in each call of an application.
+@dataclass(slots=True)
 class Header:
-    """What may be known of an event without reading its body: enough to hold, assign and total it."""
+    """What may be known of an event without reading its body: enough to hold, assign and total it. Never changed."""
 
     customer: str | None
     model: str

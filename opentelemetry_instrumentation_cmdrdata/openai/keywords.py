@@ -172,12 +172,15 @@ def _in(headers: object) -> Attribution | None:
     return found if isinstance(found, Attribution) else None
 
 
-def attributes(call: Attribution | None, client: Attribution | None) -> dict[str, MetadataValue]:
+def attributes(call: Attribution | None, client: Attribution | None) -> Mapping[str, MetadataValue]:
     """
     Return the span attributes that say who pays: whom the call names, else its client, else the context.
 
     With the metadata of that place, and the call's own.
     """
+    if call is None and client is None:
+        customer = current()
+        return {} if customer is None else customer.attributes()
     named = None
     for one in (client, call):
         if one is not None and one.customer_id is not None:

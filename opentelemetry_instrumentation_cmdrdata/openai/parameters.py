@@ -21,10 +21,12 @@ from opentelemetry_instrumentation_cmdrdata.openai.usage import (
 )
 
 
-def request_attributes(endpoint: Endpoint, body: Mapping[str, Any]) -> Attributes:
-    """Return the attributes of a request's parameters, as they go to the provider."""
+def request_attributes(
+    endpoint: Endpoint, body: Mapping[str, Any], *, only_model: bool = False
+) -> Attributes:
+    """Return the attributes of a request's parameters, as they go to the provider; `only_model` where no span is."""
     attributes: Attributes = {}
-    if not endpoint.is_conventional:
+    if only_model or not endpoint.is_conventional:
         put(attributes, semconv.REQUEST_MODEL, body.get("model", endpoint.default_model), string)
         return attributes
     for parameter, value in body.items():

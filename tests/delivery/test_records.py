@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cmdrdata_exporter.delivery import Event, Header
+from cmdrdata_exporter.delivery.spool import records
 from cmdrdata_exporter.delivery.spool.records import (
     Command,
     UnknownRecordError,
@@ -140,15 +141,40 @@ texts = st.text(st.characters(codec=None), max_size=20)
 
 
 @given(
-    texts, texts | st.none(), st.dictionaries(texts, st.integers() | st.floats(-1, 1)), st.binary()
+    texts,
+    texts | st.none(),
+    st.dictionaries(texts, st.integers())
+    | st.dictionaries(texts, st.integers() | st.floats(-1, 1)),
+    st.binary(),
 )
 def test_any_event(
     event_id: str, customer: str | None, units: dict[str, float], body: bytes
 ) -> None:
-    """Any event is read as it was written, half surrogate pairs and giant numbers included, and has a key."""
+    """
+    Any event is read as it was written, half surrogate pairs and giant numbers included, and has a key.
+
+    It is the same bytes where orjson is installed and where it is not.
+    """
     event = Event(event_id, Header(customer, event_id, event_id, event_id, units, event_id), body)
-    assert decode(encode_event(*event)) == event
+    written = encode_event(*event)
+    assert decode(written) == event
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(records, "orjson", None)
+        assert encode_event(*event) == written
     assert len(key_of(event_id)) == 16
+
+
+@pytest.mark.parametrize(
+    "model", ["m", "\u00e9", "\x7f", '\x00\x1f"\\/\u2028', "\U0001f600", "\ud800"], ids=ascii
+)
+def test_the_same_bytes_with_and_without_orjson(
+    model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two processes, of which one has orjson, write the same record of an event."""
+    header = Header(None, model, "e", "s", {model: 2**63, "n": True}, "d", hold=True, customer_at=9)
+    written = encode_event(ID, header, b"{}")
+    monkeypatch.setattr(records, "orjson", None)
+    assert encode_event(ID, header, b"{}") == written
 
 
 @given(st.binary())

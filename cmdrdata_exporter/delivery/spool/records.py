@@ -15,11 +15,19 @@ from typing import Any, NamedTuple, TypeGuard, cast
 
 from cmdrdata_exporter.delivery import FOR_EVER, Event, Header
 
+try:
+    import orjson
+except ImportError:
+    orjson = None
+
 LONGEST_MEMORY = 100 * 366 * 86400
 """Seconds for which an id is remembered at most, if not for ever."""
 
-_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode
-
+_encode = json.JSONEncoder(
+    separators=(",", ":"), ensure_ascii=True, allow_nan=False, check_circular=False
+).encode
+_EXACT = frozenset({int, bool})
+"""The types of units that orjson writes as `json` does."""
 
 ACTIONS = ("assign", "replay", "drop", "unspooled")
 
@@ -79,7 +87,21 @@ def encode_event(event_id: str, header: Header, body: bytes) -> bytes:
         line["customer_at"] = header.customer_at
     if header.remember:
         line["remember"] = header.remember
-    return b"%b\n%b" % (_encode(line).encode(), body)
+    return b"%b\n%b" % (_line(line, header), body)
+
+
+def _line(line: dict[str, Any], header: Header) -> bytes:
+    """Return the line of an event; the same bytes with orjson, which is used where it is installed."""
+    if orjson is not None and _EXACT.issuperset(map(type, header.units.values())):
+        try:
+            written = orjson.dumps(line)
+        except TypeError:
+            pass  # Half of a surrogate pair, or an integer of more than 64 bits.
+        else:
+            # `json` escapes all other characters.
+            if written.isascii() and b"\x7f" not in written:
+                return written
+    return _encode(line).encode()
 
 
 def encode_command(command: Command) -> bytes:
