@@ -97,6 +97,12 @@ Whether streamed chats and completions are asked to tell their usage (`stream_op
 application does not say: `auto` where the host is known to understand it, `always`, or `never`. Default: `auto`.
 """
 
+CMDRDATA_METRICS_CUSTOMER = "CMDRDATA_METRICS_CUSTOMER"
+"""
+`true` (or `1`) puts the customer on the metric of the tokens, `false` (or `0`) does not: each customer makes time
+series of its own. Default: `false`.
+"""
+
 NAMES = tuple(name for name in list(globals()) if name.startswith("CMDRDATA_"))
 """Every variable: the constants above."""
 
@@ -144,6 +150,8 @@ class Settings:
     probe_interval: float = PROBE_INTERVAL
     totals_by_day_for: int = 92
     stream_usage: str = "auto"
+    metrics_customer: bool = False
+    """Whether the metric of the tokens tells the customer."""
     baggage_key: str | None = None
     """Where in the Baggage the customer is, if it is to be taken from there."""
 
@@ -209,8 +217,16 @@ class Settings:
 
         stream_usage = _choice(given(CMDRDATA_STREAM_USAGE), ("auto", "always", "never"))
         baggage_key = _baggage_key(given(CMDRDATA_CUSTOMER_FROM))
+        metrics_customer = _SWITCH[
+            _choice(given(CMDRDATA_METRICS_CUSTOMER), ("false", "0", "true", "1"))
+        ]
         if not _SWITCH[_choice(given(CMDRDATA_ENABLED), tuple(_SWITCH))]:
-            return cls(enabled=False, stream_usage=stream_usage, baggage_key=baggage_key)
+            return cls(
+                enabled=False,
+                stream_usage=stream_usage,
+                metrics_customer=metrics_customer,
+                baggage_key=baggage_key,
+            )
 
         key_name, key = given(CMDRDATA_API_KEY, api_key)
         if api_key is None and key is not None:
@@ -272,6 +288,7 @@ class Settings:
             ),
             totals_by_day_for=_days(given(CMDRDATA_TOTALS_BY_DAY_FOR), 92, 31, 36500),
             stream_usage=stream_usage,
+            metrics_customer=metrics_customer,
             baggage_key=baggage_key,
         )
 

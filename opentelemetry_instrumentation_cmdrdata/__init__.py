@@ -41,6 +41,7 @@ from cmdrdata_exporter.deduplication import own_calls
 from cmdrdata_exporter.runtime import announce
 from opentelemetry_instrumentation_cmdrdata import open_calls, package
 from opentelemetry_instrumentation_cmdrdata.call import SCOPE, Recorder
+from opentelemetry_instrumentation_cmdrdata.metrics import ClientMetrics
 from opentelemetry_instrumentation_cmdrdata.openai import bypassing
 from opentelemetry_instrumentation_cmdrdata.version import __version__
 
@@ -92,7 +93,8 @@ class CmdrDataInstrumentor(BaseInstrumentor):
     `instrument(tracer_provider=None, meter_provider=None, exporter=None)` takes
 
     - `tracer_provider`: where spans go, default the global one;
-    - `meter_provider`: where the metrics of the delivery go (`cmdrdata_exporter.telemetry`), default the global one;
+    - `meter_provider`: where the metrics of the calls (`metrics`) and of the delivery (`cmdrdata_exporter.telemetry`)
+      go, default the global one, which may be set later;
     - `exporter`: the `CmdrDataSpanExporter` that meters the calls. Default: the one that the application built last,
       else one configured by the environment.
 
@@ -141,7 +143,7 @@ class CmdrDataInstrumentor(BaseInstrumentor):
             return exporter or current_exporter()
 
         tracer = trace.get_tracer(SCOPE, __version__, kwargs.get("tracer_provider"))
-        recorder = Recorder(tracer, metering_now)
+        recorder = Recorder(tracer, metering_now, ClientMetrics(meter_provider))
 
         def metering_first() -> CmdrDataSpanExporter:
             recorder.exporter = metering_now

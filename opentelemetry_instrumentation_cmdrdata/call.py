@@ -30,6 +30,7 @@ from cmdrdata_exporter.deduplication import Metered, own_calls
 from cmdrdata_exporter.scrubbing import scrubbed
 from opentelemetry_instrumentation_cmdrdata import charges, open_calls, semconv, spans
 from opentelemetry_instrumentation_cmdrdata.charges import CallAttribution, EndedCall, Failure
+from opentelemetry_instrumentation_cmdrdata.metrics import ClientMetrics
 from opentelemetry_instrumentation_cmdrdata.openai import failures, sse
 from opentelemetry_instrumentation_cmdrdata.openai.endpoints import Endpoint
 from opentelemetry_instrumentation_cmdrdata.openai.exchange import Exchange, running
@@ -58,10 +59,17 @@ class Recorder:
         tracer: makes the public spans.
         exporter: returns what bills calls that have no exporter of their own; asked late, when the application has had
             time to build one.
+        metrics: what calls are measured by. Default: the global MeterProvider's.
     """
 
-    def __init__(self, tracer: trace.Tracer, exporter: Callable[[], CmdrDataSpanExporter]) -> None:
+    def __init__(
+        self,
+        tracer: trace.Tracer,
+        exporter: Callable[[], CmdrDataSpanExporter],
+        metrics: ClientMetrics | None = None,
+    ) -> None:
         self.tracer = tracer
+        self.metrics = metrics or ClientMetrics()
         self.exporter = exporter
         self._silent_hosts: set[str] = set()
 
@@ -129,6 +137,7 @@ class Call:
         "is_complete",
         "is_read",
         "last_chunk",
+        "measures_chunks",
         "streaming",
     )
 
@@ -155,6 +164,8 @@ class Call:
         self._reading.job = job
         self.endpoint = endpoint
         self.streaming = streaming
+        self.measures_chunks = streaming and recorder.metrics.instruments() is not None
+        """Whether the time from each chunk to the next is measured."""
         self.exchange = Exchange()
         self.chunks: weakref.ref[Any] | None = None
         """The SDK's generator of the chunks that a stream hands out."""
@@ -246,9 +257,17 @@ class Call:
 
     def arrived(self) -> None:
         """Note that a part of the answer arrived."""
-        self.last_chunk = now = time.perf_counter_ns()
-        if self._first_chunk is None:
-            self._first_chunk = now
+        last, self.last_chunk = self.last_chunk, time.perf_counter_ns()
+        if self._first_chunk is None or last is None:
+            self._first_chunk = self.last_chunk
+        elif self.measures_chunks:
+            self._recorder.metrics.chunk(
+                self.endpoint,
+                self._server,
+                self._request_model,
+                self._reading.attributes,
+                (self.last_chunk - last) / 1e9,
+            )
 
     def event(self, event: bytes) -> Any:
         """Observe a server-sent event that just arrived; return its JSON, None where it has none."""
@@ -279,6 +298,7 @@ class Call:
     @faults.guarded
     def content(self, content: bytes, *, events: bool) -> None:
         """Observe a whole answer that nobody has parsed: JSON, a text, sound, or a stream of `events`."""
+        self.measures_chunks = False  # They arrived before.
         if events:
             whole = sse.Events(keep_back=False)
             whole.feed(content, self.event)
@@ -363,6 +383,17 @@ class Call:
             # That the job failed is not a failure of asking for it.
             facts.pop(semconv.ERROR_TYPE, None)
             failure = None
+        if not ending.is_measured:
+            ending.is_measured = True
+            self._recorder.metrics.record(
+                self.endpoint,
+                self._server,
+                self._request_model,
+                facts,
+                (end_time - self._start_time) / 1e9,
+                self._attribution,
+                self._recorder.exporter,
+            )
         if self._span is not None:
             self._end_span(self._span, facts, failure, end_time)
 
@@ -472,11 +503,12 @@ class _Begun(Call):
 class _Ending:
     """An attempt to end a call, the first of which counts; the same one where that was interrupted and begins anew."""
 
-    __slots__ = ("cut", "error", "recorded")
+    __slots__ = ("cut", "error", "is_measured", "recorded")
 
     def __init__(self, error: BaseException | None, cut: bool) -> None:
         self.error = error
         self.cut = cut
+        self.is_measured = False
         self.recorded: charges.Recorded = defaultdict(list)
 
 

@@ -64,6 +64,9 @@ AUDIO_OUTPUT_TOKENS = read.BREAKDOWNS["audio_output_tokens"][0]
 
 USAGE_PREFIX = "gen_ai.usage."
 
+# On its metrics only
+TOKEN_TYPE = "gen_ai.token.type"  # noqa: S105 - of the language model's
+
 # A response that is asked for again
 RESPONSE_STATUS = "gen_ai.response.status"
 STREAM_CURSOR = "gen_ai.request.stream_cursor"

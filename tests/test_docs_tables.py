@@ -22,7 +22,7 @@ from cmdrdata_exporter.delivery.http.answers import classify
 from cmdrdata_exporter.delivery.options import LARGEST
 from cmdrdata_exporter.settings import Settings
 from cmdrdata_exporter.telemetry import Telemetry
-from opentelemetry_instrumentation_cmdrdata import jobs, semconv
+from opentelemetry_instrumentation_cmdrdata import jobs, metrics, semconv
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(
@@ -135,6 +135,7 @@ def test_settings() -> None:
         "CMDRDATA_SPOOL_DIR": "`$XDG_STATE_HOME/cmdrdata`, else `~/.local/state/cmdrdata`",
         "CMDRDATA_CUSTOMER_FROM": "off",
         "CMDRDATA_ENABLED": "`true`",
+        "CMDRDATA_METRICS_CUSTOMER": "`false`",
     }
     assert settings.DEFAULT_ENDPOINT in str(expected["CMDRDATA_ENDPOINT"])
     rows = table("README.md", "Settings", "variable")
@@ -191,6 +192,17 @@ def test_metrics() -> None:
     assert made == {quoted(name)[0]: quoted(unit)[0] for name, unit, _ in rows}
 
 
+def test_metrics_of_calls() -> None:
+    """`docs/metering.md` has a row for each metric of the calls, with its unit, and the boundaries of the buckets."""
+    provider = Mock()
+    metrics.Instruments(provider)
+    made = {call.args[0]: call.args[1] for call in provider.get_meter.return_value.method_calls}
+    rows = table("docs/metering.md", "Metrics", "metric")
+    assert made == {quoted(name)[0]: quoted(unit)[0] for name, unit, _ in rows}
+    for boundaries in (metrics.SECONDS, metrics.TOKENS):
+        assert f"`{', '.join(map(str, boundaries))}`" in text_of("docs/metering.md")
+
+
 EVENT = events.UsageEvent(
     id="id",
     customer_id=None,
@@ -237,11 +249,14 @@ def test_keys_of_the_usage() -> None:
     assert sorted(expected) == sorted(key for row in rows for key in quoted(row[0]))
 
 
-def test_attributes_of_the_span() -> None:
-    """`docs/metering.md` has every attribute that our spans have, those apart that are only the bill's."""
+def test_attributes_of_spans_and_metrics() -> None:
+    """`docs/metering.md` has every attribute that ours have, those apart that are only the bill's."""
+    sections = ("The span", "Metrics")
     documented = {
         name
-        for row in table("docs/metering.md", "The span", "attribute")
+        for row in itertools.chain.from_iterable(
+            table("docs/metering.md", section, "attribute") for section in sections
+        )
         for name in itertools.chain.from_iterable(map(expanded, quoted(row[0])))
         if not name.startswith("cmdrdata.")
     }

@@ -44,6 +44,7 @@ def test_everything_given(tmp_path: Path) -> None:
             "CMDRDATA_ACCOUNT": "production",
             "CMDRDATA_ENABLED": " TRUE ",
             "CMDRDATA_STREAM_USAGE": "Never\n",
+            "CMDRDATA_METRICS_CUSTOMER": "True",
             "HTTPS_PROXY": "http://proxy.example:3128",
             "CMDRDATA_CUSTOMER_ID": " spaces stay\u00a0",
             "CMDRDATA_UNATTRIBUTED": "SEND",
@@ -69,6 +70,7 @@ def test_everything_given(tmp_path: Path) -> None:
         probe_interval=1.5,
         totals_by_day_for=400,
         stream_usage="never",
+        metrics_customer=True,
         proxy="http://proxy.example:3128",
     )
 
@@ -118,8 +120,11 @@ def test_switched_off(off: str) -> None:
         "CMDRDATA_API_KEY": "tk-short",
         "CMDRDATA_ENDPOINT": "nowhere",
         "CMDRDATA_STREAM_USAGE": "always",
+        "CMDRDATA_METRICS_CUSTOMER": "1",
     }
-    assert Settings.read(environ) == Settings(enabled=False, stream_usage="always")
+    assert Settings.read(environ) == Settings(
+        enabled=False, stream_usage="always", metrics_customer=True
+    )
 
 
 PROXY = "http://user:pass@proxy.example:3128"

@@ -272,6 +272,7 @@ class _Body:
         reference, unfinished, pieces = self._reference, self._events.unfinished, self._pieces
         beginning, ending, data = pieces.beginning, pieces.ending, pieces.data
         is_another, shown, now = pieces.is_another, self._shown, time.perf_counter_ns
+        measured = (observed := reference()) is not None and observed.measures_chunks
 
         def step(part: bytes) -> bytes:
             nonlocal beginning, ending, data
@@ -283,7 +284,11 @@ class _Body:
                 )
                 or is_another(part)
             ):
-                if (call := reference()) is not None:
+                if (call := reference()) is None:
+                    pass
+                elif measured:
+                    call.arrived()
+                else:
                     call.last_chunk = now()
                 return part
             read = shown(part)
