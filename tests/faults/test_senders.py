@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from cmdrdata_exporter.delivery.relay import Relay
 from cmdrdata_exporter.delivery.spool.ledger import Ledger
 from tests.faults.application import Application
-from tests.faults.oracle import ACCEPTED, SILENCE, Oracle
+from tests.faults.oracle import ACCEPTED, SILENCE, Oracle, Reply, Request
 
 
 def test_what_waits_at_the_end_is_not_sent(tmp_path: Path, oracle: Oracle) -> None:
@@ -51,3 +52,34 @@ def test_what_fails_after_the_commit(
         application.call(10)
         application.settled(oracle)
         assert failed.is_set()
+
+
+def test_what_was_answered_before_the_end(tmp_path: Path, oracle: Oracle) -> None:
+    """At the end what has been answered is committed, within the time there is; the rest is in flight."""
+    with Application(tmp_path / "spool", oracle.url) as application:
+        application.call(10)
+        application.wait_for(delivered=10)
+        answered: list[str] = []
+        with_all_of_them = threading.Barrier(20)
+
+        def answer(request: Request) -> Reply:
+            with oracle.changed:
+                answers = len(answered) < 10
+                if answers:
+                    answered.append(request.key)
+            with_all_of_them.wait(10)
+            return ACCEPTED if answers else SILENCE
+
+        oracle.answer = answer
+        application.call(20)
+        oracle.wait_for_requests(30)
+        began = time.monotonic()
+        application.delivery.shutdown(0.5)
+        assert time.monotonic() - began < 1.5
+        assert {"recorded": 30, "delivered": 20, "in_flight": 10} == {
+            name: number for name, number in application.counts().items() if number
+        }
+        oracle.answer = lambda _: ACCEPTED
+        application.call()
+        application.settled(oracle, ambiguous=10)
+        assert (31, 0) == (len(oracle.accepted), oracle.duplicates)
