@@ -119,6 +119,7 @@ class Call:
         "_endings",
         "_exchange_token",
         "_first_chunk",
+        "_is_measured",
         "_pid",
         "_reading",
         "_recorder",
@@ -164,7 +165,10 @@ class Call:
         self._reading.job = job
         self.endpoint = endpoint
         self.streaming = streaming
-        self.measures_chunks = streaming and recorder.metrics.instruments() is not None
+        self._is_measured = (
+            recorder.metrics.instruments() is not None and is_instrumentation_enabled()
+        )
+        self.measures_chunks = streaming and self._is_measured
         """Whether the time from each chunk to the next is measured."""
         self.exchange = Exchange()
         self.chunks: weakref.ref[Any] | None = None
@@ -383,8 +387,8 @@ class Call:
             # That the job failed is not a failure of asking for it.
             facts.pop(semconv.ERROR_TYPE, None)
             failure = None
-        if not ending.is_measured:
-            ending.is_measured = True
+        if self._is_measured:
+            self._is_measured = False  # Once, also where this is interrupted and begins anew.
             self._recorder.metrics.record(
                 self.endpoint,
                 self._server,
@@ -503,12 +507,11 @@ class _Begun(Call):
 class _Ending:
     """An attempt to end a call, the first of which counts; the same one where that was interrupted and begins anew."""
 
-    __slots__ = ("cut", "error", "is_measured", "recorded")
+    __slots__ = ("cut", "error", "recorded")
 
     def __init__(self, error: BaseException | None, cut: bool) -> None:
         self.error = error
         self.cut = cut
-        self.is_measured = False
         self.recorded: charges.Recorded = defaultdict(list)
 
 

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from opentelemetry import metrics
-from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 from opentelemetry.metrics import Histogram, Meter, MeterProvider
 
 from cmdrdata_exporter import CmdrDataSpanExporter, faults
@@ -138,8 +137,6 @@ class ClientMetrics:
         """
         instruments = self.instruments()
         if instruments is None or (endpoint.polls and not endpoint.is_conventional):
-            return
-        if not is_instrumentation_enabled():
             return
         attributes = attributes_of(endpoint, server, request_model, facts)
         error = facts.get(semconv.ERROR_TYPE)

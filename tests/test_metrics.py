@@ -11,6 +11,7 @@ from typing import Any
 
 import openai
 import pytest
+from opentelemetry.instrumentation.utils import suppress_instrumentation
 from opentelemetry.metrics import Meter, NoOpMeterProvider
 from opentelemetry.sdk.metrics import Histogram as SdkHistogram
 from opentelemetry.sdk.metrics import MeterProvider
@@ -299,6 +300,17 @@ def test_a_sampler_that_drops_the_span(provider: Provider) -> None:
         }
 
 
+@pytest.mark.parametrize("form", [PLAIN, STREAM], ids=lambda form: form.name)
+def test_calls_that_are_suppressed(form: Form, provider: Provider, measured: Measured) -> None:
+    """What is to make no span is not measured, and is billed all the same."""
+    streamed = Reply(events=replies.chat_chunks())
+    provider.answer(COMPLETIONS, streamed if form.streaming else Reply(json=replies.CHAT))
+    with suppress_instrumentation():
+        make("sync", provider, "chat.completions.create", form, CHAT)
+    assert measured.points() == {}
+    assert len(measured.events.bodies) == 1
+
+
 def test_units_and_boundaries(provider: Provider, measured: Measured) -> None:
     """Each metric has the unit of the conventions, and where OpenTelemetry can be told, their boundaries."""
     provider.answer(COMPLETIONS, Reply(events=replies.chat_chunks()))
@@ -336,7 +348,7 @@ def test_no_provider(
 
 
 def test_a_provider_that_is_set_later(provider: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The application may set the global MeterProvider after `instrument`."""
+    """The application may set the global MeterProvider after `instrument`: the calls from then on are measured."""
     provider.answer(COMPLETIONS, Reply(events=replies.chat_chunks(usage=None)))
     with instrumented(meter_provider=None) as measured:
         make("sync", provider, "chat.completions.create", STREAM, CHAT)
