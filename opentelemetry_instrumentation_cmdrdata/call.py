@@ -250,14 +250,16 @@ class Call:
         except Exception as error:  # noqa: BLE001 - the call is made all the same
             faults.absorb(error, "the context of a span")
 
-    @faults.guarded
     def detach(self) -> None:
         """Leave the context as it was before `attach`, unless that was done."""
         if self._exchange_token is None:
             return
-        if _was_reset(self._exchange_token) and self._span_token is not None:
-            _was_reset(self._span_token)
-        self._exchange_token = self._span_token = None
+        try:
+            if _was_reset(self._exchange_token) and self._span_token is not None:
+                _was_reset(self._span_token)
+            self._exchange_token = self._span_token = None
+        except Exception as error:  # noqa: BLE001 - the call is made all the same
+            faults.absorb(error, "the end of a context")
 
     def arrived(self) -> None:
         """Note that a part of the answer arrived."""
@@ -294,10 +296,12 @@ class Call:
                 raise
         return chunk
 
-    @faults.guarded
-    def body(self, body: object) -> None:
-        """Observe a whole answer."""
+    def read(self, body: object) -> None:
+        """Observe a whole answer, for who guards against what fails in it."""
         self.endpoint.read(self._reading, body)
+
+    body = faults.guarded(read)
+    """Observe a whole answer."""
 
     @faults.guarded
     def content(self, content: bytes, *, events: bool) -> None:

@@ -40,15 +40,17 @@ class Exchange:
         """Note what an attempt failed with that the SDK makes again."""
         self.has_left = self.has_left or not failures.never_left(error)
 
-    @faults.guarded
     def answered(self, response: Any, retries_taken: Any) -> None:
         """Note an answer, and how many attempts failed before it (None where the SDK does not tell)."""
-        self.response = response
-        self.is_answered = True
-        request_id = response.headers.get("x-request-id")
-        self.request_id = request_id if isinstance(request_id, str) else None
-        if isinstance(retries_taken, int):
-            self.retry_count = retries_taken
+        try:
+            self.response = response
+            self.is_answered = True
+            request_id = response.headers.get("x-request-id")
+            self.request_id = request_id if isinstance(request_id, str) else None
+            if isinstance(retries_taken, int):
+                self.retry_count = retries_taken
+        except Exception as error:  # noqa: BLE001 - the call is billed all the same
+            faults.absorb(error, "the note of an answer")
 
     @faults.guarded
     def call_failed(self, error: BaseException) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import types
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, cast
 
@@ -224,12 +225,16 @@ def _takes_headers(method: _Method) -> bool:
 
 def taking_keywords(original: _Method) -> _Method:
     """Return a method of a resource that takes the keywords besides its own arguments."""
+    # A plain one is called as it is, since binding takes time in each call; a proxy only pretends to be one.
+    is_function = type(original) is types.FunctionType
     if inspect.iscoroutinefunction(original):
 
         @functools.wraps(original)
         async def amethod(self: Any, *args: Any, **kwargs: Any) -> Any:
             if not KEYWORDS.isdisjoint(kwargs) and _is_observed(self):
                 kwargs = _carried(kwargs)
+            if is_function:
+                return await original(self, *args, **kwargs)
             return await bound(original, self)(*args, **kwargs)
 
         return amethod
@@ -238,7 +243,11 @@ def taking_keywords(original: _Method) -> _Method:
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
         if not KEYWORDS.isdisjoint(kwargs) and _is_observed(self):
             kwargs = _carried(kwargs)
-        return bound(original, self)(*args, **kwargs)
+        return (
+            original(self, *args, **kwargs)
+            if is_function
+            else bound(original, self)(*args, **kwargs)
+        )
 
     return method
 

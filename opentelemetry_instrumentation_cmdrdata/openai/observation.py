@@ -45,7 +45,9 @@ def begin(
 ) -> tuple[Call | None, Any]:
     """Return the call of a request, None where it is not metered, and the options to make the request with."""
     call = None if recorder is None else start(recorder, client, options, kwargs)
-    return call, options if call is None else asking(client, options, call) or options
+    if call is None or not call.streaming:
+        return call, options
+    return call, asking(client, options, call) or options
 
 
 @faults.guarded
@@ -98,7 +100,7 @@ def asking(client: Any, options: Any, call: Call) -> Any:
 
     What the application asked for, even not to be told, stays as it is; so does a stream whose bytes it reads itself.
     """
-    if not (call.streaming and call.endpoint.tells_usage_if_asked):
+    if not call.endpoint.tells_usage_if_asked:
         return None
     stream_usage = call.exporter.settings.stream_usage
     if stream_usage == "never" or _raw_response(options) == "stream":
@@ -137,7 +139,7 @@ def observe(result: Any, call: Call) -> bool:
     answer = call.exchange.response
     call.exchange.is_answered = True
     if isinstance(result, (BaseModel, dict)):
-        call.body(cast("object", result))
+        call.read(result)  # pyright: ignore[reportUnknownArgumentType] - of whatever the SDK returns
         return False
     # A stream, a raw response, sound or film, what another library made of a stream, or whatever else.
     response = _http_response(result) or answer

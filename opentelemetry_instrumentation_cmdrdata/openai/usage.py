@@ -68,17 +68,8 @@ def read_usage(reading: Reading, usage: object) -> None:
                     attributes[name] = value
                 elif (number := count(value)) is not None:
                     attributes[name] = number
-    for field in _CACHE_READ:
-        if (value := values.get(field)) is not None and (number := count(value)) is not None:
-            attributes.setdefault(semconv.CACHE_READ_TOKENS, number)
-    # SGLang counts them in the output (python/sglang/srt/entrypoints/openai/protocol.py, UsageInfo), Vertex AI and
-    # Perplexity beside it (https://github.com/openai/openai-python/issues/2544). Where the total has no room for them
-    # beside the output, they are a part of it.
-    if (value := values.get("reasoning_tokens")) is not None:
-        _read_reasoning(attributes, count(value))
-    for field in _SECONDS:
-        if (value := values.get(field)) is not None and (seconds := quantity(value)) is not None:
-            attributes[semconv.AUDIO_SECONDS] = seconds
+    if not _BESIDE.isdisjoint(values):
+        _read_beside(attributes, values)
     if attributes:
         if reading.has_usage:
             earlier = reading.attributes
@@ -93,6 +84,21 @@ def read_usage(reading: Reading, usage: object) -> None:
                 )  # It is the sum of what was reported before.
         reading.attributes.update(attributes)
         reading.has_usage = True
+
+
+def _read_beside(attributes: Attributes, values: Mapping[str, Any]) -> None:
+    """Read what few servers tell beside the totals."""
+    for field in _CACHE_READ:
+        if (value := values.get(field)) is not None and (number := count(value)) is not None:
+            attributes.setdefault(semconv.CACHE_READ_TOKENS, number)
+    # SGLang counts them in the output (python/sglang/srt/entrypoints/openai/protocol.py, UsageInfo), Vertex AI and
+    # Perplexity beside it (https://github.com/openai/openai-python/issues/2544). Where the total has no room for them
+    # beside the output, they are a part of it.
+    if (value := values.get("reasoning_tokens")) is not None:
+        _read_reasoning(attributes, count(value))
+    for field in _SECONDS:
+        if (value := values.get(field)) is not None and (seconds := quantity(value)) is not None:
+            attributes[semconv.AUDIO_SECONDS] = seconds
 
 
 def _read_reasoning(attributes: Attributes, reasoning: int | None) -> None:
@@ -145,6 +151,7 @@ _CACHE_READ = ("cached_tokens", "prompt_cache_hit_tokens")
 """Together and Moonshot; DeepSeek."""
 _SECONDS = ("seconds", "prompt_audio_seconds")
 """OpenAI; Mistral."""
+_BESIDE = frozenset((*_CACHE_READ, "reasoning_tokens", *_SECONDS))
 BREAKDOWNS = frozenset((*_INPUT_DETAILS.values(), *_OUTPUT_DETAILS.values()))
 """Subsets of the totals. The conventions drop those that are zero from spans; an event keeps what was reported."""
 _SUMMANDS = frozenset((semconv.INPUT_TOKENS, semconv.OUTPUT_TOKENS))
