@@ -258,7 +258,8 @@ class Drainer:
                     relay.upkeep.next = 0.0  # so that commands know at once
                 wait = relay.wait(ending=self._stop_at is not None)
             else:
-                wait = TICK
+                # Not so long again as the sync took: what was recorded since it began has waited through it.
+                wait = max(0.0, self._next_sync - clocks.monotonic())
         except (OSError, sqlite3.Error, UnknownVersionError) as error:
             # A full disk, a database that someone has locked: nothing is lost, and it may pass.
             relay.reset()

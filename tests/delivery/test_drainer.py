@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from cmdrdata_exporter import faults
+from cmdrdata_exporter import clocks, faults
 from cmdrdata_exporter.delivery import Outcome, relay, upkeep, watch
 from cmdrdata_exporter.delivery import drainer as module
 from cmdrdata_exporter.delivery.drainer import Drainer, Options
@@ -868,6 +868,30 @@ def test_an_interruption_once_the_thread_runs(
     assert backend.posted == ids(1)
     assert counts(directory) == {"recorded": 1, "delivered": 1}
     running.journal.seal()
+
+
+def test_how_often_the_journal_is_synced(
+    directory: Directory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where another process drains, one sync begins 0.2 s after another one, however long each of them takes."""
+    clock = Clock(100.0)
+    monkeypatch.setattr(clocks, "monotonic", clock)
+    journal = Journal(directory)
+    began: list[float] = []
+
+    def sync() -> None:
+        began.append(clock.now - 100)
+        clock.now += 0.03
+
+    def wait(seconds: float) -> None:
+        clock.now += seconds
+
+    monkeypatch.setattr(journal, "sync", sync)
+    drainer = Drainer(directory, journal, Options(post=Backend(DELIVERED), drains=False))
+    monkeypatch.setattr(drainer.relay, "collect", wait)
+    for _ in range(3):
+        drainer._turn()
+    assert began == pytest.approx([0, module.TICK, 2 * module.TICK])
 
 
 def test_where_no_thread_can_be_started(
