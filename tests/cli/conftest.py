@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
+import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -45,7 +47,7 @@ def local(spool: Path) -> Directory:
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
     """Run a command in this process, in a terminal of 80 columns; blanks at the ends of lines are cut."""
     monkeypatch.setenv("COLUMNS", "80")
 
@@ -57,7 +59,16 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
         shown = "".join(f"{line.rstrip()}\n" for line in out.splitlines())
         return subprocess.CompletedProcess(arguments, end.value.code, shown, err)
 
-    return run
+    # What a command changes of its process is this one's here.
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    handlers = [signal.getsignal(number) for number in numbers]
+    root = logging.getLogger()
+    level, logged = root.level, list(root.handlers)
+    yield run
+    for number, handler in zip(numbers, handlers, strict=True):
+        signal.signal(number, handler)
+    root.setLevel(level)
+    root.handlers[:] = logged
 
 
 @pytest.fixture
