@@ -223,61 +223,64 @@ def test_an_attempt_that_is_repeated(provider: Provider, measured: Measured) -> 
     }
 
 
-@pytest.mark.skipif(not hasattr(openai.OpenAI, "responses"), reason="no responses in this SDK")
-def test_a_response_that_is_polled(provider: Provider, measured: Measured) -> None:
-    """Its start is one call. Each poll is an operation of its own, and its tokens are none of the poll's."""
-    queued = {**replies.RESPONSE, "background": True, "status": "queued", "usage": None}
-    done = Reply(json={**replies.RESPONSE, "background": True})
-    provider.answer("/v1/responses", Reply(json=queued))
-    path = f"/v1/responses/{replies.RESPONSE['id']}"
-    provider.answer(path, Reply(json=queued), done, done)
-    with client(provider) as sdk:
-        sdk.responses.create(model="gpt-5-mini", input="hello", background=True)
-        for _ in range(3):
-            sdk.responses.retrieve(replies.RESPONSE["id"])
-    points = measured.points()
-    of_answer = {
-        "gen_ai.response.model": replies.RESPONSE["model"],
-        "openai.response.service_tier": replies.RESPONSE["service_tier"],
-    }
-    started = {**of_server(provider, "chat"), "gen_ai.request.model": "gpt-5-mini", **of_answer}
-    polled = {
-        **of_server(provider, "fetch_response"),
-        "gen_ai.response.model": replies.RESPONSE["model"],
-    }
-    assert points == {DURATION: [(started, 1, 0), (polled, 3, 0)]}
-    assert len(measured.events.bodies) == 1
+if hasattr(openai.OpenAI, "responses"):
+
+    def test_a_response_that_is_polled(provider: Provider, measured: Measured) -> None:
+        """Its start is one call. Each poll is an operation of its own, and its tokens are none of the poll's."""
+        queued = {**replies.RESPONSE, "background": True, "status": "queued", "usage": None}
+        done = Reply(json={**replies.RESPONSE, "background": True})
+        provider.answer("/v1/responses", Reply(json=queued))
+        path = f"/v1/responses/{replies.RESPONSE['id']}"
+        provider.answer(path, Reply(json=queued), done, done)
+        with client(provider) as sdk:
+            sdk.responses.create(model="gpt-5-mini", input="hello", background=True)
+            for _ in range(3):
+                sdk.responses.retrieve(replies.RESPONSE["id"])
+        points = measured.points()
+        of_answer = {
+            "gen_ai.response.model": replies.RESPONSE["model"],
+            "openai.response.service_tier": replies.RESPONSE["service_tier"],
+        }
+        started = {**of_server(provider, "chat"), "gen_ai.request.model": "gpt-5-mini", **of_answer}
+        polled = {
+            **of_server(provider, "fetch_response"),
+            "gen_ai.response.model": replies.RESPONSE["model"],
+        }
+        assert points == {DURATION: [(started, 1, 0), (polled, 3, 0)]}
+        assert len(measured.events.bodies) == 1
 
 
-@pytest.mark.skipif(not hasattr(openai.OpenAI, "responses"), reason="no responses in this SDK")
-def test_a_response(provider: Provider, measured: Measured) -> None:
-    """A response is a chat."""
-    provider.answer("/v1/responses", Reply(json=replies.RESPONSE))
-    make("sync", provider, "responses.create", PLAIN, {"model": "gpt-5-mini", "input": "hello"})
-    attributes = {
-        **of_server(provider, "chat"),
-        "gen_ai.request.model": "gpt-5-mini",
-        "gen_ai.response.model": replies.RESPONSE["model"],
-        "openai.response.service_tier": replies.RESPONSE["service_tier"],
-    }
-    usage = replies.RESPONSE["usage"]
-    assert measured.points() == {
-        DURATION: [(attributes, 1, 0)],
-        TOKENS: tokens(attributes, input=usage["input_tokens"], output=usage["output_tokens"]),
-    }
+if hasattr(openai.OpenAI, "responses"):
+
+    def test_a_response(provider: Provider, measured: Measured) -> None:
+        """A response is a chat."""
+        provider.answer("/v1/responses", Reply(json=replies.RESPONSE))
+        make("sync", provider, "responses.create", PLAIN, {"model": "gpt-5-mini", "input": "hello"})
+        attributes = {
+            **of_server(provider, "chat"),
+            "gen_ai.request.model": "gpt-5-mini",
+            "gen_ai.response.model": replies.RESPONSE["model"],
+            "openai.response.service_tier": replies.RESPONSE["service_tier"],
+        }
+        usage = replies.RESPONSE["usage"]
+        assert measured.points() == {
+            DURATION: [(attributes, 1, 0)],
+            TOKENS: tokens(attributes, input=usage["input_tokens"], output=usage["output_tokens"]),
+        }
 
 
-@pytest.mark.skipif(not hasattr(openai.OpenAI, "batches"), reason="no batches in this SDK")
-def test_a_batch_that_is_polled(provider: Provider, measured: Measured) -> None:
-    """The conventions have no operation for polls of other jobs, so they are not measured."""
-    batch: dict[str, Any] = {"id": "batch_1", "object": "batch", "status": "completed"}
-    usage = {"input_tokens": 400, "output_tokens": 80, "total_tokens": 480}
-    provider.answer("/v1/batches/batch_1", Reply(json={**batch, "usage": usage}))
-    with client(provider) as sdk:
-        for _ in range(3):
-            sdk.batches.retrieve("batch_1")
-    assert measured.points() == {}
-    assert len(measured.events.bodies) == 1
+if hasattr(openai.OpenAI, "batches"):
+
+    def test_a_batch_that_is_polled(provider: Provider, measured: Measured) -> None:
+        """The conventions have no operation for polls of other jobs, so they are not measured."""
+        batch: dict[str, Any] = {"id": "batch_1", "object": "batch", "status": "completed"}
+        usage = {"input_tokens": 400, "output_tokens": 80, "total_tokens": 480}
+        provider.answer("/v1/batches/batch_1", Reply(json={**batch, "usage": usage}))
+        with client(provider) as sdk:
+            for _ in range(3):
+                sdk.batches.retrieve("batch_1")
+        assert measured.points() == {}
+        assert len(measured.events.bodies) == 1
 
 
 def test_usage_that_is_missing(provider: Provider, measured: Measured) -> None:
