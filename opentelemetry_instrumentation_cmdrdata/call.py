@@ -165,9 +165,7 @@ class Call:
         self._reading.job = job
         self.endpoint = endpoint
         self.streaming = streaming
-        self._is_measured = (
-            recorder.metrics.instruments() is not None and is_instrumentation_enabled()
-        )
+        self._is_measured = recorder.metrics.measures(endpoint) is True
         self.measures_chunks = streaming and self._is_measured
         """Whether the time from each chunk to the next is measured."""
         self.exchange = Exchange()
@@ -399,8 +397,8 @@ class Call:
                 self._request_model,
                 facts,
                 (end_time - self._start_time) / 1e9,
-                self._attribution,
-                self._recorder.exporter,
+                self._attribution.attributes,
+                lambda: self.exporter,
             )
         if self._span is not None:
             self._end_span(self._span, facts, failure, end_time)

@@ -11,15 +11,16 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from opentelemetry import metrics
+from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 from opentelemetry.metrics import Histogram, Meter, MeterProvider
 
 from cmdrdata_exporter import CmdrDataSpanExporter, faults
 from cmdrdata_exporter.attributes import CUSTOMER_ID, CUSTOMER_REFUSED, OUR_SCOPE
 from opentelemetry_instrumentation_cmdrdata import semconv
-from opentelemetry_instrumentation_cmdrdata.charges import CallAttribution
 from opentelemetry_instrumentation_cmdrdata.openai.endpoints import Endpoint
 from opentelemetry_instrumentation_cmdrdata.openai.providers import Server
 from opentelemetry_instrumentation_cmdrdata.openai.usage import Attributes
+from opentelemetry_instrumentation_cmdrdata.spans import server_attributes
 from opentelemetry_instrumentation_cmdrdata.version import __version__
 
 SECONDS = tuple(0.01 * 2**power for power in range(14))
@@ -111,6 +112,19 @@ class ClientMetrics:
         return self._instruments
 
     @faults.guarded
+    def measures(self, endpoint: Endpoint) -> bool:
+        """
+        Return whether a call that starts now is to be measured.
+
+        The conventions have an operation for one kind of poll only.
+        """
+        return (
+            self.instruments() is not None
+            and (endpoint.is_conventional or not endpoint.polls)
+            and is_instrumentation_enabled()
+        )
+
+    @faults.guarded
     def record(  # noqa: PLR0917 - all that is known when a call has ended
         self,
         endpoint: Endpoint,
@@ -118,13 +132,11 @@ class ClientMetrics:
         request_model: str | None,
         facts: Attributes,
         seconds: float,
-        attribution: CallAttribution,
+        payer: Mapping[str, Any],
         exporter: Callable[[], CmdrDataSpanExporter],
     ) -> None:
         """
-        Record a call that has ended.
-
-        The conventions have an operation for one kind of poll, and no tokens for it: they would count twice.
+        Record a call that was to be measured and has ended; of a poll no tokens, which would count twice.
 
         Args:
             endpoint: what was called.
@@ -132,11 +144,11 @@ class ClientMetrics:
             request_model: the model that was asked for.
             facts: the attributes that were read of the answer, and what else is known of it.
             seconds: that the call took.
-            attribution: who pays.
-            exporter: returns what bills the call where that is not in `attribution`.
+            payer: the attributes that say who pays.
+            exporter: returns what bills the call.
         """
         instruments = self.instruments()
-        if instruments is None or (endpoint.polls and not endpoint.is_conventional):
+        if instruments is None:
             return
         attributes = attributes_of(endpoint, server, request_model, facts)
         error = facts.get(semconv.ERROR_TYPE)
@@ -147,7 +159,7 @@ class ClientMetrics:
             instruments.first_chunk.record(first_chunk, attributes)
         if endpoint.polls:
             return
-        customer = _customer(attribution, exporter)
+        customer = _customer(payer, exporter)
         for token_type, name in _TOKEN_TYPES:
             if name in facts:
                 of_type = {**attributes, **customer, semconv.TOKEN_TYPE: token_type}
@@ -164,7 +176,7 @@ class ClientMetrics:
     ) -> None:
         """Record that a further chunk arrived so many `seconds` after the one before. See `record`."""
         instruments = self.instruments()
-        if instruments is None or (endpoint.polls and not endpoint.is_conventional):
+        if instruments is None:
             return
         attributes = attributes_of(endpoint, server, request_model, facts)
         instruments.further_chunk.record(seconds, attributes)
@@ -174,12 +186,7 @@ def attributes_of(
     endpoint: Endpoint, server: Server, request_model: str | None, facts: Attributes
 ) -> Attributes:
     """Return the attributes that all metrics of a call have."""
-    attributes: Attributes = {
-        semconv.OPERATION: endpoint.span_operation,
-        semconv.PROVIDER: server.provider,
-        semconv.SERVER_ADDRESS: server.address,
-        semconv.SERVER_PORT: server.port,
-    }
+    attributes = server_attributes(endpoint, server)
     if request_model is not None:
         attributes[semconv.REQUEST_MODEL] = request_model
     for name in _OF_A_FETCHED_RESPONSE if endpoint.polls else _OF_AN_ANSWER:
@@ -189,11 +196,10 @@ def attributes_of(
 
 
 def _customer(
-    attribution: CallAttribution, exporter: Callable[[], CmdrDataSpanExporter]
+    payer: Mapping[str, Any], exporter: Callable[[], CmdrDataSpanExporter]
 ) -> Mapping[str, Any]:
     """Return who pays, as an attribute, where the settings want that."""
-    settings = (attribution.exporter or exporter()).settings
-    payer = attribution.attributes
+    settings = exporter().settings
     if not settings.metrics_customer or CUSTOMER_REFUSED in payer:
         return {}
     customer = payer.get(CUSTOMER_ID, settings.customer_id)

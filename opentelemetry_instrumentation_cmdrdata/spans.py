@@ -46,15 +46,20 @@ def start_attributes(
 @functools.lru_cache(maxsize=512)
 def _constant_attributes(endpoint: Endpoint, server: Server) -> Attributes:
     """Return what all spans of an endpoint on a server start with."""
-    attributes: Attributes = {
+    attributes = server_attributes(endpoint, server)
+    if endpoint.api_type is not None:
+        attributes[semconv.OPENAI_API_TYPE] = endpoint.api_type
+    return attributes
+
+
+def server_attributes(endpoint: Endpoint, server: Server) -> Attributes:
+    """Return what spans and metrics say of what was called, and where."""
+    return {
         semconv.OPERATION: endpoint.span_operation,
         semconv.PROVIDER: server.provider,
         semconv.SERVER_ADDRESS: server.address,
         semconv.SERVER_PORT: server.port,
     }
-    if endpoint.api_type is not None:
-        attributes[semconv.OPENAI_API_TYPE] = endpoint.api_type
-    return attributes
 
 
 def answer_attributes(endpoint: Endpoint, facts: Attributes) -> Attributes:
