@@ -29,6 +29,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
                 "faults",
                 "ids",
                 "processes",
+                "quick_json",
                 "scrubbing",
                 "version",
                 "wording",

@@ -12,7 +12,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
-from cmdrdata_exporter import event_from_span, events
+from cmdrdata_exporter import event_from_span, quick_json
 from cmdrdata_exporter.events import encode, error_type
 
 RECORDED = Path(__file__).parent / "recorded"
@@ -161,9 +161,9 @@ def test_the_same_bytes_with_and_without_orjson(
         changed = event._replace(metadata={**event.metadata, **metadata}, usage=usage)
         with_orjson = encode(changed)
         with monkeypatch.context() as patch:
-            patch.setattr(events, "orjson", None)
+            patch.setattr("cmdrdata_exporter.quick_json.orjson", None)
             assert encode(changed) == with_orjson
-    assert events.orjson is not None, "orjson is there where the tests run"
+    assert quick_json.orjson is not None, "orjson is there where the tests run"
 
 
 def test_an_event_keeps_its_bytes() -> None:

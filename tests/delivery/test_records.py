@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cmdrdata_exporter.delivery import Event, Header
-from cmdrdata_exporter.delivery.spool import records
 from cmdrdata_exporter.delivery.spool.records import (
     Command,
     UnknownRecordError,
@@ -159,7 +158,7 @@ def test_any_event(
     written = encode_event(*event)
     assert decode(written) == event
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(records, "orjson", None)
+        patch.setattr("cmdrdata_exporter.quick_json.orjson", None)
         assert encode_event(*event) == written
     assert len(key_of(event_id)) == 16
 
@@ -173,7 +172,7 @@ def test_the_same_bytes_with_and_without_orjson(
     """Two processes, of which one has orjson, write the same record of an event."""
     header = Header(None, model, "e", "s", {model: 2**63, "n": True}, "d", hold=True, customer_at=9)
     written = encode_event(ID, header, b"{}")
-    monkeypatch.setattr(records, "orjson", None)
+    monkeypatch.setattr("cmdrdata_exporter.quick_json.orjson", None)
     assert encode_event(ID, header, b"{}") == written
 
 

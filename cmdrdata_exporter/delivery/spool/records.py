@@ -14,11 +14,7 @@ import zlib
 from typing import Any, NamedTuple, TypeGuard, cast
 
 from cmdrdata_exporter.delivery import FOR_EVER, Event, Header
-
-try:
-    import orjson
-except ImportError:
-    orjson = None
+from cmdrdata_exporter.quick_json import quick_json
 
 LONGEST_MEMORY = 100 * 366 * 86400
 """Seconds for which an id is remembered at most, if not for ever."""
@@ -26,8 +22,6 @@ LONGEST_MEMORY = 100 * 366 * 86400
 _encode = json.JSONEncoder(
     separators=(",", ":"), ensure_ascii=True, allow_nan=False, check_circular=False
 ).encode
-_EXACT = frozenset({int, bool})
-"""The types of units that orjson writes as `json` does."""
 
 ACTIONS = ("assign", "replay", "drop", "unspooled")
 
@@ -92,15 +86,10 @@ def encode_event(event_id: str, header: Header, body: bytes) -> bytes:
 
 def _line(line: dict[str, Any], header: Header) -> bytes:
     """Return the line of an event; the same bytes with orjson, which is used where it is installed."""
-    if orjson is not None and _EXACT.issuperset(map(type, header.units.values())):
-        try:
-            written = orjson.dumps(line)
-        except TypeError:
-            pass  # Half of a surrogate pair, or an integer of more than 64 bits.
-        else:
-            # `json` escapes all other characters.
-            if written.isascii() and b"\x7f" not in written:
-                return written
+    written = quick_json(line, header.units.values())
+    # `json` escapes all other characters.
+    if written is not None and written.isascii() and b"\x7f" not in written:
+        return written
     return _encode(line).encode()
 
 

