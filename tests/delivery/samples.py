@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -84,3 +86,11 @@ def open_files(directory: Directory) -> int:
             found = os.fstat(int(path.name))
             opened.append((found.st_dev, found.st_ino))
     return sum(file in there for file in opened)
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    """Wait until something is true of a thread, which tells nobody."""
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)

@@ -43,6 +43,7 @@ from tests.delivery.samples import (
     held,
     open_files,
     record,
+    wait_for,
 )
 
 
@@ -943,14 +944,6 @@ def test_a_last_commit_that_fails(
 # Destinations with nothing to do
 
 
-def soon(condition: Callable[[], object]) -> None:
-    """Wait until something is true of a thread, which tells nobody."""
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-
-
 @pytest.fixture
 def resting(directory: Directory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
     """A drainer whose destination has just been left, with one event delivered."""
@@ -960,7 +953,7 @@ def resting(directory: Directory, monkeypatch: pytest.MonkeyPatch) -> Iterator[R
     running = Running(directory, Backend(DELIVERED))
     running.journal.append(record(1))
     running.drainer.start()
-    soon(lambda: running.drainer.rests)
+    wait_for(lambda: running.drainer.rests)
     yield running
     running.journal.seal()
     running.drainer.stop(10)
@@ -978,8 +971,10 @@ def test_the_next_event(resting: Running, directory: Directory) -> None:
     for number in range(2, 5):
         resting.journal.append(record(number))
         resting.drainer.start()
-        soon(lambda number=number: counts(directory) == {"recorded": number, "delivered": number})
-        soon(lambda: resting.drainer.rests)
+        wait_for(
+            lambda number=number: counts(directory) == {"recorded": number, "delivered": number}
+        )
+        wait_for(lambda: resting.drainer.rests)
 
 
 def test_what_others_record(resting: Running, directory: Directory) -> None:
@@ -987,7 +982,7 @@ def test_what_others_record(resting: Running, directory: Directory) -> None:
     other = Journal(directory)
     other.append(record(2))
     other.seal()
-    soon(lambda: counts(directory) == {"recorded": 2, "delivered": 2})
+    wait_for(lambda: counts(directory) == {"recorded": 2, "delivered": 2})
 
 
 def test_what_a_command_leaves(resting: Running, directory: Directory) -> None:
@@ -999,7 +994,7 @@ def test_what_a_command_leaves(resting: Running, directory: Directory) -> None:
         ledger.import_records("0.journal", 7, [record(2)], [], NOW)
     ledger.close()
     os.close(lock)
-    soon(lambda: counts(directory) == {"recorded": 2, "delivered": 2})
+    wait_for(lambda: counts(directory) == {"recorded": 2, "delivered": 2})
 
 
 def test_an_event_in_the_moment_of_leaving(
@@ -1018,7 +1013,7 @@ def test_an_event_in_the_moment_of_leaving(
 
     monkeypatch.setattr(running.drainer, "_end", record_and_end)
     running.drainer.start()
-    soon(lambda: counts(directory) == {"recorded": 3, "delivered": 3})
+    wait_for(lambda: counts(directory) == {"recorded": 3, "delivered": 3})
     running.journal.seal()
     running.drainer.stop(10)
 
@@ -1068,11 +1063,11 @@ def test_an_application_that_never_drains(recording: Running, directory: Directo
     """It syncs and ends its journals, and then has no thread; it neither leads nor looks whether it could."""
     recording.journal.append(record(1))
     recording.drainer.start()
-    soon(lambda: recording.drainer.rests and not recording.drainer.running)
+    wait_for(lambda: recording.drainer.rests and not recording.drainer.running)
     assert (recording.journal.is_open, len(directory.journals())) == (False, 1)
     recording.journal.append(record(2))
     recording.drainer.start()
-    soon(lambda: recording.drainer.rests and not recording.journal.is_open)
+    wait_for(lambda: recording.drainer.rests and not recording.journal.is_open)
     assert counts(directory) == {"recorded": 2, "pending": 2}
     assert directory.leader() is None
     recording.journal.append(record(3))

@@ -30,6 +30,7 @@ from cmdrdata_exporter.delivery.http.client import Client
 from cmdrdata_exporter.delivery.http.connections import Connection, Connector
 from cmdrdata_exporter.delivery.http.loop import Loop
 from cmdrdata_exporter.delivery.senders import Done, Senders
+from tests.delivery.samples import wait_for
 from tests.faults.oracle import ACCEPTED, SILENCE, Oracle, Reply, Then
 
 if TYPE_CHECKING:
@@ -278,10 +279,7 @@ def test_the_end_of_the_loop(oracle: Oracle, loop: Loop, monkeypatch: pytest.Mon
     for number in range(3):
         sending.give(handed(number))
         assert take(done, 1) == {number: YES}
-        deadline = time.monotonic() + 10
-        while loop._runs:
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
+        wait_for(lambda: not loop._runs)
     sending.end()
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import _thread
 import queue
 import threading
-import time
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -17,7 +16,7 @@ from cmdrdata_exporter.delivery import Handed, Outcome, Verdict
 from cmdrdata_exporter.delivery import senders as module
 from cmdrdata_exporter.delivery.gate import Gate
 from cmdrdata_exporter.delivery.senders import AT_ONCE, ATTEMPT_TIMEOUT, Done, Senders
-from tests.delivery.samples import DELIVERED, UNAUTHORIZED, UNAVAILABLE
+from tests.delivery.samples import DELIVERED, UNAUTHORIZED, UNAVAILABLE, wait_for
 
 Inbox: TypeAlias = "queue.SimpleQueue[Done | None]"
 
@@ -150,14 +149,6 @@ def test_threads_end_when_there_is_nothing_to_do(monkeypatch: pytest.MonkeyPatch
     again.give(handed(1))
     assert take(done, 1) == {1: DELIVERED}
     again.end()
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    """Wait until something is true of threads, which tell nobody."""
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 def test_a_gate_that_is_shut() -> None:
