@@ -99,6 +99,9 @@ BREAKDOWNS = {
         "gen_ai.usage.audio.input_tokens",
         "llm.token_count.prompt_details.audio",
     ),
+    "text_cache_read_input_tokens": ("gen_ai.usage.text.cache_read.input_tokens",),
+    "image_cache_read_input_tokens": ("gen_ai.usage.image.cache_read.input_tokens",),
+    "audio_cache_read_input_tokens": ("gen_ai.usage.audio.cache_read.input_tokens",),
     "text_output_tokens": ("gen_ai.usage.text.output_tokens",),
     "image_output_tokens": ("gen_ai.usage.image.output_tokens",),
     "audio_output_tokens": (

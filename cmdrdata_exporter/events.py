@@ -42,6 +42,12 @@ RESERVED: Mapping[str, tuple[str, ...]] = {
     "batches": ("job_id", "status", "created"),
     "videos": ("job_id", "status", "created", "size"),
     "evals.runs": ("run_id", "eval_id", "status"),
+    "realtime": ("response_id", "finish_reason", "session_id"),
+    "realtime.transcription": ("item_id", "session_id"),
+    "realtime.translations": ("session_id",),
+    "live": ("finish_reason", "session_id"),
+    "live.responses": ("response_id", "created", "finish_reason", "session_id"),
+    "live.decisions": ("session_id",),
 }
 """The metadata keys that an event of each endpoint always has, null where nothing is known."""
 

@@ -22,7 +22,7 @@ from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
-from opentelemetry.trace import SpanKind, Status, StatusCode
+from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
 from cmdrdata_exporter import CmdrDataSpanExporter, faults
 from cmdrdata_exporter.attributes import OUR_SCOPE
@@ -152,12 +152,12 @@ class Call:
         job: str | None = None,
         *,
         streaming: bool,
+        began: tuple[int, int] | None = None,
     ) -> None:
         self._attribution = attribution
         self._recorder = recorder
         self._server = server
-        self._start_time = time.time_ns()
-        self._begin = time.perf_counter_ns()
+        self._start_time, self._begin = began or (time.time_ns(), time.perf_counter_ns())
         self._first_chunk: int | None = None
         self.last_chunk: int | None = None
         """When the last part of the answer arrived."""
@@ -232,14 +232,28 @@ class Call:
         own = self._attribution.exporter
         return self._recorder.exporter() if own is None else own
 
-    def attach(self) -> None:
-        """
-        Make this the call of the context, and its span the parent of spans inside. Undone by `detach`.
+    @property
+    def reading(self) -> Reading:
+        """What was read of the answer so far."""
+        return self._reading
 
-        From here on there is a call that must end.
-        """
+    @property
+    def span_context(self) -> SpanContext:
+        """What the spans of calls inside this one have as their parent."""
+        if self._span is not None:
+            return self._span.get_span_context()
+        return SpanContext(
+            self._trace_id, self._span_id, is_remote=False, trace_flags=TraceFlags(1)
+        )
+
+    def begin(self) -> None:
+        """Begin: from here on there is a call that must end."""
         self._endings = []
         self.__class__ = _Begun  # pyright: ignore[reportAttributeAccessIssue] - of the same layout
+
+    def attach(self) -> None:
+        """Begin, as the call of the context, whose span is the parent of spans inside. Undone by `detach`."""
+        self.begin()
         self._exchange_token = running.set(self.exchange)
         if self._span is None:
             return
@@ -297,6 +311,12 @@ class Call:
     def read(self, body: object) -> None:
         """Observe a whole answer, for who guards against what fails in it."""
         self.endpoint.read(self._reading, body)
+
+    def read_part(self, frame: object) -> None:
+        """Observe a part of a streamed answer that somebody has parsed, for who guards against what fails in it."""
+        read = self.endpoint.read_chunk
+        if read is not None:
+            read(self._reading, frame)
 
     body = faults.guarded(read)
     """Observe a whole answer."""
@@ -365,7 +385,7 @@ class Call:
             # Also where the call makes no event, as others may report it all the same. What failed without a word
             # from the model is no call that others report: they report the next attempt.
             passed = self.metered(self._start_time + now - self._begin)
-            if error is None or passed.response_id is not None:
+            if self.endpoint.is_charged and (error is None or passed.response_id is not None):
                 own_calls.metered(passed)
         except Exception as fault:  # noqa: BLE001 - the call is billed all the same
             faults.absorb(fault, "the note of a call")
@@ -519,7 +539,8 @@ class _Ending:
 
 def _open_calls() -> list[Metered]:
     """Return what relates the spans of others to the calls that are open now."""
-    return [call.metered() for call in open_calls.still_open() if isinstance(call, Call)]
+    calls = [call for call in open_calls.still_open() if isinstance(call, Call)]
+    return [call.metered() for call in calls if call.endpoint.is_charged]
 
 
 # Here, since a `TrackedOpenAI` is metered without an instrumentor.

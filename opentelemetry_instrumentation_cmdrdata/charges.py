@@ -23,7 +23,7 @@ from cmdrdata_exporter.attributes import (
 )
 from cmdrdata_exporter.events import add_users_keys, error_type, first_token_ms, reserved
 from cmdrdata_exporter.scrubbing import scrubbed
-from opentelemetry_instrumentation_cmdrdata import jobs, semconv
+from opentelemetry_instrumentation_cmdrdata import jobs, semconv, shared
 from opentelemetry_instrumentation_cmdrdata.openai import failures
 from opentelemetry_instrumentation_cmdrdata.openai.endpoints import Endpoint
 from opentelemetry_instrumentation_cmdrdata.openai.exchange import Exchange
@@ -102,9 +102,22 @@ def charges(
             yield from _of_job(call, job, job.attributes, recorded, oldest)
     elif reading.job is not None:
         yield from _of_job(call, reading, facts, recorded)
-    elif call.attribution.tracked:
+    elif (
+        call.attribution.tracked
+        and call.endpoint.is_charged
+        and (
+            reading.shared is None
+            or shared.parts.claim(
+                reading.shared, recorded["", ""], is_whole=usage_status != "partial"
+            )
+        )
+    ):
         payer = call.attribution.attributes
-        yield usage_event(call, facts, payer, usage_status, call.event_id), recorded["", ""]
+        event_id, remember = call.event_id, 0
+        if reading.shared is not None:
+            event_id, remember = reading.shared.event_id, shared.REMEMBERED
+        event = usage_event(call, facts, payer, usage_status, event_id, remember=remember)
+        yield event, recorded["", ""]
 
 
 def _of_job(

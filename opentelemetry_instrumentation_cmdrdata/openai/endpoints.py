@@ -46,6 +46,8 @@ class Endpoint:
     binary: bool = False
     """Whether its answers are sound or film, which nothing can be read from unless they are events."""
     is_free: bool = False
+    is_charged: bool = True
+    """Whether it is what a charge is for; else it is what such things are in: a connection."""
     details: Mapping[str, str | int] = field(default_factory=dict[str, str | int])
     """Metadata of its events as it is while nothing else is known."""
     echoes: tuple[str, ...] = ()

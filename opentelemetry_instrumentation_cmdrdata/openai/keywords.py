@@ -23,6 +23,7 @@ from cmdrdata_exporter.customer import Customer, MetadataValue, current, metadat
 from cmdrdata_exporter.deduplication import own_calls
 from opentelemetry_instrumentation_cmdrdata.openai import copies
 from opentelemetry_instrumentation_cmdrdata.openai.endpoints import ENDPOINTS
+from opentelemetry_instrumentation_cmdrdata.openai.replacing import bound
 
 _Client = TypeVar("_Client", OpenAI, AsyncOpenAI)
 _Method = Callable[..., Any]
@@ -200,16 +201,19 @@ _RESOURCES = frozenset(
 
 def methods_of(resource: type[Any]) -> list[str]:
     """Return the methods of a resource class that take the keywords: those that make a request which is metered."""
-    if _path(resource) not in _RESOURCES:
+    if path(resource) not in _RESOURCES:
         return []
     return [
         name
         for name, value in vars(resource).items()
-        if inspect.isfunction(value) and not name.startswith("_") and _takes_headers(value)
+        if inspect.isfunction(value)
+        and not name.startswith("_")
+        and name != "connect"  # It makes no request: see `websockets`.
+        and _takes_headers(value)
     ]
 
 
-def _path(resource: type[Any]) -> str:
+def path(resource: type[Any]) -> str:
     """Return how a client reaches a resource, `chat.completions`; empty where the class is none of the SDK's own."""
     module = resource.__module__.removeprefix("openai.resources.").split(".")
     if not resource.__module__.startswith("openai.resources."):
@@ -252,13 +256,6 @@ def taking_keywords(original: _Method) -> _Method:
     return method
 
 
-def bound(method: Any, instance: Any) -> _Method:
-    """Return a class's method as its instance has it: a wrapper of another library learns of the instance only so."""
-    kind: Any = cast("object", type(method))
-    bind = getattr(kind, "__get__", None)
-    return method if bind is None else bind(method, instance, type(instance))
-
-
 class Tracked:
     """What marks a client that is observed whether or not anything is patched."""
 
@@ -280,6 +277,17 @@ def _carried(kwargs: dict[str, Any], client: Attribution | None = None) -> dict[
         call.track_usage &= client.track_usage
         call.exporter = client.exporter
     return _with_header(others, call)
+
+
+def taken(kwargs: dict[str, Any]) -> tuple[Attribution | None, dict[str, Any]]:
+    """Return what the keywords among arguments say, None where none is there, and the arguments that the SDK takes."""
+    said = {name: value for name, value in kwargs.items() if name in KEYWORDS}
+    others = {name: value for name, value in kwargs.items() if name not in KEYWORDS}
+    of_client = _in(others.get("extra_headers"))
+    if of_client is not None:
+        headers = cast("dict[str, Any]", others["extra_headers"])
+        others["extra_headers"] = {name: value for name, value in headers.items() if name != HEADER}
+    return Attribution(**said) if said else of_client, others
 
 
 def _with_header(kwargs: dict[str, Any], said: Attribution) -> dict[str, Any]:

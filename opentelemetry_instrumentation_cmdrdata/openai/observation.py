@@ -70,8 +70,8 @@ def start(recorder: Recorder, client: Any, options: Any, kwargs: dict[str, Any])
         recorder,
         endpoint,
         parameters,
-        _server(client),
-        _attribution(options, client),
+        server(client),
+        attribution(keywords.of_call(options), keywords.of_client(client)),
         job if endpoint.polls and not endpoint.lists else None,
         # What the body asks for is another matter than what the SDK is to return.
         streaming=streaming or parameters.get("stream") is True,
@@ -235,9 +235,10 @@ def _raw_response(options: Any) -> str | None:
     return headers.get(_RAW_RESPONSE) if isinstance(headers, dict) else None  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
 
 
-def _attribution(options: Any, client: Any) -> CallAttribution:
+def attribution(
+    of_call: keywords.Attribution | None, of_client: keywords.Attribution | None
+) -> CallAttribution:
     """Return who pays for a call."""
-    of_call, of_client = keywords.of_call(options), keywords.of_client(client)
     attributes = _attributes(of_call, of_client) or {}
     if of_call is None and of_client is None:
         return CallAttribution(attributes)
@@ -263,7 +264,7 @@ _SERVER = "_cmdrdata_server"
 """Where a client keeps where its requests go, with the base URL that says so: it can be changed."""
 
 
-def _server(client: Any) -> Server:
+def server(client: Any) -> Server:
     """Return where a client's requests go."""
     url = client.base_url
     # On the client itself: its class may have no hash, or one that makes two clients the same.

@@ -30,7 +30,7 @@ def request_attributes(
         put(attributes, semconv.REQUEST_MODEL, body.get("model", endpoint.default_model), string)
         return attributes
     for parameter, value in body.items():
-        for name, convert in _PARAMETERS.get(parameter, ()):
+        for name, convert in PARAMETERS.get(parameter, ()):
             put(attributes, name, value, convert)
     if attributes.get(semconv.CHOICE_COUNT) == 1:
         del attributes[semconv.CHOICE_COUNT]
@@ -87,7 +87,7 @@ def _cursor(value: object) -> str | None:
     return str(value) if isinstance(value, (int, str)) else None
 
 
-_PARAMETERS: Mapping[str, tuple[tuple[str, Callable[[Any], Value | None]], ...]] = {
+PARAMETERS: Mapping[str, tuple[tuple[str, Callable[[Any], Value | None]], ...]] = {
     "model": ((semconv.REQUEST_MODEL, string),),
     "temperature": ((semconv.TEMPERATURE, _number),),
     "top_p": ((semconv.TOP_P, _number),),

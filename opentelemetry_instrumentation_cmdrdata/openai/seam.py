@@ -13,7 +13,7 @@ import functools
 import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple, cast
+from typing import Any
 
 from openai import OpenAI
 from opentelemetry import trace
@@ -29,9 +29,14 @@ from opentelemetry_instrumentation_cmdrdata.openai.observation import (
     failed,
     succeed,
 )
+from opentelemetry_instrumentation_cmdrdata.openai.replacing import (
+    Method,
+    Replaced,
+    replace,
+    restore,
+)
+from opentelemetry_instrumentation_cmdrdata.openai.websockets import patching as websockets
 from opentelemetry_instrumentation_cmdrdata.version import __version__
-
-_Method = Callable[..., Any]
 
 
 class Switch:
@@ -52,7 +57,7 @@ class Switch:
         self._recorder = None
 
 
-def _request(original: _Method, switch: Switch, *, asynchronous: bool) -> _Method:
+def _request(original: Method, switch: Switch, *, asynchronous: bool) -> Method:
     """Return `request` that observes the call it makes."""
     if asynchronous:
 
@@ -104,10 +109,10 @@ def _request(original: _Method, switch: Switch, *, asynchronous: bool) -> _Metho
     return request
 
 
-def _telling(tell: Callable[[dict[str, Any]], None]) -> Callable[..., _Method]:
+def _telling(tell: Callable[[dict[str, Any]], None]) -> Callable[..., Method]:
     """Return what makes a method that calls `tell` with its keywords, and then is what it was."""
 
-    def wrapping(original: _Method, switch: Switch, *, asynchronous: bool) -> _Method:
+    def wrapping(original: Method, switch: Switch, *, asynchronous: bool) -> Method:
         if asynchronous:
 
             async def amethod(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -127,7 +132,7 @@ def _telling(tell: Callable[[dict[str, Any]], None]) -> Callable[..., _Method]:
     return wrapping
 
 
-METHODS: Mapping[str, Callable[..., _Method]] = {
+METHODS: Mapping[str, Callable[..., Method]] = {
     "request": _request,
     # Tells how often the SDK tried, which a success itself does not.
     "_process_response": _telling(answered),
@@ -144,25 +149,20 @@ have done it.
 """
 
 
-class _Replaced(NamedTuple):
-    """A method that was replaced."""
-
-    owner: type[Any]
-    name: str
-    original: Any
-    """What the class had itself, None where it had inherited the method."""
-    replacement: Any
-
-
 class _Patch:
     """What one `patch` has done to the clients."""
 
     def __init__(self, recorder: Recorder) -> None:
         self._switch = Switch(recorder)
-        self._replaced: list[_Replaced] = []
+        self._replaced: list[Replaced] = []
         self._copies: list[copies.Copy] = []
         self._finder = copies.Finder(_imported)
         sys.meta_path.insert(0, self._finder)
+
+    @property
+    def recorder(self) -> Recorder | None:
+        """What records the calls, None once they are not observed."""
+        return self._switch.recorder
 
     def add(self, sdk: copies.Copy) -> None:
         """Observe the clients of a copy, too."""
@@ -177,7 +177,7 @@ class _Patch:
         if self._finder in sys.meta_path:
             sys.meta_path.remove(self._finder)
         while self._replaced:
-            _restore(self._replaced.pop())
+            restore(self._replaced.pop())
         for sdk in self._copies:
             if vars(sdk.clients[0]).get(_UNDO) == self.undo:
                 delattr(sdk.clients[0], _UNDO)
@@ -187,7 +187,7 @@ class _Patch:
 _patch: _Patch | None = None
 _copies = [copy for copy in (copies.current(),) if copy is not None]
 """The copies of the SDK that were seen, of which the first is that of `OpenAI` here."""
-_taking_keywords: dict[tuple[type[Any], str], _Replaced] = {}
+_taking_keywords: dict[tuple[type[Any], str], Replaced] = {}
 """The methods of resources that were replaced."""
 _tracked_clients = False
 """Whether there is a client that takes our keywords also while nothing is patched."""
@@ -241,54 +241,22 @@ def unpatch() -> None:
         if "__init_subclass__" in vars(base):
             del base.__init_subclass__
     while _taking_keywords:
-        _restore(_taking_keywords.popitem()[1])
+        restore(_taking_keywords.popitem()[1])
+    websockets.undo()
 
 
-def _restore(replaced: _Replaced) -> None:
-    owner, name, original, replacement = replaced
-    if vars(owner).get(name) is not replacement:
-        return
-    if original is None:
-        delattr(owner, name)
-    else:
-        setattr(owner, name, original)
-
-
-def _install(owner: type[Any], sdk: type[Any], switch: Switch) -> Iterator[_Replaced]:
+def _install(owner: type[Any], sdk: type[Any], switch: Switch) -> Iterator[Replaced]:
     """Replace the methods of `owner`, which is a client class of the SDK, or stands before one."""
     for name, wrapping in METHODS.items():
         found = getattr(sdk, name, None)
         if found is None:
             continue
-        original = vars(owner).get(name)
-        below = _inherited(owner, name) if original is None else _itself(original)
         # In the oldest versions not all methods of the asynchronous client are.
         asynchronous = sdk.__name__ == "AsyncOpenAI" and (
             name == "request" or inspect.iscoroutinefunction(found)
         )
-        replacement = wrapping(below, switch, asynchronous=asynchronous)
-        functools.update_wrapper(replacement, found)
-        setattr(owner, name, replacement)
-        yield _Replaced(owner, name, original, replacement)
-
-
-def _inherited(owner: type[Any], name: str) -> _Method:
-    """Return what calls the method that comes after `owner`'s own, whoever replaces that."""
-
-    def inherited(self: Any, *args: Any, **kwargs: Any) -> Any:
-        following = cast("Any", super(owner, self))
-        return getattr(following, name)(*args, **kwargs)
-
-    return inherited
-
-
-def _itself(original: Any) -> _Method:
-    """Return what calls a method as an instance would: a wrapper of another library may live on being bound."""
-
-    def itself(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return keywords.bound(original, self)(*args, **kwargs)
-
-    return itself
+        make = functools.partial(wrapping, switch=switch, asynchronous=asynchronous)
+        yield replace(owner, name, found, make)
 
 
 def take_keywords_of_tracked_clients() -> None:
@@ -315,12 +283,27 @@ def _loaded(resource: type[Any], **_: Any) -> None:
 @faults.guarded
 def _take_keywords_of(resource: type[Any]) -> None:
     for name in keywords.methods_of(resource):
-        original, known = vars(resource)[name], _taking_keywords.get((resource, name))
-        # Somebody may have put another method in the place of ours.
-        if known is None or original is not known.replacement:
-            replacement = keywords.taking_keywords(original)
-            _taking_keywords[resource, name] = _Replaced(resource, name, original, replacement)
-            setattr(resource, name, replacement)
+        _take_keywords_in(resource, name, keywords.taking_keywords)
+    if (row := websockets.row_of(resource)) is not None:
+        _take_keywords_in(
+            resource, "connect", lambda original: websockets.connecting(original, row, _recorder_of)
+        )
+
+
+def _take_keywords_in(resource: type[Any], name: str, wrapping: Callable[[Any], Method]) -> None:
+    original, known = vars(resource)[name], _taking_keywords.get((resource, name))
+    # Somebody may have put another method in the place of ours.
+    if known is None or original is not known.replacement:
+        replacement = wrapping(original)
+        _taking_keywords[resource, name] = Replaced(resource, name, original, replacement)
+        setattr(resource, name, replacement)
+
+
+def _recorder_of(client: Any) -> Recorder | None:
+    """Return what records the connections of a client, None where they are not metered."""
+    if _patch is not None:
+        return _patch.recorder
+    return _alone().recorder if isinstance(client, keywords.Tracked) else None
 
 
 class _AloneSwitch(Switch):
@@ -336,5 +319,9 @@ class _AloneSwitch(Switch):
 
 def observe_always(owner: type[Any], sdk: type[Any]) -> None:
     """Observe the clients of `owner`, a class to stand before `sdk`, whether or not that is patched, but once."""
-    tracer = trace.get_tracer(SCOPE, __version__)
-    list(_install(owner, sdk, _AloneSwitch(Recorder(tracer, current_exporter))))
+    list(_install(owner, sdk, _alone()))
+
+
+@functools.cache
+def _alone() -> _AloneSwitch:
+    return _AloneSwitch(Recorder(trace.get_tracer(SCOPE, __version__), current_exporter))

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 
 from opentelemetry_instrumentation_cmdrdata import semconv
+from opentelemetry_instrumentation_cmdrdata.shared import Identity
 
 Value = str | bool | int | float | tuple[str, ...]
 Attributes = dict[str, Any]
@@ -20,7 +21,16 @@ Attributes = dict[str, Any]
 class Reading:
     """What was read of an answer so far: whole, or chunk by chunk, where the last value of each field counts."""
 
-    __slots__ = ("attributes", "charges", "error", "finish_reasons", "has_usage", "job", "listed")
+    __slots__ = (
+        "attributes",
+        "charges",
+        "error",
+        "finish_reasons",
+        "has_usage",
+        "job",
+        "listed",
+        "shared",
+    )
 
     def __init__(self) -> None:
         self.attributes: Attributes = {}
@@ -39,6 +49,8 @@ class Reading:
         """
         self.listed: list[Reading] = []
         """Of a page of jobs, those that have ended."""
+        self.shared: Identity | None = None
+        """What others may see, too, is known by."""
 
 
 def read_usage(reading: Reading, usage: object) -> None:
@@ -131,6 +143,12 @@ _INPUT_DETAILS = {
     "image_tokens": semconv.IMAGE_INPUT_TOKENS,
     "audio_tokens": semconv.AUDIO_INPUT_TOKENS,
 }
+CACHED_DETAILS = {
+    "text_tokens": semconv.TEXT_CACHE_READ_TOKENS,
+    "image_tokens": semconv.IMAGE_CACHE_READ_TOKENS,
+    "audio_tokens": semconv.AUDIO_CACHE_READ_TOKENS,
+}
+"""Of the Realtime API alone: parts of the input that was cached."""
 _OUTPUT_DETAILS = {
     "reasoning_tokens": semconv.REASONING_TOKENS,
     "text_tokens": semconv.TEXT_OUTPUT_TOKENS,
@@ -152,7 +170,9 @@ _CACHE_READ = ("cached_tokens", "prompt_cache_hit_tokens")
 _SECONDS = ("seconds", "prompt_audio_seconds")
 """OpenAI; Mistral."""
 _BESIDE = frozenset((*_CACHE_READ, "reasoning_tokens", *_SECONDS))
-BREAKDOWNS = frozenset((*_INPUT_DETAILS.values(), *_OUTPUT_DETAILS.values()))
+BREAKDOWNS = frozenset(
+    (*_INPUT_DETAILS.values(), *CACHED_DETAILS.values(), *_OUTPUT_DETAILS.values())
+)
 """Subsets of the totals. The conventions drop those that are zero from spans; an event keeps what was reported."""
 _SUMMANDS = frozenset((semconv.INPUT_TOKENS, semconv.OUTPUT_TOKENS))
 _MEASURES = frozenset((semconv.AUDIO_SECONDS, *(name for _, name in _TOTALS)))
