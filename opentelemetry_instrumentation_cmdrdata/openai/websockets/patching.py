@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, cast
 from urllib.parse import urlsplit
 
 from cmdrdata_exporter import faults
+from cmdrdata_exporter.customer import metadata_attributes
 from opentelemetry_instrumentation_cmdrdata.call import Recorder
 from opentelemetry_instrumentation_cmdrdata.openai import keywords, observation
 from opentelemetry_instrumentation_cmdrdata.openai.providers import Server, provider_of
@@ -197,6 +198,7 @@ def _open(manager: Any) -> Session | None:
         observation.attribution(said, keywords.of_client(client)),
         model,
         string(arguments.get(row.joins)) if row.joins is not None else None,
+        None if said is None else metadata_attributes(said.usage_metadata),
     )
     for one in early:
         session.requested(one.frame, early=one)
