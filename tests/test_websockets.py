@@ -64,7 +64,7 @@ def by_close(manager: Any, case: Case, number: int) -> list[Any]:
 def by_exception(manager: Any, case: Case, number: int) -> list[Any]:
     """Raise inside the `with` block."""
     frames: list[Any] = []
-    with pytest.raises(AppError), manager as connection:
+    with suppress(AppError), manager as connection:
         frames += receive(connection, case, number)
         raise AppError
     return frames
@@ -80,7 +80,7 @@ def by_iterating(manager: Any, case: Case, number: int) -> list[Any]:
 def by_loss(manager: Any, case: Case, number: int) -> list[Any]:
     """Read until the connection is lost."""
     frames: list[Any] = []
-    with pytest.raises(ConnectionClosedError), manager as connection:
+    with suppress(ConnectionClosedError), manager as connection:
         send_all(connection, case)
         frames.extend(connection)
     return frames
@@ -131,7 +131,7 @@ async def aby_close(manager: Any, case: Case, number: int) -> list[Any]:
 async def aby_exception(manager: Any, case: Case, number: int) -> list[Any]:
     """Raise inside the `with` block."""
     frames: list[Any] = []
-    with pytest.raises(AppError):
+    with suppress(AppError):
         async with manager as connection:
             frames += await areceive(connection, case, number)
             raise AppError
@@ -148,7 +148,7 @@ async def aby_iterating(manager: Any, case: Case, number: int) -> list[Any]:
 async def aby_loss(manager: Any, case: Case, number: int) -> list[Any]:
     """Read until the connection is lost."""
     frames: list[Any] = []
-    with pytest.raises(ConnectionClosedError):
+    with suppress(ConnectionClosedError):
         async with manager as connection:
             await areceive(connection, case, 0)
             async for frame in connection:
