@@ -7,9 +7,9 @@ import json
 import click
 
 from cmdrdata_exporter.cli.changes import by_ids, change, events_in, metadata_of, report
+from cmdrdata_exporter.cli.days import day_option
 from cmdrdata_exporter.cli.destination import Destination, on_destination
 from cmdrdata_exporter.cli.states import HELD_EVENT, NO_CUSTOMER
-from cmdrdata_exporter.cli.usage import day_option
 from cmdrdata_exporter.delivery.spool.ledger_view import Kept
 from cmdrdata_exporter.ids import as_written, complaint
 

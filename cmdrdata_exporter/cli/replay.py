@@ -18,6 +18,7 @@ from cmdrdata_exporter.cli.changes import (
     report,
     say_who_sends,
 )
+from cmdrdata_exporter.cli.days import day_option
 from cmdrdata_exporter.cli.destination import (
     Destination,
     Refusal,
@@ -30,7 +31,6 @@ from cmdrdata_exporter.cli.destination import (
 )
 from cmdrdata_exporter.cli.states import DEAD_LETTER
 from cmdrdata_exporter.cli.terminal import plural, print_json, say
-from cmdrdata_exporter.cli.usage import day_option
 from cmdrdata_exporter.delivery import FOR_EVER, Event, cause
 from cmdrdata_exporter.delivery.spool import commands
 from cmdrdata_exporter.delivery.spool.directory import LOCAL, Directory

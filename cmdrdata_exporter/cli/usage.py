@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import textwrap
-from collections.abc import Callable, Sequence
-from datetime import datetime
+from collections.abc import Sequence
 
 import click
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cmdrdata_exporter.cli.destination import Command, Destination, on_destination
+from cmdrdata_exporter.cli.days import day_option
+from cmdrdata_exporter.cli.destination import Destination, on_destination
 from cmdrdata_exporter.cli.terminal import (
     Json,
     Terminal,
@@ -21,6 +23,7 @@ from cmdrdata_exporter.cli.terminal import (
     plain,
     plural,
     print_json,
+    say,
     table,
 )
 from cmdrdata_exporter.delivery.spool import ledger_view
@@ -34,16 +37,6 @@ EVENTS = "events"
 """The unit that each event has one of."""
 FIRST = ("input_tokens", "output_tokens", "total_tokens")
 """The units that are shown first."""
-
-
-def day_option(name: str, text: str) -> Callable[[Command], Command]:
-    """Return an option that takes a UTC day, and gives it as a ledger has it: `2026-11-01`."""
-
-    def written(ctx: click.Context, param: click.Parameter, day: datetime | None) -> str | None:  # noqa: ARG001 - click's signature
-        return None if day is None else f"{day:%Y-%m-%d}"
-
-    day = click.DateTime(["%Y-%m-%d"])
-    return click.option(name, type=day, metavar="DAY", callback=written, help=text)
 
 
 def _columns(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str, ...]:
@@ -63,10 +56,11 @@ def _columns(ctx: click.Context, param: click.Parameter, value: str) -> tuple[st
     metavar="COLUMNS",
     help=f"What to group by, separated by commas: {', '.join(COLUMNS)}. Default: customer.",
 )
-@day_option("--since", "The first UTC day, 2026-11-01.")
-@day_option("--until", "The last UTC day.")
+@day_option("--since", "The first UTC day: 2026-11-01, 2026-11, yesterday, 7d, month ...")
+@day_option("--until", "The last UTC day.", last=True)
 @click.option("--customer", "of", metavar="ID", help="Only usage of this customer.")
 @click.option("--no-customer", "--unattributed", is_flag=True, help="Only usage with no customer.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print one line per group and unit instead.")
 @on_destination
 def usage(
     destination: Destination,
@@ -76,6 +70,7 @@ def usage(
     until: str | None,
     of: str | None,
     no_customer: bool,
+    as_csv: bool,
     as_json: bool,
 ) -> None:
     """
@@ -83,13 +78,20 @@ def usage(
 
     Every recorded event counts, delivered or not, on the UTC day on which its call ended.
 
-    Example: cmdrdata usage --by customer,model --since 2026-11-01
+    Example: cmdrdata usage --by customer,model --since 7d
     """
     if of is not None and no_customer:
         raise click.UsageError("--customer and --no-customer exclude each other")
+    if as_csv and as_json:
+        raise click.UsageError("--csv and --json exclude each other")
     found = usage_of(destination, by, since=since, until=until, customer="" if no_customer else of)
     if as_json:
         print_json(found)
+    elif as_csv:
+        click.echo(usage_as_csv(found), nl=False)
+        for footnote in (too_low(found), not_counted(found)):
+            if footnote is not None:
+                say(f"Note: {footnote}", err=True)
     else:
         show_usage(Terminal(), found)
 
@@ -177,25 +179,47 @@ def show_usage(console: Console, found: Json) -> None:
         if left := [unit.replace("_", " ") for unit in units if unit not in shown]:
             console.print()
             console.print(cell(f"Not shown: {', '.join(left)}. Use a wider terminal or --json."))
-        _show_incomplete(console, found["incomplete_usage"])
-    if found["not_imported"]:
+        if (footnote := too_low(found)) is not None:
+            console.print()
+            console.print(footnote)
+    if (footnote := not_counted(found)) is not None:
         console.print()
-        more = plural(found["not_imported"], "more event")
-        console.print(f"Not counted yet: {more}, recorded just now.")
+        console.print(footnote)
 
 
-def _show_incomplete(console: Console, calls: dict[str, int]) -> None:
-    """Show for how many calls the usage is unknown, or known only in part: the totals are too low then."""
+def too_low(found: Json) -> str | None:
+    """Return for how many calls the usage is unknown, or known only in part: the totals are too low then."""
     known = [
-        f"{plural(calls[status], 'call')} reported {what}"
+        f"{plural(found['incomplete_usage'][status], 'call')} reported {what}"
         for status, what in (("missing", "no usage"), ("partial", "usage only in part"))
-        if calls[status]
+        if found["incomplete_usage"][status]
     ]
-    if known:
-        console.print()
-        console.print(
-            f"Totals are too low: {', '.join(known)}. To see which: --by endpoint,model,status"
-        )
+    if not known:
+        return None
+    return f"Totals are too low: {', '.join(known)}. To see which: --by endpoint,model,status"
+
+
+def not_counted(found: Json) -> str | None:
+    """Return how many events are not in the totals yet."""
+    if not found["not_imported"]:
+        return None
+    return f"Not counted yet: {plural(found['not_imported'], 'more event')}, recorded just now."
+
+
+def usage_as_csv(found: Json) -> str:
+    """
+    Return what `cmdrdata usage --csv` prints: a line for each unit of each group, `customer,model,unit,amount`.
+
+    So a unit that nobody used before adds lines, never a column. The number of events is a unit, too; whoever has no
+    customer is empty.
+    """
+    written = io.StringIO()
+    lines = csv.writer(written, lineterminator="\n")
+    lines.writerow([*found["by"], "unit", "amount"])
+    for row in found["rows"]:
+        for unit, amount in {EVENTS: row[EVENTS], **row["units"]}.items():
+            lines.writerow([*(row[name] or "" for name in found["by"]), unit, amount])
+    return written.getvalue()
 
 
 def _fitting(console: Console, found: Json, units: list[str]) -> tuple[Table, list[str]]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cmdrdata_exporter.cli.days import day_of
 from cmdrdata_exporter.delivery.spool import commands
 from cmdrdata_exporter.delivery.spool.directory import LEDGER, Directory
 from tests.cli.conftest import Run
@@ -100,6 +102,8 @@ def test_columns_in_the_order_that_was_asked_for(used: Directory, run_json: RunJ
         (["--since", "2026-11-20"], {"acme": 3, None: 1}),
         (["--until", "2026-11-20"], {"acme": 2, "globex": 1, None: 1}),
         (["--since", "2026-11-21", "--until", "2026-11-21"], {"acme": 1}),
+        (["--since", "2026-11", "--until", "2026-11"], {"acme": 3, "globex": 1, None: 1}),
+        (["--until", "2026-10"], {}),
         (["--customer", "globex"], {"globex": 1}),
         (["--no-customer"], {None: 1}),
         (["--unattributed"], {None: 1}),
@@ -112,6 +116,59 @@ def test_filters(
     """Days are inclusive, a customer is named as it is billed, and nobody can be asked for."""
     code, found = run_json("usage", *options)
     assert (0, expected) == (code, {row["customer"]: row["events"] for row in found["rows"]})
+
+
+def test_usage_as_csv(used: Directory, run: Run) -> None:
+    """A line for each unit of each group, whatever the units are; what is not in it is said beside it."""
+    commands.append(used, [record(6), record(7, status="missing")])
+    done = run("usage", "--csv", "--by", "customer,day", "--customer", "acme")
+    assert (
+        """\
+customer,day,unit,amount
+acme,2026-11-20,events,2
+acme,2026-11-20,input_tokens,1004
+acme,2026-11-20,output_tokens,20
+acme,2026-11-20,total_tokens,1020
+acme,2026-11-20,audio_seconds,12.5
+acme,2026-11-21,events,1
+acme,2026-11-21,input_tokens,1000
+acme,2026-11-21,output_tokens,20
+acme,2026-11-21,total_tokens,1020
+acme,2026-11-21,reasoning_output_tokens,7
+"""
+        == done.stdout
+    )
+    assert "Note: Not counted yet: 2 more events, recorded just now.\n" == done.stderr
+    assert run("usage", "--csv", "--no-customer").stdout.startswith(
+        "customer,unit,amount\n,events,1"
+    )
+
+
+@pytest.mark.parametrize(
+    ("said", "first", "last"),
+    [
+        ("2026-11-21", "2026-11-21", "2026-11-21"),
+        ("2024-02", "2024-02-01", "2024-02-29"),
+        ("today", "2026-03-01", "2026-03-01"),
+        ("Yesterday", "2026-02-28", "2026-02-28"),
+        ("7d", "2026-02-22", "2026-02-22"),
+        ("0d", "2026-03-01", "2026-03-01"),
+        ("month", "2026-03-01", "2026-03-31"),
+        ("last-month", "2026-02-01", "2026-02-28"),
+        ("9999-12", "9999-12-01", None),
+        ("365d", "2025-03-01", "2025-03-01"),
+        ("2026-1-1", None, None),
+        ("7 d", None, None),
+        ("2026-13", None, None),
+        ("tomorrow", None, None),
+        ("", None, None),
+    ],
+)
+def test_days_as_a_person_says_them(said: str, first: str | None, last: str | None) -> None:
+    """A month begins with its first day and ends with its last; what is no day is none."""
+    today = date(2026, 3, 1)
+    meant = (day_of(said, today), day_of(said, today, last=True))
+    assert (first, last) == tuple(None if day is None else day.isoformat() for day in meant)
 
 
 def test_a_reader_with_little_room(used: Directory, run: Run) -> None:
@@ -265,7 +322,12 @@ def test_nothing_was_used(remote: Directory, run: Run) -> None:
             ["--by", "customer,colour"],
             "Invalid value for '--by': 'colour' is none of: customer, model, day, month, endpoint, status",
         ),
-        (["--since", "yesterday"], "does not match the format '%Y-%m-%d'"),
+        (
+            ["--since", "2026-02-30"],
+            "Invalid value for '--since': '2026-02-30' is no day; expected is one of: 2026-11-21, 2026-11, "
+            "today, yesterday, 7d (seven days ago), month, last-month",
+        ),
+        (["--csv", "--json"], "--csv and --json exclude each other"),
         (["--customer", "acme", "--unattributed"], "exclude each other"),
     ],
 )
