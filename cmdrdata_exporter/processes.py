@@ -20,6 +20,8 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+from cmdrdata_exporter import faults
+
 
 def start_thread(
     function: Callable[..., None],
@@ -61,6 +63,17 @@ def start_thread(
         started.extend(start)
     finally:
         _set_mask(signal.SIG_SETMASK, mask)
+
+
+def has_started(function: Callable[..., None], *arguments: object) -> bool:
+    """Run `function` as `start_thread` does, and return whether it runs: an interpreter that ends starts no thread."""
+    started: list[int] = []
+    try:
+        start_thread(function, *arguments, started=started)
+    except RuntimeError as error:
+        if faults.is_interruption(error):
+            raise
+    return bool(started)
 
 
 def _is_uwsgi_master() -> bool:

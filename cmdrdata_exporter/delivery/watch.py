@@ -44,15 +44,7 @@ class Watch(processes.ForkAware):
         """Look after it, until it goes on."""
         with self._lock:
             self._resting.add(resting)
-            if self._running:
-                return
-            try:
-                processes.start_thread(self._run)
-                self._running = True
-            except RuntimeError as error:
-                # The interpreter shuts down.
-                if faults.is_interruption(error):
-                    raise
+            self._running = self._running or processes.has_started(self._run)
 
     def _run(self) -> None:
         while True:
