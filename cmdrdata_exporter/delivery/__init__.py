@@ -19,7 +19,7 @@ In `spool`, `schema`, `totals`, `retention` and `storage` are parts of the ledge
 anything may be sent, `backoff` how long to wait, `senders` are the threads that send, `watch` looks after destinations
 with nothing to do, `options` says how a directory is drained, `status_log` what the log is told. `destination` says
 what differs by the kind of a destination.
-Where nothing can be written, `memory` and `local` keep what they can.
+Where nothing can be written, `memory`, of which `memory_queue` is a part, and `local` keep what they can.
 """
 
 from __future__ import annotations
