@@ -18,7 +18,9 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
+
+from cmdrdata_exporter import faults
 
 
 def start_thread(
@@ -61,6 +63,38 @@ def start_thread(
         started.extend(start)
     finally:
         _set_mask(signal.SIG_SETMASK, mask)
+
+
+class Running(Protocol):
+    """What has a thread of its own from time to time, one at most."""
+
+    running: bool
+
+
+def start_running(it: Running, function: Callable[..., None], *arguments: object) -> None:
+    """Run `function` in the thread of `it`, which notes its end itself; an interpreter that ends starts no thread."""
+    started: list[int] = []
+    it.running = True
+    try:
+        start_thread(function, *arguments, started=started)
+    except BaseException as error:
+        # A second thread would do again what the first one does.
+        if not started:
+            it.running = False
+        # What a signal handler raised, Ctrl-C for one, goes on; the next one starts the thread.
+        if faults.is_interruption(error) or not isinstance(error, RuntimeError):
+            raise
+
+
+def has_started(function: Callable[..., None], *arguments: object) -> bool:
+    """Run `function` as `start_thread` does, and return whether it runs: an interpreter that ends starts no thread."""
+    started: list[int] = []
+    try:
+        start_thread(function, *arguments, started=started)
+    except RuntimeError as error:
+        if faults.is_interruption(error):
+            raise
+    return bool(started)
 
 
 def _is_uwsgi_master() -> bool:

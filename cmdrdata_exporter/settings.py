@@ -9,21 +9,17 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import ipaddress
-import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import Any
 
-from urllib3.util import parse_url
-
+from cmdrdata_exporter import setting_values as values
 from cmdrdata_exporter.delivery.backoff import LONGEST_PAUSE, PROBE_INTERVAL
 from cmdrdata_exporter.delivery.destination import Destination
-from cmdrdata_exporter.ids import complaint
-from cmdrdata_exporter.scrubbing import issuer
+from cmdrdata_exporter.setting_values import DEFAULT_ENDPOINT, ConfigurationError, check_text
 
 CMDRDATA_API_KEY = "CMDRDATA_API_KEY"
 """The CmdrData key: 20 to 500 characters without whitespace or control characters, commonly `tk-…`."""
@@ -113,19 +109,31 @@ _FORMER = {
 _OF_KUBERNETES = re.compile(r"\w*_(?:SERVICE_HOST|SERVICE_PORT(?:_\w+)?|PORT|PORT_\d+_\w+)")
 """What Kubernetes sets in each container for a service that is called `cmdrdata`."""
 
-DEFAULT_ENDPOINT = "https://api.cmdrdata.ai/api/events"
+_ALWAYS: dict[str, Callable[[str, str], Any]] = {
+    CMDRDATA_ENABLED: values.switch("true", "1", "false", "0"),
+    CMDRDATA_STREAM_USAGE: values.choice("auto", "always", "never"),
+    CMDRDATA_CUSTOMER_FROM: values.baggage_key,
+    CMDRDATA_METRICS_CUSTOMER: values.switch("false", "0", "true", "1"),
+}
+_OF_EVENTS: dict[str, Callable[[str, str], Any]] = {
+    CMDRDATA_API_KEY: values.key_text,
+    CMDRDATA_API_KEY_FILE: values.key_file,
+    CMDRDATA_ENDPOINT: values.endpoint_url,
+    CMDRDATA_ACCOUNT: values.identifier,
+    CMDRDATA_CUSTOMER_ID: values.identifier,
+    CMDRDATA_SPOOL_DIR: values.directory,
+    CMDRDATA_UNATTRIBUTED: values.choice("hold", "send"),
+    CMDRDATA_AMBIGUOUS: values.choice("retry", "hold"),
+    CMDRDATA_DURABILITY: values.choice("process", "fsync"),
+    CMDRDATA_DRAIN: values.choice("thread", "none"),
+    CMDRDATA_PROBE_INTERVAL: values.seconds(1.0, LONGEST_PAUSE),
+    CMDRDATA_TOTALS_BY_DAY_FOR: values.days(31, 36500),
+}
+"""
+What makes of each setting's text what is used, or refuses it; the second ones only where metering is on.
 
-_DRAIN = ("thread", "none")
-_SWITCH = {"true": True, "1": True, "false": False, "0": False}
-
-
-class ConfigurationError(ValueError):
-    """
-    A setting that cannot be used.
-
-    The message names the setting, says what is wrong with it, what is expected and how to mend it.
-    It never holds a key.
-    """
+A setting's field in `Settings`, which has its default, and its argument have its name without the beginning.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +182,7 @@ class Settings:
         """
         if self.api_key_file is None:
             return self.api_key
-        return _read_key_file(CMDRDATA_API_KEY_FILE, str(self.api_key_file))
+        return values.key_in_file(CMDRDATA_API_KEY_FILE, str(self.api_key_file))
 
     @classmethod
     def read(
@@ -196,108 +204,73 @@ class Settings:
         Raises:
             ConfigurationError: a setting cannot be used.
         """
-        variables = os.environ if environ is None else environ
-
-        def given(name: str, argument: object = None) -> tuple[str, str | None]:
-            """The value to use, and the name under which its user knows it."""
-            value: object = argument
-            if argument is None:
-                variable = variables.get(name, "")
-                value = variable if variable.strip() else None
-            else:
-                name = name.removeprefix("CMDRDATA_").lower()
-            if value is None:
-                return name, None
-            if not isinstance(value, str):
-                raise ConfigurationError(
-                    f"{name} is of type {type(value).__name__}; a string is expected"
-                )
-            check_text(name, value)
-            return name, value
-
-        stream_usage = _choice(given(CMDRDATA_STREAM_USAGE), ("auto", "always", "never"))
-        baggage_key = _baggage_key(given(CMDRDATA_CUSTOMER_FROM))
-        metrics_customer = _SWITCH[
-            _choice(given(CMDRDATA_METRICS_CUSTOMER), ("false", "0", "true", "1"))
-        ]
-        if not _SWITCH[_choice(given(CMDRDATA_ENABLED), tuple(_SWITCH))]:
-            return cls(
-                enabled=False,
-                stream_usage=stream_usage,
-                metrics_customer=metrics_customer,
-                baggage_key=baggage_key,
-            )
-
-        key_name, key = given(CMDRDATA_API_KEY, api_key)
-        if api_key is None and key is not None:
-            key = key.strip()  # A secret mounted into the environment often ends in a newline.
-        _, key_file = given(CMDRDATA_API_KEY_FILE)
+        variables = dict(os.environ if environ is None else environ)
+        arguments = {
+            "api_key": api_key,
+            "endpoint": endpoint,
+            "account": account,
+            "customer_id": customer_id,
+            "unattributed": unattributed,
+            "spool_dir": os.fspath(spool_dir) if isinstance(spool_dir, os.PathLike) else spool_dir,
+        }
+        found = _read(_ALWAYS, variables, {})
+        found["baggage_key"] = found.pop("customer_from", None)
+        if not found.get("enabled", True):
+            return cls(**found)
         if api_key is not None:
-            key_file = None
-        if key is not None and key_file is not None:
+            variables.pop(CMDRDATA_API_KEY_FILE, None)
+        elif all(
+            variables.get(name, "").strip() for name in (CMDRDATA_API_KEY, CMDRDATA_API_KEY_FILE)
+        ):
             raise ConfigurationError(
                 f"{CMDRDATA_API_KEY} and {CMDRDATA_API_KEY_FILE} are both set; "
                 "one key is expected: unset one of them"
             )
-        if key is not None:
-            _check_key(key_name, key)
-        if key_file is not None:
-            _read_key_file(CMDRDATA_API_KEY_FILE, key_file)
-
-        url_name, url = given(CMDRDATA_ENDPOINT, endpoint)
-        if url is not None:
-            _check_endpoint(url_name, url)
-        elif key is not None or key_file is not None:
-            url = DEFAULT_ENDPOINT
-
-        account_name, account = given(CMDRDATA_ACCOUNT, account)
-        if account is not None:
-            _check_id(account_name, account)
-        elif api_key is not None:
+        found |= _read(_OF_EVENTS, variables, arguments)
+        if "api_key" in found or "api_key_file" in found:
+            found.setdefault("endpoint", DEFAULT_ENDPOINT)
+        if api_key is not None:
             # A key passed in code without a name: two such keys are two accounts.
-            account = hashlib.sha256(api_key.encode()).hexdigest()[:12]
+            found.setdefault("account", hashlib.sha256(api_key.encode()).hexdigest()[:12])
+        if "spool_dir" not in found:
+            default = values.default_spool(variables)
+            found["spool_dir"] = values.written_place("the default spool directory", default)
+        if "endpoint" in found:
+            found["proxy"] = values.proxy_for(found["endpoint"], variables)
+        return cls(**found)
 
-        # Byte for byte, as every customer id.
-        customer_name, customer = given(CMDRDATA_CUSTOMER_ID, customer_id)
-        if customer is not None:
-            _check_id(customer_name, customer)
 
-        if isinstance(spool_dir, os.PathLike):
-            spool_dir = os.fspath(spool_dir)
-        spool_name, spool = given(CMDRDATA_SPOOL_DIR, spool_dir)
-        if spool is not None and (not spool.strip() or "\0" in spool):
+def _field(variable: str) -> str:
+    return variable.removeprefix("CMDRDATA_").lower()
+
+
+def _read(
+    rows: Mapping[str, Callable[[str, str], Any]],
+    variables: Mapping[str, str],
+    arguments: Mapping[str, object],
+) -> dict[str, Any]:
+    """Return what was given of some settings, by their fields."""
+    found: dict[str, Any] = {}
+    for variable, parse in rows.items():
+        argument = arguments.get(_field(variable))
+        # The name under which its user knows it.
+        name = variable if argument is None else _field(variable)
+        value = variables.get(variable, "") if argument is None else argument
+        if not isinstance(value, str):
             raise ConfigurationError(
-                f"{spool_name} is {spool!r}; expected is the path of a directory on a local disk"
+                f"{name} is of type {type(value).__name__}; a string is expected"
             )
-        spool_path = _default_spool(variables) if spool is None else _absolute(spool_name, spool)
-        _check_place("the default spool directory" if spool is None else spool_name, spool_path)
-        return cls(
-            api_key=key,
-            api_key_file=None if key_file is None else Path(key_file),
-            endpoint=url,
-            proxy=None if url is None else _proxy(url, variables),
-            account=account or "default",
-            customer_id=customer,
-            unattributed=_choice(given(CMDRDATA_UNATTRIBUTED, unattributed), ("hold", "send")),
-            ambiguous=_choice(given(CMDRDATA_AMBIGUOUS), ("retry", "hold")),
-            spool_dir=spool_path,
-            durability=_choice(given(CMDRDATA_DURABILITY), ("process", "fsync")),
-            drain=_choice(given(CMDRDATA_DRAIN), _DRAIN),
-            probe_interval=_seconds(
-                given(CMDRDATA_PROBE_INTERVAL), PROBE_INTERVAL, 1.0, LONGEST_PAUSE
-            ),
-            totals_by_day_for=_days(given(CMDRDATA_TOTALS_BY_DAY_FOR), 92, 31, 36500),
-            stream_usage=stream_usage,
-            metrics_customer=metrics_customer,
-            baggage_key=baggage_key,
-        )
+        if value.strip() or argument is not None:
+            check_text(name, value)
+            found[_field(variable)] = parse(name, value)
+    return found
 
 
 def spool_directory(environ: Mapping[str, str] | None = None) -> Path:
     """Return where the directories of all destinations are, whatever the other settings say."""
     variables = os.environ if environ is None else environ
     given = variables.get(CMDRDATA_SPOOL_DIR, "")
-    return Path(given) if given.strip() else _default_spool(variables)
+    return Path(given) if given.strip() else values.default_spool(variables)
 
 
 def applications_drain(environ: Mapping[str, str] | None = None) -> bool:
@@ -335,231 +308,3 @@ def _meant(name: str) -> str:
 def _letters(name: str) -> str:
     """Return what tells one setting from the others."""
     return re.sub(r"[\W_]", "", name).upper().removeprefix("CMDRDATA")
-
-
-def check_text(name: str, value: str) -> None:
-    """
-    Make sure that a setting can be written down, as a path or in a request.
-
-    Raises:
-        ConfigurationError: it holds bytes that are no UTF-8, which Python reads as surrogates. The value is not shown.
-    """
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise ConfigurationError(
-            f"{name} holds bytes that are not UTF-8; expected is text in UTF-8"
-        ) from None
-
-
-def is_loopback(host: str) -> bool:
-    """Say whether `host` (a name or an address, without brackets) can only be this machine."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def _choice(setting: tuple[str, str | None], choices: tuple[str, ...]) -> str:
-    """Return the choice that was made, the first one where none was."""
-    name, value = setting
-    if value is None:
-        return choices[0]
-    choice = value.strip().lower()
-    if choice not in choices:
-        raise ConfigurationError(f"{name} is {value!r}; expected one of: {', '.join(choices)}")
-    return choice
-
-
-def _seconds(setting: tuple[str, str | None], default: float, least: float, most: float) -> float:
-    name, value = setting
-    if value is None:
-        return default
-    try:
-        seconds = float(value)
-    except ValueError:
-        seconds = math.nan
-    if not least <= seconds <= most:
-        raise ConfigurationError(
-            f"{name} is {value!r}; expected is a number of seconds from {least:.0f} to {most:.0f}"
-        )
-    return seconds
-
-
-def _absolute(name: str, path: str) -> Path:
-    """Return a path that stays the same where the program changes its working directory."""
-    # A home directory is named by its user, wherever the program is.
-    if path.startswith("~"):
-        return Path(path)
-    try:
-        return Path(path).absolute()
-    except OSError as error:
-        raise ConfigurationError(
-            f"{name} is {path!r}, which cannot be made absolute: the working directory cannot be read "
-            f"({error.strerror}); expected is the absolute path of a directory on a local disk"
-        ) from None
-
-
-def _days(setting: tuple[str, str | None], default: int, least: int, most: int) -> int:
-    name, value = setting
-    if value is None:
-        return default
-    text = value.strip()
-    if text.isascii() and text.isdigit() and least <= int(text[:10]) <= most:
-        return int(text)
-    raise ConfigurationError(
-        f"{name} is {value!r}; expected is a whole number of days from {least} to {most}"
-    )
-
-
-def _default_spool(variables: Mapping[str, str]) -> Path:
-    """Return where the state of programs belongs: https://specifications.freedesktop.org/basedir-spec/latest/."""
-    state = variables.get("XDG_STATE_HOME", "")
-    # A relative path is to be ignored.
-    base = Path(state) if state.startswith("/") else Path("~/.local/state")
-    return base / "cmdrdata"
-
-
-def _check_place(name: str, path: Path) -> None:
-    """Make sure that the place a path stands for, in the home or the working directory, can be written down."""
-    try:
-        place = str(path.expanduser().absolute())
-    except (OSError, RuntimeError):
-        return  # There is no such place: the delivery says so.
-    try:
-        check_text(name, place)
-    except ConfigurationError as error:
-        raise ConfigurationError(
-            f"{error}. Set {CMDRDATA_SPOOL_DIR} to a directory whose path is"
-        ) from None
-
-
-def _baggage_key(setting: tuple[str, str | None]) -> str | None:
-    name, value = setting
-    if value is None:
-        return None
-    source, _, key = value.strip().partition(":")
-    if source != "baggage" or not key or not key.isprintable() or " " in key:
-        raise ConfigurationError(
-            f"{name} is {value!r}; expected is baggage:<key>, where <key> is a key of the OpenTelemetry Baggage"
-        )
-    return key
-
-
-def _check_key(name: str, key: str) -> None:
-    problem = (
-        "is in quotes, which are no part of a key"
-        if key[:1] in ("'", '"')
-        else f"begins like a key of {owner}, which nobody else shall get"
-        if (owner := issuer(key))
-        else f"has {len(key)} characters"
-        if not 20 <= len(key) <= 500
-        else "holds whitespace"
-        if any(character.isspace() for character in key)
-        else "holds characters that are not ASCII"
-        if not key.isascii()
-        else "holds control characters"
-        if not key.isprintable()
-        else None
-    )
-    if problem:
-        raise ConfigurationError(
-            f"{name} {problem}; expected is a CmdrData key: 20 to 500 printable ASCII characters "
-            "without spaces, commonly with tk- at the beginning. Copy it again from your CmdrData account"
-        )
-
-
-def _read_key_file(name: str, path: str) -> str:
-    try:
-        # Some editors begin a file with a byte order mark.
-        key = Path(path).read_text(encoding="utf-8-sig").strip()
-    except (OSError, ValueError) as error:
-        reason = (
-            "it is not UTF-8 text"
-            if isinstance(error, UnicodeDecodeError)
-            else getattr(error, "strerror", None) or "that is no path"
-        )
-        raise ConfigurationError(
-            f"{name}: cannot read {path!r}: {reason}; expected is a file that holds only the key "
-            "and that this process may read"
-        ) from None
-    _check_key(f"{name}: the content of {path!r}", key)
-    return key
-
-
-def _check_endpoint(name: str, url: str) -> None:
-    expected = f"expected is the full https:// URL to POST events to, such as {DEFAULT_ENDPOINT}"
-    if any(character.isspace() or not character.isprintable() for character in url):
-        raise ConfigurationError(f"{name} holds whitespace or control characters; {expected}")
-    if "\\" in url:
-        # Where the host ends before it is a matter of opinion among parsers.
-        raise ConfigurationError(f"{name} holds a backslash; {expected}")
-    try:
-        parts = urlsplit(url)
-        _ = parts.hostname, parts.port
-        has_user = "@" in parts.netloc
-        host = "" if has_user else _host(url)
-    except ValueError as error:
-        raise ConfigurationError(f"{name} is not a URL ({error}); {expected}") from None
-    if has_user:
-        raise ConfigurationError(
-            f"{name} holds a user name or password; {expected}. The key belongs in {CMDRDATA_API_KEY}"
-        )
-    if parts.scheme not in ("http", "https") or not host:
-        raise ConfigurationError(f"{name} is {url!r}; {expected}")
-    if parts.scheme == "http" and not is_loopback(host):
-        raise ConfigurationError(
-            f"{name} is {url!r}: http:// would send the key in the clear to {host}; use https:// "
-            "(http:// is accepted for a loopback host only)"
-        )
-
-
-def _host(url: str) -> str:
-    """Return the host that a request to `url` connects to, as the library reads it that connects."""
-    return (parse_url(url).host or "").strip("[]")
-
-
-def _proxy(url: str, variables: Mapping[str, str]) -> str | None:
-    """Return the URL of the proxy that the environment asks for, as for any other client; never for a loopback host."""
-    proxy = variables.get("https_proxy") or variables.get("HTTPS_PROXY")
-    if not proxy or urlsplit(url).scheme != "https" or _is_direct(url, variables):
-        return None
-    check_text("HTTPS_PROXY", proxy)
-    if "://" not in proxy:
-        proxy = f"http://{proxy}"
-    expected = (
-        "expected is the URL of an HTTP proxy, such as http://proxy.example:3128. "
-        f"With {_host(url)} in NO_PROXY events take no proxy"
-    )
-    scheme = proxy.partition("://")[0].lower()
-    if scheme not in ("http", "https"):
-        raise ConfigurationError(
-            f"HTTPS_PROXY names a {scheme}:// proxy, which events cannot take; {expected}"
-        )
-    try:
-        usable = bool(urlsplit(proxy).hostname and urlsplit(proxy).port != 0 and _host(proxy))
-    except ValueError:
-        usable = False
-    if not usable:
-        # Without its value, which may hold a password.
-        raise ConfigurationError(f"HTTPS_PROXY is not a URL; {expected}")
-    return proxy
-
-
-def _is_direct(url: str, variables: Mapping[str, str]) -> bool:
-    """Say whether `NO_PROXY` names the host of `url`, or a domain that it is in."""
-    host = _host(url).lower()
-    hosts = host, f"{host}:{urlsplit(url).port or 443}"
-    names = (variables.get("no_proxy") or variables.get("NO_PROXY") or "").lower().split(",")
-    return any(
-        name == "*" or name in hosts or any(host.endswith(f".{name}") for host in hosts)
-        for name in (name.strip().lstrip(".") for name in names)
-        if name
-    )
-
-
-def _check_id(name: str, value: str) -> None:
-    if message := complaint(name, value):
-        raise ConfigurationError(message)

@@ -26,6 +26,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
                 "announcement",
                 "attributes",
                 "clocks",
+                "descriptors",
                 "faults",
                 "ids",
                 "processes",
@@ -38,7 +39,10 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
         set(),
     ),
     "pacing": ({f"{EXPORTER}.delivery.backoff"}, set()),
-    "settings": ({f"{EXPORTER}.settings"}, {"base", "pacing", "event"}),
+    "settings": (
+        {f"{EXPORTER}.settings", f"{EXPORTER}.setting_values"},
+        {"base", "pacing", "event"},
+    ),
     "customer": ({f"{EXPORTER}.customer", f"{EXPORTER}.unattributed"}, {"base"}),
     "events": (
         {f"{EXPORTER}.{name}" for name in ("events", "foreign", "deduplication")},

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from cmdrdata_exporter import ConfigurationError, Settings, settings
-from cmdrdata_exporter.settings import NAMES, is_loopback, unknown_variables
+from cmdrdata_exporter.setting_values import is_loopback
+from cmdrdata_exporter.settings import NAMES, unknown_variables
 
 KEY = "tk-0123456789abcdefghij"
 

@@ -100,30 +100,15 @@ class Drainer:
             return
         try:
             # Otherwise another thread is already starting it.
-            if self._starting.acquire(blocking=False):
-                self._start()
+            if self._starting.acquire(blocking=False) and not self.running:
+                self._begin()
+                self._ended.clear()
+                self.rests = False
+                processes.start_running(self, self._run, self.relay)
         finally:
             # Not only where it is known to be had: Ctrl-C may have come between that and the next statement.
             if self._starting._is_owned():  # noqa: SLF001 - see above
                 self._starting.release()
-
-    def _start(self) -> None:
-        if self.running:
-            return
-        started: list[int] = []
-        self.running = True
-        try:
-            self._begin()
-            self._ended.clear()
-            self.rests = False
-            processes.start_thread(self._run, self.relay, started=started)
-        except BaseException as error:
-            # A second thread would send again what the first one has in flight.
-            if not started:
-                self.running = False
-            # What a signal handler raised, Ctrl-C for one, goes on; the next event starts the thread.
-            if faults.is_interruption(error) or not isinstance(error, RuntimeError):
-                raise
 
     def wake(self) -> None:
         """Look at the journals now."""

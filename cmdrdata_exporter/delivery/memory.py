@@ -9,14 +9,13 @@ A thread claims what is due, has the senders send it and takes back what came of
 
 from __future__ import annotations
 
-import heapq
+import contextlib
 import itertools
 import logging
 import queue
 import threading
 from collections import Counter, deque
 from collections.abc import Callable
-from typing import NamedTuple
 
 from cmdrdata_exporter import clocks, faults, processes
 from cmdrdata_exporter.delivery import (
@@ -30,93 +29,18 @@ from cmdrdata_exporter.delivery import (
 )
 from cmdrdata_exporter.delivery.backoff import backoff
 from cmdrdata_exporter.delivery.gate import Entry, Gate
+from cmdrdata_exporter.delivery.memory_queue import MemoryQueue, Waiting
 from cmdrdata_exporter.delivery.options import Options
 from cmdrdata_exporter.delivery.senders import INTERRUPTED, Done, Senders, attempt
-from cmdrdata_exporter.delivery.spool.records import key_of, line
+from cmdrdata_exporter.delivery.spool.records import line
 from cmdrdata_exporter.delivery.status_log import StatusLog
 from cmdrdata_exporter.wording import plural
 
 IDLE = 10.0
 """Seconds without an event after which the thread ends."""
+_COUNTED = ("recorded", "delivered", "logged", "ambiguous")
 _TURNED_AWAY = 0.05
 """Seconds until the gate is asked again, where it had room for an event and did not let it in."""
-_Line = tuple[str, tuple[object, ...]]
-"""What is to be logged as an error: a message and its arguments."""
-
-
-class _Waiting(NamedTuple):
-    """An event that is to be sent. In order of time."""
-
-    due: float
-    number: int
-    event: Event
-    attempts: int = 0
-
-
-class _Queue:
-    """
-    The events to be sent, and those that are being sent. Used under the delivery's lock.
-
-    Args:
-        gate: says when an attempt may begin.
-        most: how many there are at once.
-        clock: returns monotonic seconds.
-    """
-
-    def __init__(self, gate: Gate, most: int, clock: Callable[[], float]) -> None:
-        self._gate = gate
-        self._most = most
-        self._clock = clock
-        self.new: deque[_Waiting] = deque()
-        self.again: list[_Waiting] = []
-        """Those that were tried in vain, as a heap."""
-        self.in_flight: dict[int, _Waiting] = {}
-
-    @property
-    def pending(self) -> int:
-        """How many are to be sent."""
-        return len(self.new) + len(self.again)
-
-    @property
-    def size(self) -> int:
-        """How many are to be sent or being sent."""
-        return self.pending + len(self.in_flight)
-
-    def delay(self) -> float | None:
-        """Return the seconds until an event may be claimed, None where that waits for something to change."""
-        has_room = len(self.in_flight) < self._most
-        if not has_room or not (self.new or (self.again and self._has_room_again())):
-            return None
-        delay = self._gate.delay()
-        return delay if self.new else max(delay, self.again[0].due - self._clock())
-
-    def _has_room_again(self) -> bool:
-        """Say whether what was tried in vain leaves half of the senders to the others."""
-        again = sum(waiting.attempts > 0 for waiting in self.in_flight.values())
-        return again < max(1, self._most // 2)
-
-    def claim(self) -> Handed:
-        """Move an event into flight: the one that is due longest, if it can."""
-        first = self.again[0].due if self.again and self._has_room_again() else None
-        # In trouble those come first that were never tried.
-        until = min(self._clock(), self.new[0].due) if self.new else None
-        if until is None or (first is not None and first <= until and not self._gate.in_trouble):
-            waiting = heapq.heappop(self.again)
-        else:
-            waiting = self.new.popleft()
-        self.in_flight[waiting.number] = waiting
-        event = waiting.event
-        return Handed(waiting.number, key_of(event.id), event.id, event.body, waiting.attempts, 0)
-
-    def put_back(self, waiting: _Waiting, delay: float, *, attempts: int) -> None:
-        """Have an event tried again, `delay` seconds from now."""
-        again = waiting._replace(due=self._clock() + delay, attempts=attempts)
-        heapq.heappush(self.again, again)
-
-    def clear(self) -> None:
-        """Forget them all."""
-        for events in (self.new, self.again, self.in_flight):
-            events.clear()
 
 
 class MemoryDelivery(processes.ForkAware):
@@ -158,29 +82,28 @@ class MemoryDelivery(processes.ForkAware):
         )
         self._log = StatusLog(None, clock=self._clock)
         self._numbers = itertools.count()
-        self._queue = _Queue(self._gate, self._most, self._clock)
+        self._queue = MemoryQueue(self._gate, self._most, self._clock)
         self.held: deque[Event] = deque()
         self.dead: deque[tuple[Event, str]] = deque()
         self._counts: Counter[str] = Counter()
         self._end: float | None = None
         """When the end of the process, which has begun, waits no longer."""
-        self._running = False
+        self.running = False
         """Whether a thread claims what is due. Where none can be started, whoever flushes sends."""
         self._inbox: queue.SimpleQueue[Done | None] = queue.SimpleQueue()
+        self._lines: deque[tuple[object, ...]] = deque()
+        """What is to be logged as errors, without the lock: a handler may wait. Messages with their arguments."""
 
     @property
     def counts(self) -> dict[str, int]:
         """How many events are in each state, and `ambiguous`: how many attempts may have been accepted unseen."""
         with self._changed:
             return {
-                "recorded": self._counts["recorded"],
-                "delivered": self._counts["delivered"],
-                "pending": self._queue.pending,
+                **{name: self._counts[name] for name in _COUNTED},
+                "pending": len(self._queue.new) + len(self._queue.again),
                 "in_flight": len(self._queue.in_flight),
                 "held": len(self.held),
                 "dead": len(self.dead),
-                "logged": self._counts["logged"],
-                "ambiguous": self._counts["ambiguous"],
             }
 
     def outcomes(self) -> dict[str, int]:
@@ -201,22 +124,21 @@ class MemoryDelivery(processes.ForkAware):
         """See `Delivery.record`."""
         event = Event(event_id, header, body)
         kept: list[object] = [] if header.kept is None else header.kept
-        lines: list[_Line] = []
         # The lock itself: a signal handler may raise inside the Python of `Condition`, which would keep the lock.
         with self._lock:
             if not kept:
                 if header.hold:
-                    lines = self._hold(event, kept)
+                    self._hold(event, kept)
                 elif self._queue.size < self._capacity:
-                    keep(_Waiting(self._clock(), next(self._numbers), event), self._queue.new, kept)
+                    keep(Waiting(self._clock(), next(self._numbers), event), self._queue.new, kept)
                 else:
-                    lines = self._write_off([event], f"{self._capacity} events wait already")
+                    self._write_off([event], f"{self._capacity} events wait already")
                 self._counts["recorded"] += 1
-            if self._queue.pending:
+            if self._queue.new or self._queue.again:
                 self._start()
             late = self._end is not None
         self._inbox.put(None)
-        _say(lines)
+        self._say()
         if not kept:
             kept.append(event)
         if late:
@@ -238,7 +160,7 @@ class MemoryDelivery(processes.ForkAware):
                 delay = self._queue.delay()
                 if remaining <= 0 or (delay is not None and delay >= remaining):
                     return False
-                entry = None if self._running or delay != 0 else self._gate.enter()
+                entry = None if self.running or delay != 0 else self._gate.enter()
                 if entry is None:
                     self._changed.wait(min(delay or remaining, remaining))
                     continue
@@ -265,44 +187,42 @@ class MemoryDelivery(processes.ForkAware):
         finally:
             with self._changed:
                 # Our threads end with the process: whatever is being sent now may never be answered.
-                lines = self._write_off(
+                self._write_off(
                     [waiting.event for waiting in self._queue.in_flight.values()],
                     "they were on their way when this process ended",
                     "unanswered",
                 )
                 waiting = (*self._queue.new, *sorted(self._queue.again))
-                lines += self._write_off(
+                self._write_off(
                     [event for *_, event, _ in waiting]
                     + [*self.held, *(event for event, _ in self.dead)],
                     "this process ends and keeps nothing on disk",
                 )
                 for events in (self._queue, self.held, self.dead):
                     events.clear()
-            _say(lines)
+            self._say()
 
-    def _hold(self, event: Event, kept: list[object]) -> list[_Line]:
+    def _hold(self, event: Event, kept: list[object]) -> None:
         """Keep an event without sending it. Called under the lock."""
         keep(event, self.held, kept)
         if len(self.held) > self._capacity:
-            return self._write_off([self.held.popleft()], "too many are held")
-        return []
+            self._write_off([self.held.popleft()], "too many are held")
 
-    def _write_off(
-        self, events: list[Event], reason: str, state: str = "undelivered"
-    ) -> list[_Line]:
-        """
-        Count events as logged, and return the lines: `"event"` is exactly what would have been sent.
-
-        Called under the lock.
-        """
+    def _write_off(self, events: list[Event], reason: str, state: str = "undelivered") -> None:
+        """Have events logged, each on a line whose `"event"` is exactly what would have been sent. Under the lock."""
         if not events:
-            return []
+            return
         self._counts["logged"] += len(events)
         title = f"%s {'is' if len(events) == 1 else 'are'} {state} (%s). One line each follows:"
-        return [
-            (title, (plural(len(events), "usage event"), reason)),
-            *(("%s", (line(state, event.id, event.body),)) for event in events),
-        ]
+        self._lines.append((title, plural(len(events), "usage event"), reason))
+        self._lines.extend(("%s", line(state, event.id, event.body)) for event in events)
+
+    def _say(self) -> None:
+        """Log what was written off."""
+        with contextlib.suppress(IndexError):
+            while True:
+                message, *arguments = self._lines.popleft()
+                faults.say(logging.ERROR, str(message), *arguments)
 
     def after_fork_child(self) -> None:
         """Start anew: what its parent recorded, the parent sends."""
@@ -322,57 +242,44 @@ class MemoryDelivery(processes.ForkAware):
     @faults.guarded
     def _note(self, event: Handed, outcome: Outcome | None) -> None:
         """Move an event by what came of it, and log what that says of the backend."""
-        lines: list[_Line] = []
         with self._changed:
             # It is not there any more if the end of the process has given it up.
             waiting = self._queue.in_flight.pop(event.seq, None)
             if waiting is not None:
-                lines = self._move(waiting, outcome)
+                self._move(waiting, outcome)
                 self._log.count_refusals([(event, outcome)])
             self._changed.notify_all()
         self._log.log_refusals()
         self._log.backend_state(self._gate)
-        _say(lines)
+        self._say()
 
-    def _move(self, waiting: _Waiting, outcome: Outcome | None) -> list[_Line]:
+    def _move(self, waiting: Waiting, outcome: Outcome | None) -> None:
         """Move an event that was in flight, by its outcome; None: it was not sent. Called under the lock."""
         if outcome is None:
             self._queue.put_back(waiting, _TURNED_AWAY, attempts=waiting.attempts)
-            return []
+            return
         event = waiting.event
         self._counts["ambiguous"] += outcome.ambiguous
         if outcome.verdict in (Verdict.DELIVERED, Verdict.DUPLICATE):
             self._counts["delivered"] += 1
-            return []
-        if outcome.verdict is Verdict.REFUSED:
+        elif outcome.verdict is Verdict.REFUSED:
             self.dead.append((event, outcome.explanation))
             if len(self.dead) > self._capacity:
                 oldest, reason = self.dead.popleft()
-                return self._write_off([oldest], f"refused: {reason}")
-            return []
-        if outcome.ambiguous and self._options.hold_ambiguous:
-            return self._hold(event, [])
-        delay = backoff(waiting.attempts) if outcome.verdict is Verdict.RETRY else 0.0
-        self._queue.put_back(waiting, delay, attempts=waiting.attempts + 1)
-        return []
+                self._write_off([oldest], f"refused: {reason}")
+        elif outcome.ambiguous and self._options.hold_ambiguous:
+            self._hold(event, [])
+        else:
+            delay = backoff(waiting.attempts) if outcome.verdict is Verdict.RETRY else 0.0
+            self._queue.put_back(waiting, delay, attempts=waiting.attempts + 1)
 
     # The thread
 
     def _start(self) -> None:
         """Start the thread, if it does not run and the interpreter still starts any. Called under the lock."""
-        if self._running:
-            return
-        self._running = True
-        self._inbox = queue.SimpleQueue()
-        started: list[int] = []
-        try:
-            processes.start_thread(self._run, self._inbox, name="cmdrdata-memory", started=started)
-        except BaseException as error:
-            if not started:
-                self._running = False
-            # What a signal handler raised goes on; the next event starts the thread.
-            if faults.is_interruption(error) or not isinstance(error, RuntimeError):
-                raise
+        if not self.running:
+            self._inbox = queue.SimpleQueue()
+            processes.start_running(self, self._run, self._inbox)
 
     def _run(self, inbox: queue.SimpleQueue[Done | None]) -> None:
         """Have events sent when they are due, until there is nothing to do for a while."""
@@ -406,11 +313,5 @@ class MemoryDelivery(processes.ForkAware):
         """Say whether nothing is to be sent; if so, the next event starts another thread."""
         with self._lock:
             if not self._queue.size:
-                self._running = False
-            return not self._running
-
-
-def _say(lines: list[_Line]) -> None:
-    """Log lines. Called without the lock, since a handler may wait."""
-    for message, arguments in lines:
-        faults.say(logging.ERROR, message, *arguments)
+                self.running = False
+            return not self.running

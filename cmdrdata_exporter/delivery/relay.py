@@ -20,7 +20,7 @@ from cmdrdata_exporter.delivery import Handed
 from cmdrdata_exporter.delivery.backoff import LONGEST_BACKOFF
 from cmdrdata_exporter.delivery.gate import FIRST, Gate
 from cmdrdata_exporter.delivery.options import SENDERS, Options
-from cmdrdata_exporter.delivery.senders import AT_ONCE, Done, Senders
+from cmdrdata_exporter.delivery.senders import Done, Senders
 from cmdrdata_exporter.delivery.spool.directory import RESERVE, Directory
 from cmdrdata_exporter.delivery.spool.frames import Scan
 from cmdrdata_exporter.delivery.spool.journal_reader import JournalReader, JournalsReader
@@ -42,6 +42,8 @@ SMALL_DISK = 128 << 20
 """Bytes that are free, from which on room for outcomes is reserved in the ledger's own files."""
 OUTCOMES_ON_FULL_DISK = 16
 """How many outcomes are committed at once where there is only that room."""
+SENT_ON_FULL_DISK = 4
+"""How many events are in flight there, at most."""
 LARGEST_LOG = 64 << 20
 """Bytes that SQLite's log may have, which grows while someone reads."""
 AGAIN = 8
@@ -126,8 +128,7 @@ class Relay:
         """Take note of how much room there is; return whether there is none for new events."""
         full = self._log.size(self._directory.size(), self._options.largest)
         # What outcomes need is not for new events.
-        with contextlib.suppress(FileNotFoundError):
-            full = full or self._directory.free() < RESERVE
+        full = full or not self._directory.has_room()
         log = self._directory.log_size()
         self._log_is_full = log > LARGEST_LOG
         self._log.long_reader(log if self._log_is_full else None)
@@ -222,7 +223,7 @@ class Relay:
         if self.senders.alone:
             room = min(room, 1)
         if self._disk_nearly_full:
-            room = min(room, max(0, AT_ONCE - self.in_flight))
+            room = min(room, max(0, SENT_ON_FULL_DISK - self.in_flight))
         return room, max(0, AGAIN - self.senders.busy_again)
 
     def send(self, claimed: list[Handed]) -> None:

@@ -17,8 +17,11 @@ from cmdrdata_exporter.delivery.gate import Gate
 from cmdrdata_exporter.delivery.http.client import Client
 from cmdrdata_exporter.delivery.http.loop import Attempt, Loop
 
-AT_ONCE = 4
-"""Threads that stay while anything is drained, since at the exit of the process none can be started any more."""
+AT_ONCE = 2
+"""
+Threads that stay while anything is drained, since at the exit of the process none can be started any more: the loop's,
+and one that opens connections for it.
+"""
 MOST_THREADS = 128
 IDLE = 10.0
 """Seconds without anything to do after which a thread ends."""
@@ -59,9 +62,8 @@ class Threads(processes.ForkAware):
     def put(self, job: Callable[[], None]) -> bool:
         """Have one of them do something; say whether there is any."""
         with self._changed:
-            if self.count - self._busy <= len(self._jobs) and self.count < MOST_THREADS:
-                self._start()
-            if not self.count:
+            is_idle = self.count - self._busy > len(self._jobs)
+            if not (is_idle or self.count >= MOST_THREADS or self._start()) and not self.count:
                 return False
             self._jobs.append(job)
             self._changed.notify()
@@ -74,14 +76,9 @@ class Threads(processes.ForkAware):
 
     def _start(self) -> bool:
         """Start one more, if the interpreter still does. Called under the lock."""
-        try:
-            processes.start_thread(self._run)
-        except RuntimeError as error:
-            if faults.is_interruption(error):
-                raise
-            return False
-        self.count += 1
-        return True
+        started = processes.has_started(self._run)
+        self.count += started
+        return started
 
     def _run(self) -> None:
         while (job := self._next()) is not None:
@@ -158,17 +155,15 @@ class Senders:
             return
         self._count(events, 1)
         self._work.extend(events)
-        if self._client is not None:
-            if not self._loop.serve(self, self._threads.put):
-                self._send_some()
+        if self._client is not None and self._loop.serve(self, self._threads.put):
             return
         for _ in events:
             with self._lock:
                 if self._at_work >= self._most:
                     return
                 self._at_work += 1
-            if not self._threads.put(self._send_in_thread):
-                self._send_in_thread()
+            if not self._threads.put(self._send_waiting):
+                self._send_waiting()
 
     def taken_back(self, event: Handed) -> None:
         """Take note that an event has come back."""
@@ -224,26 +219,16 @@ class Senders:
 
     # In threads
 
-    def _send_in_thread(self) -> None:
-        """Send what waits, unless another destination needs the thread."""
-        while self._send_one():
-            if self._threads.are_wanted and self._threads.put(self._send_in_thread):
-                return
-
-    def _send_one(self) -> bool:
-        """Send an event, or have one thread less at work."""
-        with self._lock:
-            event = self._next()
-            if event is None:
-                self._at_work -= 1
-                return False
-        self._send(event)
-        return True
-
-    def _send_some(self) -> None:
-        """Send what waits, here and now."""
-        while (event := self._next()) is not None:
+    def _send_waiting(self) -> None:
+        """Send what waits in this thread, unless another destination needs it."""
+        while True:
+            with self._lock:
+                if (event := self._next()) is None:
+                    self._at_work -= 1
+                    return
             self._send(event)
+            if self._threads.are_wanted and self._threads.put(self._send_waiting):
+                return
 
     def _send(self, event: Handed) -> None:
         entry = None if self._ended else self._gate.enter()

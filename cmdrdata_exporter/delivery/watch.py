@@ -38,21 +38,14 @@ class Watch(processes.ForkAware):
         """Look after nothing in a forked child: what rests in its parent is its parent's."""
         self._lock = threading.Lock()
         self._resting: weakref.WeakSet[Resting] = weakref.WeakSet()
-        self._running = False
+        self.running = False
 
     def add(self, resting: Resting) -> None:
         """Look after it, until it goes on."""
         with self._lock:
             self._resting.add(resting)
-            if self._running:
-                return
-            try:
-                processes.start_thread(self._run)
-                self._running = True
-            except RuntimeError as error:
-                # The interpreter shuts down.
-                if faults.is_interruption(error):
-                    raise
+            if not self.running:
+                processes.start_running(self, self._run)
 
     def _run(self) -> None:
         while True:
@@ -60,7 +53,7 @@ class Watch(processes.ForkAware):
             with self._lock:
                 found = list(self._resting)
                 if not found:
-                    self._running = False
+                    self.running = False
                     return
             while found:
                 resting = found.pop()

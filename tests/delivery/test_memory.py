@@ -5,21 +5,20 @@ from __future__ import annotations
 import json
 import logging
 import os
-import queue
 import threading
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from opentelemetry import context as otel_context
 
-from cmdrdata_exporter import clocks, faults, processes
+from cmdrdata_exporter import clocks, faults
 from cmdrdata_exporter.delivery import Header, Outcome, Transport, Verdict
 from cmdrdata_exporter.delivery.local import LocalDelivery
 from cmdrdata_exporter.delivery.memory import MemoryDelivery
 from cmdrdata_exporter.delivery.options import Options
+from tests.delivery.samples import wait_for
 
 ACME = Header("acme", "m", "chat.completions", "reported", {"input_tokens": 1}, "2026-11-21")
 NOBODY = Header(None, "m", "chat.completions", "reported", {"input_tokens": 1}, "2026-11-21")
@@ -624,24 +623,10 @@ def test_an_event_that_the_gate_turns_away() -> None:
 
 def test_an_idle_thread_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     """A thread that has nothing to do goes; the next event starts one."""
-    ends = queue.SimpleQueue[str]()
-    start_thread = processes.start_thread
-
-    def start(
-        function: Callable[..., None], *arguments: object, name: str | None = None, **options: Any
-    ) -> None:
-        def run() -> None:
-            function(*arguments)
-            if name is not None:
-                ends.put(name)
-
-        start_thread(run, name=name, **options)
-
     monkeypatch.setattr("cmdrdata_exporter.delivery.memory.IDLE", 0.01)
-    monkeypatch.setattr(processes, "start_thread", start)
     sending = MemoryDelivery(Options(Backend(DELIVERED)))
     for number in range(2):
         sending.record(str(number), ACME, b"{}")
         assert sending.flush(10)
-        assert ends.get(timeout=10) == "cmdrdata-memory"
+        wait_for(lambda: not sending.running)
     assert counts(sending) == {"recorded": 2, "delivered": 2}

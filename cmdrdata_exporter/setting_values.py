@@ -1,0 +1,289 @@
+"""
+What the text of a setting may be.
+
+Each function returns what is used in its place, or says in a `ConfigurationError` what is wrong with it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from urllib3.util import parse_url
+
+from cmdrdata_exporter.ids import complaint
+from cmdrdata_exporter.scrubbing import issuer
+
+DEFAULT_ENDPOINT = "https://api.cmdrdata.ai/api/events"
+_PLACE = "the path of a directory on a local disk"
+
+
+class ConfigurationError(ValueError):
+    """
+    A setting that cannot be used.
+
+    The message names the setting, says what is wrong with it, what is expected and how to mend it.
+    It never holds a key.
+    """
+
+
+def check_text(name: str, value: str) -> None:
+    """
+    Make sure that a setting can be written down, as a path or in a request.
+
+    Raises:
+        ConfigurationError: it holds bytes that are no UTF-8, which Python reads as surrogates. The value is not shown.
+    """
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ConfigurationError(
+            f"{name} holds bytes that are not UTF-8; expected is text in UTF-8"
+        ) from None
+
+
+def choice(*choices: str) -> Callable[[str, str], str]:
+    """Have one of these chosen."""
+
+    def parse(name: str, value: str) -> str:
+        if (chosen := value.strip().lower()) not in choices:
+            raise ConfigurationError(f"{name} is {value!r}; expected one of: {', '.join(choices)}")
+        return chosen
+
+    return parse
+
+
+def switch(*choices: str) -> Callable[[str, str], bool]:
+    """Have one of these chosen, of which `true` and `1` are true."""
+    parse = choice(*choices)
+    return lambda name, value: parse(name, value) in ("true", "1")
+
+
+def seconds(least: float, most: float) -> Callable[[str, str], float]:
+    """Have a number of seconds given, within limits."""
+
+    def parse(name: str, value: str) -> float:
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+        if least <= number <= most:
+            return number
+        raise ConfigurationError(
+            f"{name} is {value!r}; expected is a number of seconds from {least:.0f} to {most:.0f}"
+        )
+
+    return parse
+
+
+def days(least: int, most: int) -> Callable[[str, str], int]:
+    """Have a whole number of days given, within limits."""
+
+    def parse(name: str, value: str) -> int:
+        text = value.strip()
+        if text.isascii() and text.isdigit() and least <= int(text[:10]) <= most:
+            return int(text)
+        raise ConfigurationError(
+            f"{name} is {value!r}; expected is a whole number of days from {least} to {most}"
+        )
+
+    return parse
+
+
+def identifier(name: str, value: str) -> str:
+    """Have an id given, which stays byte for byte what it is."""
+    if message := complaint(name, value):
+        raise ConfigurationError(message)
+    return value
+
+
+def baggage_key(name: str, value: str) -> str:
+    """Have `baggage:<key>` given; return the key."""
+    source, _, key = value.strip().partition(":")
+    if source != "baggage" or not key or not key.isprintable() or " " in key:
+        raise ConfigurationError(
+            f"{name} is {value!r}; expected is baggage:<key>, where <key> is a key of the OpenTelemetry Baggage"
+        )
+    return key
+
+
+# Directories
+
+
+def directory(name: str, path: str) -> Path:
+    """Have a directory given; return a path that stays the same where the program changes its working directory."""
+    if not path.strip() or "\0" in path:
+        raise ConfigurationError(f"{name} is {path!r}; expected is {_PLACE}")
+    try:
+        # A home directory is named by its user, wherever the program is.
+        place = Path(path) if path.startswith("~") else Path(path).absolute()
+    except OSError as error:
+        raise ConfigurationError(
+            f"{name} is {path!r}, which cannot be made absolute: the working directory cannot be read "
+            f"({error.strerror}); expected is the absolute path of a directory on a local disk"
+        ) from None
+    return written_place(name, place)
+
+
+def default_spool(variables: Mapping[str, str]) -> Path:
+    """Return where the state of programs belongs: https://specifications.freedesktop.org/basedir-spec/latest/."""
+    state = variables.get("XDG_STATE_HOME", "")
+    # A relative path is to be ignored.
+    base = Path(state) if state.startswith("/") else Path("~/.local/state")
+    return base / "cmdrdata"
+
+
+def written_place(name: str, path: Path) -> Path:
+    """Return a path, if the place that it stands for, in the home perhaps, can be written down."""
+    try:
+        check_text(name, str(path.expanduser().absolute()))
+    except (OSError, RuntimeError):
+        pass  # There is no such place: the delivery says so.
+    except ConfigurationError as error:
+        raise ConfigurationError(
+            f"{error}. Set CMDRDATA_SPOOL_DIR to a directory whose path is"
+        ) from None
+    return path
+
+
+# Keys
+
+
+def key_text(name: str, value: str) -> str:
+    """Have a key given."""
+    # A secret mounted into the environment often ends in a newline.
+    key = value.strip() if name.isupper() else value
+    problem = (
+        "is in quotes, which are no part of a key"
+        if key[:1] in ("'", '"')
+        else f"begins like a key of {owner}, which nobody else shall get"
+        if (owner := issuer(key))
+        else f"has {len(key)} characters"
+        if not 20 <= len(key) <= 500
+        else "holds whitespace"
+        if any(character.isspace() for character in key)
+        else "holds characters that are not ASCII"
+        if not key.isascii()
+        else "holds control characters"
+        if not key.isprintable()
+        else None
+    )
+    if problem:
+        raise ConfigurationError(
+            f"{name} {problem}; expected is a CmdrData key: 20 to 500 printable ASCII characters "
+            "without spaces, commonly with tk- at the beginning. Copy it again from your CmdrData account"
+        )
+    return key
+
+
+def key_in_file(name: str, path: str) -> str:
+    """Return the key that a file holds."""
+    try:
+        # Some editors begin a file with a byte order mark.
+        key = Path(path).read_text(encoding="utf-8-sig").strip()
+    except (OSError, ValueError) as error:
+        reason = (
+            "it is not UTF-8 text"
+            if isinstance(error, UnicodeDecodeError)
+            else getattr(error, "strerror", None) or "that is no path"
+        )
+        raise ConfigurationError(
+            f"{name}: cannot read {path!r}: {reason}; expected is a file that holds only the key "
+            "and that this process may read"
+        ) from None
+    return key_text(f"{name}: the content of {path!r}", key)
+
+
+def key_file(name: str, path: str) -> Path:
+    """Have a file given that holds a key."""
+    key_in_file(name, path)
+    return Path(path)
+
+
+# URLs
+
+
+def is_loopback(host: str) -> bool:
+    """Say whether `host` (a name or an address, without brackets) can only be this machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def endpoint_url(name: str, url: str) -> str:
+    """Have the URL given that events are posted to."""
+    expected = f"expected is the full https:// URL to POST events to, such as {DEFAULT_ENDPOINT}"
+    if any(character.isspace() or not character.isprintable() for character in url):
+        raise ConfigurationError(f"{name} holds whitespace or control characters; {expected}")
+    if "\\" in url:
+        # Where the host ends before it is a matter of opinion among parsers.
+        raise ConfigurationError(f"{name} holds a backslash; {expected}")
+    try:
+        parts = urlsplit(url)
+        _ = parts.hostname, parts.port
+        has_user = "@" in parts.netloc
+        host = "" if has_user else _host(url)
+    except ValueError as error:
+        raise ConfigurationError(f"{name} is not a URL ({error}); {expected}") from None
+    if has_user:
+        raise ConfigurationError(
+            f"{name} holds a user name or password; {expected}. The key belongs in CMDRDATA_API_KEY"
+        )
+    if parts.scheme not in ("http", "https") or not host:
+        raise ConfigurationError(f"{name} is {url!r}; {expected}")
+    if parts.scheme == "http" and not is_loopback(host):
+        raise ConfigurationError(
+            f"{name} is {url!r}: http:// would send the key in the clear to {host}; use https:// "
+            "(http:// is accepted for a loopback host only)"
+        )
+    return url
+
+
+def _host(url: str) -> str:
+    """Return the host that a request to `url` connects to, as the library reads it that connects."""
+    return (parse_url(url).host or "").strip("[]")
+
+
+def proxy_for(url: str, variables: Mapping[str, str]) -> str | None:
+    """Return the URL of the proxy that the environment asks for, as for any other client; never for a loopback host."""
+    proxy = variables.get("https_proxy") or variables.get("HTTPS_PROXY")
+    if not proxy or urlsplit(url).scheme != "https" or _is_direct(url, variables):
+        return None
+    check_text("HTTPS_PROXY", proxy)
+    if "://" not in proxy:
+        proxy = f"http://{proxy}"
+    expected = (
+        "expected is the URL of an HTTP proxy, such as http://proxy.example:3128. "
+        f"With {_host(url)} in NO_PROXY events take no proxy"
+    )
+    scheme = proxy.partition("://")[0].lower()
+    if scheme not in ("http", "https"):
+        raise ConfigurationError(
+            f"HTTPS_PROXY names a {scheme}:// proxy, which events cannot take; {expected}"
+        )
+    try:
+        usable = bool(urlsplit(proxy).hostname and urlsplit(proxy).port != 0 and _host(proxy))
+    except ValueError:
+        usable = False
+    if not usable:
+        # Without its value, which may hold a password.
+        raise ConfigurationError(f"HTTPS_PROXY is not a URL; {expected}")
+    return proxy
+
+
+def _is_direct(url: str, variables: Mapping[str, str]) -> bool:
+    """Say whether `NO_PROXY` names the host of `url`, or a domain that it is in."""
+    host = _host(url).lower()
+    hosts = host, f"{host}:{urlsplit(url).port or 443}"
+    names = (variables.get("no_proxy") or variables.get("NO_PROXY") or "").lower().split(",")
+    return any(
+        name == "*" or name in hosts or any(host.endswith(f".{name}") for host in hosts)
+        for name in (name.strip().lstrip(".") for name in names)
+        if name
+    )
