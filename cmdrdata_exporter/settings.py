@@ -279,6 +279,18 @@ def applications_drain(environ: Mapping[str, str] | None = None) -> bool:
     return variables.get(CMDRDATA_DRAIN, "").strip().lower() != "none"
 
 
+def asks_for_latest_genai(environ: Mapping[str, str] | None = None) -> bool:
+    """
+    Return whether the environment asks for the latest names of the GenAI conventions, by OpenTelemetry's own variable.
+
+    It is a list of what is asked for, separated by commas. GenAI has no value for the old and the new names at once.
+    https://github.com/open-telemetry/opentelemetry-python-contrib/blob/v0.60b0/opentelemetry-instrumentation/src/opentelemetry/instrumentation/_semconv.py
+    """
+    variables = os.environ if environ is None else environ
+    asked = variables.get("OTEL_SEMCONV_STABILITY_OPT_IN", "").split(",")
+    return "gen_ai_latest_experimental" in (token.strip() for token in asked)
+
+
 def unknown_variables(environ: Mapping[str, str] | None = None) -> list[str]:
     """Return a message for each variable that is meant for us by its name and is no setting: it is misspelt, or old."""
     variables = os.environ if environ is None else environ

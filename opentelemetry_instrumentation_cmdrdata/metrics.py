@@ -16,19 +16,15 @@ from opentelemetry.metrics import Histogram, Meter, MeterProvider
 
 from cmdrdata_exporter import CmdrDataSpanExporter, faults
 from cmdrdata_exporter.attributes import CUSTOMER_ID, CUSTOMER_REFUSED, OUR_SCOPE
+from cmdrdata_exporter.settings import asks_for_latest_genai
 from opentelemetry_instrumentation_cmdrdata import semconv
+from opentelemetry_instrumentation_cmdrdata.measures import LATEST, TODAYS, Metric, Names
 from opentelemetry_instrumentation_cmdrdata.openai.endpoints import Endpoint
 from opentelemetry_instrumentation_cmdrdata.openai.providers import Server
 from opentelemetry_instrumentation_cmdrdata.openai.usage import Attributes
 from opentelemetry_instrumentation_cmdrdata.spans import server_attributes
 from opentelemetry_instrumentation_cmdrdata.version import __version__
 
-SECONDS = tuple(0.01 * 2**power for power in range(14))
-"""The boundaries of the buckets of times."""
-TOKENS = tuple(4**power for power in range(14))
-"""Those of numbers of tokens."""
-
-_TOKEN_TYPES = (("input", semconv.INPUT_TOKENS), ("output", semconv.OUTPUT_TOKENS))
 _OF_AN_ANSWER = (
     semconv.RESPONSE_MODEL,
     semconv.RESPONSE_SERVICE_TIER,
@@ -39,57 +35,36 @@ _OF_A_FETCHED_RESPONSE = (semconv.RESPONSE_MODEL,)
 
 class Instruments:
     """
-    The instruments of one provider.
+    The instruments of one provider: what takes a value of each metric.
 
     Args:
         provider: makes them.
+        names: the metrics.
     """
 
-    def __init__(self, provider: MeterProvider) -> None:
+    def __init__(self, provider: MeterProvider, names: Names) -> None:
         meter = provider.get_meter(OUR_SCOPE, __version__)
-        self.duration = _histogram(
-            meter,
-            "gen_ai.client.operation.duration",
-            "s",
-            "Duration of GenAI client operation",
-            SECONDS,
-        )
-        self.tokens = _histogram(
-            meter,
-            "gen_ai.client.token.usage",
-            "{token}",
-            "Number of input and output tokens used by GenAI clients",
-            TOKENS,
-        )
-        self.first_chunk = _histogram(
-            meter,
-            "gen_ai.client.operation.time_to_first_chunk",
-            "s",
-            "Time from the request to the first chunk of a streamed answer",
-            SECONDS,
-        )
-        self.further_chunk = _histogram(
-            meter,
-            "gen_ai.client.operation.time_per_output_chunk",
-            "s",
-            "Time from one chunk of a streamed answer to the next",
-            SECONDS,
-        )
+        self.record = {metric: _instrument(meter, metric) for metric in names.metrics}
 
 
-def _histogram(
-    meter: Meter, name: str, unit: str, description: str, boundaries: tuple[float, ...]
-) -> Histogram:
-    """Return a histogram with these boundaries, or those of the SDK where a meter takes none (OpenTelemetry < 1.30)."""
+def _instrument(meter: Meter, metric: Metric) -> Callable[[float, Attributes], None]:
+    """
+    Make an instrument.
+
+    A histogram has its boundaries, or those of the SDK where a meter takes none (OpenTelemetry < 1.30).
+    """
+    defined = metric.name, metric.unit, metric.description
+    if metric.boundaries is None:
+        return meter.create_counter(*defined).add
     advisory = "explicit_bucket_boundaries_advisory"
     create: Callable[..., Histogram] = meter.create_histogram
     takes_it = advisory in inspect.signature(create).parameters
-    return create(name, unit, description, **({advisory: boundaries} if takes_it else {}))
+    return create(*defined, **({advisory: metric.boundaries} if takes_it else {})).record
 
 
 class ClientMetrics:
     """
-    What calls are measured by.
+    What calls are measured by, with the names that the environment asks for.
 
     Args:
         provider: where metrics go. Default: the global one, which the application may set at any time.
@@ -97,6 +72,7 @@ class ClientMetrics:
 
     def __init__(self, provider: MeterProvider | None = None) -> None:
         self._own = provider
+        self._names = LATEST if asks_for_latest_genai() else TODAYS
         self._provider: MeterProvider | None = None
         self._instruments: Instruments | None = None
 
@@ -107,7 +83,7 @@ class ClientMetrics:
         if provider is not self._provider:
             # Those of the API stand for one that is not there.
             is_real = not type(provider).__module__.startswith("opentelemetry.metrics")
-            self._instruments = Instruments(provider) if is_real else None
+            self._instruments = Instruments(provider, self._names) if is_real else None
             self._provider = provider
         return self._instruments
 
@@ -151,19 +127,14 @@ class ClientMetrics:
         if instruments is None:
             return
         attributes = attributes_of(endpoint, server, request_model, facts)
-        error = facts.get(semconv.ERROR_TYPE)
-        instruments.duration.record(
-            seconds, attributes if error is None else {**attributes, semconv.ERROR_TYPE: error}
-        )
-        if (first_chunk := facts.get(semconv.TIME_TO_FIRST_CHUNK)) is not None:
-            instruments.first_chunk.record(first_chunk, attributes)
-        if endpoint.polls:
-            return
-        customer = _customer(payer, exporter)
-        for token_type, name in _TOKEN_TYPES:
-            if name in facts:
-                of_type = {**attributes, **customer, semconv.TOKEN_TYPE: token_type}
-                instruments.tokens.record(facts[name], of_type)
+        customer: Mapping[str, Any] | None = None
+        for metric, value, more in self._names.of_call(endpoint, facts, seconds):
+            of_value = {**attributes, **more}
+            if metric.is_of_tokens:
+                if customer is None:
+                    customer = _customer(payer, exporter)
+                of_value.update(customer)
+            instruments.record[metric](value, of_value)
 
     @faults.guarded
     def chunk(
@@ -175,11 +146,10 @@ class ClientMetrics:
         seconds: float,
     ) -> None:
         """Record that a further chunk arrived so many `seconds` after the one before. See `record`."""
-        instruments = self.instruments()
-        if instruments is None:
-            return
-        attributes = attributes_of(endpoint, server, request_model, facts)
-        instruments.further_chunk.record(seconds, attributes)
+        instruments, metric = self.instruments(), self._names.of_chunk(endpoint)
+        if instruments is not None and metric is not None:
+            attributes = attributes_of(endpoint, server, request_model, facts)
+            instruments.record[metric](seconds, attributes)
 
 
 def attributes_of(

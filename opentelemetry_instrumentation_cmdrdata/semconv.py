@@ -68,6 +68,7 @@ AUDIO_OUTPUT_TOKENS = read.BREAKDOWNS["audio_output_tokens"][0]
 USAGE_PREFIX = "gen_ai.usage."
 
 # On its metrics only
+TOKEN_MODALITY = "gen_ai.token.modality"  # noqa: S105 - of the language model's
 TOKEN_TYPE = "gen_ai.token.type"  # noqa: S105 - of the language model's
 
 # A response that is asked for again

@@ -174,7 +174,7 @@ def test_attribute_names_are_spelled_in_one_place() -> None:
     for module, path in MODULES.items():
         # The names of metrics are in a place of their own.
         if (
-            module not in {*places, f"{EXPORTER}.telemetry", f"{INSTRUMENTOR}.metrics"}
+            module not in {*places, f"{EXPORTER}.telemetry", f"{INSTRUMENTOR}.measures"}
             and ".cli" not in module
         ):
             assert [] == attribute_names(path), module

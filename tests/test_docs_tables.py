@@ -22,7 +22,7 @@ from cmdrdata_exporter.delivery.http.answers import classify
 from cmdrdata_exporter.delivery.options import LARGEST
 from cmdrdata_exporter.settings import Settings
 from cmdrdata_exporter.telemetry import Telemetry
-from opentelemetry_instrumentation_cmdrdata import jobs, metrics, semconv
+from opentelemetry_instrumentation_cmdrdata import jobs, measures, semconv
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(
@@ -194,13 +194,22 @@ def test_metrics() -> None:
 
 def test_metrics_of_calls() -> None:
     """`docs/metering.md` has a row for each metric of the calls, with its unit, and the boundaries of the buckets."""
-    provider = Mock()
-    metrics.Instruments(provider)
-    made = {call.args[0]: call.args[1] for call in provider.get_meter.return_value.method_calls}
     rows = table("docs/metering.md", "Metrics", "metric")
-    assert made == {quoted(name)[0]: quoted(unit)[0] for name, unit, _ in rows}
-    for boundaries in (metrics.SECONDS, metrics.TOKENS):
+    assert [(metric.name, metric.unit) for metric in measures.TODAYS.metrics] == [
+        (quoted(name)[0], quoted(unit)[0]) for name, unit, _ in rows
+    ]
+    assert all(metric.boundaries for metric in measures.TODAYS.metrics)
+    for boundaries in (measures.SECONDS, measures.TOKENS):
         assert f"`{', '.join(map(str, boundaries))}`" in text_of("docs/metering.md")
+
+
+def test_latest_metrics_of_calls() -> None:
+    """It has the same of those by the conventions' latest names, and says which are counters."""
+    rows = table("docs/metering.md", "The latest names", "latest metric")
+    assert [
+        (metric.name, "histogram" if metric.boundaries else "counter", metric.unit)
+        for metric in measures.LATEST.metrics
+    ] == [(quoted(name)[0], kind, quoted(unit)[0]) for name, kind, unit, _ in rows]
 
 
 EVENT = events.UsageEvent(

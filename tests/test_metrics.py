@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from typing import Any
 
 import openai
 import pytest
 from opentelemetry.instrumentation.utils import suppress_instrumentation
-from opentelemetry.metrics import Meter, NoOpMeterProvider
+from opentelemetry.metrics import NoOpMeterProvider
 from opentelemetry.sdk.metrics import Histogram as SdkHistogram
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import HistogramDataPoint, InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
 from cmdrdata_exporter import CmdrDataSpanExporter, customer_context, faults
 from opentelemetry_instrumentation_cmdrdata import CmdrDataInstrumentor, metrics
 from tests import replies
+from tests.measured import (
+    BOUNDARIES,
+    TAKES_BOUNDARIES,
+    Measured,
+    Point,
+    instrumented,
+    of_chat,
+    of_server,
+)
 from tests.metering import RecordedEvents
 from tests.provider import Provider, Reply
 from tests.sdk import FORMS, Form, client, make
@@ -31,81 +35,11 @@ TOKENS = "gen_ai.client.token.usage"
 FIRST_CHUNK = "gen_ai.client.operation.time_to_first_chunk"
 FURTHER_CHUNK = "gen_ai.client.operation.time_per_output_chunk"
 
-BOUNDARIES = {
-    "s": (
-        *(0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64),
-        *(1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92),
-    ),
-    "{token}": (
-        *(1, 4, 16, 64, 256, 1024, 4096),
-        *(16384, 65536, 262144, 1048576, 4194304, 16777216, 67108864),
-    ),
-}
-TAKES_BOUNDARIES = (
-    "explicit_bucket_boundaries_advisory" in inspect.signature(Meter.create_histogram).parameters
-)
-
 CHAT: dict[str, Any] = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hello"}]}
 COMPLETIONS = "/v1/chat/completions"
 PLAIN, RAW, STREAM = (
     next(form for form in FORMS if form.name == name) for name in ("plain", "raw", "stream")
 )
-
-Point = tuple[dict[str, Any], int, float]
-"""The attributes of a point, how many values it has, and the sum of those that are no times."""
-
-
-@dataclass
-class Measured:
-    """The instrumentor at work with a MeterProvider of its own."""
-
-    reader: InMemoryMetricReader = field(default_factory=InMemoryMetricReader)
-    events: RecordedEvents = field(default_factory=RecordedEvents)
-
-    @functools.cached_property
-    def provider(self) -> MeterProvider:
-        """The provider that is read."""
-        return MeterProvider([self.reader])
-
-    def metrics(self) -> dict[str, tuple[str, list[HistogramDataPoint]]]:
-        """Return the unit and the points of each metric of calls."""
-        data = self.reader.get_metrics_data()
-        found: dict[str, tuple[str, list[HistogramDataPoint]]] = {}
-        for resource in data.resource_metrics if data else ():
-            for scope in resource.scope_metrics:
-                if scope.scope.name != "opentelemetry_instrumentation_cmdrdata":
-                    continue
-                for metric in scope.metrics:
-                    points: list[Any] = list(metric.data.data_points)
-                    found[metric.name] = (metric.unit or "", points)
-        return found
-
-    def points(self) -> dict[str, list[Point]]:
-        """Return the points of each metric. Times are checked and cut."""
-        found: dict[str, list[Point]] = {}
-        for name, (unit, points) in self.metrics().items():
-            for point in points:
-                if unit == "s":
-                    assert 0 < point.sum < 60
-                total = 0.0 if unit == "s" else point.sum
-                found.setdefault(name, []).append(
-                    (dict(point.attributes or {}), point.count, total)
-                )
-        return found
-
-
-@contextmanager
-def instrumented(**options: Any) -> Generator[Measured]:
-    """Measure the calls that are made inside."""
-    measured = Measured()
-    instrumentor = CmdrDataInstrumentor()
-    exporter = CmdrDataSpanExporter(delivery=measured.events)
-    given: dict[str, Any] = {"meter_provider": measured.provider, **options}
-    instrumentor.instrument(exporter=exporter, **given)
-    try:
-        yield measured
-    finally:
-        instrumentor.uninstrument()
 
 
 @pytest.fixture
@@ -113,27 +47,6 @@ def measured() -> Iterator[Measured]:
     """Calls are measured; no span is made, since no TracerProvider is set."""
     with instrumented() as measured:
         yield measured
-
-
-def of_server(provider: Provider, operation: str) -> dict[str, Any]:
-    """Return attributes of a call to the stand-in provider."""
-    return {
-        "gen_ai.operation.name": operation,
-        "gen_ai.provider.name": "openai",
-        "server.address": "127.0.0.1",
-        "server.port": provider.port,
-    }
-
-
-def of_chat(provider: Provider) -> dict[str, Any]:
-    """Return the attributes of a chat that is answered."""
-    return {
-        **of_server(provider, "chat"),
-        "gen_ai.request.model": "gpt-4o-mini",
-        "gen_ai.response.model": "gpt-4o-mini-2024-07-18",
-        "openai.response.service_tier": "default",
-        "openai.response.system_fingerprint": "fp_1",
-    }
 
 
 def tokens(attributes: dict[str, Any], **numbers: int) -> list[Point]:

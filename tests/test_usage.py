@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import struct
 from types import SimpleNamespace
 from typing import Any
 
@@ -79,6 +81,25 @@ DRAWING = {
     "type": "image_generation_call",
     "svg_usage": {"model": "draw", "input_tokens": 3, "output_tokens": 5},
 }
+
+
+@pytest.mark.parametrize("encoded", [False, True], ids=["list", "base64"])
+@pytest.mark.parametrize("number", [1, 2, 3, 1536])
+def test_dimensions(number: int, encoded: bool) -> None:
+    """How many dimensions embeddings have is read of the answer, whichever way it is encoded."""
+    floats = struct.pack(f"{number}f", *[0.5] * number)
+    embedding = base64.b64encode(floats).decode() if encoded else [0.5] * number
+    reading = Reading()
+    read_embeddings(reading, {"data": [{"embedding": embedding}, {"embedding": embedding}]})
+    assert reading.attributes["gen_ai.embeddings.dimension.count"] == number
+
+
+@pytest.mark.parametrize("embedding", [None, "", [], 7, {}])
+def test_no_dimensions(embedding: object) -> None:
+    """An embedding that is none has no dimensions, which is not zero."""
+    reading = Reading()
+    read_embeddings(reading, {"data": [{"embedding": embedding}]})
+    assert "gen_ai.embeddings.dimension.count" not in reading.attributes
 
 
 @pytest.mark.parametrize(

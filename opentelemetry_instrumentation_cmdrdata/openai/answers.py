@@ -270,9 +270,19 @@ def read_embeddings(reading: Reading, body: object) -> None:
     put(attributes, semconv.RESPONSE_MODEL, get(body, "model"), string)
     data = get(body, "data")
     if isinstance(data, list):
-        attributes[semconv.EMBEDDING_COUNT] = len(data)  # pyright: ignore[reportUnknownArgumentType]
+        embeddings = cast("list[object]", data)
+        attributes[semconv.EMBEDDING_COUNT] = len(embeddings)
+        if embeddings:
+            put(attributes, semconv.EMBEDDING_DIMENSIONS, get(embeddings[0], "embedding"), _length)
     read_usage(reading, get(body, "usage"))
     read_error(reading, get(body, "error"))
+
+
+def _length(embedding: object) -> int | None:
+    """Return how many numbers an embedding has: a list, or base64 of floats of 32 bits."""
+    if isinstance(embedding, str):
+        return len(embedding.rstrip("=")) * 3 // 16 or None
+    return len(cast("list[object]", embedding)) or None if isinstance(embedding, list) else None
 
 
 def read_moderation(reading: Reading, body: object) -> None:
