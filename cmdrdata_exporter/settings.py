@@ -103,6 +103,12 @@ CMDRDATA_METRICS_CUSTOMER = "CMDRDATA_METRICS_CUSTOMER"
 series of its own. Default: `false`.
 """
 
+CMDRDATA_CALL_SITE = "CMDRDATA_CALL_SITE"
+"""
+Whether `metadata.call_site` says which line of the application made a call: `unattributed` of calls without a customer,
+`true` (or `1`) of all, and on their spans too, `false` (or `0`) of none. Default: `unattributed`.
+"""
+
 NAMES = tuple(name for name in list(globals()) if name.startswith("CMDRDATA_"))
 """Every variable: the constants above."""
 
@@ -152,6 +158,8 @@ class Settings:
     stream_usage: str = "auto"
     metrics_customer: bool = False
     """Whether the metric of the tokens tells the customer."""
+    call_site: str = "unattributed"
+    """Of which calls it is told where in the application they are made: `unattributed`, `true` or `false`."""
     baggage_key: str | None = None
     """Where in the Baggage the customer is, if it is to be taken from there."""
 
@@ -220,11 +228,15 @@ class Settings:
         metrics_customer = _SWITCH[
             _choice(given(CMDRDATA_METRICS_CUSTOMER), ("false", "0", "true", "1"))
         ]
+        call_site = _choice(given(CMDRDATA_CALL_SITE), ("unattributed", *_SWITCH))
+        if call_site in _SWITCH:
+            call_site = str(_SWITCH[call_site]).lower()
         if not _SWITCH[_choice(given(CMDRDATA_ENABLED), tuple(_SWITCH))]:
             return cls(
                 enabled=False,
                 stream_usage=stream_usage,
                 metrics_customer=metrics_customer,
+                call_site=call_site,
                 baggage_key=baggage_key,
             )
 
@@ -289,6 +301,7 @@ class Settings:
             totals_by_day_for=_days(given(CMDRDATA_TOTALS_BY_DAY_FOR), 92, 31, 36500),
             stream_usage=stream_usage,
             metrics_customer=metrics_customer,
+            call_site=call_site,
             baggage_key=baggage_key,
         )
 
