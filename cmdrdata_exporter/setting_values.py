@@ -46,20 +46,20 @@ def check_text(name: str, value: str) -> None:
 
 
 def choice(*choices: str) -> Callable[[str, str], str]:
-    """Have one of these chosen."""
+    """Have one of these chosen, of which `1` and `0` are other words for `true` and `false`."""
 
     def parse(name: str, value: str) -> str:
         if (chosen := value.strip().lower()) not in choices:
             raise ConfigurationError(f"{name} is {value!r}; expected one of: {', '.join(choices)}")
-        return chosen
+        return {"1": "true", "0": "false"}.get(chosen, chosen)
 
     return parse
 
 
 def switch(*choices: str) -> Callable[[str, str], bool]:
-    """Have one of these chosen, of which `true` and `1` are true."""
+    """Have one of these chosen, as what is true or false."""
     parse = choice(*choices)
-    return lambda name, value: parse(name, value) in ("true", "1")
+    return lambda name, value: parse(name, value) == "true"
 
 
 def seconds(least: float, most: float) -> Callable[[str, str], float]:

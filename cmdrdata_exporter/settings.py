@@ -99,6 +99,12 @@ CMDRDATA_METRICS_CUSTOMER = "CMDRDATA_METRICS_CUSTOMER"
 series of its own. Default: `false`.
 """
 
+CMDRDATA_CALL_SITE = "CMDRDATA_CALL_SITE"
+"""
+Whether `metadata.call_site` says which line of the application made a call: `unattributed` of calls without a customer,
+`true` (or `1`) of all, and on their spans too, `false` (or `0`) of none. Default: `unattributed`.
+"""
+
 NAMES = tuple(name for name in list(globals()) if name.startswith("CMDRDATA_"))
 """Every variable: the constants above."""
 
@@ -114,6 +120,7 @@ _ALWAYS: dict[str, Callable[[str, str], Any]] = {
     CMDRDATA_STREAM_USAGE: values.choice("auto", "always", "never"),
     CMDRDATA_CUSTOMER_FROM: values.baggage_key,
     CMDRDATA_METRICS_CUSTOMER: values.switch("false", "0", "true", "1"),
+    CMDRDATA_CALL_SITE: values.choice("unattributed", "true", "1", "false", "0"),
 }
 _OF_EVENTS: dict[str, Callable[[str, str], Any]] = {
     CMDRDATA_API_KEY: values.key_text,
@@ -160,6 +167,8 @@ class Settings:
     stream_usage: str = "auto"
     metrics_customer: bool = False
     """Whether the metric of the tokens tells the customer."""
+    call_site: str = "unattributed"
+    """Of which calls it is told where in the application they are made: `unattributed`, `true` or `false`."""
     baggage_key: str | None = None
     """Where in the Baggage the customer is, if it is to be taken from there."""
 

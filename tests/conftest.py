@@ -11,7 +11,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from cmdrdata_exporter import CmdrDataSpanExporter, customer, faults, runtime
+from cmdrdata_exporter import CmdrDataSpanExporter, call_sites, customer, faults, runtime
 from opentelemetry_instrumentation_cmdrdata import CmdrDataInstrumentor, jobs, shared
 from tests.metering import Meter, RecordedEvents
 from tests.provider import Provider
@@ -44,6 +44,7 @@ def clean_state(
     monkeypatch.setattr(jobs, "known", jobs.Jobs())
     monkeypatch.setattr(shared, "parts", shared.Parts())
     monkeypatch.setattr(customer, "_baggage_key", None)
+    monkeypatch.setattr(call_sites, "of_all", None)
     faults.counts.clear()
     yield
     for delivery in process.deliveries:
