@@ -106,7 +106,7 @@ def _entry_point(
     return _OTLP["grpc"]
 
 
-def _options(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+def _split(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     """Return the options before the command (`--name value`, `--name=value`), and the command."""
     options: dict[str, str] = {}
     rest = list(arguments)
@@ -116,6 +116,11 @@ def _options(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
             value = rest.pop(0)
         options[name] = value
     return options, rest
+
+
+def options_of(arguments: Sequence[str]) -> dict[str, str]:
+    """Return the options of `opentelemetry-instrument`, which come before the command."""
+    return _split(arguments)[0]
 
 
 def reasons(
@@ -144,7 +149,18 @@ def reasons(
             prepare_directory(settings)
     except ConfigurationError as error:
         problem = str(error)
-    options, command = _options(arguments)
+    found = reasons_not_loaded(environ, arguments, installed, openai_version)
+    return found if problem is None else [*found, problem]
+
+
+def reasons_not_loaded(
+    environ: Mapping[str, str],
+    arguments: Sequence[str],
+    installed: EntryPoints,
+    openai_version: str | None,
+) -> list[str]:
+    """Return what keeps OpenTelemetry from starting, or from loading us, whatever our settings say. See `reasons`."""
+    options, command = _split(arguments)
     found = [
         f"OpenTelemetry cannot start: the {missing.signal} exporter {missing.exporter} "
         f"({missing.variable}={missing.chosen}) is not installed: {missing.remedy}, or set {missing.variable}=none"
@@ -157,8 +173,6 @@ def reasons(
         found.append(
             "Python is started with -I, -E or -S, so it does not load OpenTelemetry: leave that option out"
         )
-    if problem is not None:
-        found.append(problem)
     traces = options.get("traces_exporter", environ.get("OTEL_TRACES_EXPORTER", ""))
     # As an exporter we bill the spans of other instrumentations, without one of our own.
     is_exporter = "cmdrdata" in _names(traces) and installed("opentelemetry_configurator")
@@ -261,7 +275,7 @@ def _look_ahead() -> None:
     lines: list[str] = []
     if found:
         lines.append("\n  - ".join([NOTHING_METERED, *found]))
-    if note := switched_off(os.environ, _options(arguments)[0], _installed):
+    if note := switched_off(os.environ, options_of(arguments), _installed):
         lines.append(note)
     for line in lines:
         print(line, file=sys.stderr, flush=True)  # noqa: T201 - no logging is set up yet

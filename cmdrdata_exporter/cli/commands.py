@@ -12,6 +12,7 @@ import click
 
 from cmdrdata_exporter.cli.assign import assign
 from cmdrdata_exporter.cli.demo.command import demo
+from cmdrdata_exporter.cli.doctor.command import doctor
 from cmdrdata_exporter.cli.drain import drain
 from cmdrdata_exporter.cli.extras import DISTRIBUTION
 from cmdrdata_exporter.cli.flush import flush
@@ -88,5 +89,5 @@ def cmdrdata() -> None:
         say(f"Note: {message}", err=True)
 
 
-for command in (demo, status, usage, dead_letters, held, assign, replay, flush, drain):
+for command in (demo, doctor, status, usage, dead_letters, held, assign, replay, flush, drain):
     cmdrdata.add_command(command)

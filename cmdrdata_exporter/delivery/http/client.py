@@ -120,7 +120,7 @@ class Client:
         """Return the bytes of a request, or why there can be none now."""
         try:
             if not self._head:
-                self._head = self._begin()
+                self._head = self._begin("POST")
             key = _checked(event_id).encode("latin-1")
         except _UnusableKeyError:
             return Outcome(Verdict.MISCONFIGURED, "the key file holds no usable key")
@@ -133,7 +133,28 @@ class Client:
             body,
         )
 
-    def _begin(self) -> bytes:
+    def ask(self, timeout: float) -> Answer | Exception:
+        """
+        Ask for the endpoint by GET, with the key as for an event, which records nothing.
+
+        Returns:
+            The answer, or why there is none within `timeout` seconds.
+        """
+        deadline = clocks.monotonic() + timeout
+        token = otel_context.attach(_QUIET)
+        try:
+            request = self._begin("GET") + b"\r\n"
+            connection = self._connector.connect(timeout)
+            try:
+                return _exchange(connection, request, deadline)
+            finally:
+                connection.close()
+        except Exception as error:  # noqa: BLE001 - it is what was asked for
+            return error
+        finally:
+            otel_context.detach(token)
+
+    def _begin(self, method: str) -> bytes:
         try:
             key = self._read_key()
         except ValueError:
@@ -141,7 +162,7 @@ class Client:
         url = parse_url(self._endpoint)
         is_default = url.port == {"http": 80, "https": 443}.get(url.scheme or "")
         lines = [
-            f"POST {url.request_uri} HTTP/1.1",
+            f"{method} {url.request_uri} HTTP/1.1",
             f"Host: {url.host if is_default else url.netloc}",
             "Accept-Encoding: identity",
             "Content-Type: application/json",

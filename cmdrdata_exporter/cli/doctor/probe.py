@@ -1,0 +1,23 @@
+"""
+The checks of the environment, run by the application's own Python: `python -m cmdrdata_exporter.cli.doctor.probe`.
+
+Its arguments are those of `opentelemetry-instrument`. It prints the findings as one JSON list.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+
+from cmdrdata_exporter.cli.doctor.environment import check
+from cmdrdata_exporter.cli.doctor.findings import Surroundings, entry_points_of, version_of
+
+
+def here(arguments: list[str]) -> Surroundings:
+    """Return the surroundings of this process."""
+    return Surroundings(os.environ, arguments, entry_points_of, version_of, sys.version_info[:2])
+
+
+if __name__ == "__main__":
+    json.dump([finding._asdict() for finding in check(here(sys.argv[1:]))], sys.stdout)
