@@ -10,9 +10,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from cmdrdata_exporter.cli import terminal
+from cmdrdata_exporter.cli import days, terminal
 from cmdrdata_exporter.cli.commands import cmdrdata
+from cmdrdata_exporter.cli.doctor import environment
 from cmdrdata_exporter.delivery import Outcome, Verdict
+from cmdrdata_exporter.delivery.http.answers import Answer
 from cmdrdata_exporter.delivery.http.client import Client
 from cmdrdata_exporter.delivery.spool.directory import Directory
 from cmdrdata_exporter.settings import DEFAULT_ENDPOINT
@@ -72,7 +74,10 @@ def example(spool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     )
     fill(Directory.prepare(spool, None, "default"), [record(11), record(12)], local=True)
     monkeypatch.setenv("CMDRDATA_API_KEY", KEY)
-    monkeypatch.setattr(terminal, "time", SimpleNamespace(time=lambda: NOW + 180))
+    for module in (terminal, days):
+        monkeypatch.setattr(module, "time", SimpleNamespace(time=lambda: NOW + 180))
+    monkeypatch.setattr(environment, "CHECKS", ())
+    monkeypatch.setattr(Client, "ask", staticmethod(always(Answer(401, {}, None))))
     monkeypatch.setattr(Directory, "size", always(96 << 10))
     monkeypatch.setattr(Directory, "leader", always(4711))
     monkeypatch.setattr(Client, "post", staticmethod(always(DELIVERED)))
