@@ -402,7 +402,7 @@ TRANSLATIONS = Case(
     ],
     parts=[TRANSLATION],
     cut=2,
-    cut_parts=[replace(TRANSLATION, status="partial", is_cut=True)],
+    cut_parts=[replace(TRANSLATION, is_cut=True)],
     since=(3, 57),
 )
 
@@ -414,7 +414,7 @@ LIVE_SESSION: dict[str, Any] = {
     "model": "gpt-live-1",
     "status": "active",
 }
-_DELEGATED = {
+_DELEGATED: dict[str, Any] = {
     "id": "resp_7",
     "object": "response",
     "model": "gpt-5-mini-2025-08-07",
@@ -590,7 +590,7 @@ LIVE = Case(
 
 # --- Responses --------------------------------------------------------------------------------
 
-ANSWER = {
+ANSWER: dict[str, Any] = {
     "id": "resp_1",
     "object": "response",
     "model": "gpt-5-mini-2025-08-07",
@@ -618,8 +618,8 @@ def completed(response_id: str = "resp_1", **fields: Any) -> Frame:
         "input_tokens_details": {"cached_tokens": 8},
         "output_tokens_details": {"reasoning_tokens": 5},
     }
-    message = {"id": "msg_1", "type": "message", "role": "assistant", "content": []}
-    known = {"status": "completed", "output": [message], "usage": usage}
+    message: dict[str, Any] = {"id": "msg_1", "type": "message", "role": "assistant", "content": []}
+    known: dict[str, Any] = {"status": "completed", "output": [message], "usage": usage}
     return answer("completed", response_id, **{**known, **fields})
 
 

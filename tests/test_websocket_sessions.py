@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import openai
 import pytest
@@ -39,7 +39,13 @@ from tests.websocket import Await, Frame, Session, Standin, drop
 def done(response_id: str, tokens: int = 100, **fields: Any) -> Frame:
     """Return the frame with which a response of the Realtime API ends."""
     usage = {"input_tokens": tokens, "output_tokens": 20, "total_tokens": tokens + 20}
-    response = {"id": response_id, "status": "completed", "output": [], "usage": usage, **fields}
+    response: dict[str, Any] = {
+        "id": response_id,
+        "status": "completed",
+        "output": [],
+        "usage": usage,
+        **fields,
+    }
     return {"type": "response.done", "event_id": "event_1", "response": response}
 
 
@@ -58,7 +64,7 @@ def standin() -> Iterator[Standin]:
         yield running
 
 
-def client(standin: Standin, **options: Any) -> openai.OpenAI:
+def client(standin: Standin, **options: Any) -> Any:
     """Return a client of the provider."""
     return openai.OpenAI(api_key="sk-test", websocket_base_url=standin.url, **options)
 
@@ -152,7 +158,7 @@ if VERSION >= (2, 54):
             {**created("resp_2"), "response": {"id": "resp_2", "metadata": {"for": "b"}}},
             {**created("resp_3"), "response": {"id": "resp_3", "metadata": {"for": "a"}}},
         ]
-        standin.sessions = [Session([Await("response.create")] * 2 + frames)]  # type: ignore[list-item]
+        standin.sessions = [Session([Await("response.create")] * 2 + frames)]
         with (
             customer_context("acme"),
             client(standin) as sdk,
@@ -412,17 +418,18 @@ if VERSION >= (2, 54):
 
     def test_uninstrument(standin: Standin, meter: Meter) -> None:
         """All classes have their own methods again; what is open ends with what it has told."""
-        realtime: Any = type(client(standin).realtime)
+        realtime = cast("Any", type(client(standin).realtime))
         standin.sessions = [Session([created("resp_1"), done("resp_1")])]
         patched = realtime.connect
         with client(standin) as sdk, sdk.realtime.connect(model="m") as connection:
-            kinds = [type(connection), type(sdk.realtime.connect(model="m"))]
+            manager = sdk.realtime.connect(model="m")
+            kinds: list[Any] = [type(connection), type(manager)]
             read(connection, 1)
             CmdrDataInstrumentor().uninstrument()
             assert told(meter, "response_id", "usage_status") == [("resp_1", "partial")]
             read(connection, 1)
             with pytest.raises(TypeError):
-                sdk.realtime.connect(model="m", customer_id="acme")  # pyright: ignore[reportCallIssue]
+                sdk.realtime.connect(model="m", customer_id="acme")
         CmdrDataInstrumentor().instrument()  # For the fixture to undo.
         CmdrDataInstrumentor().uninstrument()
         assert realtime.connect is patched.__wrapped__
@@ -476,7 +483,7 @@ if VERSION >= (3, 57):
         ]
 
     def test_two_connections_of_one_session(standin: Standin, meter: Meter) -> None:
-        """A session that two connections show is billed when its end is told, once; the one that leaves bills nothing."""
+        """A session that two connections show is billed once, when its end is told; who leaves bills nothing."""
         standin.sessions = [Session([live(), used(3), closed(21)]), Session([used(12), closed(21)])]
         with client(standin) as sdk, sdk.live.connect() as primary:
             read(primary, 2)
@@ -531,10 +538,8 @@ if VERSION >= (3, 57):
 
         limits = ResponsesWebSocketLimits(4, 64, 64, 2**20, 2**20)
         steps: list[Any] = [Await("response.create"), Await("response.create")]
-        for lane in ("b", "a"):
-            steps.append(answer("created", f"resp_{lane}", status="in_progress", stream_id=lane))
-        for lane in ("a", "b"):
-            steps.append(completed(f"resp_{lane}", stream_id=lane))
+        steps += [answer("created", f"resp_{lane}", stream_id=lane) for lane in ("b", "a")]
+        steps += [completed(f"resp_{lane}", stream_id=lane) for lane in ("a", "b")]
         standin.sessions = [Session(steps)]
         request: Any = {"type": "response.create", "model": "gpt-5-mini", "input": "secret"}
 
@@ -573,7 +578,11 @@ if VERSION >= (3, 57):
 
     def test_a_decision_that_was_asked_for(standin: Standin, meter: Meter) -> None:
         """It is paid by the context that asked; what the session decides by itself is the connection's."""
-        decision = {"answers": [], "model": "d", "usage": {"input_tokens": 1, "output_tokens": 1}}
+        decision: dict[str, Any] = {
+            "answers": [],
+            "model": "d",
+            "usage": {"input_tokens": 1, "output_tokens": 1},
+        }
         event = {"type": "decision.completed", "decision": decision}
         steps: list[Any] = [live(), Await("decision.create")]
         for number, delegation in enumerate(("delegation_1", None)):

@@ -249,6 +249,7 @@ def spans(meter: Meter, port: int) -> list[tuple[str, dict[str, Any], bool]]:
     """Return name, attributes and whether it failed of each span; all are in the connection's, which is the last."""
     *parts, connection = sorted(meter.spans(), key=lambda span: span.parent is None)
     assert connection.parent is None
+    assert connection.context is not None
     assert {part.parent.span_id for part in parts if part.parent} <= {connection.context.span_id}
     found: list[tuple[str, dict[str, Any], bool]] = []
     for span in (*parts, connection):

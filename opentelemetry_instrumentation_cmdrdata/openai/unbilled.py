@@ -4,7 +4,8 @@ The requests of the SDK that are not metered: what they cost, if anything, is in
 A test over the installed SDK fails with the name of any request path that is neither here nor in `endpoints`, so that
 a new endpoint announces itself. At run time such a request passes untouched and is counted.
 
-Agent sessions and the realtime endpoints do cost something; they are not metered yet.
+Agent sessions do cost something; they are not metered yet. What is said in a realtime or Live session is metered by its
+WebSocket connection: see `websockets`.
 """
 
 from __future__ import annotations
@@ -104,10 +105,11 @@ UNBILLED = (
     "/threads/{}/runs/{}/cancel",
     "/threads/{}/runs/{}/steps",
     "/threads/{}/runs/{}/steps/{}",
-    # Not metered yet
-    "/agents/**",
+    # What prepares a session, lets it in or hangs it up; what is said in it is metered by its connection
     "/live/**",
     "/realtime/**",
+    # Not metered yet
+    "/agents/**",
     # Gone from the provider, but not from the oldest SDK
     "/edits",
     "/fine-tunes",

@@ -203,6 +203,7 @@ def translation_session_told(session: Session, frame: object) -> None:
     session.model = string(get(told, "model")) or session.model
     call = session.part(charged.TRANSLATIONS, session.id)
     if call is not None:
+        call.is_complete = True  # Whenever it ends, it has told all that it will.
         put(call.reading.attributes, semconv.RESPONSE_MODEL, session.model, string)
 
 

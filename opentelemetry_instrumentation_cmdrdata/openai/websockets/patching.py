@@ -228,7 +228,7 @@ def _server(client: Any) -> Server:
 # --- What happens on it -----------------------------------------------------------------------
 
 
-def _parsing(original: Method, **_: bool) -> Method:
+def parsing(original: Method, **_: bool) -> Method:
     """Return `parse_event` that shows what it returns, and costs next to nothing where that tells nothing new."""
 
     def parse_event(self: Any, data: Any) -> Any:
@@ -373,7 +373,7 @@ _MANAGER: Mapping[str, Any] = {
     "send": _sending_early,
 }
 _CONNECTION: Mapping[str, Any] = {
-    "parse_event": _parsing,
+    "parse_event": parsing,
     "send": _sending,
     "close": _closing,
     "_reconnect": _reconnecting,
