@@ -109,6 +109,23 @@ Whether `metadata.call_site` says which line of the application made a call: `un
 `true` (or `1`) of all, and on their spans too, `false` (or `0`) of none. Default: `unattributed`.
 """
 
+CMDRDATA_CONTENT_MAX_LENGTH = "CMDRDATA_CONTENT_MAX_LENGTH"
+"""
+How many characters of one part of a message are recorded, where content is (see `CAPTURE_CONTENT`). 1 to 100000000.
+Default: 16384.
+"""
+
+CMDRDATA_CONTENT_MAX_TOTAL = "CMDRDATA_CONTENT_MAX_TOTAL"
+"""
+How many characters of all messages of one call are recorded, where content is. 1 to 100000000. Default: 131072.
+"""
+
+CAPTURE_CONTENT = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
+"""
+Whether prompts and completions are recorded, by the GenAI conventions: `NO_CONTENT`, `SPAN_ONLY`, `EVENT_ONLY` or
+`SPAN_AND_EVENT`. Default: `NO_CONTENT`, also for a value that is none of these, which is logged.
+"""
+
 NAMES = tuple(name for name in list(globals()) if name.startswith("CMDRDATA_"))
 """Every variable: the constants above."""
 
@@ -160,6 +177,10 @@ class Settings:
     """Whether the metric of the tokens tells the customer."""
     call_site: str = "unattributed"
     """Of which calls it is told where in the application they are made: `unattributed`, `true` or `false`."""
+    content: str = "NO_CONTENT"
+    """Whether content is recorded, as the environment says it, in upper case: perhaps by no name that there is."""
+    content_max_length: int = 16384
+    content_max_total: int = 131072
     baggage_key: str | None = None
     """Where in the Baggage the customer is, if it is to be taken from there."""
 
@@ -231,12 +252,18 @@ class Settings:
         call_site = _choice(given(CMDRDATA_CALL_SITE), ("unattributed", *_SWITCH))
         if call_site in _SWITCH:
             call_site = str(_SWITCH[call_site]).lower()
+        content = (variables.get(CAPTURE_CONTENT, "").strip() or "NO_CONTENT").upper()
+        max_length = _characters(given(CMDRDATA_CONTENT_MAX_LENGTH), 16384)
+        max_total = _characters(given(CMDRDATA_CONTENT_MAX_TOTAL), 131072)
         if not _SWITCH[_choice(given(CMDRDATA_ENABLED), tuple(_SWITCH))]:
             return cls(
                 enabled=False,
                 stream_usage=stream_usage,
                 metrics_customer=metrics_customer,
                 call_site=call_site,
+                content=content,
+                content_max_length=max_length,
+                content_max_total=max_total,
                 baggage_key=baggage_key,
             )
 
@@ -302,6 +329,9 @@ class Settings:
             stream_usage=stream_usage,
             metrics_customer=metrics_customer,
             call_site=call_site,
+            content=content,
+            content_max_length=max_length,
+            content_max_total=max_total,
             baggage_key=baggage_key,
         )
 
@@ -416,6 +446,14 @@ def _absolute(name: str, path: str) -> Path:
 
 
 def _days(setting: tuple[str, str | None], default: int, least: int, most: int) -> int:
+    return _whole(setting, default, least, most, "days")
+
+
+def _characters(setting: tuple[str, str | None], default: int) -> int:
+    return _whole(setting, default, 1, 100_000_000, "characters")
+
+
+def _whole(setting: tuple[str, str | None], default: int, least: int, most: int, what: str) -> int:
     name, value = setting
     if value is None:
         return default
@@ -423,7 +461,7 @@ def _days(setting: tuple[str, str | None], default: int, least: int, most: int) 
     if text.isascii() and text.isdigit() and least <= int(text[:10]) <= most:
         return int(text)
     raise ConfigurationError(
-        f"{name} is {value!r}; expected is a whole number of days from {least} to {most}"
+        f"{name} is {value!r}; expected is a whole number of {what} from {least} to {most}"
     )
 
 

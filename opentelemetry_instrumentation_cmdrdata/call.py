@@ -29,7 +29,13 @@ from cmdrdata_exporter.attributes import CUSTOMER_ID, OUR_SCOPE
 from cmdrdata_exporter.deduplication import Metered, own_calls
 from cmdrdata_exporter.scrubbing import scrubbed
 from opentelemetry_instrumentation_cmdrdata import charges, open_calls, semconv, spans
-from opentelemetry_instrumentation_cmdrdata.charges import CallAttribution, EndedCall, Failure
+from opentelemetry_instrumentation_cmdrdata.capture import told
+from opentelemetry_instrumentation_cmdrdata.charges import (
+    CallAttribution,
+    EndedCall,
+    Failure,
+    FinishedCall,
+)
 from opentelemetry_instrumentation_cmdrdata.metrics import ClientMetrics
 from opentelemetry_instrumentation_cmdrdata.openai import failures, sse
 from opentelemetry_instrumentation_cmdrdata.openai.endpoints import Endpoint
@@ -407,7 +413,7 @@ class Call:
             self.endpoint, self._reading, self.exchange, error, cut=cut, streaming=self.streaming
         )
         try:
-            self._bill(facts, failure, end_time, usage_status, ending.recorded)
+            self._bill(facts, failure, end_time, usage_status, ending)
         except Exception as fault:  # noqa: BLE001 - the span ends all the same
             faults.absorb(fault, "the charge of a call")
         if usage_status == "missing" and failure is None:
@@ -429,6 +435,10 @@ class Call:
             )
         if self._span is not None:
             self._end_span(self._span, facts, failure, end_time)
+        if self._attribution.observer is not None and not ending.is_told:
+            ending.is_told = True
+            ended = ending.call or self._ended(failure, end_time, None)
+            told(self._attribution.observer, FinishedCall(ended, facts, None))
 
     def metered(self, end: int | None = None) -> Metered:
         """Return what relates the spans of others to this call, which ended at `end` or has not yet."""
@@ -479,11 +489,18 @@ class Call:
         failure: Failure | None,
         end_time: int,
         usage_status: str,
-        recorded: charges.Recorded,
+        ending: _Ending,
     ) -> None:
         """Hand the exporter what is to be billed of the call."""
         exporter = self.exporter
-        ended = EndedCall(
+        ending.call = self._ended(failure, end_time, exporter.settings.customer_id)
+        for event, kept in charges.charges(
+            ending.call, self._reading, facts, usage_status, ending.recorded
+        ):
+            exporter.charge(event, kept)
+
+    def _ended(self, failure: Failure | None, end_time: int, default: str | None) -> EndedCall:
+        return EndedCall(
             self.endpoint,
             self._server,
             self._attribution,
@@ -498,10 +515,8 @@ class Call:
             self.exchange.request_id,
             failure,
             random_ids.take(self._pid),
-            exporter.settings.customer_id,
+            default,
         )
-        for event, kept in charges.charges(ended, self._reading, facts, usage_status, recorded):
-            exporter.charge(event, kept)
 
     def _report_silent(self) -> None:
         """Say that a whole stream told no usage, where that is up to who asks for it."""
@@ -536,12 +551,16 @@ class _Begun(Call):
 class _Ending:
     """An attempt to end a call, the first of which counts; the same one where that was interrupted and begins anew."""
 
-    __slots__ = ("cut", "error", "recorded")
+    __slots__ = ("call", "cut", "error", "is_told", "recorded")
 
     def __init__(self, error: BaseException | None, cut: bool) -> None:
         self.error = error
         self.cut = cut
         self.recorded: charges.Recorded = defaultdict(list)
+        self.call: EndedCall | None = None
+        """What was billed, once that has begun."""
+        self.is_told = False
+        """Whether the call's observer was told."""
 
 
 def _open_calls() -> list[Metered]:

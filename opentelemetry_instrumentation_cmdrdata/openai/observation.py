@@ -246,6 +246,8 @@ def _attribution(options: Any, client: Any) -> CallAttribution:
         attributes,
         all(one.track_usage for one in named),
         next((one.exporter for one in named if one.exporter is not None), None),
+        any(one.capture for one in named),
+        next((one.observer for one in named if one.observer is not None), None),
     )
 
 
