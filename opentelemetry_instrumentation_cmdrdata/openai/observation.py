@@ -22,6 +22,7 @@ from opentelemetry_instrumentation_cmdrdata.openai import keywords
 from opentelemetry_instrumentation_cmdrdata.openai.copies import is_instance
 from opentelemetry_instrumentation_cmdrdata.openai.endpoints import find
 from opentelemetry_instrumentation_cmdrdata.openai.exchange import Exchange, running
+from opentelemetry_instrumentation_cmdrdata.openai.listeners import join, listeners
 from opentelemetry_instrumentation_cmdrdata.openai.providers import (
     Server,
     provider_of,
@@ -65,13 +66,16 @@ def start(recorder: Recorder, client: Any, options: Any, kwargs: dict[str, Any])
             )
         return None
     endpoint, job = found
+    attribution = _attribution(options, client)
+    if listeners:
+        attribution = join(attribution)
     streaming, parameters = kwargs.get("stream") is True, _body_of(options)
     call = Call(
         recorder,
         endpoint,
         parameters,
         _server(client),
-        _attribution(options, client),
+        attribution,
         job if endpoint.polls and not endpoint.lists else None,
         # What the body asks for is another matter than what the SDK is to return.
         streaming=streaming or parameters.get("stream") is True,
@@ -248,6 +252,7 @@ def _attribution(options: Any, client: Any) -> CallAttribution:
         next((one.exporter for one in named if one.exporter is not None), None),
         any(one.capture for one in named),
         next((one.observer for one in named if one.observer is not None), None),
+        any(one.shows_call_site for one in named),
     )
 
 
