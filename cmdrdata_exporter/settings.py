@@ -206,6 +206,17 @@ class Settings:
         return _read_key_file(CMDRDATA_API_KEY_FILE, str(self.api_key_file))
 
     @classmethod
+    def of_content(cls, environ: Mapping[str, str] | None = None) -> Settings:
+        """
+        Return what the environment says of content, and nothing of events, which are metered by settings of their own.
+
+        Raises:
+            ConfigurationError: a setting cannot be used.
+        """
+        variables = os.environ if environ is None else environ
+        return cls.read({**variables, CMDRDATA_ENABLED: "false"})
+
+    @classmethod
     def read(
         cls,
         environ: Mapping[str, str] | None = None,

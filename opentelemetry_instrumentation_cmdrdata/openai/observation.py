@@ -70,6 +70,7 @@ def start(recorder: Recorder, client: Any, options: Any, kwargs: dict[str, Any])
     if listeners:
         attribution = join(attribution)
     streaming, parameters = kwargs.get("stream") is True, _body_of(options)
+    attribution = _attribution(options, client)
     call = Call(
         recorder,
         endpoint,
@@ -86,6 +87,8 @@ def start(recorder: Recorder, client: Any, options: Any, kwargs: dict[str, Any])
         and (stream_cls := kwargs.get("stream_cls")) is not None
     ):
         kwargs["stream_cls"] = observed_stream_cls(stream_cls, call) or stream_cls
+    if recorder.content.is_on or attribution.capture:
+        call.capture(parameters)
     return call
 
 
