@@ -59,10 +59,11 @@ COMMON = (
     "server_address",
     "trace_id",
     "span_id",
+    "call_site",
     "request_id",
     "usage",
 )
-"""The metadata keys that belong to events of every endpoint."""
+"""The metadata keys that belong to events of every endpoint; the last three are there where they are known."""
 
 _ERRORS = (
     ("timeout", ("TimeoutError", "Timeout")),
@@ -254,7 +255,7 @@ def reserved(endpoint: str) -> dict[str, Any]:
 
 @functools.lru_cache(maxsize=256)
 def _reserved(endpoint: str) -> dict[str, Any]:
-    return dict.fromkeys((*RESERVED.get(endpoint, ("response_id",)), *COMMON[:-2]))
+    return dict.fromkeys((*RESERVED.get(endpoint, ("response_id",)), *COMMON[:-3]))
 
 
 def add_users_keys(metadata: dict[str, Any], users: Mapping[str, Any]) -> tuple[str, ...]:

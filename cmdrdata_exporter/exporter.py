@@ -14,7 +14,7 @@ from opentelemetry.metrics import MeterProvider
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
-from cmdrdata_exporter import faults, runtime
+from cmdrdata_exporter import call_sites, faults, runtime
 from cmdrdata_exporter.announcement import NOTHING_METERED
 from cmdrdata_exporter.attributes import OUR_SCOPE
 from cmdrdata_exporter.customer import take_from_baggage
@@ -85,6 +85,7 @@ class CmdrDataSpanExporter(SpanExporter):
             unattributed=unattributed,
             spool_dir=spool_dir,
         )
+        call_sites.of_all = self.settings.call_site == "true"
         for message in unknown_variables():
             announce(logging.WARNING, "CmdrData: %s", message)
         self._shutdown_timeout = shutdown_timeout
@@ -183,7 +184,9 @@ class CmdrDataSpanExporter(SpanExporter):
                 f"user_{key}",
             )
         if event.customer_id is None:
-            runtime.process.unattributed.note(held=self.settings.unattributed == "hold")
+            runtime.process.unattributed.note(
+                held=self.settings.unattributed == "hold", site=event.metadata.get("call_site")
+            )
         body = encode(event)
         if len(body) > LARGEST_BODY:
             event, cut = _bounded(event)

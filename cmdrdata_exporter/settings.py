@@ -103,6 +103,12 @@ CMDRDATA_METRICS_CUSTOMER = "CMDRDATA_METRICS_CUSTOMER"
 series of its own. Default: `false`.
 """
 
+CMDRDATA_CALL_SITE = "CMDRDATA_CALL_SITE"
+"""
+Whether `metadata.call_site` says which line of the application made a call: `unattributed` of calls without a customer,
+`true` (or `1`) of all, and on their spans too, `false` (or `0`) of none. Default: `unattributed`.
+"""
+
 CMDRDATA_CONTENT_MAX_LENGTH = "CMDRDATA_CONTENT_MAX_LENGTH"
 """
 How many characters of one part of a message are recorded, where content is (see `CAPTURE_CONTENT`). 1 to 100000000.
@@ -169,6 +175,8 @@ class Settings:
     stream_usage: str = "auto"
     metrics_customer: bool = False
     """Whether the metric of the tokens tells the customer."""
+    call_site: str = "unattributed"
+    """Of which calls it is told where in the application they are made: `unattributed`, `true` or `false`."""
     content: str = "NO_CONTENT"
     """Whether content is recorded, as the environment says it, in upper case: perhaps by no name that there is."""
     content_max_length: int = 16384
@@ -252,6 +260,9 @@ class Settings:
         metrics_customer = _SWITCH[
             _choice(given(CMDRDATA_METRICS_CUSTOMER), ("false", "0", "true", "1"))
         ]
+        call_site = _choice(given(CMDRDATA_CALL_SITE), ("unattributed", *_SWITCH))
+        if call_site in _SWITCH:
+            call_site = str(_SWITCH[call_site]).lower()
         content = (variables.get(CAPTURE_CONTENT, "").strip() or "NO_CONTENT").upper()
         max_length = _characters(given(CMDRDATA_CONTENT_MAX_LENGTH), 16384)
         max_total = _characters(given(CMDRDATA_CONTENT_MAX_TOTAL), 131072)
@@ -260,6 +271,7 @@ class Settings:
                 enabled=False,
                 stream_usage=stream_usage,
                 metrics_customer=metrics_customer,
+                call_site=call_site,
                 content=content,
                 content_max_length=max_length,
                 content_max_total=max_total,
@@ -327,6 +339,7 @@ class Settings:
             totals_by_day_for=_days(given(CMDRDATA_TOTALS_BY_DAY_FOR), 92, 31, 36500),
             stream_usage=stream_usage,
             metrics_customer=metrics_customer,
+            call_site=call_site,
             content=content,
             content_max_length=max_length,
             content_max_total=max_total,

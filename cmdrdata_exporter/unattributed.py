@@ -2,27 +2,15 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 
-from cmdrdata_exporter import clocks
+from cmdrdata_exporter import call_sites, clocks
 from cmdrdata_exporter.wording import plural
 
 INTERVAL = 60.0
 """Seconds between two messages, at least."""
 
 _logger = logging.getLogger("cmdrdata")
-
-_FOREIGN = (
-    "asyncio",
-    "cmdrdata_exporter",
-    "concurrent",
-    "contextlib",
-    "functools",
-    "openai",
-    "threading",
-)
-_FOREIGN_PREFIXES = ("opentelemetry", "openinference")
 
 
 class Unattributed:
@@ -33,8 +21,15 @@ class Unattributed:
         self._last_count = 0
         self._next = 0.0
 
-    def note(self, *, held: bool, now: float | None = None) -> None:
-        """Count an event, and log it unless one was logged in the last minute."""
+    def note(self, *, held: bool, site: object = None, now: float | None = None) -> None:
+        """
+        Count an event, and log it unless one was logged in the last minute.
+
+        Args:
+            held: whether it is kept until someone says who pays.
+            site: the line of the application that made its call; where it is not known, this thread is looked at.
+            now: by the monotonic clock.
+        """
         self.count += 1
         now = clocks.monotonic() if now is None else now
         if now < self._next:
@@ -47,16 +42,5 @@ class Unattributed:
             plural(self.count, "usage event"),
             "" if new == self.count else f", {new:,} of them new",
             "held" if held else "sent with customer_id null",
-            location(),
+            site or call_sites.find() or "a call that ended in a thread of ours",
         )
-
-
-def location() -> str:
-    """Return the file and line of the application that is being run, as far as this thread knows it."""
-    frame = inspect.currentframe()
-    while frame is not None:
-        package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
-        if package not in _FOREIGN and not package.startswith(_FOREIGN_PREFIXES):
-            return f"{frame.f_code.co_filename}:{frame.f_lineno}"
-        frame = frame.f_back
-    return "a call that ended in a thread of ours"

@@ -107,12 +107,17 @@ class CmdrDataInstrumentor(BaseInstrumentor):
     Clients made before and after are observed alike. `uninstrument()` leaves the SDK as it was.
     """
 
+    stands_in = False
+    """Whether it is active only because somebody listens to all calls (`conversations`), until it is asked for."""
+
     def instrumentation_dependencies(self) -> Collection[str]:
         """Return the versions of the SDK that are instrumented."""
         return package._instruments  # pyright: ignore[reportPrivateUsage] # noqa: SLF001 - contrib's name
 
     def instrument(self, **kwargs: Any) -> None:
         """Start observing. See the class for the arguments."""
+        if self.stands_in:
+            self.uninstrument()
         if _openai_version() is None:
             _logger.error(
                 "openai is not installed in this environment, so there is nothing to instrument; "
@@ -176,7 +181,7 @@ class CmdrDataInstrumentor(BaseInstrumentor):
         from opentelemetry_instrumentation_cmdrdata.openai import seam
 
         seam.unpatch()
-        own_calls.active = False
+        self.stands_in = own_calls.active = False
 
 
 def _openai_version() -> str | None:

@@ -25,8 +25,8 @@ from opentelemetry.context import Context
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
-from cmdrdata_exporter import CmdrDataSpanExporter, faults
-from cmdrdata_exporter.attributes import OUR_SCOPE
+from cmdrdata_exporter import CmdrDataSpanExporter, call_sites, faults
+from cmdrdata_exporter.attributes import CUSTOMER_ID, OUR_SCOPE
 from cmdrdata_exporter.deduplication import Metered, own_calls
 from cmdrdata_exporter.scrubbing import scrubbed
 from cmdrdata_exporter.settings import ConfigurationError, Settings
@@ -205,6 +205,12 @@ class Call:
         requested = _request_attributes(endpoint, parameters, only_model=not is_traced) or {}
         self._request_model: str | None = requested.get(semconv.REQUEST_MODEL)
         self._details = (_request_details(endpoint, parameters) or {}) if endpoint.details else {}
+        if (
+            call_sites.of_all is not False
+            or attribution.shows_call_site
+            or CUSTOMER_ID not in attribution.attributes
+        ):
+            self._add_call_site(requested)
         self._response_id = None if endpoint.api_type is None else job
         self._pid = os.getpid()
         self._exchange_token: Token[Exchange | None] | None = None
@@ -220,6 +226,27 @@ class Call:
         if self._span is None:
             self._trace_id = parent.trace_id or int(random_ids.take(self._pid), 16)
             self._span_id = int(random_ids.take(self._pid)[:16], 16)
+
+    @faults.guarded
+    def _add_call_site(self, requested: Attributes) -> None:
+        """Tell which line of the application makes the call, where that is wanted: on its span, in its event."""
+        attribution, settings = self._attribution, self.exporter.settings
+        everywhere = settings.call_site == "true"
+        on_span = everywhere or attribution.shows_call_site
+        in_event = attribution.tracked and (
+            everywhere or attribution.customer(settings.customer_id) is None
+        )
+        if settings.call_site == "false" or not (on_span or in_event):
+            return
+        site = call_sites.find()
+        if site is None:
+            return
+        if in_event:
+            self._details[semconv.CALL_SITE] = str(site)
+        if on_span:
+            requested[semconv.CODE_FILE_PATH] = site.path
+            requested[semconv.CODE_LINE_NUMBER] = site.line
+            requested[semconv.CODE_FUNCTION_NAME] = site.function
 
     @faults.guarded
     def capture(self, parameters: Mapping[str, Any]) -> None:

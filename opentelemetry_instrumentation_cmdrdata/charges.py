@@ -48,6 +48,14 @@ class CallAttribution(NamedTuple):
     """Whether its content is read, also where the environment does not ask for any: for its span and its observer."""
     observer: Callable[[FinishedCall], object] | None = None
     """Is told of the call once it has ended. What it raises is logged, and changes nothing."""
+    shows_call_site: bool = False
+    """Whether its span tells which line of the application makes it."""
+
+    def customer(self, default: str | None) -> str | None:
+        """Return who pays, None where that is nobody; the default customer only where the call names no other."""
+        if CUSTOMER_REFUSED in self.attributes:
+            return None
+        return self.attributes.get(CUSTOMER_ID, default)
 
 
 class Failure(NamedTuple):
@@ -172,6 +180,8 @@ def _of_job(
         billed, model = {**facts, **of_part}, call.request_model
         payer: Mapping[str, Any] = attribution
         if job.started is not None:
+            # What started it is what spends, not the code that asks how it goes.
+            billed.pop(semconv.CALL_SITE, None)
             billed = {**job.started.facts, **billed}
             payer, model = job.started.attribution, model or job.started.request_model
         elif call.endpoint.lists:

@@ -77,6 +77,11 @@ USAGE_PREFIX = "gen_ai.usage."
 # On its metrics only
 TOKEN_TYPE = "gen_ai.token.type"  # noqa: S105 - of the language model's
 
+# Where in the application it is made
+CODE_FILE_PATH = "code.file.path"
+CODE_FUNCTION_NAME = "code.function.name"
+CODE_LINE_NUMBER = "code.line.number"
+
 # A response that is asked for again
 RESPONSE_STATUS = "gen_ai.response.status"
 STREAM_CURSOR = "gen_ai.request.stream_cursor"
@@ -118,6 +123,7 @@ WEB_SEARCH_CALLS = UNIT_PREFIX + "web_search_calls"
 # Details: each is a key of the event's metadata
 DETAIL_PREFIX = read.DETAIL_PREFIX
 ASSISTANT_ID = DETAIL_PREFIX + "assistant_id"
+CALL_SITE = DETAIL_PREFIX + "call_site"
 CREATED = DETAIL_PREFIX + "created"
 EMBEDDING_COUNT = DETAIL_PREFIX + "embedding_count"
 EVAL_ID = DETAIL_PREFIX + "eval_id"

@@ -11,8 +11,9 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from cmdrdata_exporter import CmdrDataSpanExporter, customer, faults, runtime
+from cmdrdata_exporter import CmdrDataSpanExporter, call_sites, customer, faults, runtime
 from opentelemetry_instrumentation_cmdrdata import CmdrDataInstrumentor, jobs, shared
+from opentelemetry_instrumentation_cmdrdata.openai import seam
 from tests.metering import Meter, RecordedEvents
 from tests.provider import Provider
 
@@ -44,6 +45,7 @@ def clean_state(
     monkeypatch.setattr(jobs, "known", jobs.Jobs())
     monkeypatch.setattr(shared, "parts", shared.Parts())
     monkeypatch.setattr(customer, "_baggage_key", None)
+    monkeypatch.setattr(call_sites, "of_all", None)
     faults.counts.clear()
     yield
     for delivery in process.deliveries:
@@ -64,6 +66,15 @@ def provider() -> Iterator[Provider]:
 def events() -> RecordedEvents:
     """A delivery that keeps what it is given."""
     return RecordedEvents()
+
+
+@pytest.fixture
+def tracked_clients(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Leave the SDK's classes as they were, also after clients that are tracked by themselves."""
+    monkeypatch.setattr(seam, "_tracked_clients", False)
+    yield
+    monkeypatch.undo()
+    seam.unpatch()
 
 
 @pytest.fixture

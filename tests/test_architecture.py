@@ -25,6 +25,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
             for name in (
                 "announcement",
                 "attributes",
+                "call_sites",
                 "clocks",
                 "faults",
                 "ids",

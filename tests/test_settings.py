@@ -45,6 +45,7 @@ def test_everything_given(tmp_path: Path) -> None:
             "CMDRDATA_ENABLED": " TRUE ",
             "CMDRDATA_STREAM_USAGE": "Never\n",
             "CMDRDATA_METRICS_CUSTOMER": "True",
+            "CMDRDATA_CALL_SITE": "1",
             "HTTPS_PROXY": "http://proxy.example:3128",
             "CMDRDATA_CUSTOMER_ID": " spaces stay\u00a0",
             "CMDRDATA_UNATTRIBUTED": "SEND",
@@ -70,6 +71,7 @@ def test_everything_given(tmp_path: Path) -> None:
         probe_interval=1.5,
         totals_by_day_for=400,
         stream_usage="never",
+        call_site="true",
         metrics_customer=True,
         proxy="http://proxy.example:3128",
     )
@@ -121,9 +123,10 @@ def test_switched_off(off: str) -> None:
         "CMDRDATA_ENDPOINT": "nowhere",
         "CMDRDATA_STREAM_USAGE": "always",
         "CMDRDATA_METRICS_CUSTOMER": "1",
+        "CMDRDATA_CALL_SITE": "False",
     }
     assert Settings.read(environ) == Settings(
-        enabled=False, stream_usage="always", metrics_customer=True
+        enabled=False, stream_usage="always", metrics_customer=True, call_site="false"
     )
 
 

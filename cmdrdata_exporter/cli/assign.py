@@ -28,7 +28,7 @@ from cmdrdata_exporter.ids import as_written, complaint
 @click.option(
     "--call-site",
     metavar="PLACE",
-    help="Events whose metadata names this place in the application.",
+    help="Events of calls that are made here: a file, FILE:LINE, or the whole place as held list shows it.",
 )
 @click.option(
     "--metadata",
@@ -65,9 +65,7 @@ def assign(
             err=True,
         )
     pairs = [_pair(text) for text in metadata]
-    if call_site is not None:
-        pairs.append(("call_site", call_site))
-    conditions = (model, since, refused_value, *pairs)
+    conditions = (model, since, refused_value, call_site, *pairs)
     if bool(event_ids) + all_ + any(condition is not None for condition in conditions) != 1:
         raise click.UsageError(
             "choose the events by their ids, by --model, --since, --refused-value, --call-site and --metadata, "
@@ -77,7 +75,9 @@ def assign(
     if event_ids:
         waiting = by_ids(waiting, event_ids, HELD_EVENT)
     elif not all_:
-        waiting = (e for e in waiting if _fits(e, model, since, refused_value, pairs))
+        waiting = (
+            e for e in waiting if _fits(e, model, since, refused_value, pairs, call_site=call_site)
+        )
     found = change(destination, "assign", [event.key for event in waiting], customer)
     report(destination, found, HELD_EVENT, all_=all_, as_json=as_json, more={"customer": customer})
 
@@ -98,6 +98,8 @@ def _fits(
     since: str | None,
     refused_value: str | None,
     pairs: list[tuple[str, str]],
+    *,
+    call_site: str | None,
 ) -> bool:
     """Say whether an event meets every condition that is given; a damaged one meets none."""
     if event.event is None:
@@ -111,8 +113,14 @@ def _fits(
             refused_value is None
             or metadata.get("customer_refused_value") in (refused_value, as_written(refused_value))
         )
+        and (call_site is None or _is_at(metadata.get("call_site"), call_site))
         and all(key in metadata and value == _text(metadata[key]) for key, value in pairs)
     )
+
+
+def _is_at(site: object, place: str) -> bool:
+    """Say whether a call site, `shop/chat.py:42 Bot.answer`, is at a place: that itself, its line or its file."""
+    return site == place or str(site).startswith((f"{place}:", f"{place} "))
 
 
 def _text(value: object) -> str:

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from cmdrdata_exporter.cli.changes import by_ids, change, events_in, id_of, metadata_of, report
 from cmdrdata_exporter.cli.destination import Destination, on_destination
-from cmdrdata_exporter.cli.states import DEAD_LETTER, HELD_EVENT
+from cmdrdata_exporter.cli.states import DEAD_LETTER, HELD_EVENT, NO_CUSTOMER
 from cmdrdata_exporter.cli.terminal import (
     Json,
     Terminal,
@@ -78,25 +78,29 @@ def _row(event: Kept) -> Json:
         "model": header and header.model,
         "endpoint": header and header.endpoint,
         "day": header and header.day,
-        **_refused(event),
+        **_told(event),
     }
 
 
-def _refused(event: Kept) -> Json:
-    """Return what the metadata say of a customer that was named and cannot be billed."""
-    names = ("customer_refused", "customer_refused_value")
+_TOLD = ("customer_refused", "customer_refused_value", "call_site")
+"""What the metadata say of why an event has no customer: who was named and cannot be billed, and where it was made."""
+
+
+def _told(event: Kept) -> Json:
     metadata = metadata_of(event)
-    return {name: metadata[name] for name in names if name in metadata}
+    return {name: metadata[name] for name in _TOLD if name in metadata}
 
 
 def _reason(event: Kept) -> str | None:
-    """Return why an event goes no further; of a refused customer, also why and what was named."""
-    refused = _refused(event).values()
-    if refused:
-        return f"{event.reason} ({': '.join(refused)})"
-    if event.reason is None or len(event.reason) <= LONGEST_REASON:
-        return event.reason
-    return f"{event.reason[:LONGEST_REASON]}… (show has all)"
+    """Return why an event goes no further; of one without a customer also who was named, and where it was made."""
+    told = _told(event)
+    site = told.pop("call_site", None)
+    reason = event.reason
+    if told:
+        reason = f"{reason} ({': '.join(told.values())})"
+    elif reason is not None and len(reason) > LONGEST_REASON:
+        reason = f"{reason[:LONGEST_REASON]}… (show has all)"
+    return reason if site is None or event.reason != NO_CUSTOMER else f"{reason}: {site}"
 
 
 def _body(event: Kept) -> Json | None:

@@ -47,6 +47,7 @@ class Attribution(Omit):
         exporter: meters the call, where another than the process's own is to.
         capture: True has the content read, for the span and the observer of the call.
         observer: is told of the call once it has ended.
+        shows_call_site: True has the call's span tell which line of the application makes it.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Attribution(Omit):
         *,
         capture: bool = False,
         observer: Callable[[FinishedCall], object] | None = None,
+        shows_call_site: bool = False,
     ) -> None:
         self.customer_id = customer_id
         self.track_usage = track_usage is not False
@@ -65,6 +67,7 @@ class Attribution(Omit):
         self.exporter = exporter
         self.capture = capture
         self.observer = observer
+        self.shows_call_site = shows_call_site
 
     def like(self, client: Attribution | None) -> Attribution:
         """Take over how a client's calls are metered, captured and observed; return itself."""
@@ -73,6 +76,7 @@ class Attribution(Omit):
             self.exporter = client.exporter
             self.capture = client.capture
             self.observer = client.observer
+            self.shows_call_site = client.shows_call_site
         return self
 
     def __repr__(self) -> str:

@@ -91,7 +91,11 @@ def test_who_is_chosen(
         (["--refused-value", "a\nb"], ["0006"]),
         (["--refused-value", r"'a\nb'"], ["0006"]),
         (["--refused-value", ""], []),
-        (["--call-site", "app/chat.py:ask"], ["0005", "0006"]),
+        (["--call-site", "app/chat.py:42 Bot.ask"], ["0005", "0006"]),
+        (["--call-site", "app/chat.py:42"], ["0005", "0006"]),
+        (["--call-site", "app/chat.py"], ["0005", "0006"]),
+        (["--call-site", "app/chat.py:4"], []),
+        (["--call-site", ""], []),
         (["--metadata", "plan=pro"], ["0005", "0007"]),
         (["--metadata", "seats=5"], ["0006"]),
         (["--metadata", "seats=1.50"], ["0007"]),
@@ -108,7 +112,7 @@ def test_chosen_by_what_is_in_them(
     options: list[str], assigned: list[str], remote: Directory, run_json: RunJson
 ) -> None:
     """The value that was refused, the place in the code, any metadata: an event has all that is asked for."""
-    place = "app/chat.py:ask"
+    place = "app/chat.py:42 Bot.ask"
     refused = {"customer_refused": "not a string", "customer_refused_value": "1001"}
     quoted = {
         "customer_refused": "holds control characters",

@@ -102,6 +102,40 @@ def test_lists_as_json(stuck: Directory, run_json: RunJson) -> None:
     )
 
 
+def test_where_calls_of_nobody_come_from(remote: Directory, run: Run, run_json: RunJson) -> None:
+    """The line of the code that made a call is shown where nobody pays for it, beside who was refused."""
+    site: dict[str, object] = {"call_site": "shop/chat.py:42 ask"}
+    refused: dict[str, object] = {"customer_refused": "empty", "customer_refused_value": "''"}
+    fill(
+        remote,
+        [
+            record(1, None, metadata={**site, **refused}),
+            record(2, None, metadata=site),
+            record(3, metadata=site),
+        ],
+        [AMBIGUOUS],
+        hold_ambiguous=True,
+    )
+    listed = run_json("held", "list")[1]["events"]
+    assert [{**site, **refused}, site, site] == [
+        {key: event[key] for key in (*site, *refused) if key in event} for event in listed
+    ]
+    shown = run("held", "list").stdout
+    assert (
+        """\
+ 000100000000   2026-11-21 18:33   no customer         no customer   gpt-5-mini
+                                   (empty: ''):
+                                   shop/chat.py:42
+                                   ask
+ 000200000000   2026-11-21 18:33   no customer:        no customer   gpt-5-mini
+                                   shop/chat.py:42
+                                   ask
+ 000300000000   2026-11-21 18:33   ambiguous           acme          gpt-5-mini
+"""
+        == "\n".join(shown.splitlines()[2:]) + "\n"
+    )
+
+
 def test_lists_for_a_reader(stuck: Directory, run: Run) -> None:
     """At 80 columns a reader sees which, since when, why, whose and of which model."""
     assert (
