@@ -79,15 +79,15 @@ def seconds(least: float, most: float) -> Callable[[str, str], float]:
     return parse
 
 
-def days(least: int, most: int) -> Callable[[str, str], int]:
-    """Have a whole number of days given, within limits."""
+def whole(least: int, most: int, what: str) -> Callable[[str, str], int]:
+    """Have a whole number of something given, within limits."""
 
     def parse(name: str, value: str) -> int:
         text = value.strip()
         if text.isascii() and text.isdigit() and least <= int(text[:10]) <= most:
             return int(text)
         raise ConfigurationError(
-            f"{name} is {value!r}; expected is a whole number of days from {least} to {most}"
+            f"{name} is {value!r}; expected is a whole number of {what} from {least} to {most}"
         )
 
     return parse

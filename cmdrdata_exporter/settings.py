@@ -105,6 +105,23 @@ Whether `metadata.call_site` says which line of the application made a call: `un
 `true` (or `1`) of all, and on their spans too, `false` (or `0`) of none. Default: `unattributed`.
 """
 
+CMDRDATA_CONTENT_MAX_LENGTH = "CMDRDATA_CONTENT_MAX_LENGTH"
+"""
+How many characters of one part of a message are recorded, where content is (see `CAPTURE_CONTENT`). 1 to 100000000.
+Default: 16384.
+"""
+
+CMDRDATA_CONTENT_MAX_TOTAL = "CMDRDATA_CONTENT_MAX_TOTAL"
+"""
+How many characters of all messages of one call are recorded, where content is. 1 to 100000000. Default: 131072.
+"""
+
+CAPTURE_CONTENT = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
+"""
+Whether prompts and completions are recorded, by the GenAI conventions: `NO_CONTENT`, `SPAN_ONLY`, `EVENT_ONLY` or
+`SPAN_AND_EVENT`. Default: `NO_CONTENT`, also for a value that is none of these, which is logged.
+"""
+
 NAMES = tuple(name for name in list(globals()) if name.startswith("CMDRDATA_"))
 """Every variable: the constants above."""
 
@@ -121,6 +138,8 @@ _ALWAYS: dict[str, Callable[[str, str], Any]] = {
     CMDRDATA_CUSTOMER_FROM: values.baggage_key,
     CMDRDATA_METRICS_CUSTOMER: values.switch("false", "0", "true", "1"),
     CMDRDATA_CALL_SITE: values.choice("unattributed", "true", "1", "false", "0"),
+    CMDRDATA_CONTENT_MAX_LENGTH: values.whole(1, 100_000_000, "characters"),
+    CMDRDATA_CONTENT_MAX_TOTAL: values.whole(1, 100_000_000, "characters"),
 }
 _OF_EVENTS: dict[str, Callable[[str, str], Any]] = {
     CMDRDATA_API_KEY: values.key_text,
@@ -134,7 +153,7 @@ _OF_EVENTS: dict[str, Callable[[str, str], Any]] = {
     CMDRDATA_DURABILITY: values.choice("process", "fsync"),
     CMDRDATA_DRAIN: values.choice("thread", "none"),
     CMDRDATA_PROBE_INTERVAL: values.seconds(1.0, LONGEST_PAUSE),
-    CMDRDATA_TOTALS_BY_DAY_FOR: values.days(31, 36500),
+    CMDRDATA_TOTALS_BY_DAY_FOR: values.whole(31, 36500, "days"),
 }
 """
 What makes of each setting's text what is used, or refuses it; the second ones only where metering is on.
@@ -169,6 +188,10 @@ class Settings:
     """Whether the metric of the tokens tells the customer."""
     call_site: str = "unattributed"
     """Of which calls it is told where in the application they are made: `unattributed`, `true` or `false`."""
+    content: str = "NO_CONTENT"
+    """Whether content is recorded, as the environment says it, in upper case: perhaps by no name that there is."""
+    content_max_length: int = 16384
+    content_max_total: int = 131072
     baggage_key: str | None = None
     """Where in the Baggage the customer is, if it is to be taken from there."""
 
@@ -192,6 +215,17 @@ class Settings:
         if self.api_key_file is None:
             return self.api_key
         return values.key_in_file(CMDRDATA_API_KEY_FILE, str(self.api_key_file))
+
+    @classmethod
+    def of_content(cls, environ: Mapping[str, str] | None = None) -> Settings:
+        """
+        Return what the environment says of content, and nothing of events, which are metered by settings of their own.
+
+        Raises:
+            ConfigurationError: a setting cannot be used.
+        """
+        variables = os.environ if environ is None else environ
+        return cls.read({**variables, CMDRDATA_ENABLED: "false"})
 
     @classmethod
     def read(
@@ -224,6 +258,7 @@ class Settings:
         }
         found = _read(_ALWAYS, variables, {})
         found["baggage_key"] = found.pop("customer_from", None)
+        found["content"] = (variables.get(CAPTURE_CONTENT, "").strip() or "NO_CONTENT").upper()
         if not found.get("enabled", True):
             return cls(**found)
         if api_key is not None:

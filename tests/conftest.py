@@ -13,6 +13,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from cmdrdata_exporter import CmdrDataSpanExporter, call_sites, customer, faults, runtime
 from opentelemetry_instrumentation_cmdrdata import CmdrDataInstrumentor, jobs, shared
+from opentelemetry_instrumentation_cmdrdata.openai import seam
 from tests.metering import Meter, RecordedEvents
 from tests.provider import Provider
 
@@ -65,6 +66,15 @@ def provider() -> Iterator[Provider]:
 def events() -> RecordedEvents:
     """A delivery that keeps what it is given."""
     return RecordedEvents()
+
+
+@pytest.fixture
+def tracked_clients(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Leave the SDK's classes as they were, also after clients that are tracked by themselves."""
+    monkeypatch.setattr(seam, "_tracked_clients", False)
+    yield
+    monkeypatch.undo()
+    seam.unpatch()
 
 
 @pytest.fixture

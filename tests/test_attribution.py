@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import openai
@@ -22,7 +22,7 @@ from opentelemetry_instrumentation_cmdrdata import (
     TrackedOpenAI,
     bind_customer,
 )
-from opentelemetry_instrumentation_cmdrdata.openai import keywords, seam
+from opentelemetry_instrumentation_cmdrdata.openai import keywords
 from tests import replies
 from tests.charges import MESSAGES, Case
 from tests.conftest import nothing
@@ -51,15 +51,6 @@ def chat(provider: Provider) -> Provider:
     """A provider that answers a chat."""
     provider.answer(CHAT, Reply(json=replies.CHAT))
     return provider
-
-
-@pytest.fixture
-def tracked_clients(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Leave the SDK's classes as they were, also after clients that are tracked by themselves."""
-    monkeypatch.setattr(seam, "_tracked_clients", False)
-    yield
-    monkeypatch.undo()
-    seam.unpatch()
 
 
 @pytest.mark.parametrize("world", ["sync", "async"])

@@ -14,7 +14,7 @@ deliver to accounts of their own.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from openai import AsyncAzureOpenAI, AsyncOpenAI, AzureOpenAI, OpenAI
 
@@ -29,6 +29,9 @@ from opentelemetry_instrumentation_cmdrdata.openai.keywords import (
 
 
 class _TrackedClient(Tracked):
+    _shows: ClassVar[bool] = False
+    """Whether the spans of its calls have their content, and tell which line of the application makes them."""
+
     def __init__(
         self,
         *,
@@ -47,7 +50,13 @@ class _TrackedClient(Tracked):
             exporter = None
             if tracker_key is not None or tracker_endpoint is not None:
                 exporter = CmdrDataSpanExporter(tracker_key, tracker_endpoint, of_process=False)
-            headers[HEADER] = Attribution(customer_id, track_usage, exporter=exporter)
+            headers[HEADER] = Attribution(
+                customer_id,
+                track_usage,
+                exporter=exporter,
+                capture=self._shows,
+                shows_call_site=self._shows,
+            )
         super().__init__(default_headers=headers, **options)  # pyright: ignore[reportCallIssue] - the SDK's client
         keep(self)
 

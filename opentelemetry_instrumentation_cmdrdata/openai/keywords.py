@@ -21,6 +21,7 @@ from openai._types import Omit
 from cmdrdata_exporter import CmdrDataSpanExporter, faults
 from cmdrdata_exporter.customer import Customer, MetadataValue, current, metadata_attributes
 from cmdrdata_exporter.deduplication import own_calls
+from opentelemetry_instrumentation_cmdrdata.charges import FinishedCall
 from opentelemetry_instrumentation_cmdrdata.openai import copies
 from opentelemetry_instrumentation_cmdrdata.openai.endpoints import ENDPOINTS
 from opentelemetry_instrumentation_cmdrdata.openai.replacing import bound
@@ -44,6 +45,9 @@ class Attribution(Omit):
         track_usage: False makes no event.
         usage_metadata: goes into the event's `metadata`.
         exporter: meters the call, where another than the process's own is to.
+        capture: True has the content read, for the span and the observer of the call.
+        observer: is told of the call once it has ended.
+        shows_call_site: True has the call's span tell which line of the application makes it.
     """
 
     def __init__(
@@ -52,11 +56,28 @@ class Attribution(Omit):
         track_usage: bool | None = None,
         usage_metadata: Any = None,
         exporter: CmdrDataSpanExporter | None = None,
+        *,
+        capture: bool = False,
+        observer: Callable[[FinishedCall], object] | None = None,
+        shows_call_site: bool = False,
     ) -> None:
         self.customer_id = customer_id
         self.track_usage = track_usage is not False
         self.usage_metadata = _mapping(usage_metadata)
         self.exporter = exporter
+        self.capture = capture
+        self.observer = observer
+        self.shows_call_site = shows_call_site
+
+    def like(self, client: Attribution | None) -> Attribution:
+        """Take over how a client's calls are metered, captured and observed; return itself."""
+        if client is not None:
+            self.track_usage &= client.track_usage
+            self.exporter = client.exporter
+            self.capture = client.capture
+            self.observer = client.observer
+            self.shows_call_site = client.shows_call_site
+        return self
 
     def __repr__(self) -> str:
         """Say nothing of the customer: headers are logged."""
@@ -82,13 +103,7 @@ def bind_customer(client: _Client, customer_id: str, /, **metadata: MetadataValu
         metadata: goes into the `metadata` of each event.
     """
     never_sent_by(copies.current())
-    bound = of_client(client)
-    attribution = Attribution(
-        customer_id,
-        None if bound is None else bound.track_usage,
-        metadata,
-        None if bound is None else bound.exporter,
-    )
+    attribution = Attribution(customer_id, usage_metadata=metadata).like(of_client(client))
     headers = cast("Any", {HEADER: attribution})
     copy = client.with_options(default_headers=headers)
     keep(copy)
@@ -274,8 +289,7 @@ def _carried(kwargs: dict[str, Any], client: Attribution | None = None) -> dict[
         if call.customer_id is None:
             call.customer_id = client.customer_id
             call.usage_metadata = {**client.usage_metadata, **call.usage_metadata}
-        call.track_usage &= client.track_usage
-        call.exporter = client.exporter
+        call.like(client)
     return _with_header(others, call)
 
 

@@ -22,6 +22,7 @@ from opentelemetry_instrumentation_cmdrdata.openai import keywords
 from opentelemetry_instrumentation_cmdrdata.openai.copies import is_instance
 from opentelemetry_instrumentation_cmdrdata.openai.endpoints import find
 from opentelemetry_instrumentation_cmdrdata.openai.exchange import Exchange, running
+from opentelemetry_instrumentation_cmdrdata.openai.listeners import join, listeners
 from opentelemetry_instrumentation_cmdrdata.openai.providers import (
     Server,
     provider_of,
@@ -65,13 +66,16 @@ def start(recorder: Recorder, client: Any, options: Any, kwargs: dict[str, Any])
             )
         return None
     endpoint, job = found
+    who_pays = attribution(keywords.of_call(options), keywords.of_client(client))
+    if listeners:
+        who_pays = join(who_pays)
     streaming, parameters = kwargs.get("stream") is True, _body_of(options)
     call = Call(
         recorder,
         endpoint,
         parameters,
         server(client),
-        attribution(keywords.of_call(options), keywords.of_client(client)),
+        who_pays,
         job if endpoint.polls and not endpoint.lists else None,
         # What the body asks for is another matter than what the SDK is to return.
         streaming=streaming or parameters.get("stream") is True,
@@ -82,6 +86,8 @@ def start(recorder: Recorder, client: Any, options: Any, kwargs: dict[str, Any])
         and (stream_cls := kwargs.get("stream_cls")) is not None
     ):
         kwargs["stream_cls"] = observed_stream_cls(stream_cls, call) or stream_cls
+    if recorder.content.is_on or who_pays.capture:
+        call.capture(parameters)
     return call
 
 
@@ -247,6 +253,9 @@ def attribution(
         attributes,
         all(one.track_usage for one in named),
         next((one.exporter for one in named if one.exporter is not None), None),
+        any(one.capture for one in named),
+        next((one.observer for one in named if one.observer is not None), None),
+        any(one.shows_call_site for one in named),
     )
 
 

@@ -123,14 +123,14 @@ def test_where_calls_of_nobody_come_from(remote: Directory, run: Run, run_json: 
     shown = run("held", "list").stdout
     assert (
         """\
- 000100000000   2026-11-21 18:33   no customer     no customer   gpt-5-mini
+ 000100000000   2026-11-21 18:33   no customer         no customer   gpt-5-mini
                                    (empty: ''):
                                    shop/chat.py:42
                                    ask
- 000200000000   2026-11-21 18:33   no customer:    no customer   gpt-5-mini
+ 000200000000   2026-11-21 18:33   no customer:        no customer   gpt-5-mini
                                    shop/chat.py:42
                                    ask
- 000300000000   2026-11-21 18:33   ambiguous         acme          gpt-5-mini
+ 000300000000   2026-11-21 18:33   ambiguous           acme          gpt-5-mini
 """
         == "\n".join(shown.splitlines()[2:]) + "\n"
     )

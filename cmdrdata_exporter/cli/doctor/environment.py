@@ -15,6 +15,7 @@ from cmdrdata_exporter.cli.doctor.findings import (
     finding_of,
 )
 from cmdrdata_exporter.settings import (
+    CAPTURE_CONTENT,
     CMDRDATA_API_KEY,
     CMDRDATA_ENABLED,
     CMDRDATA_STREAM_USAGE,
@@ -23,6 +24,7 @@ from cmdrdata_exporter.settings import (
     unknown_variables,
 )
 from opentelemetry_instrumentation_cmdrdata import package, preflight
+from opentelemetry_instrumentation_cmdrdata.capture import MODES
 from opentelemetry_instrumentation_cmdrdata.openai.bypassing import PACKAGES
 from opentelemetry_instrumentation_cmdrdata.openai.providers import tells_stream_usage
 
@@ -31,8 +33,6 @@ NEWEST_PYTHON = (3, 13)
 OLDEST_OTEL = (1, 28)
 ATTRIBUTES = 32
 """Attributes that the span of a call may have."""
-CONTENT = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
-CONTENTS = ("NO_CONTENT", "SPAN_ONLY", "EVENT_ONLY", "SPAN_AND_EVENT")
 OTHERS = re.compile(r"(?:.*\.)?openai(?:_v2|\.v1)?(?:[.:].*)?")
 """Modules that instrument the openai SDK, as their entry points name them."""
 
@@ -121,13 +121,13 @@ def settings(found: Surroundings) -> Iterator[Finding]:
             "There is neither a key nor an endpoint, so events stay on this host.",
             f"Set {CMDRDATA_API_KEY} where they are to be delivered.",
         )
-    content = found.environ.get(CONTENT, "").strip()
-    if content and content.upper() not in CONTENTS:
+    content = found.environ.get(CAPTURE_CONTENT, "").strip()
+    if content and content.upper() not in MODES:
         yield Finding(
             "content-setting",
             WARNING,
-            f"{CONTENT} is {content!r}, which captures nothing.",
-            f"Set one of {', '.join(CONTENTS)}.",
+            f"{CAPTURE_CONTENT} is {content!r}, which captures nothing.",
+            f"Set one of {', '.join(MODES)}.",
         )
 
 
