@@ -25,7 +25,8 @@ from cmdrdata_exporter.delivery.http.client import Client
 from cmdrdata_exporter.delivery.local import LocalDelivery
 from cmdrdata_exporter.delivery.memory import MemoryDelivery
 from cmdrdata_exporter.delivery.options import SENDERS, Options
-from cmdrdata_exporter.delivery.spool.directory import Directory, UnsafeDirectoryError
+from cmdrdata_exporter.delivery.spool.directory import Directory
+from cmdrdata_exporter.delivery.spool.file_systems import UnsafeDirectoryError
 from cmdrdata_exporter.processes import SHUTDOWN_TIMEOUT
 from cmdrdata_exporter.settings import (
     CMDRDATA_API_KEY,

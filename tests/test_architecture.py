@@ -26,6 +26,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
                 "announcement",
                 "attributes",
                 "clocks",
+                "descriptors",
                 "faults",
                 "ids",
                 "processes",

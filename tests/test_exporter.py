@@ -29,8 +29,9 @@ from cmdrdata_exporter import (
     runtime,
 )
 from cmdrdata_exporter.delivery import Event, Header, drainer, senders
+from cmdrdata_exporter.delivery.destination import Destination
 from cmdrdata_exporter.delivery.durable import DurableDelivery
-from cmdrdata_exporter.delivery.spool.directory import Directory, name_of
+from cmdrdata_exporter.delivery.spool.directory import Directory
 from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader
 from cmdrdata_exporter.delivery.spool.records import assigned, decode, encode_event
 from cmdrdata_exporter.events import UsageEvent
@@ -275,7 +276,7 @@ def test_the_start_is_logged(
         "Neither CMDRDATA_API_KEY nor CMDRDATA_ENDPOINT is set, so usage events stay on this machine: "
         "cmdrdata usage shows them",
         "CmdrData usage metering: destination production at https://api.cmdrdata.ai/api/events, "
-        f"kept in {spool / name_of(DEFAULT_ENDPOINT, 'production')}, events without a customer are sent with "
+        f"kept in {spool / Destination(DEFAULT_ENDPOINT, 'production').name}, events without a customer are sent with "
         "customer_id null",
     ]
     assert KEY not in caplog.text

@@ -20,7 +20,7 @@ from cmdrdata_exporter.cli.replay import replay
 from cmdrdata_exporter.cli.status import status
 from cmdrdata_exporter.cli.terminal import plain, say
 from cmdrdata_exporter.cli.usage import usage
-from cmdrdata_exporter.delivery.spool.directory import UnsafeDirectoryError
+from cmdrdata_exporter.delivery.spool.file_systems import UnsafeDirectoryError
 from cmdrdata_exporter.delivery.spool.ledger_view import UnreadableError
 from cmdrdata_exporter.delivery.spool.schema import UnknownVersionError
 from cmdrdata_exporter.settings import ConfigurationError, check_text, unknown_variables

@@ -11,11 +11,8 @@ from typing import Any, NamedTuple
 import click
 
 from cmdrdata_exporter.cli.terminal import REFUSED, plain
-from cmdrdata_exporter.delivery.spool.directory import (
-    Directory,
-    UnsafeDirectoryError,
-    destinations,
-)
+from cmdrdata_exporter.delivery.spool.directory import Directory, destinations
+from cmdrdata_exporter.delivery.spool.file_systems import UnsafeDirectoryError
 from cmdrdata_exporter.settings import ConfigurationError, Settings, check_text, spool_directory
 
 Command = Callable[..., None]

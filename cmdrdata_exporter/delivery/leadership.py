@@ -15,13 +15,14 @@ from collections.abc import Callable
 
 from cmdrdata_exporter import clocks
 from cmdrdata_exporter.delivery.options import Options
-from cmdrdata_exporter.delivery.spool.directory import LEDGER, LOCK, Directory, OpenFile
+from cmdrdata_exporter.delivery.spool.directory import LEDGER, LOCK, Directory
 from cmdrdata_exporter.delivery.spool.journal_reader import remove_unnamed
 from cmdrdata_exporter.delivery.spool.ledger import Ledger
 from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader, UnreadableError
 from cmdrdata_exporter.delivery.spool.salvage import finish, is_sound, renew, salvage
 from cmdrdata_exporter.delivery.spool.schema import is_broken
 from cmdrdata_exporter.delivery.status_log import StatusLog, counted
+from cmdrdata_exporter.descriptors import OpenFile
 
 LEAD_INTERVAL = 1.0
 """Seconds between two attempts to lead."""

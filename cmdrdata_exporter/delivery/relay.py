@@ -128,8 +128,7 @@ class Relay:
         """Take note of how much room there is; return whether there is none for new events."""
         full = self._log.size(self._directory.size(), self._options.largest)
         # What outcomes need is not for new events.
-        with contextlib.suppress(FileNotFoundError):
-            full = full or self._directory.free() < RESERVE
+        full = full or not self._directory.has_room()
         log = self._directory.log_size()
         self._log_is_full = log > LARGEST_LOG
         self._log.long_reader(log if self._log_is_full else None)

@@ -13,15 +13,12 @@ from typing import Any
 
 import pytest
 
-from cmdrdata_exporter.delivery.spool import directory as module
-from cmdrdata_exporter.delivery.spool.directory import (
-    Directory,
-    OpenFile,
-    UnsafeDirectoryError,
-    destinations,
-    lock,
-    name_of,
-)
+from cmdrdata_exporter.delivery.destination import Destination
+from cmdrdata_exporter.delivery.spool import directory as directory_module
+from cmdrdata_exporter.delivery.spool import file_systems as module
+from cmdrdata_exporter.delivery.spool.directory import Directory, destinations
+from cmdrdata_exporter.delivery.spool.file_systems import UnsafeDirectoryError, lock
+from cmdrdata_exporter.descriptors import OpenFile
 from tests.delivery.samples import open_files
 
 
@@ -37,16 +34,16 @@ from tests.delivery.samples import open_files
 )
 def test_names(endpoint: str | None, account: str, name: str) -> None:
     """A name says the account as well as a file's name can, and is never a path."""
-    found = name_of(endpoint, account)
+    found = Destination(endpoint, account).name
     assert found.rpartition("-")[0] == name.rpartition("-")[0]
     assert "/" not in found
-    assert found == name_of(endpoint, account)
+    assert found == Destination(endpoint, account).name
 
 
 def test_no_two_destinations_share_a_name() -> None:
     """Endpoint and account both make the destination, and so does the case of their letters."""
     names = [
-        name_of(*destination)
+        Destination(*destination).name
         for destination in (
             ("https://a/", "b"),
             ("https://a/", "B"),
@@ -118,7 +115,9 @@ def test_a_link_in_its_place(tmp_path: Path) -> None:
     """A link, which someone may turn elsewhere, is refused; so is one in place of a destination's directory."""
     (tmp_path / "real").mkdir()
     (tmp_path / "spool").mkdir(mode=0o700)
-    (tmp_path / "spool" / name_of("https://host/", "default")).symlink_to(tmp_path / "real")
+    (tmp_path / "spool" / Destination("https://host/", "default").name).symlink_to(
+        tmp_path / "real"
+    )
     assert "is a symbolic link" in unsafe(tmp_path / "spool")
     assert list((tmp_path / "real").iterdir()) == []
 
@@ -285,7 +284,7 @@ def test_a_file_system_without_locks(directory: Directory, monkeypatch: pytest.M
         raise OSError(errno.ENOLCK, "No locks available")
 
     before = open_files(directory)
-    monkeypatch.setattr(module, "lock", none)
+    monkeypatch.setattr(directory_module, "lock", none)
     with pytest.raises(OSError, match="No locks"):
         directory.try_to_lead()
     assert open_files(directory) == before
@@ -394,6 +393,6 @@ def test_a_file_system_that_cannot(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     # A full disk says nothing of it.
     with monkeypatch.context() as patch:
         patch.setattr(os, "write", returns(7))
-        module._try_out(tmp_path)
+        module.try_out(tmp_path)
     Directory.prepare(tmp_path, None, "default")
     assert [path.name for path in tmp_path.iterdir()] == ["local"]

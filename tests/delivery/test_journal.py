@@ -24,17 +24,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cmdrdata_exporter import faults
-from cmdrdata_exporter.delivery.spool import journal_file
-from cmdrdata_exporter.delivery.spool.directory import RESERVE, Directory, OpenFile, lock
+from cmdrdata_exporter.delivery.spool import backlog, journal_file
+from cmdrdata_exporter.delivery.spool.backlog import QUEUE_BYTES
+from cmdrdata_exporter.delivery.spool.directory import RESERVE, Directory
+from cmdrdata_exporter.delivery.spool.file_systems import lock
 from cmdrdata_exporter.delivery.spool.frames import Scan, frame, scan
 from cmdrdata_exporter.delivery.spool.journal import (
     MAX_FILE_AGE,
     MAX_FILE_BYTES,
-    QUEUE_BYTES,
     ROOM_CHECK_BYTES,
     Journal,
 )
 from cmdrdata_exporter.delivery.spool.journal_file import JournalFile, JournalFullError
+from cmdrdata_exporter.descriptors import OpenFile
 from tests.delivery.samples import Clock
 
 MAGIC = b"\xf5\xc1\xff\xc0"
@@ -600,7 +602,7 @@ def test_a_stalled_disk_holds_up_one_thread(
     stall.over.set()
     thread.join()
     assert journal.catch_up()
-    assert journal._queued_bytes == 0
+    assert journal._backlog.size == 0
     assert written(directory) == [b"one", b"two", b"three"]
 
 
@@ -675,14 +677,14 @@ def test_left_in_the_last_moment(directory: Directory, journal: Journal) -> None
 
     thread = started(hold)
     assert held.wait(10)
-    put = journal._put
+    put = journal._backlog.put
 
     def leave(data: bytes, kept: list[object]) -> None:
         put(data, kept)
         ready.set()
         thread.join()
 
-    journal._put = leave
+    journal._backlog.put = leave
     journal.append(b"one")
     assert written(directory) == [b"one"]
     assert (journal.handed_over, journal.stalled) == (0, False)
@@ -707,7 +709,7 @@ def test_left_between_the_last_look_and_the_release(directory: Directory, journa
         def release(self) -> None:
             """Release it, late."""
             if late:
-                journal._put(frame(late.pop()), [])
+                journal._backlog.put(frame(late.pop()), [])
             self.real.release()
 
     Late(journal)
@@ -928,7 +930,7 @@ def test_a_signal_handler_behind_half_a_record(
 
 @pytest.mark.parametrize("first", [[], [b"one"]])
 @pytest.mark.parametrize(
-    ("place", "added"), [("acquire", []), ("_write", []), ("_empty_queue", [b"two", b"left"])]
+    ("place", "added"), [("acquire", []), ("_write", []), ("empty", [b"two", b"left"])]
 )
 def test_interrupted(  # noqa: PLR0917 - fixtures
     directory: Directory,
@@ -956,9 +958,9 @@ def test_interrupted(  # noqa: PLR0917 - fixtures
             patch.setattr(journal, "_lock", journal._lock)
             Interrupted(journal)
         else:
-            patch.setattr(journal, place, interrupted)
-        if place == "_empty_queue":
-            journal._put(frame(b"left"), [])
+            patch.setattr(journal if place == "_write" else journal._backlog, place, interrupted)
+        if place == "empty":
+            journal._backlog.put(frame(b"left"), [])
         with pytest.raises(KeyboardInterrupt):
             journal.append(b"two")
     started(journal.append, b"three").join()
@@ -972,7 +974,7 @@ def test_interrupted(  # noqa: PLR0917 - fixtures
 )
 def test_interrupted_anywhere(directory: Directory, method: str, opcodes: bool) -> None:
     """Wherever Ctrl-C comes, the lock is free afterwards, and `kept` says whether the record is here."""
-    ours = {journal_file.__file__, Journal.append.__code__.co_filename}
+    ours = {backlog.__file__, journal_file.__file__, Journal.append.__code__.co_filename}
     before = sys.gettrace()
     for number in itertools.count():
         clock = Clock()
@@ -1020,7 +1022,7 @@ def test_interrupted_with_the_record_of_another_thread(
     directory: Directory, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ctrl-C in the middle of writing what another thread has left loses none of it."""
-    journal._put(frame(b"left"), [])
+    journal._backlog.put(frame(b"left"), [])
     real = os.write
 
     def write(descriptor: int, data: bytes) -> int:
@@ -1127,7 +1129,7 @@ def test_a_descriptor_that_is_someone_elses(
     elif how == "queue":
         with journal._lock:
             thread = started(journal.append, b"zero")
-            until(lambda: bool(journal._queue))
+            until(lambda: bool(journal._backlog.frames))
         thread.join()
         assert journal.catch_up()
     elif how == "place":

@@ -10,7 +10,8 @@ import pytest
 
 from cmdrdata_exporter import faults
 from cmdrdata_exporter.delivery.spool import journal_reader as module
-from cmdrdata_exporter.delivery.spool.directory import Directory, lock
+from cmdrdata_exporter.delivery.spool.directory import Directory
+from cmdrdata_exporter.delivery.spool.file_systems import lock
 from cmdrdata_exporter.delivery.spool.frames import Scan, frame
 from cmdrdata_exporter.delivery.spool.journal import Journal
 from cmdrdata_exporter.delivery.spool.journal_reader import (

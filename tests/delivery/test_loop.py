@@ -217,7 +217,7 @@ def test_a_wake_up_that_is_closed(
         os.close(number)
     # The loop has a new one, and nothing of the old one is left.
     assert loop._bell is not bell
-    assert set(bell._seen()).isdisjoint(bell._identities)
+    assert not any(file.is_ours for file in bell._files)
     sending.end()
 
 

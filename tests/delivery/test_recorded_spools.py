@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from cmdrdata_exporter.delivery import Outcome
+from cmdrdata_exporter.delivery.destination import LOCAL, Destination
 from cmdrdata_exporter.delivery.durable import DurableDelivery
 from cmdrdata_exporter.delivery.options import Options
-from cmdrdata_exporter.delivery.spool.directory import LOCAL, Directory, name_of
+from cmdrdata_exporter.delivery.spool.directory import Directory
 from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader
 from cmdrdata_exporter.delivery.spool.records import key_of
 from tests.delivery.samples import DELIVERED, REFUSED, counts
@@ -47,7 +48,7 @@ def kept(directory: Directory, state: str) -> dict[int, str | None]:
 
 def test_before_it_is_drained(spool: Path) -> None:
     """Commands read a ledger of an earlier version before anything has changed it."""
-    directory = Directory(spool / name_of(ENDPOINT, ACCOUNT))
+    directory = Directory(spool / Destination(ENDPOINT, ACCOUNT).name)
     assert counts(directory) == {
         "recorded": 30,
         "delivered": 5,

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from cmdrdata_exporter.delivery import senders
-from cmdrdata_exporter.delivery.spool.directory import name_of
+from cmdrdata_exporter.delivery.destination import Destination
 from tests.faults.application import Application, until
 from tests.faults.oracle import Oracle
 
@@ -95,7 +95,9 @@ def test_a_backend_that_cannot_be_reached(
         assert {"recorded": 50, "pending": 50} == counts
     with Oracle(tmp_path / "accepted") as oracle:
         # The same destination, now that it can be reached.
-        shutil.move(application.directory.path, tmp_path / "spool" / name_of(oracle.url, "default"))
+        shutil.move(
+            application.directory.path, tmp_path / "spool" / Destination(oracle.url, "default").name
+        )
         with Application(tmp_path / "spool", oracle.url) as following:
             following.ids += application.ids
             # Each waits for its next attempt, the later the more there were.

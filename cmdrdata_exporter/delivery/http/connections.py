@@ -10,7 +10,6 @@ import base64
 import contextlib
 import errno
 import math
-import os
 import socket
 import ssl
 import sys
@@ -24,6 +23,7 @@ from urllib3.exceptions import ProtocolError, ProxyError, ReadTimeoutError, SSLE
 from urllib3.util.ssl_ import create_urllib3_context
 
 from cmdrdata_exporter.delivery.http.answers import Answer, read_answer
+from cmdrdata_exporter.descriptors import OpenFile
 
 LONGEST_BODY = 1.0
 """Seconds in which a body is read: the status is the verdict, and a connection costs little."""
@@ -113,11 +113,13 @@ class Connection:
     """
 
     def __init__(self, sock: Any) -> None:
+        self._file: OpenFile | None = None
+        """None before it is open and once it is closed."""
         self._socket = sock
         self._transport: Any = sock if isinstance(sock, socket.socket) else sock.socket
         """What bytes leave through."""
         self.descriptor: int = sock.fileno()
-        self._identity = identity(self.descriptor)
+        self._file = OpenFile(self.descriptor)
         # gevent's sockets wait for nothing then, so that any thread may use them.
         sock.settimeout(0.0)
         self._deadline = math.inf
@@ -187,14 +189,14 @@ class Connection:
             self._socket.close()
         else:
             self._transport.detach()
-        self._identity = None
+        self._file = None
 
     def __del__(self) -> None:
-        if self._identity is not None:
+        if self._file is not None:
             self.close()
 
     def _is_ours(self) -> bool:
-        return self._identity is not None and self._identity == identity(self.descriptor)
+        return self._file is not None and self._file.is_ours
 
     def _encrypted(self, request: bytes) -> bytes:
         """Return what is sent for a request. urllib3's TLS inside of TLS loses what it cannot send at once."""
@@ -238,12 +240,3 @@ def _named(error: Exception) -> Exception:
     if isinstance(error, ssl.SSLError):
         return SSLError(error)
     return ProtocolError(str(error)) if isinstance(error, OSError | HTTPException) else error
-
-
-def identity(descriptor: int) -> tuple[int, int] | None:
-    """Return the device and inode of what a descriptor stands for, None where it is closed."""
-    try:
-        found = os.fstat(descriptor)
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino

@@ -21,7 +21,8 @@ from cmdrdata_exporter import clocks, faults, processes
 from cmdrdata_exporter.delivery import Handed, Outcome, Verdict
 from cmdrdata_exporter.delivery.http.answers import classify_failure
 from cmdrdata_exporter.delivery.http.client import Client
-from cmdrdata_exporter.delivery.http.connections import Connection, identity
+from cmdrdata_exporter.delivery.http.connections import Connection
+from cmdrdata_exporter.descriptors import OpenFile
 
 MOST = 128
 """How many attempts are under way at once."""
@@ -281,16 +282,13 @@ class _Bell:
     """Wakes the thread that waits. Its descriptors, too, may be closed and become another one's."""
 
     def __init__(self, poll: Any) -> None:
-        self.descriptor, self._end = os.pipe()
-        self._identities = self._seen()
+        self._files = [OpenFile(descriptor) for descriptor in os.pipe()]
+        self.descriptor, self._end = (file.descriptor for file in self._files)
         poll.register(self.descriptor, select.POLLIN)
-
-    def _seen(self) -> list[tuple[int, int] | None]:
-        return [identity(self.descriptor), identity(self._end)]
 
     def is_intact(self) -> bool:
         """Say whether its descriptors are its own."""
-        return self._seen() == self._identities
+        return all(file.is_ours for file in self._files)
 
     def ring(self) -> None:
         """Wake the thread. So does the end of a pipe, in whose place there may be something else by now."""
@@ -306,6 +304,5 @@ class _Bell:
 
     def close(self) -> None:
         """Let go of it."""
-        for descriptor, its_own in zip((self.descriptor, self._end), self._identities, strict=True):
-            if identity(descriptor) == its_own:
-                os.close(descriptor)
+        for file in self._files:
+            file.close()

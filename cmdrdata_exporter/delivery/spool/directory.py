@@ -15,12 +15,8 @@ Directories have mode 0700 and files 0600. Whatever belongs to someone else is r
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
-import logging
-import mmap
 import os
-import re
 import stat
 import sys
 from collections.abc import Iterator
@@ -28,6 +24,13 @@ from pathlib import Path
 
 from cmdrdata_exporter import faults
 from cmdrdata_exporter.delivery.destination import LOCAL, Destination
+from cmdrdata_exporter.delivery.spool.file_systems import (
+    MEND,
+    UnsafeDirectoryError,
+    lock,
+    refuse_network,
+    try_out,
+)
 
 LEDGER = "ledger.db"
 LOCK = "lock"
@@ -41,79 +44,6 @@ TOTALS = "totals.size"
 
 RESERVE = 1 << 20
 """Bytes of the disk that new events leave free, so that what becomes of the others can be committed."""
-
-_NETWORK = re.compile(
-    r"nfs\d?|cifs|smb\d?|smbfs|afs|ceph|glusterfs|lustre|beegfs|fuse\.(sshfs|s3fs|gcsfuse|ceph.*|glusterfs)"
-)
-"""File systems that several hosts use at once: what works on this one does not show that locks hold between them."""
-_SHARED = re.compile(
-    r"9p|virtiofs|fakeowner|vboxsf|prl_fs|gpfs|(fuse\.)?(grpcfuse|osxfs|juicefs|JuiceFS.*|rclone.*|vmhgfs.*)"
-)
-"""File systems that may be those of another machine, which does not see the locks of this one."""
-_PAGE = 4096
-
-_MOUNTS = Path("/proc/self/mountinfo")
-_MEND = "Set CMDRDATA_SPOOL_DIR to a directory that only this user can write"
-
-
-class UnsafeDirectoryError(OSError):
-    """A directory that must not be used: someone else's, a link, or on a network file system."""
-
-
-class OpenFile:
-    """
-    A file of ours that is open.
-
-    An application may close descriptors that it has not opened, all of them perhaps, and the number is soon that of a
-    file of its own. So whoever writes, locks, syncs or closes one makes sure first that it still is what it was.
-    """
-
-    __slots__ = ("_device", "_inode", "descriptor")
-
-    def __init__(self, descriptor: int) -> None:
-        found = os.fstat(descriptor)
-        self.descriptor = descriptor
-        self._device, self._inode = found.st_dev, found.st_ino
-
-    def _stat(self) -> os.stat_result | None:
-        try:
-            found = os.fstat(self.descriptor)
-        except OSError as error:
-            if error.errno == errno.EBADF:
-                return None
-            raise  # A signal handler's TimeoutError is an OSError, too.
-        # Not a tuple or another function: this is on the path of every call.
-        if found.st_ino == self._inode and found.st_dev == self._device:
-            return found
-        return None
-
-    def size(self) -> int | None:
-        """Return its size; None where the descriptor is none of ours any more, or nobody else will find the file."""
-        found = self._stat()
-        return found.st_size if found is not None and found.st_nlink else None
-
-    @property
-    def is_ours(self) -> bool:
-        """Whether the descriptor is still that of this file."""
-        return self._stat() is not None
-
-    def is_at(self, path: Path) -> bool:
-        """Say whether that is its name still: a directory may be removed or replaced."""
-        try:
-            there = path.lstat()
-        except OSError:
-            return False
-        return (self._device, self._inode) == (there.st_dev, there.st_ino)
-
-    def close(self) -> None:
-        """Close it, unless someone else has done so."""
-        if self.is_ours:
-            os.close(self.descriptor)
-
-
-def name_of(endpoint: str | None, account: str) -> str:
-    """Return the name of a destination's directory."""
-    return Destination(endpoint, account).name
 
 
 class Directory:
@@ -156,8 +86,8 @@ class Directory:
             raise OSError(str(error)) from None
         spool.parent.mkdir(parents=True, exist_ok=True)
         _make(spool)
-        _refuse_network(spool)
-        _try_out(spool)
+        refuse_network(spool)
+        try_out(spool)
         destination = Destination(endpoint, account)
         directory = cls(
             spool / destination.name,
@@ -280,6 +210,15 @@ class Directory:
         system = os.statvfs(self.path)
         return system.f_bavail * system.f_frsize
 
+    def has_room(self) -> bool:
+        """Return whether the disk takes new events."""
+        try:
+            return self.free() >= RESERVE
+        except OSError as error:
+            if faults.is_interruption(error):
+                raise
+            return True  # Whatever is wrong, the write will tell.
+
     def sync(self) -> None:
         """Make the names in it survive a crash of the host."""
         descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
@@ -298,30 +237,19 @@ def destinations(spool: Path) -> Iterator[tuple[Directory, str | None, str]]:
             yield Directory(description.parent), content["endpoint"], content["account"]
 
 
-def lock(descriptor: int, *, shared: bool = False) -> bool:
-    """Say whether the lock of an open file could be had at once. It ends when its last descriptor is closed."""
-    import fcntl  # not where Windows, which has none, must get as far as to be refused
-
-    try:
-        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
 def unusable(spool: Path) -> str | None:
     """Say why a process of this user would not keep events in a spool directory; None where it would. For commands."""
     if not os.path.lexists(spool):
         nearest = next(path for path in spool.parents if path.exists())
         can = nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)
-        return None if can else f"{str(spool)!r} cannot be made by this user. {_MEND}"
+        return None if can else f"{str(spool)!r} cannot be made by this user. {MEND}"
     try:
         _check(spool)
-        _refuse_network(spool)
+        refuse_network(spool)
     except UnsafeDirectoryError as error:
         return str(error)
     if not os.access(spool, os.R_OK | os.W_OK | os.X_OK):
-        return f"{str(spool)!r} cannot be written. {_MEND}"
+        return f"{str(spool)!r} cannot be written. {MEND}"
     return None
 
 
@@ -337,96 +265,14 @@ def _check(path: Path) -> None:
     if not stat.S_ISDIR(found.st_mode):
         what = "a symbolic link" if stat.S_ISLNK(found.st_mode) else "no directory"
         raise UnsafeDirectoryError(
-            f"{str(path)!r} is {what}; events are kept in real directories. {_MEND}"
+            f"{str(path)!r} is {what}; events are kept in real directories. {MEND}"
         )
     if found.st_uid != os.geteuid():
         raise UnsafeDirectoryError(
             f"{str(path)!r} belongs to user {found.st_uid}, this process is user {os.geteuid()}. "
-            f"{_MEND}, for instance a new one inside it"
+            f"{MEND}, for instance a new one inside it"
         )
     if found.st_mode & 0o022:
         raise UnsafeDirectoryError(
-            f"{str(path)!r} can be written by other users. {_MEND} (chmod 700)"
+            f"{str(path)!r} can be written by other users. {MEND} (chmod 700)"
         )
-
-
-def _refuse_network(path: Path) -> None:
-    system = _file_system(path)
-    if _NETWORK.fullmatch(system):
-        raise UnsafeDirectoryError(
-            f"{str(path)!r} is on {system}; locks do not hold there. {_MEND}, on a local disk"
-        )
-
-
-def _try_out(path: Path) -> None:
-    """
-    Make sure that a file system can do what journals and SQLite need: locks, and memory that processes share.
-
-    Raises:
-        OSError: it cannot.
-    """
-    probe = path / f"probe-{os.getpid()}-{os.urandom(4).hex()}"
-    flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptors: list[int] = []
-    try:
-        descriptors.append(os.open(probe, flags | os.O_CREAT | os.O_EXCL, 0o600))
-        descriptors.append(os.open(probe, flags))
-        problem = _problem(*descriptors)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE):
-            return  # That passes.
-        problem = error.strerror or str(error)
-    finally:
-        for descriptor in descriptors:
-            os.close(descriptor)
-        with contextlib.suppress(OSError):
-            probe.unlink()
-    if problem:
-        system = _file_system(path) or "a file system"
-        raise OSError(f"{str(path)!r} is on {system} that cannot keep events: {problem}")
-    if _SHARED.fullmatch(system := _file_system(path)):
-        faults.say(
-            logging.WARNING,
-            "%s is on %s, which other machines may share: usage events are safe there as long as only this one uses "
-            "the directory. A local disk is safer",
-            path,
-            system,
-        )
-
-
-def _problem(one: int, other: int) -> str | None:
-    """Return what two descriptors of one file cannot do."""
-    import fcntl  # as in `lock`
-
-    if not lock(one) or lock(other):
-        return "locks do not hold there"
-    # SQLite's locks; the process that has one is not refused another one.
-    fcntl.lockf(one, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    fcntl.lockf(one, fcntl.LOCK_UN)
-    # All of it: what is written to a page that a full disk has no room for would end the process.
-    if os.write(one, bytes(_PAGE)) != _PAGE:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    with mmap.mmap(one, _PAGE) as mine, mmap.mmap(other, _PAGE) as theirs:
-        mine[:5] = b"value"
-        if theirs[:5] != b"value" or os.pread(other, 5, 0) != b"value":
-            return "memory is not shared there"
-    return None
-
-
-def _file_system(path: Path) -> str:
-    """Return the type of the file system that a path is on, empty where it cannot be known."""
-    try:
-        # https://man7.org/linux/man-pages/man5/proc_pid_mountinfo.5.html
-        lines = _MOUNTS.read_bytes().splitlines()
-    except OSError:
-        return ""
-    real = os.fsencode(os.path.realpath(path))
-    best, system = b"", b""
-    for line in lines:
-        fields, _, rest = line.partition(b" - ")
-        # Blanks and backslashes in it are octal.
-        point = re.sub(rb"\\([0-7]{3})", lambda code: bytes([int(code[1], 8)]), fields.split()[4])
-        inside = real == point or real.startswith(point.rstrip(b"/") + b"/")
-        if inside and len(point) >= len(best):
-            best, system = point, rest.split()[0]
-    return system.decode()

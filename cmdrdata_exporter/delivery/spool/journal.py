@@ -20,36 +20,30 @@ At `MAX_FILE_BYTES` or `MAX_FILE_AGE` the file gets a frame without a record and
 `sync` makes frames survive a crash of the host, outside the append lock; with `fsync` each `append` waits for that.
 
 **Waiting**: where nobody's append succeeds for so long, the disk is stalled. Each thread that waits puts its record
-into a bounded queue, which the owner of the lock writes before it lets go.
+into the `backlog`, which the owner of the lock writes before it lets go.
 A signal handler or finalizer that has interrupted its own thread's append writes directly, since one `write` is
-complete or was not begun. Where there is no file to write to at that moment, it uses the queue.
+complete or was not begun; where there is no file at that moment, it uses the backlog.
 
-**Reading and removing** is the work of the process that leads, see `journal_reader`: it reads live files too, and
-removes those that are complete once all of their records are committed.
-A forked child begins a file of its own. It closes its copies of the parent's descriptors, which keeps the parent's
-locks.
+**Reading and removing** is the work of the process that leads, see `journal_reader`.
+A forked child begins a file of its own. Closing its copies of the parent's descriptors keeps the parent's locks.
 
 **Rejected**
-- Appends without the lock. `O_APPEND` would allow them, but then whoever ends, cuts or closes a file must wait for
-  those inside: more code than the rest, to save milliseconds that only a busy interpreter costs.
+- Appends without the lock: whoever ends, cuts or closes a file must wait for those inside, which is more code.
 - A queue and a thread that writes: a process that is killed loses what is in the queue.
-- SQLite in the application's thread: commits of other threads held it up for 17 ms.
-- `mmap`: a full disk is a signal that ends the process.
+- SQLite in the application's thread (commits of others held it up for 17 ms); `mmap` (a full disk is a signal).
 """
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections import deque
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from cmdrdata_exporter import clocks, faults
-from cmdrdata_exporter.delivery import keep
-from cmdrdata_exporter.delivery.spool.directory import RESERVE, Directory
-from cmdrdata_exporter.delivery.spool.frames import frame, record_in
+from cmdrdata_exporter.delivery.spool.backlog import Backlog
+from cmdrdata_exporter.delivery.spool.directory import Directory
+from cmdrdata_exporter.delivery.spool.frames import frame
 from cmdrdata_exporter.delivery.spool.journal_file import JournalFile, JournalFullError
 
 APPEND_LOCK_TIMEOUT = 0.05
@@ -60,8 +54,6 @@ MAX_FILE_AGE = 60.0
 """A file that is as old, in seconds, is sealed."""
 ROOM_CHECK_BYTES = 64 << 10
 """After as many appended bytes the room on the disk is checked again."""
-QUEUE_BYTES = 16 << 20
-"""How much the queue for a stalled disk may hold."""
 
 
 class Journal:
@@ -110,9 +102,7 @@ class Journal:
         """How many bytes were appended since the room on the disk was checked."""
         self._reported_closed = False
         """Whether the log says that the program closes our descriptors."""
-        self._queue: deque[bytes] = deque()
-        """Frames that wait for the owner of the lock to write them."""
-        self._queued_bytes = 0
+        self._backlog = Backlog(self._refused)
         self.appended = 0
         """How many records this process has appended."""
         self.handed_over = 0
@@ -140,9 +130,10 @@ class Journal:
         """
         kept = [] if kept is None else kept
         if kept:
-            # What was interrupted may not have counted it, and it must be synced.
             if self._file is not None:
-                self._file.frames += 1
+                self._file.frames += (
+                    1  # Who was interrupted may not have counted it, and it must be synced.
+                )
             return
         data = frame(record)
         written: tuple[JournalFile, int] | None = None
@@ -155,7 +146,7 @@ class Journal:
                 elif self._lock.acquire(False) or self._acquire():
                     written = self._write(data, kept)
                 else:
-                    self._put(data, kept)
+                    self._backlog.put(data, kept)
                     # The owner may have emptied the queue just before.
                     if not self._lock.acquire(blocking=False):
                         self.handed_over += 1
@@ -184,24 +175,24 @@ class Journal:
         """End the file; the next record begins another one. Records that wait for a stalled disk are refused."""
         if self._is_mine():
             return  # What this has interrupted goes on, and the exit calls this again.
-        while self._locked(self._seal_all, timeout):
+        # Again, if another thread has left a record meanwhile, and no disk is stalled.
+        while self._locked(lambda: (self._backlog.empty(self._write), self._seal()), timeout):
             self._finish_sealed()
-            if not self._queue:
+            if not self._backlog.frames:
                 return
-            # Another thread has put a record there meanwhile, and no disk is stalled.
-        while data := self._take():
-            self._refused(record_in(data), JournalFullError("the disk is stalled"))
+        self._backlog.refuse(JournalFullError("the disk is stalled"))
 
     def catch_up(self) -> bool:
         """Write what waits in memory, unless somebody else is about to; return whether nothing waits any more."""
-        if self._queue:
-            self._locked(self._empty_queue)
-        return not self._queue
+        if self._backlog.frames:
+            self._locked(lambda: None)  # Its release writes them.
+        return not self._backlog.frames
 
     def check_place(self) -> None:
         """Begin another file with the next record, if others cannot find this one any more."""
-        if self._is_lost():
-            self._locked(self._leave_lost)
+        if (file := self._file) is not None and file.is_lost():
+            # By then it may have been sealed, imported and removed.
+            self._locked(lambda: self._leave() if self._file is file else None)
 
     # The lock and the queue
 
@@ -219,7 +210,7 @@ class Journal:
             if self.appended == appended:
                 return False
 
-    def _locked(self, action: Callable[[], None], timeout: float = 0) -> bool:
+    def _locked(self, action: Callable[[], object], timeout: float = 0) -> bool:
         """Do something with the append lock, unless this thread has it or it is not free in time; return whether."""
         if self._is_mine():
             return False
@@ -241,45 +232,13 @@ class Journal:
         """Write what is in the queue, and release the lock."""
         while True:
             try:
-                if self._queue:
-                    self._empty_queue()
+                if self._backlog.frames:
+                    self._backlog.empty(self._write)
             finally:
                 self._lock.release()
             # Something may have been put there just before the release.
-            if not (self._queue and self._lock.acquire(blocking=False)):
+            if not (self._backlog.frames and self._lock.acquire(blocking=False)):
                 return
-
-    def _put(self, data: bytes, kept: list[object]) -> None:
-        """Have the owner of the lock write a frame."""
-        size = len(data)
-        if self._queued_bytes + size > QUEUE_BYTES:
-            raise JournalFullError("too many events wait for a disk that does not answer")
-        self._queued_bytes += size
-        keep(data, self._queue, kept)
-
-    def _take(self) -> bytes | None:
-        try:
-            data = self._queue.popleft()
-        except IndexError:  # On a stalled disk `seal` takes them without the lock.
-            return None
-        self._queued_bytes -= len(data)
-        return data
-
-    def _empty_queue(self) -> None:
-        while data := self._take():
-            kept: list[object] = []
-            try:
-                self._write(data, kept)
-            except BaseException as error:
-                if isinstance(error, OSError) and not faults.is_interruption(error):
-                    self._refused(record_in(data), error)
-                    continue
-                if not kept:
-                    self._queue.appendleft(data)  # Ctrl-C
-                raise
-        if self._queued_bytes:
-            # Threads count without a lock: it may be a little wrong by now.
-            self._queued_bytes = sum(map(len, list(self._queue)))
 
     # What is done with the lock
 
@@ -309,7 +268,7 @@ class Journal:
         file = self._file
         position = None if file is None or file.is_being_cut else file.size()
         if file is None or position is None:
-            self._put(data, kept)
+            self._backlog.put(data, kept)
             self.handed_over += 1
             return None
         if self.is_full:
@@ -320,18 +279,10 @@ class Journal:
 
     def _require_room(self) -> None:
         # While the disk is full, every record checks it.
-        if self._unchecked_bytes >= ROOM_CHECK_BYTES and self._has_room():
+        if self._unchecked_bytes >= ROOM_CHECK_BYTES and self._directory.has_room():
             self._unchecked_bytes = 0
         if self._unchecked_bytes >= ROOM_CHECK_BYTES or self.is_full:
             raise JournalFullError("the spool directory, or its disk, has reached its limit")
-
-    def _has_room(self) -> bool:
-        try:
-            return self._directory.free() >= RESERVE
-        except OSError as error:
-            if faults.is_interruption(error):
-                raise
-            return True  # Whatever is wrong, the write will tell.
 
     def _begin(self) -> JournalFile:
         """Create a file, having left the one that was removed, or closed under us."""
@@ -351,47 +302,19 @@ class Journal:
             finally:
                 self._sealed.append(file)
 
-    def _seal_all(self) -> None:
-        self._empty_queue()
-        self._seal()
-
-    def _leave_lost(self) -> None:
-        # Before it was locked, the file may have been sealed, imported and removed.
-        if self._is_lost():
-            self._leave()
-
     def _leave(self) -> None:
         """Let go of a file that was removed, or closed under us, and report it."""
         file, self._file = self._file, None
         if file is None:
             return
-        path = self._directory.path / file.name
         if file.is_ours:
             self._sealed.append(file)
-            faults.say(
-                logging.ERROR,
-                "%s was removed or replaced while it was in use: of its %d usage events, those that were not imported "
-                "yet are lost. A new journal is begun",
-                path,
-                file.frames,
-            )
+            file.report_removed()
             return
         self._open.discard(file)
         if not self._reported_closed:
             self._reported_closed = True
-            faults.say(
-                logging.ERROR,
-                "this program has closed a descriptor that it has not opened, that of %s. Its usage events are kept, "
-                "and a new journal is begun. Keep such code from closing all descriptors, or run it before metering "
-                "begins",
-                path,
-            )
-
-    # What is done without the lock
-
-    def _is_lost(self) -> bool:
-        file = self._file
-        return file is not None and file.is_lost()
+            file.report_closed()
 
     def _sync_frame(self, file: JournalFile, position: int, size: int, kept: list[object]) -> None:
         """Wait until a frame is on the disk. If it may not be, refuse it, and write nothing behind it."""
@@ -400,21 +323,21 @@ class Journal:
         except OSError as error:
             if faults.is_interruption(error):
                 raise
-            take_back = partial(self._take_back, file, position, size, kept)
+
+            def take_back() -> None:
+                """Cut it off if it is the last one, so that it is not both here and refused."""
+                if self._file is file:
+                    self._file = None
+                    self._sealed.append(file)
+                kept.clear()
+                if not file.take_back(position, position + size):
+                    kept.append(None)
+
             if not self._locked(take_back, timeout=-1):
                 take_back()  # in a signal handler, with the lock of what it has interrupted
             if not kept:
                 raise
             faults.report("sync", "a crash of the host may lose usage events: %s", error)
-
-    def _take_back(self, file: JournalFile, position: int, size: int, kept: list[object]) -> None:
-        """Cut off a frame if it is the last one, so that it is not both here and refused."""
-        if self._file is file:
-            self._file = None
-            self._sealed.append(file)
-        kept.clear()
-        if not file.take_back(position, position + size):
-            kept.append(None)
 
     def _finish_sealed(self) -> None:
         """Sync and close the files that were sealed."""

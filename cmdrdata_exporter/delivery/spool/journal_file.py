@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import errno
+import logging
 import math
 import os
 import threading
 from typing import Any
 
 from cmdrdata_exporter import clocks, faults
-from cmdrdata_exporter.delivery.spool.directory import JOURNAL, NEW, Directory, OpenFile, lock
+from cmdrdata_exporter.delivery.spool.directory import JOURNAL, NEW, Directory
+from cmdrdata_exporter.delivery.spool.file_systems import lock
 from cmdrdata_exporter.delivery.spool.frames import frame
+from cmdrdata_exporter.descriptors import OpenFile
 
 
 class JournalFullError(OSError):
@@ -81,6 +84,26 @@ class JournalFile(OpenFile):
         """Return whether others cannot find the file: somebody removed, moved or replaced its directory."""
         # A descriptor that was closed under us is noticed by the next append.
         return self.is_ours and not self.is_at(self._directory.path / self.name)
+
+    def report_removed(self) -> None:
+        """Log that somebody has removed it."""
+        faults.say(
+            logging.ERROR,
+            "%s was removed or replaced while it was in use: of its %d usage events, those that were not imported "
+            "yet are lost. A new journal is begun",
+            self._directory.path / self.name,
+            self.frames,
+        )
+
+    def report_closed(self) -> None:
+        """Log that the program has closed our descriptor."""
+        faults.say(
+            logging.ERROR,
+            "this program has closed a descriptor that it has not opened, that of %s. Its usage events are kept, "
+            "and a new journal is begun. Keep such code from closing all descriptors, or run it before metering "
+            "begins",
+            self._directory.path / self.name,
+        )
 
     def write(self, data: bytes, size: int, kept: list[object]) -> None:
         """

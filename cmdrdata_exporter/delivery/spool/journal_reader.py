@@ -13,7 +13,8 @@ import os
 from pathlib import Path
 
 from cmdrdata_exporter import clocks, faults
-from cmdrdata_exporter.delivery.spool.directory import JOURNAL, NEW, Directory, lock
+from cmdrdata_exporter.delivery.spool.directory import JOURNAL, NEW, Directory
+from cmdrdata_exporter.delivery.spool.file_systems import lock
 from cmdrdata_exporter.delivery.spool.frames import Scan, scan
 from cmdrdata_exporter.delivery.spool.journal import MAX_FILE_AGE
 
