@@ -29,7 +29,7 @@ A forked child begins a file of its own. Closing its copies of the parent's desc
 
 **Rejected**
 - Appends without the lock: whoever ends, cuts or closes a file must wait for those inside, which is more code.
-- A queue and a thread that writes: a process that is killed loses what is in the queue.
+- A queue and a thread that writes (who is killed loses what is in the queue).
 - SQLite in the application's thread (commits of others held it up for 17 ms); `mmap` (a full disk is a signal).
 """
 
@@ -239,8 +239,6 @@ class Journal:
             # Something may have been put there just before the release.
             if not (self._backlog.frames and self._lock.acquire(blocking=False)):
                 return
-
-    # What is done with the lock
 
     def _write(self, data: bytes, kept: list[object]) -> tuple[JournalFile, int]:
         """Append a frame; return the file, and the size that it had before."""

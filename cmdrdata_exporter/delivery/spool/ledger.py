@@ -318,8 +318,6 @@ class Ledger:
             (state, due, reason, attempts, event.key, PENDING, IN_FLIGHT),
         ).rowcount
 
-    # What is known
-
     def waiting(self) -> dict[str, int]:
         """Return how many events are in each state that is not final."""
         rows = self._db.execute(
