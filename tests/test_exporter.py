@@ -681,7 +681,7 @@ def test_a_flush_of_what_could_not_be_kept(monkeypatch: pytest.MonkeyPatch, tmp_
     metering.record(span(CHAT))
     assert metering.force_flush()
     delivery: Any = metering._delivery
-    monkeypatch.setattr(delivery.drainer.relay, "measure", lambda: True)
+    monkeypatch.setattr(delivery.drainer, "_measure", lambda: None)
     delivery._journal.is_full = True
     metering.record(span(CHAT, context=(1, 2)))
     assert not metering.force_flush()

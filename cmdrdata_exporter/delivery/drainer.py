@@ -280,4 +280,7 @@ class Drainer:
                 faults.report("sync", "a crash of the host may lose usage events: %s", error)
         if now >= self._next_measure:
             self._next_measure = now + MEASURE_INTERVAL
-            self._journal.is_full = self.relay.measure()
+            self._measure()
+
+    def _measure(self) -> None:
+        self._journal.is_full = self.relay.measure()
