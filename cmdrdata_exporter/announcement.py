@@ -11,7 +11,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
-from collections.abc import Iterator
+
+from cmdrdata_exporter import faults
 
 NOTHING_METERED = "CmdrData: NOTHING WILL BE METERED:"
 """How each message begins that says so."""
@@ -47,14 +48,4 @@ def _is_shown(level: int) -> bool:
     """Say whether any handler shows a record of `level` that the logger gives it."""
     if _logger.disabled or _logger.manager.disable >= level:
         return False
-    return any(
-        handler.level <= level and not isinstance(handler, logging.NullHandler)
-        for handler in _handlers()
-    )
-
-
-def _handlers() -> Iterator[logging.Handler]:
-    logger: logging.Logger | None = _logger
-    while logger is not None:
-        yield from logger.handlers
-        logger = logger.parent if logger.propagate else None
+    return bool(faults.handlers(level))

@@ -57,11 +57,11 @@ def say(level: int, message: str, *args: object, exc_info: bool = False) -> None
 
 def _is_heard(level: int) -> bool:
     """Say whether what is logged now gets to a handler that does something with it, or to none, which is stderr."""
-    return _logger.isEnabledFor(level) and (not _logger.hasHandlers() or bool(_handlers(level)))
+    return _logger.isEnabledFor(level) and (not _logger.hasHandlers() or bool(handlers(level)))
 
 
-def _handlers(level: int) -> list[logging.Handler]:
-    """Return the handlers that take what our logger says."""
+def handlers(level: int) -> list[logging.Handler]:
+    """Return the handlers that do something with what our logger says on a level."""
     found: list[logging.Handler] = []
     logger: logging.Logger | None = _logger
     while logger is not None:
@@ -77,10 +77,10 @@ def _handlers(level: int) -> list[logging.Handler]:
 def _say_all_the_same(level: int, message: str, args: tuple[object, ...]) -> None:
     """Hand a message to the application's handlers, or write it to stderr where there are none."""
     record = _logger.makeRecord(_logger.name, level, __file__, 0, message, args, None)
-    handlers = _handlers(level)
-    for handler in handlers:
+    listening = handlers(level)
+    for handler in listening:
         handler.handle(record)
-    if not handlers and sys.stderr is not None:  # pyright: ignore[reportUnnecessaryComparison] - pythonw has none
+    if not listening and sys.stderr is not None:  # pyright: ignore[reportUnnecessaryComparison] - pythonw has none
         sys.stderr.write(f"{record.getMessage()}\n")
 
 

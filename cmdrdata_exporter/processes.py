@@ -158,26 +158,16 @@ def _finalize_in_child(_: object) -> None:
         multiprocessing.util.Finalize(None, function, exitpriority=priority)
 
 
-def _before_fork() -> None:
+def _tell(what: Callable[[ForkAware], None]) -> None:
     for it in list(_fork_aware):
-        it.before_fork()
-
-
-def _after_fork_parent() -> None:
-    for it in list(_fork_aware):
-        it.after_fork_parent()
-
-
-def _after_fork_child() -> None:
-    for it in list(_fork_aware):
-        it.after_fork_child()
+        what(it)
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows, where nothing is forked
     os.register_at_fork(
-        before=_before_fork,
-        after_in_parent=_after_fork_parent,
-        after_in_child=_after_fork_child,
+        before=lambda: _tell(lambda it: it.before_fork()),
+        after_in_parent=lambda: _tell(lambda it: it.after_fork_parent()),
+        after_in_child=lambda: _tell(lambda it: it.after_fork_child()),
     )
 # A child forgets the finalizers of its parent, then calls this, then runs.
 # https://github.com/python/cpython/blob/v3.12.1/Lib/multiprocessing/process.py#L296-L347

@@ -60,7 +60,7 @@ class Runtime(processes.ForkAware):
         """Seconds that the exit of the process waits."""
         self.unattributed = Unattributed()
         self.announced: set[str] = set()
-        self._settings: dict[tuple[Path, Destination], Settings] = {}
+        self._settings: dict[tuple[Path | None, Destination], Settings] = {}
         """Of each destination the newest: a key that was rotated takes the place of the one before."""
         self._built: dict[tuple[Path, Destination], tuple[BuiltDelivery, Telemetry]] = {}
         self._numbers = itertools.count()
@@ -93,10 +93,14 @@ class Runtime(processes.ForkAware):
             self._settings[key] = settings
             if key not in self._built:
                 telemetry = Telemetry(*settings.target, next(self._numbers))
-                delivery = build(settings, telemetry, lambda: self._settings[key])
+                delivery = build(settings, telemetry)
                 self._built[key] = delivery, telemetry
                 telemetry.watch(delivery)
             return self._built[key]
+
+    def newest(self, settings: Settings) -> Settings:
+        """Return the settings that are the newest of their destination."""
+        return self._settings.get((settings.spool_dir, settings.target), settings)
 
     def make_default(self, exporter: CmdrDataSpanExporter, shutdown_timeout: float) -> None:
         """Have `exporter` meter this process, whose exit waits as long as that one does."""
@@ -184,19 +188,8 @@ def announce_destination(settings: Settings, delivery: BuiltDelivery, *, default
     )
 
 
-def options(
-    settings: Settings,
-    telemetry: Telemetry | None = None,
-    latest: Callable[[], Settings] | None = None,
-) -> Options:
-    """
-    Return how the destination of `settings` is drained.
-
-    Args:
-        settings: whose.
-        telemetry: what reports of each attempt, if anything does.
-        latest: returns the settings whose key is sent. Default: these.
-    """
+def options(settings: Settings, telemetry: Telemetry | None = None) -> Options:
+    """Return how the destination of `settings` is drained, and `telemetry` told of each attempt."""
     how = Options(
         post=None,
         drains=settings.drain == "thread",
@@ -206,20 +199,15 @@ def options(
     )
     if settings.target.kind not in TRANSPORTS:
         return how
-    client = TRANSPORTS[settings.target.kind](
-        settings, latest or (lambda: settings), None if telemetry is None else telemetry.note
-    )
+    note = None if telemetry is None else telemetry.note
+    client = TRANSPORTS[settings.target.kind](settings, note)
     return replace(how, post=client.post, reset=client.reset)
 
 
-def _http(
-    settings: Settings,
-    latest: Callable[[], Settings],
-    note: Callable[[Outcome, float], None] | None,
-) -> Client:
+def _http(settings: Settings, note: Callable[[Outcome, float], None] | None) -> Client:
     return Client(
         settings.endpoint or "",
-        lambda: latest().read_key(),
+        lambda: process.newest(settings).read_key(),
         USER_AGENT,
         connections=SENDERS,
         clock=clocks.wall,
@@ -246,21 +234,18 @@ def prepare_directory(settings: Settings) -> Directory:
         raise ConfigurationError(f"the spool directory cannot be used: {error}") from None
 
 
-def build(
-    settings: Settings, telemetry: Telemetry, latest: Callable[[], Settings] | None = None
-) -> BuiltDelivery:
+def build(settings: Settings, telemetry: Telemetry) -> BuiltDelivery:
     """
     Return a delivery that keeps events on the disk or, where nothing can be written, in memory.
 
     Args:
         settings: of its destination.
         telemetry: what reports of each attempt.
-        latest: see `options`.
 
     Raises:
         ConfigurationError: the directory must not be used.
     """
-    how = options(settings, telemetry, latest)
+    how = options(settings, telemetry)
     try:
         import sqlite3
     except ImportError as error:

@@ -2,7 +2,7 @@
 Messages of errors, without what must not be kept. Pure.
 
 A provider quotes in its errors what it was sent: a key, a header, a URL with a password in it.
-`_PREFIXES` is the list of keys that tell by their beginning whose they are. `_RULES` adds what tells by its place, a
+`_PREFIXES` says how keys begin, and whose they are. `_RULES` adds what tells by its place, a
 header or a field, and what tells by nothing but chance: a long run of letters and digits.
 Ids of requests and traces, hashes, UUIDs and the names of models stay, since a person needs them to find the cause.
 Each pattern takes linear time: what repeats is bounded, or cannot be split in two ways.
@@ -18,63 +18,41 @@ LONGEST_MESSAGE = 500
 """Characters of a message that are kept."""
 SCRUBBED = "[scrubbed]"
 
-_PREFIXES: tuple[tuple[str, str | None], ...] = (
-    # What begins in the same way stands with the longest first.
-    ("sk-ant-", "Anthropic"),
-    ("sk-or-", "OpenRouter"),
-    ("sk-lf-", "Langfuse"),
-    ("pk-lf-", "Langfuse"),
-    ("sk-", "OpenAI"),
-    ("sess-", "OpenAI"),
-    ("ek_", "OpenAI"),
-    ("AIza", "Google"),
-    ("AQ.", "Google"),
-    ("ya29.", "Google"),
-    ("GOCSPX-", "Google"),
-    ("gsk_", "Groq"),
-    ("xai-", "xAI"),
-    ("hf_", "Hugging Face"),
-    ("api_org_", "Hugging Face"),
-    ("pplx-", "Perplexity"),
-    ("r8_", "Replicate"),
-    ("nvapi-", "NVIDIA"),
-    ("fw_", "Fireworks"),
-    ("csk-", "Cerebras"),
-    ("tgp_v1_", "Together"),
-    ("jina_", "Jina"),
-    ("pa-", "Voyage"),
-    ("dapi", "Databricks"),
-    ("dop_v1_", "DigitalOcean"),
-    ("lsv2_", "LangSmith"),
-    ("ABSK", "Amazon Bedrock"),
-    ("bedrock-api-key-", "Amazon Bedrock"),
-    ("AKIA", "AWS"),
-    ("ASIA", "AWS"),
-    ("sk_", "Stripe or ElevenLabs"),
-    ("rk_", "Stripe"),
-    ("pk_", "Stripe"),
-    ("whsec_", "Stripe"),
-    ("github_pat_", "GitHub"),
-    ("ghp_", "GitHub"),
-    ("gho_", "GitHub"),
-    ("ghu_", "GitHub"),
-    ("ghs_", "GitHub"),
-    ("ghr_", "GitHub"),
-    ("glpat-", "GitLab"),
-    ("xoxb-", "Slack"),
-    ("xoxp-", "Slack"),
-    ("xapp-", "Slack"),
-    ("npm_", "npm"),
-    ("pypi-", "PyPI"),
-    ("shpat_", "Shopify"),
-    ("SG.", "SendGrid"),
-    # Of nobody in particular; tk- is CmdrData's own.
-    ("tk-", None),
-    ("pk-", None),
-    ("rk-", None),
-    ("key-", None),
-)
-"""How keys begin, and whose they are: `issuer` tells."""
+_PREFIXES: dict[str | None, tuple[str, ...]] = {
+    "Anthropic": ("sk-ant-",),
+    "OpenRouter": ("sk-or-",),
+    "Langfuse": ("sk-lf-", "pk-lf-"),
+    "OpenAI": ("sk-", "sess-", "ek_"),
+    "Google": ("AIza", "AQ.", "ya29.", "GOCSPX-"),
+    "Groq": ("gsk_",),
+    "xAI": ("xai-",),
+    "Hugging Face": ("hf_", "api_org_"),
+    "Perplexity": ("pplx-",),
+    "Replicate": ("r8_",),
+    "NVIDIA": ("nvapi-",),
+    "Fireworks": ("fw_",),
+    "Cerebras": ("csk-",),
+    "Together": ("tgp_v1_",),
+    "Jina": ("jina_",),
+    "Voyage": ("pa-",),
+    "Databricks": ("dapi",),
+    "DigitalOcean": ("dop_v1_",),
+    "LangSmith": ("lsv2_",),
+    "Amazon Bedrock": ("ABSK", "bedrock-api-key-"),
+    "AWS": ("AKIA", "ASIA"),
+    "Stripe or ElevenLabs": ("sk_",),
+    "Stripe": ("rk_", "pk_", "whsec_"),
+    "GitHub": ("github_pat_", "ghp_", "gho_", "ghu_", "ghs_", "ghr_"),
+    "GitLab": ("glpat-",),
+    "Slack": ("xoxb-", "xoxp-", "xapp-"),
+    "npm": ("npm_",),
+    "PyPI": ("pypi-",),
+    "Shopify": ("shpat_",),
+    "SendGrid": ("SG.",),
+    None: ("tk-", "pk-", "rk-", "key-"),
+}
+"""How keys begin, by whose they are: `issuer` tells. None: of nobody in particular."""
+_BEGINNINGS = {prefix: owner for owner, prefixes in _PREFIXES.items() for prefix in prefixes}
 
 _IDS = (
     r"req_|chatcmpl-|cmpl-|resp_|msg_|run_|file[-_]|batch_|asst_|thread_|step_|call_|rs_|fc_|vs_|ft:|ftjob-|eval_|evalrun_"
@@ -158,7 +136,7 @@ _RULES: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...]
     (
         re.compile(
             rf"(?<![A-Za-z0-9])(?:(?:{_either(_CLEAR_PREFIXES)})[\w*\-]{{4,}}"
-            rf"|(?:{_either(prefix for prefix, _ in _PREFIXES)})(?=[\w\-]{{0,40}}[\d*])[\w*\-]{{8,}})"
+            rf"|(?:{_either(_BEGINNINGS)})(?=[\w\-]{{0,40}}[\d*])[\w*\-]{{8,}})"
             r"(?:[.+/=][\w*\-]{6,})*=*"
         ),
         SCRUBBED,
@@ -203,4 +181,5 @@ def without_secrets(text: str) -> str:
 
 def issuer(key: str) -> str | None:
     """Return whose key this is by its beginning, None where that is nobody's but CmdrData's."""
-    return next((name for prefix, name in _PREFIXES if name and key.startswith(prefix)), None)
+    # One may begin with another: sk-ant- is not OpenAI's.
+    return _BEGINNINGS.get(max(filter(key.startswith, _BEGINNINGS), key=len, default=""))

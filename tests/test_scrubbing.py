@@ -166,7 +166,7 @@ def test_whose_key(key: str, expected: str | None) -> None:
 
 def test_each_beginning_is_scrubbed() -> None:
     """What is known as somebody's key is a secret in a message too: both go by one list."""
-    for prefix, _ in scrubbing._PREFIXES:
+    for prefix in scrubbing._BEGINNINGS:
         assert f"Got {SCRUBBED}." == scrubbed(f"Got {prefix}A1B2C3D4E5F6G7H8.")
 
 

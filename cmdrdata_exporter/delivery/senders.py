@@ -11,7 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from cmdrdata_exporter import faults, processes
+from cmdrdata_exporter import clocks, faults, processes
 from cmdrdata_exporter.delivery import ATTEMPT_TIMEOUT, Handed, Outcome, Transport, Verdict
 from cmdrdata_exporter.delivery.gate import Gate
 from cmdrdata_exporter.delivery.http.client import Client
@@ -201,7 +201,8 @@ class Senders:
             entry = None if self._ended else self._gate.enter()
             if entry is not None:
                 self._at_work += 1
-                return Attempt(self, self._client, event, ATTEMPT_TIMEOUT, entry)
+                now = clocks.monotonic()
+                return Attempt(self, self._client, event, entry, now, now + ATTEMPT_TIMEOUT)
             self._done.put((event, None))
         return None
 

@@ -13,6 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from urllib3.exceptions import ConnectTimeoutError
@@ -51,31 +52,23 @@ class Source(Protocol):
         ...
 
 
+# Not compared: each is another one.
+@dataclass(slots=True, eq=False)
 class Attempt:
-    """
-    One attempt to deliver an event.
+    """One attempt to deliver an event."""
 
-    Args:
-        source: where it comes from.
-        client: makes it.
-        event: what is sent.
-        timeout: seconds that it may take.
-        entry: what the source wants to know of it at its end.
-    """
-
-    __slots__ = ("began", "client", "connection", "deadline", "entry", "event", "request", "source")
-
-    def __init__(
-        self, source: Source, client: Client, event: Handed, timeout: float, entry: Any
-    ) -> None:
-        self.source = source
-        self.client = client
-        self.event = event
-        self.entry = entry
-        self.began = clocks.monotonic()
-        self.deadline = self.began + timeout
-        self.request = b""
-        self.connection: Connection | None = None
+    source: Source
+    """Where it comes from."""
+    client: Client
+    """Makes it."""
+    event: Handed
+    entry: Any
+    """What the source wants to know of it at its end."""
+    began: float
+    deadline: float
+    """In monotonic seconds."""
+    request: bytes = b""
+    connection: Connection | None = None
 
 
 class Loop(processes.ForkAware):

@@ -24,14 +24,12 @@ into the `backlog`, which the owner of the lock writes before it lets go.
 A signal handler or finalizer that has interrupted its own thread's append writes directly, since one `write` is
 complete or was not begun; where there is no file at that moment, it uses the backlog.
 
-**Reading and removing** is the work of the process that leads, see `journal_reader`: it reads live files too, and
-removes those that are complete once all of their records are committed.
-A forked child begins a file of its own. It closes its copies of the parent's descriptors, which keeps the parent's
-locks.
+**Reading and removing** is the work of the process that leads, see `journal_reader`.
+A forked child begins a file of its own. Closing its copies of the parent's descriptors keeps the parent's locks.
 
 **Rejected**
 - Appends without the lock: whoever ends, cuts or closes a file must wait for those inside, which is more code.
-- A queue and a thread that writes: a process that is killed loses what is in the queue.
+- A queue and a thread that writes (who is killed loses what is in the queue).
 - SQLite in the application's thread (commits of others held it up for 17 ms); `mmap` (a full disk is a signal).
 """
 
@@ -132,9 +130,10 @@ class Journal:
         """
         kept = [] if kept is None else kept
         if kept:
-            # What was interrupted may not have counted it, and it must be synced.
             if self._file is not None:
-                self._file.frames += 1
+                self._file.frames += (
+                    1  # Who was interrupted may not have counted it, and it must be synced.
+                )
             return
         data = frame(record)
         written: tuple[JournalFile, int] | None = None
@@ -241,8 +240,6 @@ class Journal:
             if not (self._backlog.frames and self._lock.acquire(blocking=False)):
                 return
 
-    # What is done with the lock
-
     def _write(self, data: bytes, kept: list[object]) -> tuple[JournalFile, int]:
         """Append a frame; return the file, and the size that it had before."""
         size = len(data)
@@ -316,8 +313,6 @@ class Journal:
         if not self._reported_closed:
             self._reported_closed = True
             file.report_closed()
-
-    # What is done without the lock
 
     def _sync_frame(self, file: JournalFile, position: int, size: int, kept: list[object]) -> None:
         """Wait until a frame is on the disk. If it may not be, refuse it, and write nothing behind it."""

@@ -14,7 +14,8 @@ The ledger: a SQLite database that knows where every event of one destination is
 recorded = delivered + local + pending + in flight + held + dead + dropped, at any instant.
 Of delivered and dropped events, and of local ones without a body, a counter is left; the others are rows.
 
-Its parts: `schema` has the tables, `totals` what is counted, `retention` what time does, `storage` the files.
+Its parts: `schema` has the tables, `totals` what is counted, `retention` what time does, `decisions` what a person
+decides, `storage` the files.
 
 One connection, used by one thread at a time, of the one process that holds the directory's lock: SQLite before 3.51.3
 can corrupt a database in WAL mode that two connections write. https://www.sqlite.org/wal.html#the_wal_reset_bug
@@ -32,11 +33,11 @@ from typing import Any
 
 from cmdrdata_exporter.delivery import FOR_EVER, Event, Handed, Outcome, Verdict
 from cmdrdata_exporter.delivery.backoff import backoff
+from cmdrdata_exporter.delivery.spool.decisions import Decisions
 from cmdrdata_exporter.delivery.spool.directory import Directory
 from cmdrdata_exporter.delivery.spool.records import (
     Command,
     UnknownRecordError,
-    assigned,
     decode,
     intact,
     is_duration,
@@ -85,6 +86,7 @@ class Ledger:
         self.totals = Totals(self._db)
         self.retention = Retention(self._db, self.totals)
         self.storage = Storage(self._db, directory)
+        self._decisions = Decisions(self._db, self.totals, self.retention, self._arrival)
         self._counts = self.totals.counts
 
     def close(self) -> None:
@@ -147,7 +149,7 @@ class Ledger:
                 unknown.append((offset, record))
                 continue
             if isinstance(read, Command):
-                self._apply(read, now)
+                self._decisions.apply(read, now)
                 continue
             state = HELD if read.header.hold else self._arrival
             if state == PENDING and len(claimed) < room:
@@ -171,23 +173,13 @@ class Ledger:
     ) -> int | None:
         """Insert an event and return its number; None where it is a duplicate."""
         header = event.header
+        reason = UNATTRIBUTED if header.hold else None
+        row = (key, state, now, now, header.remember, reason, zlib.crc32(record), record)
         inserted = self._db.execute(
             "INSERT INTO events (key, state, due, recorded, attempts, remember, reason, crc, record)"
             " SELECT ?, ?, ?, ?, 0, ?, ?, ?, ? WHERE NOT EXISTS"
             " (SELECT 1 FROM tombstones WHERE key = ? AND (until = ? OR until >= ?)) ON CONFLICT DO NOTHING",
-            (
-                key,
-                state,
-                now,
-                now,
-                header.remember,
-                UNATTRIBUTED if header.hold else None,
-                zlib.crc32(record),
-                record,
-                key,
-                FOR_EVER,
-                now,
-            ),
+            (*row, key, FOR_EVER, now),
         )
         if not inserted.rowcount:
             self._counts["repeated"] += 1
@@ -326,8 +318,6 @@ class Ledger:
             (state, due, reason, attempts, event.key, PENDING, IN_FLIGHT),
         ).rowcount
 
-    # What is known
-
     def waiting(self) -> dict[str, int]:
         """Return how many events are in each state that is not final."""
         rows = self._db.execute(
@@ -357,55 +347,3 @@ class Ledger:
     def note(self, facts: Mapping[str, Any]) -> None:
         """Write down what commands should know of the process that drains."""
         write_facts(self._db, facts)
-
-    # Commands
-
-    def _apply(self, command: Command, now: float) -> None:
-        """Do with each event that a command names what it asks, where that makes sense."""
-        if command.action == "unspooled":
-            self._counts["unspooled"] += command.number
-        for key in command.keys:
-            row = self._db.execute(
-                "SELECT seq, state, reason, remember, crc, record FROM events WHERE key = ?", (key,)
-            ).fetchone()
-            if row is None:
-                continue
-            seq, state, reason, remember, crc, record = row
-            event = intact(key, crc, record)
-            if command.action == "drop" and state == DEAD:
-                self._db.execute("DELETE FROM events WHERE seq = ?", (seq,))
-                self.retention.remember(key, remember, now)
-                self._counts["dropped"] += 1
-            elif event is None:
-                continue
-            elif command.action == "replay" and (
-                state == DEAD or (state == HELD and reason == AMBIGUOUS)
-            ):
-                # Whatever sends it once more, it is the same event for ever.
-                self._db.execute(
-                    "UPDATE events SET state = ?, due = ?, recorded = ?, attempts = 0, reason = NULL, remember = ?"
-                    " WHERE seq = ?",
-                    (PENDING, now, now, FOR_EVER, seq),
-                )
-                self._counts["replayed"] += 1
-            elif (
-                # What was sent once stays as it was sent.
-                command.action == "assign"
-                and (state, reason) == (HELD, UNATTRIBUTED)
-                and command.customer
-            ):
-                self._assign(seq, event, record, command.customer, now)
-
-    def _assign(self, seq: int, event: Event, record: bytes, customer: str, now: float) -> None:
-        new = assigned(record, customer)
-        if new is None:
-            return
-        self._db.execute(
-            "UPDATE events SET state = ?, due = ?, recorded = ?, reason = NULL, crc = ?, record = ? WHERE seq = ?",
-            (self._arrival, now, now, zlib.crc32(new), new, seq),
-        )
-        self._counts["assigned"] += 1
-        self.totals.add(event.header, -1)
-        read = decode(new)
-        if isinstance(read, Event):
-            self.totals.add(read.header)

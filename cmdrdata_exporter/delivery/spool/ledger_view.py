@@ -203,7 +203,9 @@ class LedgerReader:
                     (STATES.index(state), *position, part),
                 )
             )
-            self._end_instant()
+            if self._db is not None:
+                self._db.execute("COMMIT")
+                self._db.execute("BEGIN")
             for key, due, recorded, attempts, reason, crc, record, _ in rows:
                 event = intact(key, crc, record)
                 yield Kept(key, state, due, recorded, attempts, reason, event)
@@ -211,11 +213,6 @@ class LedgerReader:
                 return
             limit -= part if limit > 0 else 0
             after, position = " AND (due, recorded, seq) > (?, ?, ?)", (*rows[-1][1:3], rows[-1][7])
-
-    def _end_instant(self) -> None:
-        if self._db is not None:
-            self._db.execute("COMMIT")
-            self._db.execute("BEGIN")
 
     def knows(self, key: bytes, now: float) -> bool:
         """Return whether a duplicate of this event would be recognised."""
