@@ -32,6 +32,7 @@ from typing import Any
 
 from cmdrdata_exporter.delivery import FOR_EVER, Event, Handed, Outcome, Verdict
 from cmdrdata_exporter.delivery.backoff import backoff
+from cmdrdata_exporter.delivery.spool import jobs
 from cmdrdata_exporter.delivery.spool.directory import Directory
 from cmdrdata_exporter.delivery.spool.records import (
     Command,
@@ -362,6 +363,9 @@ class Ledger:
 
     def _apply(self, command: Command, now: float) -> None:
         """Do with each event that a command names what it asks, where that makes sense."""
+        if command.action in ("job", "job_ended"):
+            jobs.apply(self._db, command)
+            return
         if command.action == "unspooled":
             self._counts["unspooled"] += command.number
         for key in command.keys:
