@@ -29,7 +29,7 @@ from cmdrdata_exporter.attributes import OUR_SCOPE
 from cmdrdata_exporter.deduplication import Metered, own_calls
 from cmdrdata_exporter.scrubbing import scrubbed
 from opentelemetry_instrumentation_cmdrdata import charges, open_calls, semconv, spans
-from opentelemetry_instrumentation_cmdrdata.charges import CallAttribution, EndedCall, Failure
+from opentelemetry_instrumentation_cmdrdata.ended import CallAttribution, EndedCall, Failure
 from opentelemetry_instrumentation_cmdrdata.metrics import ClientMetrics
 from opentelemetry_instrumentation_cmdrdata.openai import failures, sse
 from opentelemetry_instrumentation_cmdrdata.openai.endpoints import Endpoint
@@ -130,6 +130,7 @@ class Call:
         "_span_id",
         "_span_token",
         "_start_time",
+        "_starts_job",
         "_trace_id",
         "asked_for_usage",
         "chunks",
@@ -184,6 +185,7 @@ class Call:
         is_traced = recorder.is_tracing()
         requested = _request_attributes(endpoint, parameters, only_model=not is_traced) or {}
         self._request_model: str | None = requested.get(semconv.REQUEST_MODEL)
+        self._starts_job = endpoint.polled_at is not None and endpoint.starts_job(parameters)
         self._details = (_request_details(endpoint, parameters) or {}) if endpoint.details else {}
         self._response_id = None if endpoint.api_type is None else job
         self._pid = os.getpid()
@@ -306,7 +308,29 @@ class Call:
                     # By a signal handler, perhaps in the middle of it: the last value of each field counts.
                     read(self._reading, chunk)
                 raise
+            if self._reading.is_news:
+                self._tell_jobs()
         return chunk
+
+    def _tell_jobs(self) -> None:
+        """Bill what a stream has shown to have ended, and have the job kept that it is about, before its own end."""
+        recorded: charges.Recorded = defaultdict(list)
+        try:
+            self._bill_jobs(recorded)
+        except BaseException:
+            # From the beginning: what was recorded of it is recorded once.
+            self._bill_jobs(recorded)
+            raise
+
+    @faults.guarded
+    def _bill_jobs(self, recorded: charges.Recorded) -> None:
+        reading, exporter = self._reading, self.exporter
+        now = self._start_time + time.perf_counter_ns() - self._begin
+        ended = self._ended(exporter, None, now)
+        for event, kept in charges.of_jobs(ended, reading, reading.attributes, recorded):
+            exporter.charge(event, kept)
+        reading.listed.clear()
+        reading.is_news = False
 
     def read(self, body: object) -> None:
         """Observe a whole answer, for who guards against what fails in it."""
@@ -476,7 +500,14 @@ class Call:
     ) -> None:
         """Hand the exporter what is to be billed of the call."""
         exporter = self.exporter
-        ended = EndedCall(
+        ended = self._ended(exporter, failure, end_time)
+        for event, kept in charges.charges(ended, self._reading, facts, usage_status, recorded):
+            exporter.charge(event, kept)
+
+    def _ended(
+        self, exporter: CmdrDataSpanExporter, failure: Failure | None, end_time: int
+    ) -> EndedCall:
+        return EndedCall(
             self.endpoint,
             self._server,
             self._attribution,
@@ -492,9 +523,9 @@ class Call:
             failure,
             random_ids.take(self._pid),
             exporter.settings.customer_id,
+            self._starts_job,
+            exporter.keeps_jobs,
         )
-        for event, kept in charges.charges(ended, self._reading, facts, usage_status, recorded):
-            exporter.charge(event, kept)
 
     def _report_silent(self) -> None:
         """Say that a whole stream told no usage, where that is up to who asks for it."""

@@ -3,8 +3,6 @@ The requests of the SDK that are not metered: what they cost, if anything, is in
 
 A test over the installed SDK fails with the name of any request path that is neither here nor in `endpoints`, so that
 a new endpoint announces itself. At run time such a request passes untouched and is counted.
-
-Agent sessions and the realtime endpoints do cost something; they are not metered yet.
 """
 
 from __future__ import annotations
@@ -104,8 +102,34 @@ UNBILLED = (
     "/threads/{}/runs/{}/cancel",
     "/threads/{}/runs/{}/steps",
     "/threads/{}/runs/{}/steps/{}",
+    # Agents, but for the turns of their sessions, which have the usage of their subagents in them
+    "/agents",
+    "/agents/{}",
+    "/agents/automations",
+    "/agents/automations/{}",
+    "/agents/automations/{}/invocations",
+    "/agents/automations/{}/invocations/{}",
+    "/agents/automations/{}/pause",
+    "/agents/automations/{}/resume",
+    "/agents/environments",
+    "/agents/environments/templates",
+    "/agents/environments/templates/{}",
+    "/agents/environments/{}",
+    "/agents/environments/{}/files",
+    "/agents/sessions/{}",
+    "/agents/sessions/{}/artifacts",
+    "/agents/sessions/{}/artifacts/{}",
+    "/agents/sessions/{}/artifacts/{}/content",
+    "/agents/sessions/{}/items",
+    "/agents/sessions/{}/subagents",
+    "/agents/sessions/{}/subagents/{}",
+    "/agents/sessions/{}/subagents/{}/items",
+    "/agents/sessions/{}/subagents/{}/turns",
+    "/agents/sessions/{}/subagents/{}/turns/{}",
+    "/agents/sessions/{}/subagents/{}/turns/{}/items",
+    "/agents/sessions/{}/traces",
+    "/agents/sessions/{}/turns/{}/items",
     # Not metered yet
-    "/agents/**",
     "/live/**",
     "/realtime/**",
     # Gone from the provider, but not from the oldest SDK
