@@ -117,6 +117,7 @@ def _of_job(
     if facts.get(semconv.CREATED, oldest) < oldest and not jobs.known.has_started(of_starter):
         return
     tracked, attribution = call.attribution.tracked, call.attribution.attributes
+    tracked = tracked and jobs.known.is_tracked(of_starter)
     if not (call.endpoint.polls or reading.within) and not (call.endpoint.goes_on and call.failure):
         started = jobs.StartedJob(attribution, call.request_model, _lasting(facts))
         jobs.known.start(key, started, tracked=tracked)

@@ -102,6 +102,12 @@ class Jobs(processes.ForkAware):
             job = self._jobs.get(key)
             return None if job is None else job.started
 
+    def is_tracked(self, key: Key) -> bool:
+        """Return whether a job is to be billed, as far as is known here."""
+        with self._lock:
+            job = self._jobs.get(key)
+            return job is None or job.tracked
+
     def end(self, key: Key) -> bool:
         """Note the end of a job, and return whether it is news here."""
         with self._lock:

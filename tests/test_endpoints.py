@@ -11,6 +11,7 @@ import pytest
 from cmdrdata_exporter.events import COMMON, RESERVED
 from opentelemetry_instrumentation_cmdrdata import semconv
 from opentelemetry_instrumentation_cmdrdata.openai.endpoints import ENDPOINTS, Endpoint
+from tests import endpoints_page
 
 DOCS = Path(__file__).parent.parent / "docs"
 NAMES = sorted({endpoint.name for endpoint in ENDPOINTS})
@@ -74,3 +75,10 @@ def test_what_is_read_of_answers_is_reserved() -> None:
 def unreserved(keys: Iterable[str], reserved: Iterable[str]) -> list[str]:
     """Return the keys that are not reserved."""
     return sorted(set(keys) - set(reserved))
+
+
+def test_the_page_of_every_request() -> None:
+    """`docs/endpoints.md` is what the tables make of it."""
+    assert endpoints_page.page() == endpoints_page.PAGE.read_text(encoding="utf-8"), (
+        "run: python -m tests.endpoints_page"
+    )

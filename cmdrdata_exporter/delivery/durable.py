@@ -96,7 +96,7 @@ class DurableDelivery(processes.ForkAware):
 
     def end_job(self, key: bytes) -> None:
         """See `KeepsJobs.end_job`."""
-        self._note(Command("job_ended", (key,)))
+        self._note(Command("job_ended", (key,), at=clocks.wall()))
 
     def _note(self, command: Command) -> None:
         if os.getpid() != self._pid:

@@ -177,7 +177,7 @@ class LedgerReader:
         """Return the jobs of the provider whose end was not seen, the oldest first; of journals, too."""
         # A ledger that an earlier version left has no table of them.
         has_table = any(self._query("SELECT 1 FROM sqlite_master WHERE name = 'jobs'"))
-        rows = self._query("SELECT key, job FROM jobs") if has_table else ()
+        rows = self._query("SELECT key, job, told FROM jobs") if has_table else ()
         return jobs.merged(rows, self._not_imported())
 
     def oldest_pending(self) -> float | None:

@@ -39,6 +39,8 @@ class Command(NamedTuple):
     number: int = 0
     """How many events are counted that are not here."""
     job: OpenJob | None = None
+    at: float = 0.0
+    """When a job was seen to end, in Unix seconds."""
 
 
 class UnknownRecordError(ValueError):
@@ -105,6 +107,8 @@ def encode_command(command: Command) -> bytes:
     }
     if command.number:
         line["number"] = command.number
+    if command.at:
+        line["at"] = command.at
     if command.job is not None:
         line["job"] = to_json(command.job)
     return _encode(line).encode() + b"\n"
@@ -138,7 +142,7 @@ def _command(line: Any) -> Command | None:
         return None
     keys: tuple[bytes, ...] = tuple(map(bytes.fromhex, line["keys"]))
     job = from_json(keys[0], line["job"]) if action == "job" else None
-    return Command(action, keys, customer, number, job)
+    return Command(action, keys, customer, number, job, float(line.get("at", 0.0)))
 
 
 def _event(line: Any, body: bytes) -> Event | None:

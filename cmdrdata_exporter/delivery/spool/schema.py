@@ -86,8 +86,8 @@ MIGRATIONS = (
             """
             CREATE TABLE jobs (
                 key BLOB PRIMARY KEY,        -- 16 bytes that stand for the host and the id
-                job TEXT NOT NULL,           -- the rest, as in the journal
-                since REAL NOT NULL          -- when it was started
+                job TEXT NOT NULL,           -- the rest, as in the journal; empty where it has ended
+                told REAL NOT NULL           -- when: journals come in any order, and the latest word counts
             ) WITHOUT ROWID
             """,
         ),

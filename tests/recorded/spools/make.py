@@ -90,7 +90,9 @@ def job(number: int) -> bytes:
 
 def job_ended(number: int) -> bytes:
     """Return the record of the end of a job."""
-    return records.encode_command(records.Command("job_ended", (bytes([number] * 16),)))
+    return records.encode_command(
+        records.Command("job_ended", (bytes([number] * 16),), at=NOW + 60)
+    )
 
 
 class Ledger:
