@@ -42,6 +42,7 @@ RESERVED: Mapping[str, tuple[str, ...]] = {
     "batches": ("job_id", "status", "created"),
     "videos": ("job_id", "status", "created", "size"),
     "evals.runs": ("run_id", "eval_id", "status"),
+    "agents.sessions": ("turn_id", "session_id", "agent_id", "status", "created"),
     "realtime": ("response_id", "finish_reason", "session_id"),
     "realtime.transcription": ("item_id", "session_id"),
     "realtime.translations": ("session_id",),

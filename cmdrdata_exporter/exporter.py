@@ -20,6 +20,7 @@ from cmdrdata_exporter.attributes import OUR_SCOPE
 from cmdrdata_exporter.customer import take_from_baggage
 from cmdrdata_exporter.deduplication import Calls, Report, own_calls
 from cmdrdata_exporter.delivery import Delivery, Header
+from cmdrdata_exporter.delivery.open_jobs import KeepsJobs
 from cmdrdata_exporter.events import UsageEvent, customer_place, encode
 from cmdrdata_exporter.foreign import event_from_span
 from cmdrdata_exporter.processes import SHUTDOWN_TIMEOUT
@@ -97,6 +98,10 @@ class CmdrDataSpanExporter(SpanExporter):
             delivery = self._built
             runtime.announce_destination(self.settings, delivery, default=of_process)
         self._delivery: Delivery = delivery
+        self.keeps_jobs: KeepsJobs | None = (
+            delivery if isinstance(delivery, KeepsJobs) and self.settings.enabled else None
+        )
+        """What keeps jobs of a provider until their end is seen, across processes."""
         if meter_provider is not None:
             self.report_to(meter_provider)
         self._shut_down = False

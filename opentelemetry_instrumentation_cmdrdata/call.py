@@ -32,7 +32,7 @@ from cmdrdata_exporter.scrubbing import scrubbed
 from cmdrdata_exporter.settings import ConfigurationError, Settings
 from opentelemetry_instrumentation_cmdrdata import capture, charges, open_calls, semconv, spans
 from opentelemetry_instrumentation_cmdrdata.capture import CallContent, Capture
-from opentelemetry_instrumentation_cmdrdata.charges import (
+from opentelemetry_instrumentation_cmdrdata.ended import (
     CallAttribution,
     EndedCall,
     Failure,
@@ -147,6 +147,7 @@ class Call:
         "_span_id",
         "_span_token",
         "_start_time",
+        "_starts_job",
         "_trace_id",
         "asked_for_usage",
         "chunks",
@@ -204,6 +205,7 @@ class Call:
         is_traced = recorder.is_tracing()
         requested = _request_attributes(endpoint, parameters, only_model=not is_traced) or {}
         self._request_model: str | None = requested.get(semconv.REQUEST_MODEL)
+        self._starts_job = endpoint.polled_at is not None and endpoint.starts_job(parameters)
         self._details = (_request_details(endpoint, parameters) or {}) if endpoint.details else {}
         if (
             call_sites.of_all is not False
@@ -371,9 +373,31 @@ class Call:
                     # By a signal handler, perhaps in the middle of it: the last value of each field counts.
                     read(self._reading, chunk)
                 raise
+            if self._reading.is_news:
+                self._tell_jobs()
         if self.said is not None:
             self.said.chunk(chunk)
         return chunk
+
+    def _tell_jobs(self) -> None:
+        """Bill what a stream has shown to have ended, and have the job kept that it is about, before its own end."""
+        recorded: charges.Recorded = defaultdict(list)
+        try:
+            self._bill_jobs(recorded)
+        except BaseException:
+            # From the beginning: what was recorded of it is recorded once.
+            self._bill_jobs(recorded)
+            raise
+
+    @faults.guarded
+    def _bill_jobs(self, recorded: charges.Recorded) -> None:
+        reading, exporter = self._reading, self.exporter
+        now = self._start_time + time.perf_counter_ns() - self._begin
+        ended = self._ended(exporter, None, now)
+        for event, kept in charges.of_jobs(ended, reading, reading.attributes, recorded):
+            exporter.charge(event, kept)
+        reading.listed.clear()
+        reading.is_news = False
 
     def read(self, body: object) -> None:
         """Observe a whole answer, for who guards against what fails in it."""
@@ -494,7 +518,7 @@ class Call:
             self._end_span(self._span, facts, failure, end_time)
         if self._attribution.observer is not None and not ending.is_told:
             ending.is_told = True
-            ended = ending.call or self._ended(failure, end_time, None)
+            ended = ending.call or self._ended(None, failure, end_time)
             capture.told(self._attribution.observer, FinishedCall(ended, facts, content))
 
     def metered(self, end: int | None = None) -> Metered:
@@ -550,13 +574,16 @@ class Call:
     ) -> None:
         """Hand the exporter what is to be billed of the call."""
         exporter = self.exporter
-        ending.call = self._ended(failure, end_time, exporter.settings.customer_id)
+        ending.call = self._ended(exporter, failure, end_time)
         for event, kept in charges.charges(
             ending.call, self._reading, facts, usage_status, ending.recorded
         ):
             exporter.charge(event, kept)
 
-    def _ended(self, failure: Failure | None, end_time: int, default: str | None) -> EndedCall:
+    def _ended(
+        self, exporter: CmdrDataSpanExporter | None, failure: Failure | None, end_time: int
+    ) -> EndedCall:
+        """Return what is known of the call; without an exporter nothing of who pays by default."""
         return EndedCall(
             self.endpoint,
             self._server,
@@ -572,7 +599,9 @@ class Call:
             self.exchange.request_id,
             failure,
             random_ids.take(self._pid),
-            default,
+            None if exporter is None else exporter.settings.customer_id,
+            self._starts_job,
+            None if exporter is None else exporter.keeps_jobs,
         )
 
     def _report_silent(self) -> None:

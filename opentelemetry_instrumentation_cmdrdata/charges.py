@@ -8,12 +8,12 @@ part of a job that is due and was not billed before.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from opentelemetry.trace import format_span_id, format_trace_id
 
-from cmdrdata_exporter import CmdrDataSpanExporter, UsageEvent
+from cmdrdata_exporter import UsageEvent
 from cmdrdata_exporter.attributes import (
     BREAKDOWNS,
     CUSTOMER_ID,
@@ -23,87 +23,15 @@ from cmdrdata_exporter.attributes import (
 )
 from cmdrdata_exporter.events import add_users_keys, error_type, first_token_ms, reserved
 from cmdrdata_exporter.scrubbing import scrubbed
-from opentelemetry_instrumentation_cmdrdata import jobs, semconv, shared
-from opentelemetry_instrumentation_cmdrdata.content import Content
+from opentelemetry_instrumentation_cmdrdata import durable, jobs, semconv, shared
+from opentelemetry_instrumentation_cmdrdata.ended import EndedCall
 from opentelemetry_instrumentation_cmdrdata.openai import failures
 from opentelemetry_instrumentation_cmdrdata.openai.endpoints import Endpoint
 from opentelemetry_instrumentation_cmdrdata.openai.exchange import Exchange
-from opentelemetry_instrumentation_cmdrdata.openai.providers import Server
 from opentelemetry_instrumentation_cmdrdata.openai.usage import Attributes, Reading
 
 Recorded = defaultdict[tuple[str, str], list[object]]
 """Of each part of each job, empty for a plain call: a list that is not empty once its charge was recorded."""
-
-
-class CallAttribution(NamedTuple):
-    """Who pays, fixed when the call starts: the context in which a stream is read does not count."""
-
-    attributes: Mapping[str, Any] = {}
-    """The span attributes of the customer and of the user's metadata."""
-    tracked: bool = True
-    """Whether the call makes an event."""
-    exporter: CmdrDataSpanExporter | None = None
-    """Meters the call, instead of the process's own."""
-    capture: bool = False
-    """Whether its content is read, also where the environment does not ask for any: for its span and its observer."""
-    observer: Callable[[FinishedCall], object] | None = None
-    """Is told of the call once it has ended. What it raises is logged, and changes nothing."""
-    shows_call_site: bool = False
-    """Whether its span tells which line of the application makes it."""
-
-    def customer(self, default: str | None) -> str | None:
-        """Return who pays, None where that is nobody; the default customer only where the call names no other."""
-        if CUSTOMER_REFUSED in self.attributes:
-            return None
-        return self.attributes.get(CUSTOMER_ID, default)
-
-
-class Failure(NamedTuple):
-    """How a call failed."""
-
-    type: str
-    """`error.type`: the name of an exception, or the provider's code."""
-    code: str | None
-    """The HTTP status or the provider's code."""
-    message: str | None
-
-
-class EndedCall(NamedTuple):
-    """What is known of a call at its end, beside what was read of its answer."""
-
-    endpoint: Endpoint
-    server: Server
-    attribution: CallAttribution
-    request_model: str | None
-    response_id: str | None
-    """That of the response which was asked for again."""
-    trace_id: int
-    span_id: int
-    start_time: int
-    end_time: int
-    """Both in nanoseconds since 1970."""
-    streaming: bool
-    retry_count: int
-    request_id: str | None
-    failure: Failure | None
-    event_id: str
-    """A random one, for the event of a call that is about no job."""
-    default_customer: str | None = None
-    """Who pays where the call names nobody."""
-
-
-class FinishedCall(NamedTuple):
-    """What an observer is told of a call, exactly once, in the thread in which it ends."""
-
-    call: EndedCall
-    """With the model, the times, the ids of the trace, how it failed, and whether it was a stream."""
-    facts: Mapping[str, Any]
-    """What was read of the answer, by the names of `semconv`."""
-    content: Content | None
-    """
-    What was said, as long as it is, after the application's `content_hook`.
-    None where it was not asked for, the endpoint has none, or the hook has dropped it.
-    """
 
 
 def charges(
@@ -123,12 +51,12 @@ def charges(
         usage_status: what is known of the usage.
         recorded: what was recorded before, where the end of the call was interrupted.
     """
-    if call.endpoint.lists:
-        oldest = call.end_time / 1e9 - jobs.LISTED_AGE
-        for job in reading.listed:
-            yield from _of_job(call, job, job.attributes, recorded, oldest)
-    elif reading.job is not None:
-        yield from _of_job(call, reading, facts, recorded)
+    if reading.job is not None or call.endpoint.lists:
+        yield from of_jobs(call, reading, facts, recorded)
+    elif call.starts_job and call.keeper is not None and usage_status == "partial":
+        # It goes on, and is billed when its end is seen.
+        if call.attribution.tracked:
+            durable.keep_unnamed(call.keeper, call)
     elif (
         call.attribution.tracked
         and call.endpoint.is_charged
@@ -145,6 +73,24 @@ def charges(
             event_id, remember = reading.shared.event_id, shared.REMEMBERED
         event = usage_event(call, facts, payer, usage_status, event_id, remember=remember)
         yield event, recorded["", ""]
+
+
+def of_jobs(
+    call: EndedCall, reading: Reading, facts: Attributes, recorded: Recorded
+) -> Iterator[tuple[UsageEvent, list[object]]]:
+    """
+    Return the charges of the jobs that an answer shows, or a stream so far; see `charges`.
+
+    Those that have ended are forgotten, those that go on are kept, once their charges are recorded.
+    """
+    oldest = call.end_time / 1e9 - jobs.LISTED_AGE if call.endpoint.lists else 0.0
+    for job in reading.listed:
+        yield from _of_job(call, job, job.attributes, recorded, oldest)
+    if call.endpoint.lists:
+        if reading.has_ended and reading.job is not None:
+            durable.forget(call.keeper, jobs.Key(call.server.address, reading.job))
+    else:
+        yield from _of_job(call, reading, facts, recorded)
 
 
 def _of_job(
@@ -167,23 +113,33 @@ def _of_job(
     if reading.job is None:
         return
     key = jobs.Key(call.server.address, reading.job)
-    if facts.get(semconv.CREATED, oldest) < oldest and not jobs.known.has_started(key):
+    of_starter = key if reading.within is None else jobs.Key(key.host, reading.within)
+    if facts.get(semconv.CREATED, oldest) < oldest and not jobs.known.has_started(of_starter):
         return
     tracked, attribution = call.attribution.tracked, call.attribution.attributes
-    if not call.endpoint.polls:
+    tracked = tracked and jobs.known.is_tracked(of_starter)
+    if not (call.endpoint.polls or reading.within) and not (call.endpoint.goes_on and call.failure):
         started = jobs.StartedJob(attribution, call.request_model, _lasting(facts))
         jobs.known.start(key, started, tracked=tracked)
+        if tracked and not reading.has_ended:
+            started = jobs.known.starter(key) or started
+            durable.keep(call.keeper, call, key, started)
+    found: durable.Found | None = None
     for part, of_part in reading.charges.items() if tracked else ():
         job = jobs.known.claim(key, part, recorded[reading.job, part])
         if job is None:
             continue
         billed, model = {**facts, **of_part}, call.request_model
         payer: Mapping[str, Any] = attribution
-        if job.started is not None:
+        started = job.started or jobs.known.starter(of_starter)
+        if started is None:
+            found = found or durable.find(call, of_starter, billed)
+            started = found.started
+        if started is not None:
             # What started it is what spends, not the code that asks how it goes.
             billed.pop(semconv.CALL_SITE, None)
-            billed = {**job.started.facts, **billed}
-            payer, model = job.started.attribution, model or job.started.request_model
+            billed = {**started.facts, **billed}
+            payer, model = started.attribution, model or started.request_model
         elif call.endpoint.lists:
             # A page shows the jobs of all customers: whose this one is, the caller has not said.
             payer = {}
@@ -200,6 +156,11 @@ def _of_job(
             remember=jobs.REMEMBERED,
         )
         yield event, recorded[reading.job, part]
+    if reading.has_ended:
+        # Only now: what has come before is recorded.
+        durable.forget(call.keeper, key)
+        if found is not None and found.unnamed is not None and call.keeper is not None:
+            call.keeper.end_job(found.unnamed)
 
 
 def _lasting(facts: Attributes) -> Attributes:

@@ -25,8 +25,8 @@ from typing_extensions import Self
 
 from cmdrdata_exporter import CmdrDataSpanExporter, ConfigurationError
 from opentelemetry_instrumentation_cmdrdata import CmdrDataInstrumentor, semconv
-from opentelemetry_instrumentation_cmdrdata.charges import Failure, FinishedCall
 from opentelemetry_instrumentation_cmdrdata.content import Message
+from opentelemetry_instrumentation_cmdrdata.ended import Failure, FinishedCall
 from opentelemetry_instrumentation_cmdrdata.openai.listeners import listeners
 
 MOST = 100

@@ -61,6 +61,8 @@ class Job:
     """Who claimed each of them."""
     tracked: bool = True
     """Whether it is to be billed at all."""
+    has_ended: bool = field(default=False, compare=False)
+    """Whether its end was seen here."""
 
 
 class Jobs(processes.ForkAware):
@@ -84,6 +86,7 @@ class Jobs(processes.ForkAware):
         """Remember a job that a call of this process started, be it one that is not to be billed."""
         with self._lock:
             job, forgotten = self._remember(key)
+            job.has_ended = False
             if job.started is None:
                 job.started, job.tracked = started, tracked
         _report(forgotten)
@@ -91,8 +94,27 @@ class Jobs(processes.ForkAware):
     def has_started(self, key: Key) -> bool:
         """Return whether a call of this process started the job of `key`."""
         with self._lock:
+            return self.starter(key) is not None
+
+    def starter(self, key: Key) -> StartedJob | None:
+        """Return what the call said that started the job of `key`, if that was made here."""
+        with self._lock:
             job = self._jobs.get(key)
-            return job is not None and job.started is not None
+            return None if job is None else job.started
+
+    def is_tracked(self, key: Key) -> bool:
+        """Return whether a job is to be billed, as far as is known here."""
+        with self._lock:
+            job = self._jobs.get(key)
+            return job is None or job.tracked
+
+    def end(self, key: Key) -> bool:
+        """Note the end of a job, and return whether it is news here."""
+        with self._lock:
+            job, forgotten = self._remember(key)
+            had_ended, job.has_ended = job.has_ended, True
+        _report(forgotten)
+        return not had_ended
 
     def claim(self, key: Key, part: str, by: object = None) -> Job | None:
         """

@@ -13,6 +13,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from cmdrdata_exporter.delivery import Header
+from cmdrdata_exporter.delivery.open_jobs import OpenJob
 
 
 @dataclass(eq=False)
@@ -22,6 +23,19 @@ class RecordedEvents:
     bodies: dict[str, bytes] = field(default_factory=dict[str, bytes])
     headers: list[Header] = field(default_factory=list[Header])
     recorded: threading.Condition = field(default_factory=threading.Condition)
+    jobs: dict[bytes, OpenJob] = field(default_factory=dict[bytes, OpenJob])
+
+    def start_job(self, job: OpenJob) -> None:
+        """Keep an open job."""
+        self.jobs[job.key] = job
+
+    def end_job(self, key: bytes) -> None:
+        """Forget an open job."""
+        self.jobs.pop(key, None)
+
+    def open_jobs(self) -> list[OpenJob]:
+        """Return the open jobs."""
+        return list(self.jobs.values())
 
     def record(self, event_id: str, header: Header, body: bytes) -> None:
         """Keep an event; the same id twice is a charge made twice."""

@@ -49,7 +49,14 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
         {f"{EXPORTER}.{name}" for name in ("events", "foreign", "deduplication")},
         {"base", "customer"},
     ),
-    "event": ({f"{EXPORTER}.delivery", f"{EXPORTER}.delivery.destination"}, set()),
+    "event": (
+        {
+            f"{EXPORTER}.delivery",
+            f"{EXPORTER}.delivery.destination",
+            f"{EXPORTER}.delivery.open_jobs",
+        },
+        set(),
+    ),
     "spool": ({f"{EXPORTER}.delivery.spool.*"}, {"base", "pacing", "event"}),
     "http": ({f"{EXPORTER}.delivery.http.*"}, {"base", "pacing", "event"}),
     "delivery": ({f"{EXPORTER}.delivery.*"}, {"base", "pacing", "event", "spool", "http"}),
@@ -60,7 +67,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "openai": ({f"{INSTRUMENTOR}.openai.*"}, {"base", "customer", "events", "exporter", "call"}),
     "call": (
         {INSTRUMENTOR, f"{INSTRUMENTOR}.*"},
-        {"base", "settings", "events", "exporter", "openai"},
+        {"base", "settings", "events", "event", "exporter", "openai"},
     ),
 }
 

@@ -13,7 +13,7 @@ from cmdrdata_exporter import UsageEvent, customer_context, event_from_span, fau
 from cmdrdata_exporter.attributes import OUR_SCOPE
 from cmdrdata_exporter.events import encode
 from opentelemetry_instrumentation_cmdrdata import charges, random_ids, semconv
-from opentelemetry_instrumentation_cmdrdata.charges import CallAttribution, EndedCall, Failure
+from opentelemetry_instrumentation_cmdrdata.ended import CallAttribution, EndedCall, Failure
 from opentelemetry_instrumentation_cmdrdata.openai.endpoints import ENDPOINTS
 from opentelemetry_instrumentation_cmdrdata.openai.providers import Server
 from opentelemetry_instrumentation_cmdrdata.openai.usage import Attributes, Reading

@@ -19,8 +19,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from cmdrdata_exporter import CmdrDataSpanExporter, ConfigurationError, faults
 from cmdrdata_exporter.settings import CAPTURE_CONTENT
 from opentelemetry_instrumentation_cmdrdata import CmdrDataInstrumentor, details
-from opentelemetry_instrumentation_cmdrdata.charges import FinishedCall
 from opentelemetry_instrumentation_cmdrdata.content import Content
+from opentelemetry_instrumentation_cmdrdata.ended import FinishedCall
 from opentelemetry_instrumentation_cmdrdata.openai.content.chat import ChatReader
 from opentelemetry_instrumentation_cmdrdata.openai.keywords import HEADER, Attribution
 from tests.metering import RecordedEvents

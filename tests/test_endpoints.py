@@ -12,6 +12,7 @@ from cmdrdata_exporter.events import COMMON, RESERVED
 from opentelemetry_instrumentation_cmdrdata import semconv
 from opentelemetry_instrumentation_cmdrdata.openai.endpoints import ENDPOINTS, Endpoint
 from opentelemetry_instrumentation_cmdrdata.openai.websockets.connections import CONNECTIONS
+from tests import endpoints_page
 
 DOCS = Path(__file__).parent.parent / "docs"
 OF_CONNECTIONS = {endpoint.name for row in CONNECTIONS for endpoint in row.endpoints}
@@ -83,3 +84,10 @@ def test_what_is_read_of_answers_is_reserved() -> None:
 def unreserved(keys: Iterable[str], reserved: Iterable[str]) -> list[str]:
     """Return the keys that are not reserved."""
     return sorted(set(keys) - set(reserved))
+
+
+def test_the_page_of_every_request() -> None:
+    """`docs/endpoints.md` is what the tables make of it."""
+    assert endpoints_page.page() == endpoints_page.PAGE.read_text(encoding="utf-8"), (
+        "run: python -m tests.endpoints_page"
+    )

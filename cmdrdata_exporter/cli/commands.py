@@ -16,6 +16,7 @@ from cmdrdata_exporter.cli.doctor.command import doctor
 from cmdrdata_exporter.cli.drain import drain
 from cmdrdata_exporter.cli.extras import DISTRIBUTION
 from cmdrdata_exporter.cli.flush import flush
+from cmdrdata_exporter.cli.jobs import jobs
 from cmdrdata_exporter.cli.kept_events import dead_letters, held
 from cmdrdata_exporter.cli.replay import replay
 from cmdrdata_exporter.cli.status import status
@@ -89,5 +90,17 @@ def cmdrdata() -> None:
         say(f"Note: {message}", err=True)
 
 
-for command in (demo, doctor, status, usage, dead_letters, held, assign, replay, flush, drain):
+for command in (
+    demo,
+    doctor,
+    status,
+    usage,
+    dead_letters,
+    held,
+    assign,
+    replay,
+    flush,
+    drain,
+    jobs,
+):
     cmdrdata.add_command(command)

@@ -12,6 +12,7 @@ from collections import Counter
 from cmdrdata_exporter import clocks, faults, processes
 from cmdrdata_exporter.delivery import Event, Header
 from cmdrdata_exporter.delivery.drainer import Drainer, Options
+from cmdrdata_exporter.delivery.open_jobs import OpenJob
 from cmdrdata_exporter.delivery.spool import commands
 from cmdrdata_exporter.delivery.spool.directory import Directory
 from cmdrdata_exporter.delivery.spool.journal import Journal
@@ -46,6 +47,8 @@ class DurableDelivery(processes.ForkAware):
         self.directory = directory
         self.unspooled: Counter[str] = Counter()
         """How many events could not be written and are in the log instead, by the reason."""
+        self._notes = 0
+        """How many records of this process are no events."""
         self._reported = 0
         """How many of them the ledger has counted."""
         self._report_at = 1
@@ -84,6 +87,46 @@ class DurableDelivery(processes.ForkAware):
                 self._report_unspooled()
         if not self.drainer.running:
             self.drainer.start()
+
+    # Jobs of the provider, see `KeepsJobs`
+
+    def start_job(self, job: OpenJob) -> None:
+        """See `KeepsJobs.start_job`."""
+        self._note(Command("job", (job.key,), job=job))
+
+    def end_job(self, key: bytes) -> None:
+        """See `KeepsJobs.end_job`."""
+        self._note(Command("job_ended", (key,), at=clocks.wall()))
+
+    def _note(self, command: Command) -> None:
+        if os.getpid() != self._pid:
+            self.after_fork_child()
+        try:
+            self._journal.append(encode_command(command))
+            self._notes += 1
+        except OSError as error:
+            if faults.is_interruption(error):
+                raise
+            faults.report(
+                "open jobs",
+                "what is known of a job of the provider cannot be written to %s: %s",
+                self.directory.path,
+                error.strerror or error,
+            )
+        if not self.drainer.running:
+            self.drainer.start()
+
+    def open_jobs(self) -> list[OpenJob]:
+        """See `KeepsJobs.open_jobs`. None where the ledger cannot be read now."""
+        if not self.drainer.database.acquire(timeout=_GAUGE_WAIT):
+            return []
+        try:
+            with LedgerReader(self.directory) as ledger:
+                return ledger.open_jobs()
+        except UnreadableError:
+            return []
+        finally:
+            self.drainer.database.release()
 
     def start(self) -> None:
         """Begin to drain what earlier processes have left."""
@@ -166,7 +209,7 @@ class DurableDelivery(processes.ForkAware):
     def outcomes(self) -> dict[str, int]:
         """Return how many events this process recorded, and how many could not be written, since it began."""
         return {
-            "recorded": self._journal.appended,
+            "recorded": self._journal.appended - self._notes,
             "unspooled": sum(self.unspooled.values()),
             "handed_over": self._journal.handed_over,
         }

@@ -173,7 +173,7 @@ def read_response(reading: Reading, body: object) -> None:
         )
     _read_server_tools(reading, get(body, "tool_usage"), output)
     if get(body, "background") is True:
-        reading.job = string(get(body, "id")) or reading.job
+        _name_job(reading, body, ended=status in _RESPONSE_ENDED)
         if status in _RESPONSE_DONE or (reading.has_usage and status in _RESPONSE_ENDED):
             reading.charges[""] = {}
 
@@ -449,6 +449,7 @@ def read_video_download(reading: Reading, body: object) -> None:  # noqa: ARG001
     """Read nothing: what can be downloaded is completed."""
     put(reading.attributes, semconv.JOB_ID, reading.job, string)
     reading.charges[""] = {}
+    reading.has_ended = True
 
 
 def read_eval_run(reading: Reading, body: object) -> None:
@@ -501,6 +502,19 @@ def _read_job(reading: Reading, body: object, *details: tuple[str, str]) -> None
     read_answer(reading, body)
     # What the job is known by is in its own details; a response it is not.
     reading.attributes.pop(semconv.RESPONSE_ID, None)
-    reading.job = string(get(body, "id")) or reading.job
+    _name_job(reading, body, ended=get(body, "status") in _ENDED)
     for field, name in details:
         put(reading.attributes, name, get(body, field), string)
+
+
+_ENDED = frozenset(
+    ("completed", "succeeded", "incomplete", "failed", "cancelled", "canceled", "expired")
+)
+"""The states in which a job stays."""
+
+
+def _name_job(reading: Reading, body: object, *, ended: bool) -> None:
+    """Read which job an answer is about, and whether it has ended."""
+    known, reading.job = reading.job, string(get(body, "id")) or reading.job
+    reading.is_news |= known is None
+    reading.has_ended = ended

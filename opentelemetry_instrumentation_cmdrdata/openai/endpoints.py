@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from opentelemetry_instrumentation_cmdrdata.openai import answers
+from opentelemetry_instrumentation_cmdrdata.openai import agents, answers
 from opentelemetry_instrumentation_cmdrdata.openai.content.chat import ChatReader, CompletionReader
 from opentelemetry_instrumentation_cmdrdata.openai.content.reading import Reader
 from opentelemetry_instrumentation_cmdrdata.openai.content.responses import (
@@ -50,6 +50,12 @@ class Endpoint:
     """Whether it asks for a job that exists: a charge only if that has ended, and was not billed before."""
     lists: bool = False
     """Whether it polls many jobs at once: each that a page shows to have ended is a charge."""
+    goes_on: bool = False
+    """Whether the id in its path is that of a job which goes on, or of whose parts it shows a page."""
+    polled_at: str | None = None
+    """Of what starts a job: the path that shows its end. `{}` is its id, `{thread_id}` a detail of it."""
+    backgrounds: bool = False
+    """Whether it starts a job only with `background`."""
     binary: bool = False
     """Whether its answers are sound or film, which nothing can be read from unless they are events."""
     is_free: bool = False
@@ -71,9 +77,15 @@ class Endpoint:
     @cached_property
     def span_operation(self) -> str:
         """`gen_ai.operation.name` of its spans."""
-        if self.lists:
+        if self.lists and not self.operation:
             return f"{self.name}.list"
         return self.operation or (f"{self.name}.retrieve" if self.polls else self.name)
+
+    def starts_job(self, body: Mapping[str, object]) -> bool:
+        """Whether a request with this body starts a job."""
+        return self.polled_at is not None and (
+            not self.backgrounds or body.get("background") is True
+        )
 
     @cached_property
     def is_conventional(self) -> bool:
@@ -119,6 +131,8 @@ ENDPOINTS = (
         has_choices=True,
         content=ResponseReader,
         resources=("responses", "beta.responses"),
+        polled_at="/responses/{}",
+        backgrounds=True,
     ),
     Endpoint(
         name="responses",
@@ -214,10 +228,13 @@ ENDPOINTS = (
         read=answers.read_grader_run,
     ),
     # Jobs: what starts one is no charge yet, what shows its end is.
-    Endpoint(name="batches", path="/batches", read=answers.read_batch),
+    Endpoint(name="batches", path="/batches", read=answers.read_batch, polled_at="/batches/{}"),
     Endpoint(name="batches", method="get", path="/batches/{}", read=answers.read_batch, polls=True),
     Endpoint(
-        name="fine_tuning.jobs", path="/fine_tuning/jobs", read=answers.read_fine_tuning_created
+        name="fine_tuning.jobs",
+        path="/fine_tuning/jobs",
+        read=answers.read_fine_tuning_created,
+        polled_at="/fine_tuning/jobs/{}",
     ),
     Endpoint(
         name="fine_tuning.jobs",
@@ -235,6 +252,7 @@ ENDPOINTS = (
             read_chunk=answers.read_run_event,
             polls=polls,
             resources=("beta.threads", "beta.threads.runs"),
+            polled_at=None if polls else "/threads/{thread_id}/runs/{}",
         )
         for path, operation, polls in (
             ("/threads/runs", "create_and_run", False),
@@ -250,7 +268,13 @@ ENDPOINTS = (
         polls=True,
     ),
     *(
-        Endpoint(name="videos", path=path, operation=operation, read=answers.read_video)
+        Endpoint(
+            name="videos",
+            path=path,
+            operation=operation,
+            read=answers.read_video,
+            polled_at="/videos/{}",
+        )
         for path, operation in (
             ("/videos", "videos"),
             ("/videos/{}/remix", "videos.remix"),
@@ -268,7 +292,37 @@ ENDPOINTS = (
         polls=True,
         binary=True,
     ),
-    Endpoint(name="evals.runs", path="/evals/{}/runs", read=answers.read_eval_run),
+    Endpoint(
+        name="evals.runs",
+        path="/evals/{}/runs",
+        read=answers.read_eval_run,
+        polled_at="/evals/{eval_id}/runs/{}",
+    ),
+    # A session of an agent is one in whose turns it is charged.
+    *(
+        Endpoint(
+            name="agents.sessions",
+            method=method,
+            path=path,
+            operation=f"agents.sessions.{operation}",
+            read=read,
+            read_chunk=agents.read_event,
+            polls=polls,
+            goes_on=goes_on,
+            polled_at=None if polls else "/agents/sessions/{session_id}/turns",
+            resources=(
+                "beta.agents.sessions",
+                "beta.agents.sessions.events",
+                "beta.agents.sessions.turns",
+            ),
+        )
+        for method, path, operation, read, polls, goes_on in (
+            ("post", "/agents/sessions", "create", agents.read_session, False, False),
+            ("post", "/agents/sessions/{}/events", "input", agents.read_input, False, True),
+            ("get", "/agents/sessions/{}/events", "stream", agents.read_input, True, False),
+            ("get", "/agents/sessions/{}/turns/{}", "turn", agents.read_turn, True, False),
+        )
+    ),
     Endpoint(
         name="evals.runs",
         method="get",
@@ -292,6 +346,16 @@ ENDPOINTS = (
             ("videos", "/videos", answers.read_video),
             ("evals.runs", "/evals/{}/runs", answers.read_eval_run),
         )
+    ),
+    Endpoint(
+        name="agents.sessions",
+        method="get",
+        path="/agents/sessions/{}/turns",
+        operation="agents.sessions.turns",
+        read=agents.read_turns,
+        polls=True,
+        lists=True,
+        goes_on=True,
     ),
 )
 

@@ -21,7 +21,7 @@ from openai._types import Omit
 from cmdrdata_exporter import CmdrDataSpanExporter, faults
 from cmdrdata_exporter.customer import Customer, MetadataValue, current, metadata_attributes
 from cmdrdata_exporter.deduplication import own_calls
-from opentelemetry_instrumentation_cmdrdata.charges import FinishedCall
+from opentelemetry_instrumentation_cmdrdata.ended import FinishedCall
 from opentelemetry_instrumentation_cmdrdata.openai import copies
 from opentelemetry_instrumentation_cmdrdata.openai.endpoints import ENDPOINTS
 from opentelemetry_instrumentation_cmdrdata.openai.replacing import bound

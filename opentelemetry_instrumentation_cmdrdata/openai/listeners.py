@@ -12,7 +12,7 @@ from typing import Protocol
 from cmdrdata_exporter import CmdrDataSpanExporter
 from cmdrdata_exporter.customer import MetadataValue, metadata_attributes
 from opentelemetry_instrumentation_cmdrdata.capture import told
-from opentelemetry_instrumentation_cmdrdata.charges import CallAttribution, FinishedCall
+from opentelemetry_instrumentation_cmdrdata.ended import CallAttribution, FinishedCall
 
 
 class Listener(Protocol):

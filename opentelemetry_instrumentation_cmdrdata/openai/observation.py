@@ -17,10 +17,10 @@ from pydantic import BaseModel
 from cmdrdata_exporter import faults
 from opentelemetry_instrumentation_cmdrdata import open_calls
 from opentelemetry_instrumentation_cmdrdata.call import Call, Recorder
-from opentelemetry_instrumentation_cmdrdata.charges import CallAttribution
+from opentelemetry_instrumentation_cmdrdata.ended import CallAttribution
 from opentelemetry_instrumentation_cmdrdata.openai import keywords
 from opentelemetry_instrumentation_cmdrdata.openai.copies import is_instance
-from opentelemetry_instrumentation_cmdrdata.openai.endpoints import find
+from opentelemetry_instrumentation_cmdrdata.openai.endpoints import Endpoint, find
 from opentelemetry_instrumentation_cmdrdata.openai.exchange import Exchange, running
 from opentelemetry_instrumentation_cmdrdata.openai.listeners import join, listeners
 from opentelemetry_instrumentation_cmdrdata.openai.providers import (
@@ -76,7 +76,7 @@ def start(recorder: Recorder, client: Any, options: Any, kwargs: dict[str, Any])
         parameters,
         server(client),
         who_pays,
-        job if endpoint.polls and not endpoint.lists else None,
+        _job(endpoint, job, parameters),
         # What the body asks for is another matter than what the SDK is to return.
         streaming=streaming or parameters.get("stream") is True,
     )
@@ -89,6 +89,14 @@ def start(recorder: Recorder, client: Any, options: Any, kwargs: dict[str, Any])
     if recorder.content.is_on or who_pays.capture:
         call.capture(parameters)
     return call
+
+
+def _job(endpoint: Endpoint, in_path: str | None, parameters: Mapping[str, Any]) -> str | None:
+    """Return the id of the job that a request is about, where its path says it."""
+    if endpoint.lists:
+        # Other pages do not show whether all of it has ended.
+        return in_path if endpoint.goes_on and "after" not in parameters else None
+    return in_path if endpoint.polls or endpoint.goes_on else None
 
 
 def _body_of(options: Any) -> Mapping[str, Any]:

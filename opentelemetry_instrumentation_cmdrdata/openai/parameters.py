@@ -28,6 +28,9 @@ def request_attributes(
     attributes: Attributes = {}
     if only_model or not endpoint.is_conventional:
         put(attributes, semconv.REQUEST_MODEL, body.get("model", endpoint.default_model), string)
+        if endpoint.polled_at is not None and not attributes:
+            # That of the agent of a session.
+            put(attributes, semconv.REQUEST_MODEL, get(body.get("agent"), "model"), string)
         return attributes
     for parameter, value in body.items():
         for name, convert in PARAMETERS.get(parameter, ()):

@@ -26,10 +26,13 @@ class Reading:
         "charges",
         "error",
         "finish_reasons",
+        "has_ended",
         "has_usage",
+        "is_news",
         "job",
         "listed",
         "shared",
+        "within",
     )
 
     def __init__(self) -> None:
@@ -48,7 +51,13 @@ class Reading:
         By the part of the job, which is empty where it has but one; with what only that part's event says.
         """
         self.listed: list[Reading] = []
-        """Of a page of jobs, those that have ended."""
+        """Of a page or a stream of jobs, those that have ended."""
+        self.has_ended = False
+        """Whether the job has."""
+        self.within: str | None = None
+        """The id of the job that this one is a part of, and whose starter pays for it."""
+        self.is_news = False
+        """Whether a stream has told of a job what shall outlive this process: its id, or its end."""
         self.shared: Identity | None = None
         """What others may see, too, is known by."""
 

@@ -30,7 +30,7 @@ def number(event_id: str) -> int:
 @pytest.fixture(params=sorted(SPOOLS.glob("*.tar.gz")), ids=lambda path: path.name.split(".")[0])
 def spool(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """A spool as an earlier version left it, whose process was killed."""
-    path = tmp_path / "spool"
+    path = tmp_path / request.param.name.split(".")[0]
     path.mkdir(mode=0o700)
     with tarfile.open(request.param) as archive:
         # Python before 3.11.4 has no filters: https://docs.python.org/3/library/tarfile.html#supporting-older-python-versions
@@ -44,6 +44,21 @@ def kept(directory: Directory, state: str) -> dict[int, str | None]:
     with LedgerReader(directory) as reader:
         found = list(reader.kept(state))
     return {number(each.event.id) if each.event else -1: each.reason for each in found}
+
+
+JOBS = {"1": (), "2": ("batch_2", "batch_3")}
+"""The jobs of the provider that are open, by the version of the spool."""
+
+
+def spool_version(spool: Path) -> str:
+    """Return the version of a recorded spool."""
+    return spool.name.removeprefix("version-")
+
+
+def open_jobs(directory: Directory) -> list[str | None]:
+    """Return the jobs of the provider that are open."""
+    with LedgerReader(directory) as reader:
+        return [job.job_id for job in reader.open_jobs()]
 
 
 def test_before_it_is_drained(spool: Path) -> None:
@@ -64,6 +79,7 @@ def test_before_it_is_drained(spool: Path) -> None:
         "expired": 1,
         "unspooled": 3,
     }
+    assert open_jobs(directory) == list(JOBS[spool_version(spool)])
 
 
 def test_every_state(spool: Path) -> None:
@@ -114,6 +130,7 @@ def test_every_state(spool: Path) -> None:
         "damaged": 3,
     }
     assert directory.journals() == []
+    assert open_jobs(directory) == list(JOBS[spool_version(spool)])
     with LedgerReader(directory) as reader:
         # What was delivered is known where its id may come again.
         known = {each: reader.knows(key_of(f"{each:04d}{each:028x}"), 0.0) for each in (1, 2, 3)}

@@ -1,4 +1,4 @@
-"""What a person decides about the events of a ledger, by a command."""
+"""What is to be done in a ledger by a command: what a person decides about its events, and what is told of jobs."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import sqlite3
 import zlib
 
 from cmdrdata_exporter.delivery import FOR_EVER, Event
+from cmdrdata_exporter.delivery.spool import jobs
 from cmdrdata_exporter.delivery.spool.records import Command, assigned, decode, intact
 from cmdrdata_exporter.delivery.spool.retention import Retention
 from cmdrdata_exporter.delivery.spool.schema import AMBIGUOUS, DEAD, HELD, PENDING, UNATTRIBUTED
@@ -33,6 +34,9 @@ class Decisions:
 
     def apply(self, command: Command, now: float) -> None:
         """Do with each event that a command names what it asks."""
+        if command.action in ("job", "job_ended"):
+            jobs.apply(self._db, command)
+            return
         counts = self._totals.counts
         if command.action == "unspooled":
             counts["unspooled"] += command.number

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
 from cmdrdata_exporter.delivery import FOR_EVER, Event
+from cmdrdata_exporter.delivery.open_jobs import OpenJob
+from cmdrdata_exporter.delivery.spool import jobs
 from cmdrdata_exporter.delivery.spool.directory import LEDGER, Directory
 from cmdrdata_exporter.delivery.spool.frames import scan
 from cmdrdata_exporter.delivery.spool.records import intact, is_event
@@ -161,13 +163,22 @@ class LedgerReader:
 
     def not_imported(self) -> int:
         """Return how many events are in journals only."""
+        return sum(map(is_event, self._not_imported()))
+
+    def _not_imported(self) -> Iterator[bytes]:
+        """Yield the records that are in journals only."""
         offsets = self.offsets()
-        number = 0
         for path in self._directory.journals():
             with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
                 file.seek(offsets.get(path.name, 0))
-                number += sum(map(is_event, scan(file.read(), final=False).records))
-        return number
+                yield from scan(file.read(), final=False).records
+
+    def open_jobs(self) -> list[OpenJob]:
+        """Return the jobs of the provider whose end was not seen, the oldest first; of journals, too."""
+        # A ledger that an earlier version left has no table of them.
+        has_table = any(self._query("SELECT 1 FROM sqlite_master WHERE name = 'jobs'"))
+        rows = self._query("SELECT key, job, told FROM jobs") if has_table else ()
+        return jobs.merged(rows, self._not_imported())
 
     def oldest_pending(self) -> float | None:
         """Return since when, in Unix seconds, the oldest event waits that is to be sent."""

@@ -14,6 +14,7 @@ import zlib
 from typing import Any, NamedTuple, TypeGuard, cast
 
 from cmdrdata_exporter.delivery import FOR_EVER, Event, Header
+from cmdrdata_exporter.delivery.open_jobs import OpenJob, from_json, to_json
 from cmdrdata_exporter.quick_json import quick_json
 
 LONGEST_MEMORY = 100 * 366 * 86400
@@ -23,19 +24,23 @@ _encode = json.JSONEncoder(
     separators=(",", ":"), ensure_ascii=True, allow_nan=False, check_circular=False
 ).encode
 
-ACTIONS = ("assign", "replay", "drop", "unspooled")
+ACTIONS = ("assign", "replay", "drop", "unspooled", "job", "job_ended")
 
 
 class Command(NamedTuple):
     """What a person asks of the events in a ledger, or what is to be counted there."""
 
     action: str
-    """`assign` a customer to held events, `replay` dead or held ones, `drop` dead ones; `unspooled` only counts."""
+    """`assign` a customer to held events, `replay` dead or held ones, `drop` dead ones; `unspooled` only counts.
+    `job` keeps a job of the provider whose end was not seen, `job_ended` forgets it."""
     keys: tuple[bytes, ...]
     """The keys of the events; those for which it makes no sense are left alone."""
     customer: str | None = None
     number: int = 0
     """How many events are counted that are not here."""
+    job: OpenJob | None = None
+    at: float = 0.0
+    """When a job was seen to end, in Unix seconds."""
 
 
 class UnknownRecordError(ValueError):
@@ -102,6 +107,10 @@ def encode_command(command: Command) -> bytes:
     }
     if command.number:
         line["number"] = command.number
+    if command.at:
+        line["at"] = command.at
+    if command.job is not None:
+        line["job"] = to_json(command.job)
     return _encode(line).encode() + b"\n"
 
 
@@ -131,7 +140,9 @@ def _command(line: Any) -> Command | None:
         or not (isinstance(number, int) and 0 <= number < 2**31)
     ):
         return None
-    return Command(action, tuple(map(bytes.fromhex, line["keys"])), customer, number)
+    keys: tuple[bytes, ...] = tuple(map(bytes.fromhex, line["keys"]))
+    job = from_json(keys[0], line["job"]) if action == "job" else None
+    return Command(action, keys, customer, number, job, float(line.get("at", 0.0)))
 
 
 def _event(line: Any, body: bytes) -> Event | None:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from cmdrdata_exporter.delivery import FOR_EVER, KEPT_DAYS
+from cmdrdata_exporter.delivery.spool import jobs
 from cmdrdata_exporter.delivery.spool.records import is_duration
 from cmdrdata_exporter.delivery.spool.schema import DEAD, EXPIRED, LOCAL, PENDING
 from cmdrdata_exporter.delivery.spool.totals import Totals
@@ -57,6 +58,7 @@ class Retention:
         ).rowcount
         self._counts["expired"] += expired
         self._forget_bodies("state = ? AND due < ?", (LOCAL, now - KEEP))
+        jobs.give_up(self._db, self._counts, now)
         return expired
 
     def _breaks(self, now: float) -> list[list[float]]:

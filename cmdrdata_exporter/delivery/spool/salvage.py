@@ -206,6 +206,7 @@ _NUMBERS = {
     "totals": ("day", "customer", "model", "endpoint", "status", "unit", "amount"),
     "journals": ("name", "offset"),
     "tombstones": ("key", "until"),
+    "jobs": ("key", "job", "told"),
 }
 _EVENT = (
     *("seq", "key", "state", "due", "recorded"),

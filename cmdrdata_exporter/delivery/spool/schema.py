@@ -79,6 +79,19 @@ MIGRATIONS = (
             "CREATE TABLE facts (name TEXT PRIMARY KEY, value) WITHOUT ROWID",
         ),
     ),
+    Migration(
+        "jobs",
+        "Jobs of the provider whose end was not seen are kept.",
+        (
+            """
+            CREATE TABLE jobs (
+                key BLOB PRIMARY KEY,        -- 16 bytes that stand for the host and the id
+                job TEXT NOT NULL,           -- the rest, as in the journal; empty where it has ended
+                told REAL NOT NULL           -- when: journals come in any order, and the latest word counts
+            ) WITHOUT ROWID
+            """,
+        ),
+    ),
 )
 """In order; the first one makes version 1."""
 

@@ -21,7 +21,7 @@ from cmdrdata_exporter import faults
 from cmdrdata_exporter.customer import current
 from opentelemetry_instrumentation_cmdrdata import open_calls, semconv, shared
 from opentelemetry_instrumentation_cmdrdata.call import Call, Recorder
-from opentelemetry_instrumentation_cmdrdata.charges import CallAttribution
+from opentelemetry_instrumentation_cmdrdata.ended import CallAttribution
 from opentelemetry_instrumentation_cmdrdata.openai.answers import read_error
 from opentelemetry_instrumentation_cmdrdata.openai.endpoints import Endpoint
 from opentelemetry_instrumentation_cmdrdata.openai.providers import Server

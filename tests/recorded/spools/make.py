@@ -3,9 +3,10 @@ Make a spool as a process leaves it that is killed, with events in every state, 
 
 Run it with the release whose spools later ones must drain, whose package is first on the path:
 
-    PYTHONPATH=<checkout of that release> python make.py version-1.tar.gz
+    PYTHONPATH=<checkout of that release> python make.py version-2.tar.gz
 
-It uses the modules of that release, commit bbd92b6, where they were and as they were called.
+It uses the modules of that release where they are and as they are called. What made an earlier archive is in the
+history of this file, and needs the release of that time.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ def _module(name: str) -> Any:
     return importlib.import_module(f"cmdrdata_exporter.delivery{name}")
 
 
-delivery, answers = _module(""), _module(".http")
-directories, journals = _module(".directory"), _module(".journal")
-ledgers, records = _module(".ledger"), _module(".records")
-Outcome, Verdict = answers.Outcome, answers.Verdict
+delivery, jobs = _module(""), _module(".open_jobs")
+directories, journals = _module(".spool.directory"), _module(".spool.journal")
+ledgers, records = _module(".spool.ledger"), _module(".spool.records")
+Outcome, Verdict = delivery.Outcome, delivery.Verdict
 
 ENDPOINT, ACCOUNT = "http://127.0.0.1:1/events", "recorded"
 NOW = 1_795_286_000.0
@@ -69,6 +70,31 @@ def command(action: str, *numbers: int, customer: str | None = None, number: int
     return records.encode_command(records.Command(action, keys, customer, number))
 
 
+def job(number: int) -> bytes:
+    """Return the record of a job of the provider that was started."""
+    started = jobs.OpenJob(
+        key=bytes([number] * 16),
+        host="api.openai.com",
+        port=443,
+        endpoint="batches",
+        job_id=f"batch_{number}",
+        path=f"/batches/batch_{number}",
+        since=NOW + number,
+        until=NOW + number,
+        model=None,
+        payer={"cmdrdata.customer.id": "acme"},
+        facts={},
+    )
+    return records.encode_command(records.Command("job", (started.key,), job=started))
+
+
+def job_ended(number: int) -> bytes:
+    """Return the record of the end of a job."""
+    return records.encode_command(
+        records.Command("job_ended", (bytes([number] * 16),), at=NOW + 60)
+    )
+
+
 class Ledger:
     """A ledger, changed one step at a time by its own code."""
 
@@ -78,15 +104,15 @@ class Ledger:
     def take_in(self, journal: str, offset: int, *taken: bytes, now: float = NOW) -> None:
         """Import records."""
         with self.ledger.transaction():
-            self.ledger.take_in(journal, offset, taken, [], now)
+            self.ledger.import_records(journal, offset, taken, [], now)
 
     def send(self, outcome: Any, *taken: bytes, now: float = NOW) -> None:
         """Import events and have the same come of each."""
         self.take_in("0-0-imported.journal", 99, *taken, now=now)
         with self.ledger.transaction():
-            handed = self.ledger.hand_out(100, now)
+            handed = self.ledger.claim(100, now)
             assert len(handed) == len(taken)
-            self.ledger.settle([(event, outcome) for event in handed], now)
+            self.ledger.record_outcomes([(event, outcome) for event in handed], now)
 
 
 def fill(ledger: Ledger) -> None:
@@ -95,7 +121,7 @@ def fill(ledger: Ledger) -> None:
     # Of long ago, with a total of its month.
     ledger.send(DELIVERED, record(4, day="2026-07-04"))
     with ledger.ledger.transaction():
-        ledger.ledger.tidy_totals("", "2026-08")
+        ledger.ledger.totals.tidy("", "2026-08")
     # It came once more.
     ledger.take_in("0-0-imported.journal", 99, record(2, remember=-1))
     ledger.send(REFUSED, record(10), record(11), record(12))
@@ -104,12 +130,12 @@ def fill(ledger: Ledger) -> None:
     ledger.take_in("0-0-imported.journal", 99, record(13), now=NOW - 31 * DAY)
     with ledger.ledger.transaction():
         ledger.ledger.note({"present": NOW - 60, "breaks": []})
-        assert ledger.ledger.expire(NOW) == 1
+        assert ledger.ledger.retention.expire(NOW) == 1
     ledger.take_in("0-0-imported.journal", 99, record(20, None), record(21, None), record(22, None))
     ledger.take_in("0-0-imported.journal", 99, command("assign", 22, customer="globex"))
     with ledger.ledger.transaction():
-        (assigned,) = ledger.ledger.hand_out(100, NOW)
-        ledger.ledger.settle([(assigned, DELIVERED)], NOW)
+        (assigned,) = ledger.ledger.claim(100, NOW)
+        ledger.ledger.record_outcomes([(assigned, DELIVERED)], NOW)
     # Accepted unseen perhaps, where those wait for a person.
     ledger.ledger._hold_ambiguous = True
     ledger.send(AMBIGUOUS, record(23))
@@ -119,10 +145,12 @@ def fill(ledger: Ledger) -> None:
     # What is in flight: two of these.
     ledger.take_in("0-0-imported.journal", 99, record(40), record(41))
     with ledger.ledger.transaction():
-        assert len(ledger.ledger.hand_out(2, NOW)) == 2
+        assert len(ledger.ledger.claim(2, NOW)) == 2
     # And what was never tried.
     ledger.take_in("0-0-imported.journal", 99, record(50), record(51))
     ledger.take_in("0-0-imported.journal", 99, command("unspooled", number=3))
+    # Jobs of the provider, of which one has ended.
+    ledger.take_in("0-0-imported.journal", 99, job(1), job(2), job_ended(1))
     # A row that the disk has altered.
     ledger.take_in("0-0-imported.journal", 99, record(60))
     ledger.ledger._db.execute(
@@ -164,7 +192,7 @@ def make(spool: Path) -> None:
     ledger = Ledger(directory)
     fill(ledger)
     # Journals: one that ended, one of a process that was killed, one that is damaged, one imported to its middle.
-    append(directory, record(100), record(101, None), sealed=True)
+    append(directory, record(100), record(101, None), job(3), sealed=True)
     # It has an event that was delivered, and one that is pending.
     append(directory, record(2, remember=-1), record(50), record(102), sealed=False)
     append(
