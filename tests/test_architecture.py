@@ -39,7 +39,10 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     ),
     "pacing": ({f"{EXPORTER}.delivery.backoff"}, set()),
     "settings": ({f"{EXPORTER}.settings"}, {"base", "pacing", "event"}),
-    "customer": ({f"{EXPORTER}.customer", f"{EXPORTER}.unattributed"}, {"base"}),
+    "customer": (
+        {f"{EXPORTER}.{name}" for name in ("customer", "metadata", "unattributed")},
+        {"base"},
+    ),
     "events": (
         {f"{EXPORTER}.{name}" for name in ("events", "foreign", "deduplication")},
         {"base", "customer"},

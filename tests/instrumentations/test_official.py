@@ -128,7 +128,7 @@ class Telemetry:
 def of_span(exporter: InMemorySpanExporter) -> dict[str, Any]:
     """Return all that the one span says."""
     [span] = exporter.get_finished_spans()
-    said = {
+    said: dict[str, Any] = {
         "name": span.name,
         "kind": span.kind,
         "status": (span.status.status_code, span.status.description),
