@@ -103,7 +103,7 @@ def test_gemini(tmp_path: Path) -> None:
             GEMINI_API_KEY="standin",
             GOOGLE_GEMINI_BASE_URL=gemini.origin,
         )
-        content = {
+        content: dict[str, Any] = {
             "endpoint": "generate_content",
             "model": "gemini-2.5-flash-001",
             "input_tokens": 7,
@@ -112,7 +112,7 @@ def test_gemini(tmp_path: Path) -> None:
             "customer_id": "customer-123",
             "provider": "gemini",
         }
-        embeddings = {
+        embeddings: dict[str, Any] = {
             **content,
             "endpoint": "embeddings",
             "model": "gemini-embedding-001",
@@ -125,7 +125,7 @@ def test_gemini(tmp_path: Path) -> None:
             Billed(**content),
             Billed(**content, streaming=True),
         ]
-        breakdowns = {"cache_read_input_tokens": 4, "reasoning_output_tokens": 2}
+        breakdowns: dict[str, int] = {"cache_read_input_tokens": 4, "reasoning_output_tokens": 2}
         assert [breakdowns, breakdowns] == [
             {name: event["metadata"]["usage"][name] for name in breakdowns}
             for event in backend.events
