@@ -103,6 +103,23 @@ CMDRDATA_METRICS_CUSTOMER = "CMDRDATA_METRICS_CUSTOMER"
 series of its own. Default: `false`.
 """
 
+CMDRDATA_CONTENT_MAX_LENGTH = "CMDRDATA_CONTENT_MAX_LENGTH"
+"""
+How many characters of one part of a message are recorded, where content is (see `CAPTURE_CONTENT`). 1 to 100000000.
+Default: 16384.
+"""
+
+CMDRDATA_CONTENT_MAX_TOTAL = "CMDRDATA_CONTENT_MAX_TOTAL"
+"""
+How many characters of all messages of one call are recorded, where content is. 1 to 100000000. Default: 131072.
+"""
+
+CAPTURE_CONTENT = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
+"""
+Whether prompts and completions are recorded, by the GenAI conventions: `NO_CONTENT`, `SPAN_ONLY`, `EVENT_ONLY` or
+`SPAN_AND_EVENT`. Default: `NO_CONTENT`, also for a value that is none of these, which is logged.
+"""
+
 NAMES = tuple(name for name in list(globals()) if name.startswith("CMDRDATA_"))
 """Every variable: the constants above."""
 
@@ -152,6 +169,10 @@ class Settings:
     stream_usage: str = "auto"
     metrics_customer: bool = False
     """Whether the metric of the tokens tells the customer."""
+    content: str = "NO_CONTENT"
+    """Whether content is recorded, as the environment says it, in upper case: perhaps by no name that there is."""
+    content_max_length: int = 16384
+    content_max_total: int = 131072
     baggage_key: str | None = None
     """Where in the Baggage the customer is, if it is to be taken from there."""
 
@@ -175,6 +196,17 @@ class Settings:
         if self.api_key_file is None:
             return self.api_key
         return _read_key_file(CMDRDATA_API_KEY_FILE, str(self.api_key_file))
+
+    @classmethod
+    def of_content(cls, environ: Mapping[str, str] | None = None) -> Settings:
+        """
+        Return what the environment says of content, and nothing of events, which are metered by settings of their own.
+
+        Raises:
+            ConfigurationError: a setting cannot be used.
+        """
+        variables = os.environ if environ is None else environ
+        return cls.read({**variables, CMDRDATA_ENABLED: "false"})
 
     @classmethod
     def read(
@@ -220,11 +252,17 @@ class Settings:
         metrics_customer = _SWITCH[
             _choice(given(CMDRDATA_METRICS_CUSTOMER), ("false", "0", "true", "1"))
         ]
+        content = (variables.get(CAPTURE_CONTENT, "").strip() or "NO_CONTENT").upper()
+        max_length = _characters(given(CMDRDATA_CONTENT_MAX_LENGTH), 16384)
+        max_total = _characters(given(CMDRDATA_CONTENT_MAX_TOTAL), 131072)
         if not _SWITCH[_choice(given(CMDRDATA_ENABLED), tuple(_SWITCH))]:
             return cls(
                 enabled=False,
                 stream_usage=stream_usage,
                 metrics_customer=metrics_customer,
+                content=content,
+                content_max_length=max_length,
+                content_max_total=max_total,
                 baggage_key=baggage_key,
             )
 
@@ -289,6 +327,9 @@ class Settings:
             totals_by_day_for=_days(given(CMDRDATA_TOTALS_BY_DAY_FOR), 92, 31, 36500),
             stream_usage=stream_usage,
             metrics_customer=metrics_customer,
+            content=content,
+            content_max_length=max_length,
+            content_max_total=max_total,
             baggage_key=baggage_key,
         )
 
@@ -415,6 +456,14 @@ def _absolute(name: str, path: str) -> Path:
 
 
 def _days(setting: tuple[str, str | None], default: int, least: int, most: int) -> int:
+    return _whole(setting, default, least, most, "days")
+
+
+def _characters(setting: tuple[str, str | None], default: int) -> int:
+    return _whole(setting, default, 1, 100_000_000, "characters")
+
+
+def _whole(setting: tuple[str, str | None], default: int, least: int, most: int, what: str) -> int:
     name, value = setting
     if value is None:
         return default
@@ -422,7 +471,7 @@ def _days(setting: tuple[str, str | None], default: int, least: int, most: int) 
     if text.isascii() and text.isdigit() and least <= int(text[:10]) <= most:
         return int(text)
     raise ConfigurationError(
-        f"{name} is {value!r}; expected is a whole number of days from {least} to {most}"
+        f"{name} is {value!r}; expected is a whole number of {what} from {least} to {most}"
     )
 
 

@@ -11,7 +11,8 @@ Each call makes a span by the GenAI conventions of OpenTelemetry on the applicat
 becomes of that span, one usage event through `cmdrdata_exporter.CmdrDataSpanExporter`.
 Where events go is said by `CMDRDATA_API_KEY` and the other variables of `cmdrdata_exporter.settings`; who pays, by
 `cmdrdata_exporter.customer_context`.
-Prompts and completions are neither read nor kept.
+Prompts and completions are neither read nor kept, unless `OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT` asks for
+them: see docs/content.md.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ from cmdrdata_exporter.deduplication import own_calls
 from cmdrdata_exporter.runtime import announce
 from opentelemetry_instrumentation_cmdrdata import open_calls, package
 from opentelemetry_instrumentation_cmdrdata.call import SCOPE, Recorder
+from opentelemetry_instrumentation_cmdrdata.capture import Capture
 from opentelemetry_instrumentation_cmdrdata.metrics import ClientMetrics
 from opentelemetry_instrumentation_cmdrdata.openai import bypassing
 from opentelemetry_instrumentation_cmdrdata.version import __version__
@@ -100,13 +102,16 @@ class CmdrDataInstrumentor(BaseInstrumentor):
     """
     Observes the openai SDK: `OpenAI`, `AsyncOpenAI`, their Azure and other subclasses, and what is built on them.
 
-    `instrument(tracer_provider=None, meter_provider=None, exporter=None)` takes
+    `instrument()` takes, each of them by its name and none by need,
 
     - `tracer_provider`: where spans go, default the global one;
     - `meter_provider`: where the metrics of the calls (`metrics`) and of the delivery (`cmdrdata_exporter.telemetry`)
       go, default the global one, which may be set later;
     - `exporter`: the `CmdrDataSpanExporter` that meters the calls. Default: the one that the application built last,
-      else one configured by the environment.
+      else one configured by the environment;
+    - `logger_provider`: where the events with content go, if they are asked for, default the global one;
+    - `content_hook`: a function of a call's `content.Content` and its span's attributes that returns what may be
+      recorded, None for nothing. If it raises, the content is dropped.
 
     and raises `cmdrdata_exporter.ConfigurationError` where a setting of the environment cannot be used.
     Clients made before and after are observed alike. `uninstrument()` leaves the SDK as it was.
@@ -143,6 +148,11 @@ class CmdrDataInstrumentor(BaseInstrumentor):
         from opentelemetry_instrumentation_cmdrdata.openai import seam
 
         _warn_of_untested(_openai_version())
+        if (hook := kwargs.get("content_hook")) is not None and not callable(hook):
+            raise ConfigurationError(
+                f"content_hook is of type {type(hook).__name__}; expected is a function that takes the content of a "
+                "call and the attributes of its span, and returns what may be recorded, or None"
+            )
         exporter: CmdrDataSpanExporter | None = kwargs.get("exporter")
         # Whether the environment is usable shall be known now, not at the end of the first call.
         metering = current_exporter() if exporter is None else exporter
@@ -154,6 +164,9 @@ class CmdrDataInstrumentor(BaseInstrumentor):
 
         tracer = trace.get_tracer(SCOPE, __version__, kwargs.get("tracer_provider"))
         recorder = Recorder(tracer, metering_now, ClientMetrics(meter_provider))
+        recorder.content = Capture(
+            metering.settings, kwargs.get("content_hook"), kwargs.get("logger_provider")
+        )
 
         def metering_first() -> CmdrDataSpanExporter:
             recorder.exporter = metering_now

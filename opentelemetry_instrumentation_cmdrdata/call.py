@@ -8,6 +8,7 @@ the span (`spans`) on the application's TracerProvider, which may be sampled, li
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import os
@@ -28,8 +29,15 @@ from cmdrdata_exporter import CmdrDataSpanExporter, faults
 from cmdrdata_exporter.attributes import OUR_SCOPE
 from cmdrdata_exporter.deduplication import Metered, own_calls
 from cmdrdata_exporter.scrubbing import scrubbed
-from opentelemetry_instrumentation_cmdrdata import charges, open_calls, semconv, spans
-from opentelemetry_instrumentation_cmdrdata.charges import CallAttribution, EndedCall, Failure
+from cmdrdata_exporter.settings import ConfigurationError, Settings
+from opentelemetry_instrumentation_cmdrdata import capture, charges, open_calls, semconv, spans
+from opentelemetry_instrumentation_cmdrdata.capture import CallContent, Capture
+from opentelemetry_instrumentation_cmdrdata.charges import (
+    CallAttribution,
+    EndedCall,
+    Failure,
+    FinishedCall,
+)
 from opentelemetry_instrumentation_cmdrdata.metrics import ClientMetrics
 from opentelemetry_instrumentation_cmdrdata.openai import failures, sse
 from opentelemetry_instrumentation_cmdrdata.openai.endpoints import Endpoint
@@ -72,6 +80,15 @@ class Recorder:
         self.metrics = metrics or ClientMetrics()
         self.exporter = exporter
         self._silent_hosts: set[str] = set()
+
+    @functools.cached_property
+    def content(self) -> Capture:
+        """How the content of calls is recorded; set where the application says more of it than the environment."""
+        try:
+            return Capture(Settings.of_content())
+        except ConfigurationError as error:
+            faults.report("content", "no content is recorded: %s", error)
+            return Capture(Settings())
 
     @faults.guarded
     def is_tracing(self) -> bool:
@@ -139,6 +156,7 @@ class Call:
         "is_read",
         "last_chunk",
         "measures_chunks",
+        "said",
         "streaming",
     )
 
@@ -171,6 +189,8 @@ class Call:
         self.exchange = Exchange()
         self.chunks: weakref.ref[Any] | None = None
         """The SDK's generator of the chunks that a stream hands out."""
+        self.said: CallContent | None = None
+        """What reads the content, where that is asked for."""
         self.is_read = False
         """Whether its stream's chunks are being read, so that their end is its end."""
         self.is_complete = False
@@ -201,8 +221,22 @@ class Call:
             self._trace_id = parent.trace_id or int(random_ids.take(self._pid), 16)
             self._span_id = int(random_ids.take(self._pid)[:16], 16)
 
-    def _start_span(self, requested: Attributes, parent_id: int) -> None:
-        """Start the public span, unless no SDK makes one."""
+    @faults.guarded
+    def capture(self, parameters: Mapping[str, Any]) -> None:
+        """Have the content of the call read, where somebody would get it."""
+        span, attribution = self._span, self._attribution
+        self.said = capture.begin(
+            self._recorder.content,
+            self.endpoint,
+            parameters,
+            self._start_attributes(request_attributes(self.endpoint, parameters)),
+            asked=attribution.capture,
+            is_observed=attribution.observer is not None,
+            is_recording=span is not None and span.is_recording(),
+        )
+
+    def _start_attributes(self, requested: Attributes) -> Attributes:
+        """Return the attributes with which the span starts."""
         attributes = spans.start_attributes(
             self.endpoint,
             self._server,
@@ -213,11 +247,15 @@ class Call:
         attributes.update(self._attribution.attributes)
         if not self._attribution.tracked:
             attributes[semconv.TRACKED] = False
+        return attributes
+
+    def _start_span(self, requested: Attributes, parent_id: int) -> None:
+        """Start the public span, unless no SDK makes one."""
         operation, model = self.endpoint.span_operation, self._request_model
         span = self._recorder.tracer.start_span(
             operation if model is None else f"{operation} {model}",
             kind=SpanKind.CLIENT,
-            attributes=attributes,
+            attributes=self._start_attributes(requested),
             start_time=self._start_time,
         )
         context = span.get_span_context()
@@ -292,10 +330,14 @@ class Call:
                     # By a signal handler, perhaps in the middle of it: the last value of each field counts.
                     read(self._reading, chunk)
                 raise
+        if self.said is not None:
+            self.said.chunk(chunk)
         return chunk
 
     def read(self, body: object) -> None:
         """Observe a whole answer, for who guards against what fails in it."""
+        if self.said is not None:
+            self.said.answer(body)
         self.endpoint.read(self._reading, body)
 
     body = faults.guarded(read)
@@ -380,7 +422,7 @@ class Call:
             self.endpoint, self._reading, self.exchange, error, cut=cut, streaming=self.streaming
         )
         try:
-            self._bill(facts, failure, end_time, usage_status, ending.recorded)
+            self._bill(facts, failure, end_time, usage_status, ending)
         except Exception as fault:  # noqa: BLE001 - the span ends all the same
             faults.absorb(fault, "the charge of a call")
         if usage_status == "missing" and failure is None:
@@ -400,8 +442,13 @@ class Call:
                 self._attribution.attributes,
                 lambda: self.exporter,
             )
+        content = None if self.said is None else self.said.end(self._span, facts, end_time)
         if self._span is not None:
             self._end_span(self._span, facts, failure, end_time)
+        if self._attribution.observer is not None and not ending.is_told:
+            ending.is_told = True
+            ended = ending.call or self._ended(failure, end_time, None)
+            capture.told(self._attribution.observer, FinishedCall(ended, facts, content))
 
     def metered(self, end: int | None = None) -> Metered:
         """Return what relates the spans of others to this call, which ended at `end` or has not yet."""
@@ -452,11 +499,18 @@ class Call:
         failure: Failure | None,
         end_time: int,
         usage_status: str,
-        recorded: charges.Recorded,
+        ending: _Ending,
     ) -> None:
         """Hand the exporter what is to be billed of the call."""
         exporter = self.exporter
-        ended = EndedCall(
+        ending.call = self._ended(failure, end_time, exporter.settings.customer_id)
+        for event, kept in charges.charges(
+            ending.call, self._reading, facts, usage_status, ending.recorded
+        ):
+            exporter.charge(event, kept)
+
+    def _ended(self, failure: Failure | None, end_time: int, default: str | None) -> EndedCall:
+        return EndedCall(
             self.endpoint,
             self._server,
             self._attribution,
@@ -471,10 +525,8 @@ class Call:
             self.exchange.request_id,
             failure,
             random_ids.take(self._pid),
-            exporter.settings.customer_id,
+            default,
         )
-        for event, kept in charges.charges(ended, self._reading, facts, usage_status, recorded):
-            exporter.charge(event, kept)
 
     def _report_silent(self) -> None:
         """Say that a whole stream told no usage, where that is up to who asks for it."""
@@ -509,12 +561,16 @@ class _Begun(Call):
 class _Ending:
     """An attempt to end a call, the first of which counts; the same one where that was interrupted and begins anew."""
 
-    __slots__ = ("cut", "error", "recorded")
+    __slots__ = ("call", "cut", "error", "is_told", "recorded")
 
     def __init__(self, error: BaseException | None, cut: bool) -> None:
         self.error = error
         self.cut = cut
         self.recorded: charges.Recorded = defaultdict(list)
+        self.call: EndedCall | None = None
+        """What was billed, once that has begun."""
+        self.is_told = False
+        """Whether the call's observer was told."""
 
 
 def _open_calls() -> list[Metered]:

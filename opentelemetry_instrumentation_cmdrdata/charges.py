@@ -8,7 +8,7 @@ part of a job that is due and was not billed before.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from opentelemetry.trace import format_span_id, format_trace_id
@@ -24,6 +24,7 @@ from cmdrdata_exporter.attributes import (
 from cmdrdata_exporter.events import add_users_keys, error_type, first_token_ms, reserved
 from cmdrdata_exporter.scrubbing import scrubbed
 from opentelemetry_instrumentation_cmdrdata import jobs, semconv
+from opentelemetry_instrumentation_cmdrdata.content import Content
 from opentelemetry_instrumentation_cmdrdata.openai import failures
 from opentelemetry_instrumentation_cmdrdata.openai.endpoints import Endpoint
 from opentelemetry_instrumentation_cmdrdata.openai.exchange import Exchange
@@ -43,6 +44,10 @@ class CallAttribution(NamedTuple):
     """Whether the call makes an event."""
     exporter: CmdrDataSpanExporter | None = None
     """Meters the call, instead of the process's own."""
+    capture: bool = False
+    """Whether its content is read, also where the environment does not ask for any: for its span and its observer."""
+    observer: Callable[[FinishedCall], object] | None = None
+    """Is told of the call once it has ended. What it raises is logged, and changes nothing."""
 
 
 class Failure(NamedTuple):
@@ -77,6 +82,20 @@ class EndedCall(NamedTuple):
     """A random one, for the event of a call that is about no job."""
     default_customer: str | None = None
     """Who pays where the call names nobody."""
+
+
+class FinishedCall(NamedTuple):
+    """What an observer is told of a call, exactly once, in the thread in which it ends."""
+
+    call: EndedCall
+    """With the model, the times, the ids of the trace, how it failed, and whether it was a stream."""
+    facts: Mapping[str, Any]
+    """What was read of the answer, by the names of `semconv`."""
+    content: Content | None
+    """
+    What was said, as long as it is, after the application's `content_hook`.
+    None where it was not asked for, the endpoint has none, or the hook has dropped it.
+    """
 
 
 def charges(

@@ -49,6 +49,13 @@ RESPONSE_SERVICE_TIER = read.SERVICE_TIER[0]
 SYSTEM_FINGERPRINT = "openai.response.system_fingerprint"
 TIME_TO_FIRST_CHUNK = read.TIME_TO_FIRST_CHUNK[0]
 
+# Its content, which is recorded only where that is asked for
+SYSTEM_INSTRUCTIONS = "gen_ai.system_instructions"
+INPUT_MESSAGES = "gen_ai.input.messages"
+OUTPUT_MESSAGES = "gen_ai.output.messages"
+TOOL_DEFINITIONS = "gen_ai.tool.definitions"
+DETAILS_EVENT = "gen_ai.client.inference.operation.details"
+
 # Its usage
 INPUT_TOKENS = read.INPUT_TOKENS[0]
 OUTPUT_TOKENS = read.OUTPUT_TOKENS[0]

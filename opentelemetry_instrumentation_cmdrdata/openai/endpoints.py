@@ -11,8 +11,15 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 from opentelemetry_instrumentation_cmdrdata.openai import answers
+from opentelemetry_instrumentation_cmdrdata.openai.content.chat import ChatReader, CompletionReader
+from opentelemetry_instrumentation_cmdrdata.openai.content.reading import Reader
+from opentelemetry_instrumentation_cmdrdata.openai.content.responses import (
+    FetchedResponseReader,
+    ResponseReader,
+)
 from opentelemetry_instrumentation_cmdrdata.openai.usage import Reading
 
 Read = Callable[[Reading, object], object]
@@ -54,6 +61,8 @@ class Endpoint:
     """The parameter that is charged by its characters."""
     default_model: str | None = None
     """The model that answers a request without one."""
+    content: Callable[[Mapping[str, Any]], Reader] | None = None
+    """Makes what reads the content of a call, from the body of its request; None where the conventions have none."""
     resources: tuple[str, ...] = ()
     """The resources of a client whose methods request it. Default: that of the endpoint's own name."""
 
@@ -85,6 +94,7 @@ ENDPOINTS = (
         api_type="chat_completions",
         has_choices=True,
         tells_usage_if_asked=True,
+        content=ChatReader,
         resources=("chat.completions", "beta.chat.completions"),
     ),
     Endpoint(
@@ -95,6 +105,7 @@ ENDPOINTS = (
         read_chunk=answers.read_chat_chunk,
         has_choices=True,
         tells_usage_if_asked=True,
+        content=CompletionReader,
     ),
     Endpoint(
         name="responses",
@@ -104,6 +115,7 @@ ENDPOINTS = (
         read_chunk=answers.read_response_event,
         api_type="responses",
         has_choices=True,
+        content=ResponseReader,
         resources=("responses", "beta.responses"),
     ),
     Endpoint(
@@ -114,6 +126,7 @@ ENDPOINTS = (
         read=answers.read_fetched_response,
         read_chunk=answers.read_fetched_response_event,
         api_type="responses",
+        content=FetchedResponseReader,
         polls=True,
     ),
     Endpoint(
@@ -130,6 +143,7 @@ ENDPOINTS = (
         operation="chat",
         read=answers.read_answer,
         api_type="responses",
+        content=ResponseReader,
         resources=("responses", "beta.responses"),
     ),
     Endpoint(

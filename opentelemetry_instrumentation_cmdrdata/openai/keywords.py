@@ -22,6 +22,7 @@ from cmdrdata_exporter import CmdrDataSpanExporter
 from cmdrdata_exporter.customer import Customer, attributes_of, current
 from cmdrdata_exporter.deduplication import own_calls
 from cmdrdata_exporter.metadata import MetadataValue, mapping, metadata_attributes
+from opentelemetry_instrumentation_cmdrdata.charges import FinishedCall
 from opentelemetry_instrumentation_cmdrdata.openai import copies
 from opentelemetry_instrumentation_cmdrdata.openai.endpoints import ENDPOINTS
 
@@ -44,6 +45,8 @@ class Attribution(Omit):
         track_usage: False makes no event.
         usage_metadata: goes into the event's `metadata`.
         exporter: meters the call, where another than the process's own is to.
+        capture: True has the content read, for the span and the observer of the call.
+        observer: is told of the call once it has ended.
     """
 
     def __init__(
@@ -52,11 +55,25 @@ class Attribution(Omit):
         track_usage: bool | None = None,
         usage_metadata: Any = None,
         exporter: CmdrDataSpanExporter | None = None,
+        *,
+        capture: bool = False,
+        observer: Callable[[FinishedCall], object] | None = None,
     ) -> None:
         self.customer_id = customer_id
         self.track_usage = track_usage is not False
         self.usage_metadata = mapping(usage_metadata, "usage_metadata")
         self.exporter = exporter
+        self.capture = capture
+        self.observer = observer
+
+    def like(self, client: Attribution | None) -> Attribution:
+        """Take over how a client's calls are metered, captured and observed; return itself."""
+        if client is not None:
+            self.track_usage &= client.track_usage
+            self.exporter = client.exporter
+            self.capture = client.capture
+            self.observer = client.observer
+        return self
 
     def __repr__(self) -> str:
         """Say nothing of the customer: headers are logged."""
@@ -82,13 +99,7 @@ def bind_customer(client: _Client, customer_id: str, /, **metadata: MetadataValu
         metadata: goes into the `metadata` of each event.
     """
     never_sent_by(copies.current())
-    bound = of_client(client)
-    attribution = Attribution(
-        customer_id,
-        None if bound is None else bound.track_usage,
-        metadata,
-        None if bound is None else bound.exporter,
-    )
+    attribution = Attribution(customer_id, usage_metadata=metadata).like(of_client(client))
     headers = cast("Any", {HEADER: attribution})
     copy = client.with_options(default_headers=headers)
     keep(copy)
@@ -280,8 +291,7 @@ def _carried(kwargs: dict[str, Any], client: Attribution | None = None) -> dict[
         if call.customer_id is None:
             call.customer_id = client.customer_id
             call.usage_metadata = {**client.usage_metadata, **call.usage_metadata}
-        call.track_usage &= client.track_usage
-        call.exporter = client.exporter
+        call.like(client)
     return _with_header(others, call)
 
 

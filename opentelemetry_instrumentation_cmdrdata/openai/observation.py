@@ -66,12 +66,13 @@ def start(recorder: Recorder, client: Any, options: Any, kwargs: dict[str, Any])
         return None
     endpoint, job = found
     streaming, parameters = kwargs.get("stream") is True, _body_of(options)
+    attribution = _attribution(options, client)
     call = Call(
         recorder,
         endpoint,
         parameters,
         _server(client),
-        _attribution(options, client),
+        attribution,
         job if endpoint.polls and not endpoint.lists else None,
         # What the body asks for is another matter than what the SDK is to return.
         streaming=streaming or parameters.get("stream") is True,
@@ -82,6 +83,8 @@ def start(recorder: Recorder, client: Any, options: Any, kwargs: dict[str, Any])
         and (stream_cls := kwargs.get("stream_cls")) is not None
     ):
         kwargs["stream_cls"] = observed_stream_cls(stream_cls, call) or stream_cls
+    if recorder.content.is_on or attribution.capture:
+        call.capture(parameters)
     return call
 
 
@@ -246,6 +249,8 @@ def _attribution(options: Any, client: Any) -> CallAttribution:
         attributes,
         all(one.track_usage for one in named),
         next((one.exporter for one in named if one.exporter is not None), None),
+        any(one.capture for one in named),
+        next((one.observer for one in named if one.observer is not None), None),
     )
 
 

@@ -345,7 +345,9 @@ class _Body:
         call = self._reference()
         chunk = sse.json_of(event) if call is None else call.event(event)
         if get(chunk, "usage") is None:
-            self._pieces.learn(event, chunk)
+            # Where content is captured, no event goes by unread.
+            if call is None or call.said is None:
+                self._pieces.learn(event, chunk)
             return False
         return get(chunk, "choices") == []
 
