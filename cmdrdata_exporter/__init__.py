@@ -30,6 +30,13 @@ from cmdrdata_exporter.customer import (
 from cmdrdata_exporter.events import UsageEvent
 from cmdrdata_exporter.exporter import CmdrDataSpanExporter, current_exporter
 from cmdrdata_exporter.foreign import event_from_span
+from cmdrdata_exporter.metadata import (
+    clear_metadata_context,
+    get_metadata_context,
+    metadata_context,
+    set_metadata_context,
+    update_metadata_context,
+)
 from cmdrdata_exporter.settings import ConfigurationError, Settings
 
 __all__ = [
@@ -40,9 +47,14 @@ __all__ = [
     "UsageEvent",
     "carry_customer",
     "clear_customer_context",
+    "clear_metadata_context",
     "current_exporter",
     "customer_context",
     "event_from_span",
     "get_customer_context",
+    "get_metadata_context",
+    "metadata_context",
     "set_customer_context",
+    "set_metadata_context",
+    "update_metadata_context",
 ]

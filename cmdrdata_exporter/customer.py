@@ -15,13 +15,11 @@ It is never put into Baggage, which would send it to whomever the application ca
 from __future__ import annotations
 
 import functools
-import inspect
-import itertools
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, ParamSpec, TypeVar, cast
+from typing import NamedTuple, ParamSpec, TypeVar, cast
 
 from opentelemetry import baggage
 from opentelemetry import context as otel_context
@@ -33,17 +31,19 @@ from cmdrdata_exporter.attributes import (
     CUSTOMER_ID,
     CUSTOMER_REFUSED,
     CUSTOMER_REFUSED_VALUE,
-    METADATA_PREFIX,
 )
 from cmdrdata_exporter.ids import LONGEST, as_written, refusal
-
-MetadataValue = (
-    str | bool | int | float | Sequence[str] | Sequence[bool] | Sequence[int] | Sequence[float]
+from cmdrdata_exporter.metadata import (
+    MetadataValue,
+    OverFunctions,
+    context_attributes,
+    get_metadata_context,
+    metadata_attributes,
+    metadata_context,
 )
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
-_F = TypeVar("_F", bound=Callable[..., Any])
 
 _KEY = otel_context.create_key("cmdrdata-customer")
 
@@ -102,79 +102,6 @@ class Customer:
 def usable(customer_id: object) -> bool:
     """Return whether `customer_id` can be billed: it is a valid id."""
     return refusal(customer_id) is None
-
-
-MOST_KEYS = 64
-"""Keys of metadata that an event carries at most."""
-LONGEST_VALUE = 1024
-"""Characters of a string of metadata that are kept."""
-
-
-def metadata_attributes(metadata: Mapping[str, object]) -> dict[str, MetadataValue]:
-    """Return the span attributes of metadata, of which the first 64 keys count. What is cut is logged, once."""
-    if len(metadata) > MOST_KEYS:
-        faults.report(
-            "too much metadata",
-            "metadata has %d keys; the first %d are kept",
-            len(metadata),
-            MOST_KEYS,
-        )
-    return {
-        METADATA_PREFIX + str(key): _attribute(value)
-        for key, value in itertools.islice(metadata.items(), MOST_KEYS)
-    }
-
-
-def _attribute(value: object) -> MetadataValue:
-    """Return `value` as a span can have it; what it cannot goes as its string: metadata is for people to read."""
-    if isinstance(value, int):
-        return value if is_short(value) else _cut(digits(value))
-    if isinstance(value, float):
-        return value
-    if isinstance(value, str):
-        return _cut(value)
-    items = tuple(cast("Sequence[Any]", value)) if isinstance(value, (list, tuple)) else None
-    if items is not None and {type(item) for item in items} in _UNIFORM:
-        if not all(is_short(item) for item in items if isinstance(item, int)):
-            items = tuple(map(digits, items))
-        return tuple(_cut(item) if isinstance(item, str) else item for item in items)
-    faults.report(
-        "metadata of another type",
-        "metadata with a value of type %s is kept as its text; expected are str, int, float, bool and lists of these",
-        type(cast("object", value)).__name__,
-    )
-    try:
-        return _cut(str(cast("object", value)))
-    except Exception:  # noqa: BLE001 - an object of the application's; its call is billed all the same
-        return f"<{type(cast('object', value)).__name__}>"
-
-
-def is_short(value: int) -> bool:
-    """Say whether an integer has the 64 bits that OTLP has for one: with a longer one a whole export would fail."""
-    return value.bit_length() < 64
-
-
-def digits(value: int) -> str:
-    """Return an integer as text: in hexadecimal where Python refuses so many decimal digits, or would take long."""
-    return str(value) if value.bit_length() < _LONGEST_DECIMAL else hex(value)
-
-
-_LONGEST_DECIMAL = 2048
-"""Bits; the least number of digits that `sys.set_int_max_str_digits` allows are more."""
-
-
-def _cut(value: str) -> str:
-    if len(value) > LONGEST_VALUE:
-        faults.report(
-            "long metadata",
-            "a value of metadata has %d characters; the first %d are kept",
-            len(value),
-            LONGEST_VALUE,
-        )
-    return value[:LONGEST_VALUE]
-
-
-_UNIFORM: tuple[set[type], ...] = (set(), {str}, {bool}, {int}, {float})
 
 
 _baggage_key: str | None = None
@@ -313,7 +240,7 @@ def current(context: Context | None = None) -> Customer | None:
 
 def carry_customer(function: Callable[_P, _R]) -> Callable[_P, _R]:
     """
-    Return `function` that runs, in whichever thread, for the customer of this moment.
+    Return `function` that runs, in whichever thread, for the customer and with the metadata of this moment.
 
     For thread pools, whose threads have contexts of their own:
 
@@ -322,21 +249,22 @@ def carry_customer(function: Callable[_P, _R]) -> Callable[_P, _R]:
 
     `asyncio.to_thread` and tasks need nothing of the kind.
     """
-    customer = current()
+    customer, metadata = current(), get_metadata_context()
 
     @functools.wraps(function)
     def carried(*args: _P.args, **kwargs: _P.kwargs) -> _R:
         scope = object()
         _enter(scope, customer)
         try:
-            return function(*args, **kwargs)
+            with metadata_context(metadata):
+                return function(*args, **kwargs)
         finally:
             _leave(scope)
 
     return carried
 
 
-class customer_context:  # noqa: N801 - used like a function, as contextlib's own
+class customer_context(OverFunctions):  # noqa: N801 - used like a function, as contextlib's own
     """
     Attribute every call made inside to a customer.
 
@@ -359,24 +287,6 @@ class customer_context:  # noqa: N801 - used like a function, as contextlib's ow
 
     def __exit__(self, *exc_info: object) -> None:
         _leave(self)
-
-    def __call__(self, function: _F) -> _F:
-        """Return `function`, each call of which runs in the context."""
-        if inspect.iscoroutinefunction(function):
-
-            @functools.wraps(function)
-            async def run_async(*args: Any, **kwargs: Any) -> Any:
-                with self:
-                    return await function(*args, **kwargs)
-
-            return cast("_F", run_async)
-
-        @functools.wraps(function)
-        def run(*args: Any, **kwargs: Any) -> Any:
-            with self:
-                return function(*args, **kwargs)
-
-        return cast("_F", run)
 
 
 def set_customer_context(customer_id: str, /, **metadata: MetadataValue) -> None:
@@ -407,9 +317,17 @@ def clear_customer_context() -> None:
         _attach(None, now)
 
 
+def attributes_of(customer: Customer | None) -> Mapping[str, MetadataValue]:
+    """Return the span attributes that say who pays, with the metadata of the context; empty where there is nothing."""
+    more = context_attributes()
+    if customer is None:
+        return more
+    return {**customer.attributes(), **more} if more else customer.attributes()
+
+
 class CmdrDataSpanProcessor(SpanProcessor):
     """
-    Stamp the customer of the context on every span that starts in it, whoever makes the span.
+    Stamp the customer and the metadata of the context on every span that starts in it, whoever makes the span.
 
     With it the spans of other instrumentations (Anthropic's, say) carry `cmdrdata.customer.id`, so that
     `CmdrDataSpanExporter` bills them to the right customer and any OpenTelemetry backend can group by it:
@@ -421,6 +339,5 @@ class CmdrDataSpanProcessor(SpanProcessor):
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         """Set the customer's attributes on `span`."""
-        customer = current(parent_context)
-        if customer is not None:
-            span.set_attributes(customer.attributes())
+        if attributes := attributes_of(current(parent_context)):
+            span.set_attributes(attributes)

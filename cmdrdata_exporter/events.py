@@ -13,7 +13,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
-from cmdrdata_exporter.customer import digits, is_short
+from cmdrdata_exporter.metadata import digits, is_short
 from cmdrdata_exporter.quick_json import quick_json
 
 FORMAT_VERSION = "0.1.0"

@@ -31,11 +31,16 @@ from cmdrdata_exporter import (
     CmdrDataSpanExporter,
     ConfigurationError,
     clear_customer_context,
+    clear_metadata_context,
     current_exporter,
     customer_context,
     get_customer_context,
+    get_metadata_context,
+    metadata_context,
     processes,
     set_customer_context,
+    set_metadata_context,
+    update_metadata_context,
 )
 from cmdrdata_exporter.announcement import NOTHING_METERED
 from cmdrdata_exporter.deduplication import own_calls
@@ -64,11 +69,16 @@ __all__ = [
     "TrackedOpenAI",
     "__version__",
     "bind_customer",
-    # Of `cmdrdata_exporter`, so that who comes from cmdrdata-openai changes one line.
+    # Of `cmdrdata_exporter`, so that who comes from cmdrdata-openai or cmdrdata changes one line.
     "clear_customer_context",
+    "clear_metadata_context",
     "customer_context",
     "get_customer_context",
+    "get_metadata_context",
+    "metadata_context",
     "set_customer_context",
+    "set_metadata_context",
+    "update_metadata_context",
 ]
 
 

@@ -44,7 +44,10 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
         {f"{EXPORTER}.settings", f"{EXPORTER}.setting_values"},
         {"base", "pacing", "event"},
     ),
-    "customer": ({f"{EXPORTER}.customer", f"{EXPORTER}.unattributed"}, {"base"}),
+    "customer": (
+        {f"{EXPORTER}.{name}" for name in ("customer", "metadata", "unattributed")},
+        {"base"},
+    ),
     "events": (
         {f"{EXPORTER}.{name}" for name in ("events", "foreign", "deduplication")},
         {"base", "customer"},

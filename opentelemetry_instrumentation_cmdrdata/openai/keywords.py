@@ -18,9 +18,10 @@ from typing import Any, TypeVar, cast
 from openai import AsyncOpenAI, OpenAI
 from openai._types import Omit
 
-from cmdrdata_exporter import CmdrDataSpanExporter, faults
-from cmdrdata_exporter.customer import Customer, MetadataValue, current, metadata_attributes
+from cmdrdata_exporter import CmdrDataSpanExporter
+from cmdrdata_exporter.customer import Customer, attributes_of, current
 from cmdrdata_exporter.deduplication import own_calls
+from cmdrdata_exporter.metadata import MetadataValue, mapping, metadata_attributes
 from opentelemetry_instrumentation_cmdrdata.ended import FinishedCall
 from opentelemetry_instrumentation_cmdrdata.openai import copies
 from opentelemetry_instrumentation_cmdrdata.openai.endpoints import ENDPOINTS
@@ -63,7 +64,7 @@ class Attribution(Omit):
     ) -> None:
         self.customer_id = customer_id
         self.track_usage = track_usage is not False
-        self.usage_metadata = _mapping(usage_metadata)
+        self.usage_metadata = mapping(usage_metadata, "usage_metadata")
         self.exporter = exporter
         self.capture = capture
         self.observer = observer
@@ -193,18 +194,20 @@ def attributes(call: Attribution | None, client: Attribution | None) -> Mapping[
     """
     Return the span attributes that say who pays: whom the call names, else its client, else the context.
 
-    With the metadata of that place, and the call's own.
+    With the metadata of that place, of the context, and the call's own.
     """
     if call is None and client is None:
-        customer = current()
-        return {} if customer is None else customer.attributes()
+        return attributes_of(current())
     named = None
     for one in (client, call):
         if one is not None and one.customer_id is not None:
             named = one
-    customer = current() if named is None else Customer(named.customer_id, named.usage_metadata)
-    own = {} if call is None or call is named else metadata_attributes(call.usage_metadata)
-    return {**customer.attributes(), **own} if customer is not None else own
+    customer = current()
+    if named is not None:
+        # The call's own metadata goes on top.
+        customer = Customer(named.customer_id, {} if named is call else named.usage_metadata)
+    own = {} if call is None else metadata_attributes(call.usage_metadata)
+    return {**attributes_of(customer), **own}
 
 
 # --- The keywords of the SDK's methods --------------------------------------------------------
@@ -307,15 +310,3 @@ def taken(kwargs: dict[str, Any]) -> tuple[Attribution | None, dict[str, Any]]:
 def _with_header(kwargs: dict[str, Any], said: Attribution) -> dict[str, Any]:
     headers: Any = kwargs.get("extra_headers")
     return {**kwargs, "extra_headers": {**(headers or {}), HEADER: said}}
-
-
-def _mapping(metadata: object) -> Mapping[str, MetadataValue]:
-    if isinstance(metadata, Mapping):
-        return {str(key): value for key, value in cast("Mapping[Any, Any]", metadata).items()}
-    if metadata is not None:
-        faults.report(
-            "usage_metadata",
-            "usage_metadata is a %s and is left out; expected is a mapping of names to values",
-            type(metadata).__name__,
-        )
-    return {}

@@ -69,7 +69,7 @@ _STREAM = Reply(events=replies.chat_chunks())
 _SILENT = Reply(events=replies.chat_chunks(usage=None))
 _ASKING = {"stream_options": {"include_usage": True}}
 _NOT_FOUND = Reply(status=404, json={"error": {"message": "none"}})
-_FAILED = {
+_FAILED: dict[str, Any] = {
     **replies.RESPONSE,
     "status": "failed",
     "error": {"code": "server_error", "message": "it broke"},
