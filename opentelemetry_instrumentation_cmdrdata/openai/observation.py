@@ -66,11 +66,10 @@ def start(recorder: Recorder, client: Any, options: Any, kwargs: dict[str, Any])
             )
         return None
     endpoint, job = found
+    streaming, parameters = kwargs.get("stream") is True, _body_of(options)
     attribution = _attribution(options, client)
     if listeners:
         attribution = join(attribution)
-    streaming, parameters = kwargs.get("stream") is True, _body_of(options)
-    attribution = _attribution(options, client)
     call = Call(
         recorder,
         endpoint,
