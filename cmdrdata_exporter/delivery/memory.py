@@ -291,8 +291,11 @@ class MemoryDelivery(processes.ForkAware):
             try:
                 done = inbox.get(timeout=wait)
             except queue.Empty:
-                if self._is_idle():
-                    break
+                with self._lock:
+                    # The next event starts another thread.
+                    if not self._queue.size:
+                        self.running = False
+                        break
                 continue
             if done is not None:
                 senders.taken_back(done[0])
@@ -308,10 +311,3 @@ class MemoryDelivery(processes.ForkAware):
             ):
                 events.append(self._queue.claim())
         return events, min(delay or IDLE, IDLE)
-
-    def _is_idle(self) -> bool:
-        """Say whether nothing is to be sent; if so, the next event starts another thread."""
-        with self._lock:
-            if not self._queue.size:
-                self.running = False
-            return not self.running
