@@ -85,7 +85,17 @@ _ERRORS = (
             "invalid_request_error",
         ),
     ),
-    ("connection_error", ("ConnectionError", "ConnectError", "ReadError", "RemoteProtocolError")),
+    (
+        "connection_error",
+        (
+            "ConnectionError",
+            "ConnectError",
+            "ReadError",
+            "RemoteProtocolError",
+            # Of a WebSocket.
+            "ConnectionClosedError",
+        ),
+    ),
 )
 """`error.type` of the event, by how the code or the name of the exception ends."""
 

@@ -12,7 +12,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from cmdrdata_exporter import CmdrDataSpanExporter, customer, faults, runtime
-from opentelemetry_instrumentation_cmdrdata import CmdrDataInstrumentor, jobs
+from opentelemetry_instrumentation_cmdrdata import CmdrDataInstrumentor, jobs, shared
 from tests.metering import Meter, RecordedEvents
 from tests.provider import Provider
 
@@ -42,6 +42,7 @@ def clean_state(
     monkeypatch.setenv("CMDRDATA_SPOOL_DIR", str(tmp_path_factory.mktemp("spool")))
     monkeypatch.setattr(runtime, "process", process := runtime.Runtime())
     monkeypatch.setattr(jobs, "known", jobs.Jobs())
+    monkeypatch.setattr(shared, "parts", shared.Parts())
     monkeypatch.setattr(customer, "_baggage_key", None)
     faults.counts.clear()
     yield

@@ -11,10 +11,12 @@ import pytest
 from cmdrdata_exporter.events import COMMON, RESERVED
 from opentelemetry_instrumentation_cmdrdata import semconv
 from opentelemetry_instrumentation_cmdrdata.openai.endpoints import ENDPOINTS, Endpoint
+from opentelemetry_instrumentation_cmdrdata.openai.websockets.connections import CONNECTIONS
 from tests import endpoints_page
 
 DOCS = Path(__file__).parent.parent / "docs"
-NAMES = sorted({endpoint.name for endpoint in ENDPOINTS})
+OF_CONNECTIONS = {endpoint.name for row in CONNECTIONS for endpoint in row.endpoints}
+NAMES = sorted({endpoint.name for endpoint in ENDPOINTS} | OF_CONNECTIONS)
 
 
 def quoted(text: str) -> tuple[str, ...]:
@@ -32,9 +34,16 @@ def rows(page: str, section: str) -> list[list[tuple[str, ...]]]:
 
 def test_the_page_of_what_is_metered() -> None:
     """Each endpoint has its row in `docs/metering.md`, under its own name."""
-    tables = (*rows("metering.md", "## Endpoints"), *rows("metering.md", "### Jobs"))
+    connections = rows("metering.md", "### WebSocket connections")
+    tables = (
+        *rows("metering.md", "## Endpoints"),
+        *rows("metering.md", "### Jobs"),
+        *connections,
+    )
     described = {name for row in tables for name in row[0]}
     assert NAMES == sorted(described)
+    shown = {(name, resource) for row in connections for name in row[0] for resource in row[1]}
+    assert {(endpoint.name, row.name) for row in CONNECTIONS for endpoint in row.endpoints} == shown
 
 
 def test_the_reserved_keys_of_each_endpoint() -> None:

@@ -16,6 +16,7 @@ from cmdrdata_exporter import faults
 from opentelemetry_instrumentation_cmdrdata import CmdrDataInstrumentor
 from opentelemetry_instrumentation_cmdrdata.openai.endpoints import ENDPOINTS, find
 from opentelemetry_instrumentation_cmdrdata.openai.unbilled import UNBILLED, is_unbilled
+from opentelemetry_instrumentation_cmdrdata.openai.websockets.connections import BY_NAME
 from tests.metering import Meter
 from tests.provider import Provider, Reply
 from tests.sdk import VERSION, async_client, client
@@ -69,6 +70,25 @@ REQUESTS = sorted(
 )
 
 
+def connections_of(source: str) -> set[str]:
+    """Return the classes of a module of the SDK that have a `connect`, and those that turn frames into events."""
+    return {
+        node.name
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.ClassDef)
+        for method in node.body
+        if isinstance(method, ast.FunctionDef) and method.name in ("connect", "parse_event")
+    }
+
+
+CONNECTING = {
+    ".".join(path.relative_to(RESOURCES).with_suffix("").parts): found
+    for path in sorted(RESOURCES.rglob("*.py"))
+    if (found := connections_of(path.read_text()))
+}
+"""The modules of the SDK that have WebSocket connections, with the classes that make them and those that are some."""
+
+
 def url_of(path: str) -> str:
     """Return a path with ids filled in."""
     return path.replace("{}", "id_1")
@@ -118,6 +138,48 @@ def test_no_row_is_unbilled(row: Any) -> None:
     found = find(row.method.upper(), url_of(row.path) + "?beta=true")
     assert found == (row, "id_1" if "{}" in row.path else None)
     assert row.method == "get" or row.path not in UNBILLED
+
+
+def resource_of(module: str) -> str:
+    """Return how a client reaches the resource of a module: one with resources below it is in a package of its name."""
+    *parts, name = module.split(".")
+    return ".".join(parts if parts[-1:] == [name] else [*parts, name])
+
+
+def test_connections_are_found() -> None:
+    """Both kinds of class are found in what the SDK writes."""
+    source = """
+class Realtime:
+    def connect(self): ...
+class RealtimeConnection:
+    def recv(self): ...
+    def parse_event(self, data): ...
+class RealtimeConnectionManager: ...
+"""
+    assert connections_of(source) == {"Realtime", "RealtimeConnection"}
+
+
+def test_every_connection_of_the_sdk() -> None:
+    """Whatever can connect, and each class that turns frames into events, is in a row, and none is new to us."""
+    unknown = {
+        f"{module}: {', '.join(sorted(classes))}"
+        for module, classes in CONNECTING.items()
+        if resource_of(module) not in BY_NAME
+    }
+    assert unknown == set(), (
+        f"new WebSocket connections in openai {openai.__version__}: meter them with a row in connections.py"
+    )
+    # Of each resource a class that connects and a connection, in both worlds.
+    assert {module: len(classes) for module, classes in CONNECTING.items()} == dict.fromkeys(
+        CONNECTING, 4
+    )
+
+
+if VERSION >= (3, 57):
+
+    def test_every_row_of_connections_exists() -> None:
+        """A row is a resource that the newest SDK has, so none is misspelled."""
+        assert {resource_of(module) for module in CONNECTING} == set(BY_NAME)
 
 
 if VERSION >= (3, 54):

@@ -36,7 +36,9 @@ def status_code(error: BaseException | None) -> int | None:
 def code(error: BaseException) -> str | None:
     """Return the HTTP status of an error as a string, else the provider's code."""
     status = status_code(error)
-    provider_code = getattr(error, "code", None)
+    # Those of `websockets` warn that theirs is no longer to be asked for.
+    is_asked = not type(error).__module__.startswith("websockets.")
+    provider_code = getattr(error, "code", None) if is_asked else None
     return (
         str(status)
         if status is not None

@@ -59,7 +59,7 @@ def realtime_response_ended(session: Session, frame: object) -> None:
 def _realtime_response(session: Session, frame: object) -> Call | None:
     response = get(frame, "response")
     response_id = string(get(response, "id"))
-    call = session.part(charged.REALTIME, response_id, session.model, CREATE, of=response)
+    call = session.part(charged.REALTIME, response_id, None, CREATE, of=response)
     if call is not None:
         put(call.reading.attributes, semconv.RESPONSE_MODEL, session.model, string)
         call.read(response)
@@ -88,7 +88,7 @@ def refused(session: Session, frame: object) -> None:
     else:
         request = None
     if request is not None:
-        session.refuse(session.row.endpoints[0], session.model, request, error)
+        session.refuse(session.row.endpoints[0], request, error)
 
 
 # --- Live -------------------------------------------------------------------------------------
@@ -99,21 +99,21 @@ def live_session_told(session: Session, frame: object) -> None:
     told = get(frame, "session")
     session.began(string(get(told, "id")))
     session.model = string(get(told, "model")) or session.model
-    call = session.part(charged.LIVE, session.id, session.model)
+    call = session.part(charged.LIVE, session.id)
     if call is not None:
         put(call.reading.attributes, semconv.RESPONSE_MODEL, session.model, string)
 
 
 def live_session_used(session: Session, frame: object) -> None:
     """Note what the session has used so far."""
-    if (call := session.part(charged.LIVE, session.id, session.model)) is not None:
+    if (call := session.part(charged.LIVE, session.id)) is not None:
         call.read(frame)
 
 
 def live_session_ended(session: Session, frame: object) -> None:
     """End the session, with all that it used."""
     live_session_told(session, frame)
-    if (call := session.part(charged.LIVE, session.id, session.model)) is not None:
+    if (call := session.part(charged.LIVE, session.id)) is not None:
         call.read(frame)
         session.end(call)
 
@@ -190,7 +190,7 @@ def responses_error(session: Session, frame: object) -> None:
         read_error(call.reading, error)
         session.end(call, cut=True)
     elif (request := session.requests.take(CREATE, lane=lane)) is not None:
-        session.refuse(charged.RESPONSES, None, request, error)
+        session.refuse(charged.RESPONSES, request, error)
 
 
 # --- Translations -----------------------------------------------------------------------------
@@ -201,12 +201,13 @@ def translation_session_told(session: Session, frame: object) -> None:
     told = get(frame, "session")
     session.began(string(get(told, "id")))
     session.model = string(get(told, "model")) or session.model
-    call = session.part(charged.TRANSLATIONS, session.id, session.model)
+    call = session.part(charged.TRANSLATIONS, session.id)
     if call is not None:
+        call.is_complete = True  # Whenever it ends, it has told all that it will.
         put(call.reading.attributes, semconv.RESPONSE_MODEL, session.model, string)
 
 
 def translation_session_ended(session: Session, frame: object) -> None:  # noqa: ARG001 - it tells nothing else
     """End the session."""
-    if (call := session.part(charged.TRANSLATIONS, session.id, session.model)) is not None:
+    if (call := session.part(charged.TRANSLATIONS, session.id)) is not None:
         session.end(call)

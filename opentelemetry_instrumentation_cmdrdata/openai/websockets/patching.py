@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, cast
 from urllib.parse import urlsplit
 
 from cmdrdata_exporter import faults
+from cmdrdata_exporter.customer import metadata_attributes
 from opentelemetry_instrumentation_cmdrdata.call import Recorder
 from opentelemetry_instrumentation_cmdrdata.openai import keywords, observation
 from opentelemetry_instrumentation_cmdrdata.openai.providers import Server, provider_of
@@ -197,6 +198,7 @@ def _open(manager: Any) -> Session | None:
         observation.attribution(said, keywords.of_client(client)),
         model,
         string(arguments.get(row.joins)) if row.joins is not None else None,
+        None if said is None else metadata_attributes(said.usage_metadata),
     )
     for one in early:
         session.requested(one.frame, early=one)
@@ -226,7 +228,7 @@ def _server(client: Any) -> Server:
 # --- What happens on it -----------------------------------------------------------------------
 
 
-def _parsing(original: Method, **_: bool) -> Method:
+def parsing(original: Method, **_: bool) -> Method:
     """Return `parse_event` that shows what it returns, and costs next to nothing where that tells nothing new."""
 
     def parse_event(self: Any, data: Any) -> Any:
@@ -371,7 +373,7 @@ _MANAGER: Mapping[str, Any] = {
     "send": _sending_early,
 }
 _CONNECTION: Mapping[str, Any] = {
-    "parse_event": _parsing,
+    "parse_event": parsing,
     "send": _sending,
     "close": _closing,
     "_reconnect": _reconnecting,

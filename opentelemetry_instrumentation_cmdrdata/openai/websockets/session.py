@@ -56,6 +56,7 @@ class Session:
         attribution: who pays, where a request in another context says nothing else.
         model: that was asked for when it was made.
         session_id: of the session that it joins.
+        own: attributes that all that is charged has, whoever pays.
     """
 
     __slots__ = (
@@ -64,6 +65,7 @@ class Session:
         "_context_payer",
         "_ended",
         "_lanes",
+        "_own",
         "_parts",
         "_recorder",
         "_server",
@@ -71,6 +73,7 @@ class Session:
         "frames",
         "id",
         "model",
+        "requested_model",
         "requests",
         "row",
         "transcription_model",
@@ -84,18 +87,22 @@ class Session:
         attribution: CallAttribution,
         model: str | None = None,
         session_id: str | None = None,
+        own: Mapping[str, Any] | None = None,
     ) -> None:
         self.row = row
         self.frames = row.frames
         self.requests = Requests()
         self.id = session_id
         """The provider's id of the session, where it has told one."""
-        self.model = model
+        self.requested_model = model
+        self.model: str | None = None
+        """As the provider has told it."""
         self.transcription_model: str | None = None
         self._recorder = recorder
         self._server = server
         self._attribution = attribution
         self._context_payer = context_payer()
+        self._own = own or {}
         self._parts: dict[_Key, Call] = {}
         self._lanes: dict[str | None, Call] = {}
         self._ended: dict[_Key, None] = {}
@@ -143,7 +150,7 @@ class Session:
         self,
         endpoint: Endpoint,
         part_id: str | None,
-        model: str | None,
+        model: str | None = None,
         kind: str | None = None,
         *,
         of: object = None,
@@ -155,7 +162,7 @@ class Session:
         Args:
             endpoint: what it is.
             part_id: the provider's id of it.
-            model: that it is taken to be of.
+            model: that was asked for, where that is not the session's.
             kind: of the request that it answers.
             of: what is told of it, for finding that request.
             lane: in which it is, where there are lanes.
@@ -169,7 +176,8 @@ class Session:
             call = shared.parts.join(identity)
         if call is None:
             request = None if kind is None else self.requests.answered(kind, of, lane)
-            call = self._begin(endpoint, model, request)
+            asked = model or self.requested_model or self.model
+            call = self._begin(endpoint, asked, request)
             call.reading.shared = identity
             if self.id is not None:
                 call.reading.attributes[semconv.SESSION_ID] = self.id
@@ -198,7 +206,7 @@ class Session:
         if request is not None:
             parameters, began = {"model": model, **request.parameters}, request.began
             if request.payer is not None:
-                attribution = attribution._replace(attributes=request.payer)
+                attribution = attribution._replace(attributes={**request.payer, **self._own})
         with self._as_parent():
             call = Call(
                 self._recorder,
@@ -227,11 +235,10 @@ class Session:
         finally:
             token.var.reset(token)
 
-    def refuse(
-        self, endpoint: Endpoint, model: str | None, request: Request, error: object
-    ) -> None:
+    def refuse(self, endpoint: Endpoint, request: Request, error: object) -> None:
         """Record a request that the provider has refused."""
-        call = self._begin(endpoint, model, request, refused=True)
+        asked = self.requested_model or self.model
+        call = self._begin(endpoint, asked, request, refused=True)
         read_error(call.reading, error)
         call.end()
 
