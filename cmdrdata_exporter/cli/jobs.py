@@ -5,7 +5,6 @@ from __future__ import annotations
 import click
 from rich.console import Console
 
-from cmdrdata_exporter import clocks
 from cmdrdata_exporter.attributes import CUSTOMER_ID
 from cmdrdata_exporter.cli.changes import say_who_sends
 from cmdrdata_exporter.cli.destination import Destination, on_destination, require_owner
@@ -14,6 +13,7 @@ from cmdrdata_exporter.cli.terminal import (
     ATTENTION,
     Json,
     Terminal,
+    age,
     cell,
     customer,
     duration,
@@ -57,11 +57,10 @@ def jobs(destination: Destination, *, poll: bool, as_json: bool) -> None:
     with LedgerReader(destination.directory) as ledger:
         found = ledger.open_jobs()
         given_up = ledger.counts().get(COUNTER, 0)
-    now = clocks.wall()
     if as_json:
         document: Json = {
             "destination": destination.name,
-            "jobs": [_document(job, asked.get(job.key), now) for job in found],
+            "jobs": [_document(job, asked.get(job.key)) for job in found],
             "given_up": given_up,
         }
         if poll:
@@ -71,7 +70,7 @@ def jobs(destination: Destination, *, poll: bool, as_json: bool) -> None:
     else:
         if poll:
             _show_asked(destination, asked)
-        _show(Terminal(), found, asked, now)
+        _show(Terminal(), found, asked)
         if given_up:
             say(
                 f"{plural(given_up, 'job')} not seen to end within {KEPT / 86400:.0f} days "
@@ -81,7 +80,7 @@ def jobs(destination: Destination, *, poll: bool, as_json: bool) -> None:
         click.get_current_context().exit(ATTENTION)
 
 
-def _document(job: OpenJob, asked: Asked | None, now: float) -> Json:
+def _document(job: OpenJob, asked: Asked | None) -> Json:
     document: Json = {
         "job": job.job_id,
         "endpoint": job.endpoint,
@@ -90,7 +89,7 @@ def _document(job: OpenJob, asked: Asked | None, now: float) -> Json:
         "model": job.model,
         "customer": job.payer.get(CUSTOMER_ID),
         "started": moment(job.since),
-        "age_seconds": int(max(0.0, now - job.since)),
+        "age_seconds": int(age(moment(job.since))),
     }
     if asked is not None:
         document["polled"] = asked.outcome
@@ -110,7 +109,7 @@ def _show_asked(destination: Destination, asked: dict[bytes, Asked]) -> None:
         say_who_sends(destination.directory)
 
 
-def _show(console: Console, found: list[OpenJob], asked: dict[bytes, Asked], now: float) -> None:
+def _show(console: Console, found: list[OpenJob], asked: dict[bytes, Asked]) -> None:
     if not found:
         console.print("No job of the provider is open.")
         return
@@ -122,7 +121,7 @@ def _show(console: Console, found: list[OpenJob], asked: dict[bytes, Asked], now
     for job in found:
         row = [
             cell(job.job_id or NO_ID),
-            cell(f"{duration(max(0.0, now - job.since))} ago"),
+            cell(f"{duration(age(moment(job.since)))} ago"),
             customer(job.payer.get(CUSTOMER_ID)),
             cell(job.model),
             cell(job.endpoint),

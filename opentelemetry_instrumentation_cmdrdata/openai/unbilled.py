@@ -3,6 +3,7 @@ The requests of the SDK that are not metered: what they cost, if anything, is in
 
 A test over the installed SDK fails with the name of any request path that is neither here nor in `endpoints`, so that
 a new endpoint announces itself. At run time such a request passes untouched and is counted.
+`docs/endpoints.md` is made from this table and the others.
 """
 
 from __future__ import annotations
@@ -172,7 +173,7 @@ GROUPS = (
         ),
     ),
     Unbilled(
-        "Calls and keys of realtime sessions",
+        "What prepares a realtime or Live session, lets it in or hangs it up",
         "in the price of the session, which a WebSocket connection shows; "
         "one that a browser or a telephone holds itself is not seen",
         (

@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -19,9 +20,15 @@ from cmdrdata_exporter.delivery.http.client import Client
 from cmdrdata_exporter.delivery.spool.directory import Directory
 from cmdrdata_exporter.settings import DEFAULT_ENDPOINT
 from tests.cli.conftest import Run
+from tests.cli.test_jobs_command import batch, keep
 from tests.ledgers import AMBIGUOUS, DELIVERED, KEY, NOW, REFUSED, fill, record
 
 PAGE = Path(__file__).parents[2] / "docs" / "commands.md"
+JOBS: tuple[dict[str, Any], ...] = (
+    {"job_id": "batch_68f0a1c2"},
+    {"job_id": "resp_68ea90b7", "endpoint": "responses", "model": "gpt-5-mini"},
+    {"job_id": None, "endpoint": "responses", "model": "gpt-5-mini"},
+)
 SPOOL = "/var/lib/app-usage"
 AUDIO: dict[str, int | float] = {"audio_seconds": 93.5}
 CACHED = {"input_tokens": 5000, "output_tokens": 90, "total_tokens": 5090}
@@ -71,6 +78,13 @@ def example(spool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             "reason": "HTTP 401",
             "next_attempt": NOW + 240,
         },
+    )
+    keep(
+        remote,
+        *(
+            batch(number, since=NOW - 7200 * number, until=NOW - 7100 * number, **job)
+            for number, job in enumerate(JOBS, 1)
+        ),
     )
     fill(Directory.prepare(spool, None, "default"), [record(11), record(12)], local=True)
     monkeypatch.setenv("CMDRDATA_API_KEY", KEY)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from cmdrdata_exporter import clocks
+from cmdrdata_exporter.cli import terminal
 from cmdrdata_exporter.delivery.open_jobs import OpenJob
 from cmdrdata_exporter.delivery.spool import commands
 from cmdrdata_exporter.delivery.spool.directory import Directory
@@ -66,11 +68,12 @@ def keep(directory: Directory, *jobs: OpenJob) -> None:
 def later(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is three hours later."""
     monkeypatch.setattr(clocks, "wall", lambda: NOW + 3 * 3600)
+    monkeypatch.setattr(terminal, "time", SimpleNamespace(time=clocks.wall))
 
 
 WIDE = """\
  Job       Started   Customer      Model        Endpoint
-────────────────────────────────────────────────────────────
+──────────────────────────────────────────────────────────
  batch_1   3 h ago   acme                       batches
  unknown   3 h ago   no customer   gpt-5-mini   responses
 
