@@ -9,7 +9,6 @@ A thread claims what is due, has the senders send it and takes back what came of
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import logging
 import queue
@@ -91,7 +90,7 @@ class MemoryDelivery(processes.ForkAware):
         self.running = False
         """Whether a thread claims what is due. Where none can be started, whoever flushes sends."""
         self._inbox: queue.SimpleQueue[Done | None] = queue.SimpleQueue()
-        self._lines: deque[tuple[object, ...]] = deque()
+        self._lines: list[tuple[object, ...]] = []
         """What is to be logged as errors, without the lock: a handler may wait. Messages with their arguments."""
 
     @property
@@ -137,8 +136,9 @@ class MemoryDelivery(processes.ForkAware):
             if self._queue.new or self._queue.again:
                 self._start()
             late = self._end is not None
+            lines = self._taken_lines()
         self._inbox.put(None)
-        self._say()
+        _say(lines)
         if not kept:
             kept.append(event)
         if late:
@@ -200,7 +200,8 @@ class MemoryDelivery(processes.ForkAware):
                 )
                 for events in (self._queue, self.held, self.dead):
                     events.clear()
-            self._say()
+                lines = self._taken_lines()
+            _say(lines)
 
     def _hold(self, event: Event, kept: list[object]) -> None:
         """Keep an event without sending it. Called under the lock."""
@@ -217,12 +218,10 @@ class MemoryDelivery(processes.ForkAware):
         self._lines.append((title, plural(len(events), "usage event"), reason))
         self._lines.extend(("%s", line(state, event.id, event.body)) for event in events)
 
-    def _say(self) -> None:
-        """Log what was written off."""
-        with contextlib.suppress(IndexError):
-            while True:
-                message, *arguments = self._lines.popleft()
-                faults.say(logging.ERROR, str(message), *arguments)
+    def _taken_lines(self) -> list[tuple[object, ...]]:
+        """Take what is to be logged, under the lock under which it was written off: who does so logs it, too."""
+        lines, self._lines = self._lines, []
+        return lines
 
     def after_fork_child(self) -> None:
         """Start anew: what its parent recorded, the parent sends."""
@@ -249,9 +248,10 @@ class MemoryDelivery(processes.ForkAware):
                 self._move(waiting, outcome)
                 self._log.count_refusals([(event, outcome)])
             self._changed.notify_all()
+            lines = self._taken_lines()
         self._log.log_refusals()
         self._log.backend_state(self._gate)
-        self._say()
+        _say(lines)
 
     def _move(self, waiting: Waiting, outcome: Outcome | None) -> None:
         """Move an event that was in flight, by its outcome; None: it was not sent. Called under the lock."""
@@ -311,3 +311,9 @@ class MemoryDelivery(processes.ForkAware):
             ):
                 events.append(self._queue.claim())
         return events, min(delay or IDLE, IDLE)
+
+
+def _say(lines: list[tuple[object, ...]]) -> None:
+    """Log lines. Called without the lock."""
+    for message, *arguments in lines:
+        faults.say(logging.ERROR, str(message), *arguments)
