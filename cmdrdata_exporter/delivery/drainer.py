@@ -260,7 +260,16 @@ class Drainer:
         except Exception:  # noqa: BLE001 - the thread must live
             relay.reset()
             faults.report("drainer", "CmdrData's delivery failed; it tries again", exc_info=True)
-        relay.collect(wait)
+        self._wait(wait)
+
+    def _wait(self, seconds: float) -> None:
+        """Wait for what comes next, and sync the journal meanwhile."""
+        until = clocks.monotonic() + seconds
+        while self._next_sync < until:
+            if self.relay.collect(max(0.0, self._next_sync - clocks.monotonic())):
+                return
+            self._sync()
+        self.relay.collect(max(0.0, until - clocks.monotonic()))
 
     def _keep(self) -> None:
         """Take care of the journal of this process."""
@@ -271,16 +280,21 @@ class Drainer:
             self.leadership.check()
         if self._journal.stalled:
             self._log.disk_stalled()
-        if now >= self._next_sync:
-            self._next_sync = now + TICK
-            try:
-                self._journal.sync()
-            except OSError as error:
-                # What was recorded can be delivered all the same.
-                faults.report("sync", "a crash of the host may lose usage events: %s", error)
+        self._sync()
         if now >= self._next_measure:
             self._next_measure = now + MEASURE_INTERVAL
             self._measure()
+
+    def _sync(self) -> None:
+        now = clocks.monotonic()
+        if now < self._next_sync:
+            return
+        self._next_sync = now + TICK
+        try:
+            self._journal.sync()
+        except Exception as error:  # noqa: BLE001 - the thread must live
+            # What was recorded can be delivered all the same.
+            faults.report("sync", "a crash of the host may lose usage events: %s", error)
 
     def _measure(self) -> None:
         self._journal.is_full = self.relay.measure()

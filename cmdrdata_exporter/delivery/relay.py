@@ -28,8 +28,8 @@ from cmdrdata_exporter.delivery.spool.ledger import Ledger
 from cmdrdata_exporter.delivery.status_log import StatusLog
 from cmdrdata_exporter.delivery.upkeep import Upkeep
 
-IMPORT_INTERVAL = 0.2
-"""Seconds between two looks at the journals."""
+IMPORT_INTERVAL = 0.4
+"""Seconds between two looks at the journals: an event is sent within one, and what comes in one shares a commit."""
 LINGER = 0.008
 """Seconds in which further outcomes are waited for, so that they share a commit."""
 PROMPT = 1.0
@@ -265,8 +265,9 @@ class Relay:
             wait = min(wait, max(0.0, self._due - self._options.clock()))
         return wait
 
-    def collect(self, wait: float) -> None:
-        """Wait for a wake-up, and for outcomes where they are needed before the next import."""
+    def collect(self, wait: float) -> bool:
+        """Wait for a wake-up, or for outcomes where they are needed before the next import; return whether one came."""
+        came = False
         with contextlib.suppress(queue.Empty):
             if wait > LINGER and not self._needs_outcomes():
                 # Senders wake nobody: what they put into the inbox shares the commit of the next import.
@@ -275,7 +276,9 @@ class Relay:
                 self._receive(self.inbox.get(timeout=wait) if wait else self.inbox.get_nowait())
                 if self.in_flight > SENDERS:  # The senders have enough to do.
                     time.sleep(LINGER)
+            came = True
         self.receive_all()
+        return came
 
     def _needs_outcomes(self) -> bool:
         """Return whether outcomes are waited for: by events that have no room, or by whoever has woken this."""

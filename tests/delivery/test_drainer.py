@@ -5,6 +5,7 @@ from __future__ import annotations
 import _thread
 import contextlib
 import logging
+import math
 import os
 import shutil
 import signal
@@ -485,6 +486,7 @@ def test_a_ledger_that_is_removed(
     backend.outcomes = [DELIVERED]
     host.drainer.gate._shut_until = 0.0
     host.append(3)
+    host.drainer.leadership._next_attempt = math.inf
     host.drainer._turn()
     assert not host.drainer.leads
     host.drainer.leadership._next_attempt = 0.0
