@@ -16,18 +16,20 @@ from __future__ import annotations
 
 import copy
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timezone
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 from opentelemetry.trace import format_trace_id
-from typing_extensions import Self
 
 from cmdrdata_exporter import CmdrDataSpanExporter, ConfigurationError
 from opentelemetry_instrumentation_cmdrdata import CmdrDataInstrumentor, semconv
 from opentelemetry_instrumentation_cmdrdata.content import Message
 from opentelemetry_instrumentation_cmdrdata.ended import Failure, FinishedCall
 from opentelemetry_instrumentation_cmdrdata.openai.listeners import listeners
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 MOST = 100
 """Conversations that are kept, unless said otherwise: the last ones."""
@@ -169,12 +171,12 @@ class Conversations:
 
 
 def _texts(tags: object) -> list[str]:
-    given = list(tags) if isinstance(tags, (list, tuple, set, frozenset)) else None  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
-    if given is None or not all(isinstance(tag, str) for tag in given):  # pyright: ignore[reportUnknownVariableType]
-        raise ConfigurationError(
-            f"tags is of type {type(tags).__name__}; expected is a list of texts"
-        )
-    return given  # pyright: ignore[reportUnknownVariableType]
+    if isinstance(tags, (list, tuple, set, frozenset)):
+        given = cast("Iterable[object]", tags)
+        texts = [tag for tag in given if isinstance(tag, str)]
+        if len(texts) == len(tags):  # pyright: ignore[reportUnknownArgumentType]
+            return texts
+    raise ConfigurationError(f"tags is of type {type(tags).__name__}; expected is a list of texts")
 
 
 def _conversation(finished: FinishedCall, tags: Sequence[str]) -> Conversation:

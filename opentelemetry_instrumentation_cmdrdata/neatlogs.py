@@ -14,12 +14,13 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
-from typing import Any, TypedDict, cast
+from typing import Any, TypedDict
 
 from cmdrdata_exporter import CmdrDataSpanExporter
 from opentelemetry_instrumentation_cmdrdata.content import Message, Part
 from opentelemetry_instrumentation_cmdrdata.conversations import Conversation, Conversations
 from opentelemetry_instrumentation_cmdrdata.openai import failures
+from opentelemetry_instrumentation_cmdrdata.openai.usage import fields, items
 
 _logger = logging.getLogger("cmdrdata")
 
@@ -230,8 +231,8 @@ def _failed(
     else:
         messages = [
             {"role": message.get("role"), "parts": [_text(message.get("content"))]}
-            for message in cast("list[dict[str, Any]]", given if isinstance(given, list) else [])
-            if isinstance(message, Mapping)
+            for message in (fields(each) for each in items(given))
+            if message
         ]
     return {
         "timestamp": datetime.now(timezone.utc).isoformat(),

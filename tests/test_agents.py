@@ -109,25 +109,24 @@ TURN = {"session_id": "sess_1", "turn_id": "turn_1"}
 def charge_of(number: int = 1, **changes: Any) -> dict[str, Any]:
     """Return the event of a turn."""
     tokens = 200 * number
-    event = charge(
-        **{
-            "endpoint": "agents.sessions",
-            "served_by": "gpt-5-2026-08-07",
-            "tokens": (tokens, tokens // 10, tokens + tokens // 10),
-            "usage": {
-                "cache_read_input_tokens": 10,
-                "reasoning_output_tokens": 4,
-                "provisional": True,
-            },
-            "request_model": "gpt-5",
-            "turn_id": f"turn_{number}",
-            "session_id": "sess_1",
-            "agent_id": "agent_1",
-            "status": "completed",
-            "created": 1_700_000_021,
-            **changes,
-        }
-    )
+    facts: dict[str, Any] = {
+        "endpoint": "agents.sessions",
+        "served_by": "gpt-5-2026-08-07",
+        "tokens": (tokens, tokens // 10, tokens + tokens // 10),
+        "usage": {
+            "cache_read_input_tokens": 10,
+            "reasoning_output_tokens": 4,
+            "provisional": True,
+        },
+        "request_model": "gpt-5",
+        "turn_id": f"turn_{number}",
+        "session_id": "sess_1",
+        "agent_id": "agent_1",
+        "status": "completed",
+        "created": 1_700_000_021,
+        **changes,
+    }
+    event = charge(**facts)
     # When a stream began says nothing of its turns.
     event.pop("first_token", None)
     return event
@@ -281,7 +280,7 @@ if VERSION >= (3, 54):
         """A session may be followed for days: what has ended is recorded at once."""
         provider.answer("/v1/agents/sessions", Reply(events=EVENTS, hold_after=4))
         with client(provider) as sdk, customer_context("acme", team="acme"):
-            stream = sdk.beta.agents.sessions.create(stream=True, **CREATE)
+            stream: Any = sdk.beta.agents.sessions.create(stream=True, **CREATE)
             for event in stream:
                 if event.type == ENDED["type"] and event.turn_id == "turn_1":
                     break
@@ -316,7 +315,8 @@ if VERSION >= (3, 54):
         """Turns of a session that is not to be billed are not, whoever asks for them."""
         provider.answer("/v1/agents/sessions", Reply(json=SESSION))
         with client(provider) as sdk:
-            sdk.beta.agents.sessions.create(**CREATE, track_usage=False)
+            untracked: dict[str, Any] = {**CREATE, "track_usage": False}
+            sdk.beta.agents.sessions.create(**untracked)
         retrieve("sync", provider)
         assert (meter.events(), meter.recorded.jobs) == ([], {})
 

@@ -32,13 +32,14 @@ ROWS = [
 ]
 
 JOBS = {
+    "agents.sessions",
     "batches",
     "beta.threads.runs",
     "evals.runs",
     "fine_tuning.jobs",
     "videos",
 }
-"""The endpoints that are charged when a job ends; tests of their own are in `test_jobs`."""
+"""The endpoints that are charged when a job ends; tests of their own are in `test_jobs` and `test_agents`."""
 
 
 def test_every_endpoint_is_here() -> None:

@@ -21,7 +21,8 @@ class _ToFile(SpanExporter):
             for span in spans:
                 attributes = dict(span.attributes or {})
                 nanoseconds = (span.end_time or 0) - (span.start_time or 0)
-                line = [f"{span.context.span_id:016x}", attributes, nanoseconds / 1e9]
+                context = span.get_span_context()
+                line = [f"{context.span_id if context else 0:016x}", attributes, nanoseconds / 1e9]
                 file.write(json.dumps(line) + "\n")
         return SpanExportResult.SUCCESS
 
