@@ -172,9 +172,9 @@ class Conversations:
 
 def _texts(tags: object) -> list[str]:
     if isinstance(tags, (list, tuple, set, frozenset)):
-        given = cast("Iterable[object]", tags)
+        given = list(cast("Iterable[object]", tags))
         texts = [tag for tag in given if isinstance(tag, str)]
-        if len(texts) == len(tags):  # pyright: ignore[reportUnknownArgumentType]
+        if len(texts) == len(given):
             return texts
     raise ConfigurationError(f"tags is of type {type(tags).__name__}; expected is a list of texts")
 
