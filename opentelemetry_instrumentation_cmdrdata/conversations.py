@@ -176,7 +176,8 @@ def _texts(tags: object) -> list[str]:
         texts = [tag for tag in given if isinstance(tag, str)]
         if len(texts) == len(given):
             return texts
-    raise ConfigurationError(f"tags is of type {type(tags).__name__}; expected is a list of texts")
+    kind = type(cast("object", tags)).__name__
+    raise ConfigurationError(f"tags is of type {kind}; expected is a list of texts")
 
 
 def _conversation(finished: FinishedCall, tags: Sequence[str]) -> Conversation:
