@@ -508,7 +508,10 @@ def test_the_python_of_the_application(
     empty = tmp_path / "python"
     empty.write_text("#!/bin/sh\nexit 1\n")
     empty.chmod(0o755)
-    assert "not-installed" == _ids(run(*look, str(empty), "app.py"))[0]
+    instrument = ("opentelemetry-instrument", "--traces_exporter", "none")
+    for before in ((), instrument):
+        assert "not-installed" == _ids(run(*look, *before, str(empty), "app.py"))[0]
+    assert 2 == run(*look, *instrument).returncode
 
 
 def _ids(done: subprocess.CompletedProcess[str]) -> list[str]:
