@@ -123,6 +123,11 @@ def options_of(arguments: Sequence[str]) -> dict[str, str]:
     return _split(arguments)[0]
 
 
+def command_of(arguments: Sequence[str]) -> list[str]:
+    """Return the command that `opentelemetry-instrument` becomes, with its arguments."""
+    return _split(arguments)[1]
+
+
 def reasons(
     environ: Mapping[str, str],
     arguments: Sequence[str],

@@ -304,7 +304,6 @@ def asked(url: str, environ: dict[str, str] | None = None, timeout: float = 5.0)
         (200, {"content-type": "application/json"}, None),
         (204, {}, None),
         (400, {}, None),
-        (405, {"date": email.utils.formatdate(time.time() + 30)}, None),
         (200, {"content-type": "text/html; charset=utf-8"}, "endpoint-wrong"),
         (302, {"location": "http://127.0.0.1:9/"}, "endpoint-moved"),
         (401, {}, "key-refused"),
@@ -325,6 +324,15 @@ def test_answers_of_an_endpoint(
     assert ([] if name is None else [name]) == [finding.id for finding in found]
     assert [f"GET /api/events Bearer {KEY}"] == server.asked
     assert KEY not in repr(found)
+
+
+@pytest.mark.parametrize(
+    ("apart", "found"), [(-50, []), (50, []), (-70, ["clock"]), (70, ["clock"])]
+)
+def test_clocks_apart(apart: int, found: list[str], server: Backend) -> None:
+    """A minute between this host's clock and the server's is borne, either way, and no more."""
+    server.headers = {"date": email.utils.formatdate(time.time() + apart)}
+    assert found == [finding.id for finding in asked(server.url)]
 
 
 def test_an_endpoint_that_is_not_there() -> None:
@@ -500,7 +508,10 @@ def test_the_python_of_the_application(
     empty = tmp_path / "python"
     empty.write_text("#!/bin/sh\nexit 1\n")
     empty.chmod(0o755)
-    assert "not-installed" == _ids(run(*look, str(empty), "app.py"))[0]
+    instrument = ("opentelemetry-instrument", "--traces_exporter", "none")
+    for before in ((), instrument):
+        assert "not-installed" == _ids(run(*look, *before, str(empty), "app.py"))[0]
+    assert 2 == run(*look, *instrument).returncode
 
 
 def _ids(done: subprocess.CompletedProcess[str]) -> list[str]:

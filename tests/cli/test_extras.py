@@ -118,6 +118,7 @@ Options:
 
 Commands:
   demo          See each OpenAI call become a span and a usage event.
+  doctor        Check what would keep calls from being metered, or events...
   status        Show where every event is, and what needs you.
   usage         Show the usage that was recorded.
   dead-letters  See dead letters: events refused, expired or damaged.

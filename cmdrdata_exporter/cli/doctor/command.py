@@ -25,6 +25,7 @@ from cmdrdata_exporter.cli.terminal import (
     print_json,
 )
 from cmdrdata_exporter.settings import ConfigurationError, Settings, spool_directory
+from opentelemetry_instrumentation_cmdrdata import preflight
 
 PROBE_TIMEOUT = 60.0
 """Seconds that another Python may take to look around."""
@@ -85,8 +86,7 @@ def findings_of(
         spool_dir: the spool directory, where that is not the environment's.
         timeout: seconds that the endpoint may take; None asks it nothing.
     """
-    arguments = command[1:] if command and Path(command[0]).name == INSTRUMENT else command
-    found = _probed(command, arguments) if command else environment.check(here([]))
+    found = _probed(command) if command else environment.check(here([]))
     try:
         settings = Settings.read(spool_dir=spool_dir)
         path = (spool_dir or spool_directory()).expanduser().absolute()
@@ -101,9 +101,14 @@ def findings_of(
     return sorted(found, key=lambda finding: order.index(finding.severity))
 
 
-def _probed(command: Sequence[str], arguments: Sequence[str]) -> list[Finding]:
+def _probed(command: Sequence[str]) -> list[Finding]:
     """Return what the Python of a command finds."""
-    python = python_of(command[0])
+    arguments = command[1:] if Path(command[0]).name == INSTRUMENT else command
+    # opentelemetry-instrument becomes the program that it is given, so its own Python tells nothing.
+    program = preflight.command_of(arguments)
+    if not program:
+        raise Refusal(f"{INSTRUMENT} is given no program to run")
+    python = python_of(program[0])
     probe = [python, "-m", "cmdrdata_exporter.cli.doctor.probe", *arguments]
     try:
         done = subprocess.run(
