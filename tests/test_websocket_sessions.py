@@ -434,7 +434,8 @@ if VERSION >= (2, 54):
         CmdrDataInstrumentor().uninstrument()
         assert realtime.connect is patched.__wrapped__
         for kind in kinds:
-            wrapped = [name for name, value in vars(kind).items() if hasattr(value, "__wrapped__")]
+            own: dict[str, Any] = dict(kind.__dict__)
+            wrapped = [name for name, value in own.items() if hasattr(value, "__wrapped__")]
             assert wrapped == []
         assert len(told(meter, "response_id")) == 1
         CmdrDataInstrumentor().instrument()

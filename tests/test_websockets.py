@@ -91,6 +91,7 @@ def by_garbage(manager: Any, case: Case, number: int) -> list[Any]:
     connection = manager.enter()
     frames = receive(connection, case, number)
     below = connection._connection
+    vars(manager).clear()  # A caller's frame may have it still, in Python 3.10.
     del connection, manager
     gc.collect()
     below.close()
@@ -161,6 +162,7 @@ async def aby_garbage(manager: Any, case: Case, number: int) -> list[Any]:
     connection = await manager.enter()
     frames = await areceive(connection, case, number)
     below = connection._connection
+    vars(manager).clear()  # A caller's frame may have it still, in Python 3.10.
     del connection, manager
     gc.collect()
     await below.close()
