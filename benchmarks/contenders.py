@@ -112,6 +112,12 @@ def _ours(*, metered: bool = True, traced: bool = True, drains: str | None = Non
     )
 
 
+def _with_content() -> Installed:
+    """Install ours with content on the spans."""
+    os.environ["OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"] = "SPAN_ONLY"
+    return _ours()
+
+
 def _theirs(module: str) -> Installed:
     """Install another instrumentation, which keeps content to itself as ours does."""
     os.environ["TRACELOOP_TRACE_CONTENT"] = "false"
@@ -174,6 +180,7 @@ CONTENDERS: dict[str, Callable[[], Installed]] = {
     "CmdrData: span only": functools.partial(_ours, metered=False),
     UNTRACED: functools.partial(_ours, traced=False),
     OURS: _ours,
+    "CmdrData: and content": _with_content,
     OFFICIAL: functools.partial(_theirs, "opentelemetry.instrumentation.genai.openai"),
     "OpenInference": functools.partial(_theirs, "openinference.instrumentation.openai"),
     "OpenLLMetry": functools.partial(_theirs, "opentelemetry.instrumentation.openai"),

@@ -111,7 +111,7 @@ Whether `metadata.call_site` says which line of the application made a call: `un
 
 CMDRDATA_CONTENT_MAX_LENGTH = "CMDRDATA_CONTENT_MAX_LENGTH"
 """
-How many characters of one part of a message are recorded, where content is (see `CAPTURE_CONTENT`). 1 to 100000000.
+How many characters of one part of a message are recorded, where content is. 1 to 100000000.
 Default: 16384.
 """
 

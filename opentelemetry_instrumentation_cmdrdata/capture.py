@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import traceback
 from collections.abc import Callable, Mapping
-from typing import Any, ParamSpec
+from typing import Any, ParamSpec, cast
 
 from opentelemetry import trace
 from opentelemetry._logs import LoggerProvider
@@ -200,7 +200,7 @@ class CallContent:
         if hook is None:
             return content, _named(bounded(content, bounds))
         try:
-            passed: object = hook(content, attributes.copy())
+            passed = cast("object", hook(content, attributes.copy()))
             if passed is None:
                 return None, {}
             if not isinstance(passed, Content):

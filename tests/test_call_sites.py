@@ -24,7 +24,7 @@ from tests import replies
 from tests.metering import Meter, RecordedEvents, attributes
 from tests.provider import Provider, Reply
 from tests.sdk import async_client, client
-from tests.test_jobs import BATCH, BATCHED
+from tests.test_jobs import TUNED, TUNING
 
 CHAT = "/v1/chat/completions"
 QUESTION: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "?"}]}
@@ -298,25 +298,24 @@ def test_files_are_not_remembered_without_end(monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_job(provider: Provider, meter: Meter) -> None:
     """A job is put down to the line that started it, not to the one that asks how it goes."""
-    job = {**BATCH, "status": "validating", "usage": None, "request_counts": None}
-    provider.answer("/v1/batches", Reply(json=job))
-    provider.answer("/v1/batches/batch_1", Reply(json=BATCHED))
+    path = "/v1/fine_tuning/jobs"
+    for number in (1, 2):
+        provider.answer(f"{path}/ftjob-{number}", Reply(json={**TUNED, "id": f"ftjob-{number}"}))
 
-    def start(sdk: Any) -> None:
-        sdk.batches.create(
-            input_file_id="f", endpoint="/v1/chat/completions", completion_window="24h"
-        )
+    def start(sdk: Any, number: int) -> None:
+        provider.answer(path, Reply(json={**TUNING, "id": f"ftjob-{number}"}))
+        sdk.fine_tuning.jobs.create(model="gpt-4o-mini", training_file="file-1")
 
     with client(provider) as sdk:
-        start(sdk)
-        sdk.batches.retrieve("batch_1")
+        start(sdk, 1)
         with customer_context("acme"):
-            provider.answer("/v1/batches", Reply(json={**job, "id": "batch_2"}))
-            provider.answer("/v1/batches/batch_2", Reply(json={**BATCHED, "id": "batch_2"}))
-            start(sdk)
-        sdk.batches.retrieve("batch_2")
-    assert [None, "acme"] == [event["customer_id"] for event in meter.recorded.wire]
-    assert [line_of(start, 1), None] == sites(meter.recorded)
+            start(sdk, 2)
+            sdk.fine_tuning.jobs.retrieve("ftjob-1")
+        sdk.fine_tuning.jobs.retrieve("ftjob-2")
+    site = line_of(start)
+    assert [(None, site), ("acme", None), (None, site), ("acme", None)] == [
+        (event["customer_id"], event["metadata"].get("call_site")) for event in meter.recorded.wire
+    ]
 
 
 def test_an_event_says_it_once(chat: Provider, meter: Meter) -> None:

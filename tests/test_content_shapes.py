@@ -6,7 +6,7 @@ import base64
 import json
 import time
 import tracemalloc
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -175,7 +175,7 @@ def test_what_is_read_belongs_to_nobody() -> None:
 
 def test_tools() -> None:
     """Tools go by their type and name; those of the provider by their type."""
-    tools = [
+    tools: list[dict[str, Any]] = [
         {"type": "function", "function": {"name": "f", "parameters": {}}},
         {"type": "custom", "custom": {"name": "g"}},
         {"type": "function", "name": "h"},
@@ -197,7 +197,7 @@ def streamed(*deltas: Any, body: dict[str, Any] | None = None) -> list[dict[str,
     """Return the output of a chat that came in deltas, each of choice 0, or of the choice of a pair."""
     reader = ChatReader(body or {})
     for delta in deltas:
-        index, inner = delta if isinstance(delta, tuple) else (0, delta)
+        index, inner = cast("tuple[int, Any]", delta if isinstance(delta, tuple) else (0, delta))
         reader.chunk({"choices": [{"index": index, "delta": inner}]})
     return content(reader).output_messages
 
@@ -613,9 +613,9 @@ def test_halves_of_surrogate_pairs() -> None:
 
 def _memory_of(pieces: int) -> tuple[float, int]:
     """Return the seconds for a chunk of a long stream, and the bytes that are kept of it."""
-    chunk = {"choices": [{"index": 0, "delta": {"content": ""}, "finish_reason": None}]}
+    delta = {"content": ""}
+    chunk = {"choices": [{"index": 0, "delta": delta, "finish_reason": None}]}
     reader = ChatReader({})
-    delta = chunk["choices"][0]["delta"]
     texts = [f"{number:08}" for number in range(pieces)]
     begin = time.process_time()
     for text in texts:

@@ -44,6 +44,10 @@ PAGES: dict[str, list[tuple[str, dict[str, Any]]]] = {
     "docs/migration.md": [
         ("customer-123", {"feature": "data_analysis"}),
         ("customer-456", {"feature": "data_analysis"}),
+        # Of the predecessors' other names.
+        ("acme", {"user_trace_id": "your-trace-id", "tags": ["production"]}),
+        ("acme", {"tags": ["support"]}),
+        ("acme", {}),
     ],
 }
 """Of each page, or one of its sections, the customers and the metadata of the calls that its examples make."""

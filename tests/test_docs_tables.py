@@ -22,7 +22,8 @@ from cmdrdata_exporter.delivery.http.answers import classify
 from cmdrdata_exporter.delivery.options import LARGEST
 from cmdrdata_exporter.settings import Settings
 from cmdrdata_exporter.telemetry import Telemetry
-from opentelemetry_instrumentation_cmdrdata import jobs, metrics, semconv
+from opentelemetry_instrumentation_cmdrdata import capture, jobs, metrics, semconv
+from opentelemetry_instrumentation_cmdrdata.openai.endpoints import ENDPOINTS
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(
@@ -179,6 +180,34 @@ def written(default: object) -> object:
     return default if re.search(r"`|^off$", str(default)) else f"`{default}`"
 
 
+def test_content() -> None:
+    """`docs/content.md` says where content goes at each setting, and what is read of each endpoint."""
+    rows = table("docs/content.md", "What is recorded at each setting", "value")
+    said = {quoted(row[0])[0]: (row[1] == "yes", row[2] == "yes") for row in rows}
+    assert capture.MODES == said
+    assert {"no"} == {row[3] for row in rows}
+    assert semconv.DETAILS_EVENT in text_of("docs/content.md")
+    names, *_ = re.findall(r"^\| endpoint (.*) \|$", text_of("docs/content.md"), re.MULTILINE)
+    fields = [semconv.SYSTEM_INSTRUCTIONS, semconv.INPUT_MESSAGES]
+    fields += [semconv.OUTPUT_MESSAGES, semconv.TOOL_DEFINITIONS]
+    assert fields == quoted(names)
+    documented = {
+        quoted(name)[0]
+        for name, *_ in table("docs/content.md", "What is recorded of a call", "endpoint")
+    }
+    assert documented == {
+        f"{endpoint.name}.retrieve" if endpoint.polls else endpoint.name
+        for endpoint in ENDPOINTS
+        if endpoint.content is not None
+    }
+    bounds = table("docs/content.md", "Length", "variable")
+    read = Settings.read({})
+    assert {quoted(name)[0]: quoted(default)[0] for name, _, default in bounds} == {
+        settings.CMDRDATA_CONTENT_MAX_LENGTH: str(read.content_max_length),
+        settings.CMDRDATA_CONTENT_MAX_TOTAL: str(read.content_max_total),
+    }
+
+
 def test_metrics() -> None:
     """`docs/delivery.md` has a row for each metric, with its unit."""
     provider = Mock()
@@ -265,6 +294,7 @@ def test_attributes_of_spans_and_metrics() -> None:
         for name, value in vars(semconv).items()
         if isinstance(value, str) and name.isupper() and not value.startswith("cmdrdata.")
     }
+    ours.remove(semconv.DETAILS_EVENT)  # The name of an event: see docs/content.md.
     assert {name for name in ours if not name.endswith(".")} == documented
 
 

@@ -68,7 +68,7 @@ def run(provider: Provider, tmp_path: Path, httpserver: HTTPServer) -> Run:
             cwd=work,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=180,
             check=False,
         )
         assert (0, "") == (done.returncode, complaints(done.stderr))

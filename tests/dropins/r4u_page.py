@@ -34,7 +34,7 @@ async def streaming() -> str:
         if chunk.choices and chunk.choices[0].delta.content:
             collected += chunk.choices[0].delta.content
     stream = await client.chat.completions.create(
-        model="tool-stream", messages=HELLO, tools=TOOLS, tool_choice="auto", stream=True
+        model="tool-stream", messages=HELLO, extra_body={"tools": TOOLS}, stream=True
     )
     async for _ in stream:
         pass
@@ -42,7 +42,8 @@ async def streaming() -> str:
     async for chunk in stream:
         if chunk.choices[0].delta.content:
             break
-    await stream.close()
+    # The oldest SDK's have no `close`.
+    await (stream.close if hasattr(stream, "close") else stream.response.aclose)()
     await client.embeddings.create(model="text-embedding-3-small", input="prompt: embedded")
     with contextlib.suppress(openai.OpenAIError):
         await client.chat.completions.create(model="refused", messages=HELLO)
@@ -60,7 +61,7 @@ def whole() -> str:
     client: Any = OpenAI(**WHERE)
     answer = client.chat.completions.create(model="gpt-4o-mini", messages=HELLO)
     client.with_options(timeout=20).chat.completions.create(
-        model="tools", messages=HELLO, tools=TOOLS
+        model="tools", messages=HELLO, extra_body={"tools": TOOLS}
     )
     ordinary: Any = openai.OpenAI(**WHERE)
     ordinary.chat.completions.create(model="gpt-4o-mini", messages=HELLO)

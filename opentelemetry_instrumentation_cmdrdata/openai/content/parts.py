@@ -175,18 +175,10 @@ def _modality(mime_type: str, otherwise: str) -> str:
 
 
 _CONVENTIONAL = frozenset(
-    [
-        "text",
-        "tool_call",
-        "tool_call_response",
-        "server_tool_call",
-        "server_tool_call_response",
-        "blob",
-        "file",
-        "uri",
-        "reasoning",
-        "compaction",
-    ]
+    (
+        *("text", "reasoning", "compaction", "blob", "file", "uri", "tool_call"),
+        *("tool_call_response", "server_tool_call", "server_tool_call_response"),
+    )
 )
 """The types of parts of which the conventions say what is in them."""
 _PARTS: Mapping[str, Callable[[Mapping[str, Any]], Part | None]] = {
