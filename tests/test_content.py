@@ -335,6 +335,27 @@ def test_helpers(
     assert [expected] == recorded.spans()
 
 
+@pytest.mark.parametrize("world", ["sync", "async"])
+@pytest.mark.parametrize("call", [name for name in CALLS if name != "completions"])
+def test_structured_outputs(
+    call: str,
+    world: str,
+    recorded: Recorded,
+    provider: Provider,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What `parse` makes of an answer is read as it was sent."""
+    if VERSION < (1, 92):
+        return  # It is elsewhere.
+    method, path, plain, _, arguments, expected = CALLS[call]
+    arguments = {name: value for name, value in arguments.items() if name != "extra_body"}
+    expected = {k: v for k, v in expected.items() if k != "gen_ai.tool.definitions"}
+    provider.answer(path, plain)
+    instrument(recorded, monkeypatch, "SPAN_ONLY")
+    make(world, provider, method.replace("create", "parse"), FORMS[0], arguments)
+    assert [expected] == recorded.spans()
+
+
 def test_a_hook(recorded: Recorded, provider: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the hook returns is what is recorded; it sees the attributes of the span."""
     seen: list[Mapping[str, Any]] = []
@@ -364,7 +385,11 @@ def fails(content: Content, attributes: Mapping[str, Any]) -> Content:
 
 def returning(value: Any) -> Any:
     """Return a hook that returns a value."""
-    return lambda content, attributes: value  # pyright: ignore[reportUnknownLambdaType]
+
+    def hook(content: Content, attributes: Mapping[str, Any]) -> Any:
+        return value
+
+    return hook
 
 
 @pytest.mark.parametrize("hook", [fails, returning("text"), returning(Content([], [{}], [], []))])
@@ -515,3 +540,24 @@ def test_the_spool_has_no_content(
         found = file.read_bytes()
         assert SECRET.encode() not in found
         assert b"hello" not in found
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_compact_streams(
+    call: str, recorded: Recorded, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Events that need not be parsed for metering, as providers send them, are read for their content."""
+    method, path, _, streamed, arguments, expected = CALLS[call]
+    assert streamed.events is not None
+    compact = [json.dumps(event, separators=(",", ":")) for event in streamed.events]
+    if call == "responses":  # What came by pieces, which the response at the end would hide.
+        compact = compact[:-1]
+    provider.answer(path, Reply(events=compact, done=call != "responses"))
+    instrument(recorded, monkeypatch, "SPAN_ONLY")
+    make("sync", provider, method, STREAM, arguments)
+    if call == "responses":
+        [span] = recorded.spans()
+        [output] = span["gen_ai.output.messages"]
+        assert output["parts"] == said("")[0]["parts"]
+    else:
+        assert [expected] == recorded.spans()
