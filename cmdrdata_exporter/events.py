@@ -151,6 +151,7 @@ class UsageEvent(NamedTuple):
         }
         if self.time_to_first_token_ms is not None:
             latency["time_to_first_token_ms"] = self.time_to_first_token_ms
+        success = self.success
         return {
             "customer_id": self.customer_id,
             "model": self.model,
@@ -163,7 +164,7 @@ class UsageEvent(NamedTuple):
             "version": FORMAT_VERSION,
             "latency": latency,
             "error": {
-                "occurred": not self.success,
+                "occurred": not success,
                 "type": self.error_type,
                 "code": self.error_code,
                 "message": self.error_message,
@@ -172,7 +173,7 @@ class UsageEvent(NamedTuple):
                 "id": self.id,
                 "streaming": self.streaming,
                 "retry_count": self.retry_count,
-                "success": self.success,
+                "success": success,
             },
         }
 

@@ -161,7 +161,6 @@ class CmdrDataSpanExporter(SpanExporter):
         if event is not None:
             self._record(event, [])
 
-    @faults.guarded
     def charge(self, event: UsageEvent, kept: list[object]) -> None:
         """
         Record one charge at once, if metering is enabled. Never raises.
@@ -170,8 +169,12 @@ class CmdrDataSpanExporter(SpanExporter):
             event: the charge.
             kept: not empty once it is recorded, see `Header.kept`: with the same list it is recorded once.
         """
-        if self.settings.enabled:
+        if not self.settings.enabled:
+            return
+        try:
             self._record(event, kept)
+        except Exception as error:  # noqa: BLE001 - whatever it is
+            faults.absorb(error, "the record of a charge")
 
     def _event(self, span: ReadableSpan) -> UsageEvent | None:
         if not self.settings.enabled:
@@ -181,6 +184,7 @@ class CmdrDataSpanExporter(SpanExporter):
     def _record(self, event: UsageEvent, kept: list[object]) -> None:
         if kept:
             return
+        hold = self.settings.unattributed == "hold"
         for key in event.renamed:
             faults.report(
                 f"metadata key {key}",
@@ -189,9 +193,7 @@ class CmdrDataSpanExporter(SpanExporter):
                 f"user_{key}",
             )
         if event.customer_id is None:
-            runtime.process.unattributed.note(
-                held=self.settings.unattributed == "hold", site=event.metadata.get("call_site")
-            )
+            runtime.process.unattributed.note(held=hold, site=event.metadata.get("call_site"))
         body = encode(event)
         if len(body) > LARGEST_BODY:
             event, cut = _bounded(event)
@@ -203,7 +205,7 @@ class CmdrDataSpanExporter(SpanExporter):
                 ", ".join(repr(key[:_KEY]) for key in cut[:10]),
             )
             body = encode(event)
-        header = _header(event, body, kept, hold=self.settings.unattributed == "hold")
+        header = _header(event, body, kept, hold=hold)
         # In one step of the interpreter, for a delivery that does not tell itself.
         kept.extend(map(self._delivery.record, (event.id,), (header,), (body,)))
         # Afterwards, since what was interrupted before it was kept comes again.

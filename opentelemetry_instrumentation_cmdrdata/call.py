@@ -90,17 +90,20 @@ class Recorder:
             faults.report("content", "no content is recorded: %s", error)
             return Capture(Settings())
 
-    @faults.guarded
     def is_tracing(self) -> bool:
         """Whether calls are to have spans now, and there may be an SDK that makes them."""
-        tracer = self.tracer
-        if isinstance(tracer, trace.NoOpTracer) or (
-            # What it stands for until an SDK is set up.
-            isinstance(tracer, trace.ProxyTracer)
-            and isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
-        ):
+        try:
+            tracer = self.tracer
+            if isinstance(tracer, trace.NoOpTracer) or (
+                # What it stands for until an SDK is set up.
+                isinstance(tracer, trace.ProxyTracer)
+                and isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
+            ):
+                return False
+            return is_instrumentation_enabled()
+        except Exception as error:  # noqa: BLE001 - the call is billed all the same
+            faults.absorb(error, "the choice whether a call has a span")
             return False
-        return is_instrumentation_enabled()
 
     @faults.guarded
     def report_silent(self, host: str, *, asked: bool) -> None:
@@ -184,7 +187,7 @@ class Call:
         self._reading.job = job
         self.endpoint = endpoint
         self.streaming = streaming
-        self._is_measured = recorder.metrics.measures(endpoint) is True
+        self._is_measured = recorder.metrics.measures(endpoint)
         self.measures_chunks = streaming and self._is_measured
         """Whether the time from each chunk to the next is measured."""
         self.exchange = Exchange()
@@ -203,7 +206,11 @@ class Call:
         )
         """Whether the application asked for it."""
         is_traced = recorder.is_tracing()
-        requested = _request_attributes(endpoint, parameters, only_model=not is_traced) or {}
+        requested: Attributes = {}
+        try:
+            requested = request_attributes(endpoint, parameters, only_model=not is_traced)
+        except Exception as error:  # noqa: BLE001 - the call is billed all the same
+            faults.absorb(error, "the parameters of a request")
         self._request_model: str | None = requested.get(semconv.REQUEST_MODEL)
         self._starts_job = endpoint.polled_at is not None and endpoint.starts_job(parameters)
         self._details = (_request_details(endpoint, parameters) or {}) if endpoint.details else {}
@@ -466,12 +473,14 @@ class Call:
             endings.append(ending)
         if endings[0] is ending:
             open_calls.forget(self)
-            self._end(ending)
+            try:
+                self._end(ending)
+            except Exception as error:  # noqa: BLE001 - whatever it is
+                faults.absorb(error, "the end of a call")
             # Its traceback leads here again, by the frames of who calls.
             ending.error = None
             self.__class__ = Call  # pyright: ignore[reportAttributeAccessIssue] - of the same layout
 
-    @faults.guarded
     def _end(self, ending: _Ending) -> None:
         error, now = ending.error, time.perf_counter_ns()
         try:
@@ -487,13 +496,19 @@ class Call:
         # last chunk; the provider's work ended with that chunk.
         last = self.last_chunk if error is None and self.last_chunk is not None else now
         end_time = self._start_time + last - self._begin
-        failure = self._failure(error)
+        is_whole = error is None and self._reading.error is None
+        failure = None if is_whole else self._failure(error)
         facts = self._facts(error, failure, cut=cut)
         usage_status = charges.usage_status(
             self.endpoint, self._reading, self.exchange, error, cut=cut, streaming=self.streaming
         )
         try:
-            self._bill(facts, failure, end_time, usage_status, ending)
+            exporter = self.exporter
+            ending.call = self._ended(exporter, failure, end_time)
+            for event, kept in charges.charges(
+                ending.call, self._reading, facts, usage_status, ending.recorded
+            ):
+                exporter.charge(event, kept)
         except Exception as fault:  # noqa: BLE001 - the span ends all the same
             faults.absorb(fault, "the charge of a call")
         if usage_status == "missing" and failure is None:
@@ -563,22 +578,6 @@ class Call:
                 [reasons[index] or "error" for index in sorted(reasons)]
             )
         return facts
-
-    def _bill(
-        self,
-        facts: Attributes,
-        failure: Failure | None,
-        end_time: int,
-        usage_status: str,
-        ending: _Ending,
-    ) -> None:
-        """Hand the exporter what is to be billed of the call."""
-        exporter = self.exporter
-        ending.call = self._ended(exporter, failure, end_time)
-        for event, kept in charges.charges(
-            ending.call, self._reading, facts, usage_status, ending.recorded
-        ):
-            exporter.charge(event, kept)
 
     def _ended(
         self, exporter: CmdrDataSpanExporter | None, failure: Failure | None, end_time: int
@@ -675,7 +674,6 @@ def _was_reset(token: Token[Any]) -> bool:
     return True
 
 
-_request_attributes = faults.guarded(request_attributes)
 _request_details = faults.guarded(request_details)
 _message = faults.guarded(failures.message)
 _code = faults.guarded(failures.code)

@@ -8,10 +8,8 @@ part of a job that is due and was not billed before.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
-
-from opentelemetry.trace import format_span_id, format_trace_id
 
 from cmdrdata_exporter import UsageEvent
 from cmdrdata_exporter.attributes import (
@@ -40,7 +38,7 @@ def charges(
     facts: Attributes,
     usage_status: str,
     recorded: Recorded,
-) -> Iterator[tuple[UsageEvent, list[object]]]:
+) -> Iterable[tuple[UsageEvent, list[object]]]:
     """
     Return the charges of a call, each with the list that says whether it was recorded. A part of a job is claimed.
 
@@ -52,12 +50,13 @@ def charges(
         recorded: what was recorded before, where the end of the call was interrupted.
     """
     if reading.job is not None or call.endpoint.lists:
-        yield from of_jobs(call, reading, facts, recorded)
-    elif call.starts_job and call.keeper is not None and usage_status == "partial":
+        return of_jobs(call, reading, facts, recorded)
+    if call.starts_job and call.keeper is not None and usage_status == "partial":
         # It goes on, and is billed when its end is seen.
         if call.attribution.tracked:
             durable.keep_unnamed(call.keeper, call)
-    elif (
+        return ()
+    if (
         call.attribution.tracked
         and call.endpoint.is_charged
         and (
@@ -72,7 +71,8 @@ def charges(
         if reading.shared is not None:
             event_id, remember = reading.shared.event_id, shared.REMEMBERED
         event = usage_event(call, facts, payer, usage_status, event_id, remember=remember)
-        yield event, recorded["", ""]
+        return ((event, recorded["", ""]),)
+    return ()
 
 
 def of_jobs(
@@ -280,8 +280,8 @@ def usage_event(
             metadata["customer_refused_value"] = written
     else:
         customer = attribution.get(CUSTOMER_ID, call.default_customer)
-    metadata["trace_id"] = format_trace_id(call.trace_id)
-    metadata["span_id"] = format_span_id(call.span_id)
+    metadata["trace_id"] = f"{call.trace_id:032x}"
+    metadata["span_id"] = f"{call.span_id:016x}"
     renamed: tuple[str, ...] = ()
     if len(attribution) > (CUSTOMER_ID in attribution):
         users = {
@@ -291,7 +291,7 @@ def usage_event(
         }
         renamed = add_users_keys(metadata, users)
     input_tokens, output_tokens = get(semconv.INPUT_TOKENS, 0), get(semconv.OUTPUT_TOKENS, 0)
-    failure = call.failure
+    failure, first_chunk = call.failure, get(semconv.TIME_TO_FIRST_CHUNK)
     return UsageEvent(
         id=event_id,
         customer_id=customer,
@@ -308,7 +308,7 @@ def usage_event(
         start_time=call.start_time // 1_000_000_000,
         end_time=call.end_time // 1_000_000_000,
         duration_ms=max(0, (call.end_time - call.start_time + 500_000) // 1_000_000),
-        time_to_first_token_ms=first_token_ms(get(semconv.TIME_TO_FIRST_CHUNK)),
+        time_to_first_token_ms=None if first_chunk is None else first_token_ms(first_chunk),
         streaming=call.streaming,
         retry_count=call.retry_count,
         error_type=None if failure is None else error_type(failure.type, failure.code or None),

@@ -76,8 +76,7 @@ class ClientMetrics:
         self._provider: MeterProvider | None = None
         self._instruments: Instruments | None = None
 
-    @faults.guarded
-    def instruments(self) -> Instruments | None:
+    def _instruments_now(self) -> Instruments | None:
         """Return the instruments, None while the application has no MeterProvider."""
         provider = metrics.get_meter_provider() if self._own is None else self._own
         if provider is not self._provider:
@@ -87,18 +86,21 @@ class ClientMetrics:
             self._provider = provider
         return self._instruments
 
-    @faults.guarded
     def measures(self, endpoint: Endpoint) -> bool:
         """
         Return whether a call that starts now is to be measured.
 
         The conventions have an operation for one kind of poll only.
         """
-        return (
-            self.instruments() is not None
-            and (endpoint.is_conventional or not endpoint.polls)
-            and is_instrumentation_enabled()
-        )
+        try:
+            return (
+                self._instruments_now() is not None
+                and (endpoint.is_conventional or not endpoint.polls)
+                and is_instrumentation_enabled()
+            )
+        except Exception as error:  # noqa: BLE001 - also of the application's provider
+            faults.absorb(error, "the instruments of a call")
+            return False
 
     @faults.guarded
     def record(  # noqa: PLR0917 - all that is known when a call has ended
@@ -123,7 +125,7 @@ class ClientMetrics:
             payer: the attributes that say who pays.
             exporter: returns what bills the call.
         """
-        instruments = self.instruments()
+        instruments = self._instruments_now()
         if instruments is None:
             return
         attributes = attributes_of(endpoint, server, request_model, facts)
@@ -146,7 +148,7 @@ class ClientMetrics:
         seconds: float,
     ) -> None:
         """Record that a further chunk arrived so many `seconds` after the one before. See `record`."""
-        instruments, metric = self.instruments(), self._names.of_chunk(endpoint)
+        instruments, metric = self._instruments_now(), self._names.of_chunk(endpoint)
         if instruments is not None and metric is not None:
             attributes = attributes_of(endpoint, server, request_model, facts)
             instruments.record[metric](seconds, attributes)

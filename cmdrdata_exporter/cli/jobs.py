@@ -40,9 +40,9 @@ NO_ID = "unknown"
 @on_destination
 def jobs(destination: Destination, *, poll: bool, as_json: bool) -> None:
     """
-    List jobs of the provider whose end was not seen: background responses, batches, runs, videos.
+    List jobs whose end was not seen, and ask for them.
 
-    A job is charged when its end is seen. With --poll they are asked for, with the application's
+    Those are background responses, batches, runs, videos and the like. A job is charged when its end is seen. With --poll they are asked for, with the application's
     OPENAI_API_KEY at OPENAI_BASE_URL, and billed to whoever started them. Exits with status 1 if
     one could not be asked for.
 

@@ -125,7 +125,7 @@ def _keeping(client: Any, original: _Method) -> _Method:
         copied = original(client, *args, **kwargs)
         said = of_client(client)
         given = kwargs.get("default_headers") or kwargs.get("set_default_headers")
-        if said is not None and _in(given) is None:
+        if said is not None and in_headers(given) is None:
             copied._custom_headers = {**copied._custom_headers, HEADER: said}  # noqa: SLF001 - see of_client
         keep(copied)
         return copied
@@ -154,7 +154,7 @@ def _said_by_client(original: _Method, client: Attribution) -> _Method:
     """Return a method, of another client than the one that it is called on, that carries what the latter says."""
 
     def carried(kwargs: dict[str, Any]) -> dict[str, Any]:
-        if _in(kwargs.get("extra_headers")) is not None:
+        if in_headers(kwargs.get("extra_headers")) is not None:
             return kwargs  # Of a client that was bound once more.
         if KEYWORDS.isdisjoint(kwargs):
             return _with_header(kwargs, client)
@@ -177,15 +177,11 @@ def _said_by_client(original: _Method, client: Attribution) -> _Method:
 
 def of_client(client: Any) -> Attribution | None:
     """Return what is said of all calls of a client."""
-    return _in(client._custom_headers)  # noqa: SLF001 - `default_headers` builds all of them anew
+    return in_headers(client._custom_headers)  # noqa: SLF001 - `default_headers` builds all of them anew
 
 
-def of_call(options: Any) -> Attribution | None:
-    """Return what is said of one call."""
-    return _in(options.headers)
-
-
-def _in(headers: object) -> Attribution | None:
+def in_headers(headers: object) -> Attribution | None:
+    """Return what is said in the headers of a call, or of a client."""
     found = cast("dict[str, object]", headers).get(HEADER) if isinstance(headers, dict) else None
     return found if isinstance(found, Attribution) else None
 
@@ -300,7 +296,7 @@ def taken(kwargs: dict[str, Any]) -> tuple[Attribution | None, dict[str, Any]]:
     """Return what the keywords among arguments say, None where none is there, and the arguments that the SDK takes."""
     said = {name: value for name, value in kwargs.items() if name in KEYWORDS}
     others = {name: value for name, value in kwargs.items() if name not in KEYWORDS}
-    of_client = _in(others.get("extra_headers"))
+    of_client = in_headers(others.get("extra_headers"))
     if of_client is not None:
         headers = cast("dict[str, Any]", others["extra_headers"])
         others["extra_headers"] = {name: value for name, value in headers.items() if name != HEADER}

@@ -45,14 +45,19 @@ def begin(
     recorder: Recorder | None, client: Any, options: Any, kwargs: dict[str, Any]
 ) -> tuple[Call | None, Any]:
     """Return the call of a request, None where it is not metered, and the options to make the request with."""
-    call = None if recorder is None else start(recorder, client, options, kwargs)
+    if recorder is None:
+        return None, options
+    try:
+        call = _start(recorder, client, options, kwargs)
+    except Exception as error:  # noqa: BLE001 - the application's call is made all the same
+        faults.absorb(error, "the start of a call")
+        return None, options
     if call is None or not call.streaming:
         return call, options
     return call, asking(client, options, call) or options
 
 
-@faults.guarded
-def start(recorder: Recorder, client: Any, options: Any, kwargs: dict[str, Any]) -> Call | None:
+def _start(recorder: Recorder, client: Any, options: Any, kwargs: dict[str, Any]) -> Call | None:
     """Start the call of a request, None where it is not metered; have the SDK's `stream_cls` observed where need be."""
     path = _path(client, options.url)
     found = find(options.method, path)
@@ -66,7 +71,7 @@ def start(recorder: Recorder, client: Any, options: Any, kwargs: dict[str, Any])
             )
         return None
     endpoint, job = found
-    who_pays = attribution(keywords.of_call(options), keywords.of_client(client))
+    who_pays = attribution(keywords.in_headers(options.headers), keywords.of_client(client))
     if listeners:
         who_pays = join(who_pays)
     streaming, parameters = kwargs.get("stream") is True, _body_of(options)
@@ -147,8 +152,7 @@ def _tells_stream_usage(client: Any) -> bool:
     return tells_stream_usage(url.host, url.path, api_version, azure=_is_azure(client))
 
 
-@faults.guarded
-def observe(result: Any, call: Call) -> bool:
+def _observe(result: Any, call: Call) -> bool:
     """Read what the SDK returned, or see to it that it is read when it arrives; True if the call ends only then."""
     answer = call.exchange.response
     call.exchange.is_answered = True
@@ -177,7 +181,12 @@ def observe(result: Any, call: Call) -> bool:
 def succeed(call: Call, result: Any) -> None:
     """Leave a call's context, and end the call unless its answer is still to be read."""
     call.detach()
-    if not observe(result, call):
+    try:
+        is_read_later = _observe(result, call)
+    except Exception as error:  # noqa: BLE001 - the call ends all the same
+        faults.absorb(error, "the reading of an answer")
+        is_read_later = False
+    if not is_read_later:
         call.end()
 
 
@@ -253,7 +262,11 @@ def attribution(
     of_call: keywords.Attribution | None, of_client: keywords.Attribution | None
 ) -> CallAttribution:
     """Return who pays for a call."""
-    attributes = _attributes(of_call, of_client) or {}
+    attributes: Mapping[str, Any] = {}
+    try:
+        attributes = keywords.attributes(of_call, of_client)
+    except Exception as error:  # noqa: BLE001 - the call is recorded all the same
+        faults.absorb(error, "who pays for a call")
     if of_call is None and of_client is None:
         return CallAttribution(attributes)
     named = [one for one in (of_call, of_client) if one is not None]
@@ -265,9 +278,6 @@ def attribution(
         next((one.observer for one in named if one.observer is not None), None),
         any(one.shows_call_site for one in named),
     )
-
-
-_attributes = faults.guarded(keywords.attributes)
 
 
 def _path(client: Any, url: str) -> str:

@@ -25,16 +25,18 @@ def request_attributes(
     endpoint: Endpoint, body: Mapping[str, Any], *, only_model: bool = False
 ) -> Attributes:
     """Return the attributes of a request's parameters, as they go to the provider; `only_model` where no span is."""
-    attributes: Attributes = {}
     if only_model or not endpoint.is_conventional:
-        put(attributes, semconv.REQUEST_MODEL, body.get("model", endpoint.default_model), string)
-        if endpoint.polled_at is not None and not attributes:
+        model = string(body.get("model", endpoint.default_model))
+        if model is None and endpoint.polled_at is not None:
             # That of the agent of a session.
-            put(attributes, semconv.REQUEST_MODEL, get(body.get("agent"), "model"), string)
-        return attributes
+            model = string(get(body.get("agent"), "model"))
+        return {} if model is None else {semconv.REQUEST_MODEL: model}
+    attributes: Attributes = {}
     for parameter, value in body.items():
-        for name, convert in PARAMETERS.get(parameter, ()):
-            put(attributes, name, value, convert)
+        if value is not None and parameter in PARAMETERS:
+            for name, convert in PARAMETERS[parameter]:
+                if (converted := convert(value)) is not None:
+                    attributes[name] = converted
     if attributes.get(semconv.CHOICE_COUNT) == 1:
         del attributes[semconv.CHOICE_COUNT]
     if attributes.get(semconv.REQUEST_SERVICE_TIER) == "auto":

@@ -118,7 +118,7 @@ Options:
 
 Commands:
   demo          See each OpenAI call become a span and a usage event.
-  doctor        Check what would keep calls from being metered, or events...
+  doctor        Find what would keep calls from being metered.
   status        Show where every event is, and what needs you.
   usage         Show the usage that was recorded.
   dead-letters  See dead letters: events refused, expired or damaged.
@@ -127,6 +127,7 @@ Commands:
   replay        Send dead letters, ambiguous or local events again.
   flush         Deliver pending events now, and show what is left.
   drain         Deliver events until SIGTERM or SIGINT.
+  jobs          List jobs whose end was not seen, and ask for them.
 """ == capsys.readouterr().out.partition("\n")[2]
 
 

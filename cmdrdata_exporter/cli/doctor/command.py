@@ -57,9 +57,9 @@ def doctor(
     command: tuple[str, ...],
 ) -> None:
     """
-    Check what would keep calls from being metered, or events from being delivered.
+    Find what would keep calls from being metered.
 
-    Looks at versions, settings, the endpoint, the spool directory, and at what else observes the
+    The same for what would keep events from being delivered. Looks at versions, settings, the endpoint, the spool directory, and at what else observes the
     same calls. With a COMMAND after `--`, it looks with the Python that runs the command, which is
     not run. The endpoint is asked by one GET, which records nothing. Exits with status 1 for errors.
 
