@@ -42,9 +42,10 @@ def jobs(destination: Destination, *, poll: bool, as_json: bool) -> None:
     """
     List jobs whose end was not seen, and ask for them.
 
-    Those are background responses, batches, runs, videos and the like. A job is charged when its end is seen. With --poll they are asked for, with the application's
-    OPENAI_API_KEY at OPENAI_BASE_URL, and billed to whoever started them. Exits with status 1 if
-    one could not be asked for.
+    Those are background responses, batches, runs, videos and the like. A job is charged when its
+    end is seen. With --poll they are asked for, with the application's OPENAI_API_KEY at
+    OPENAI_BASE_URL, and billed to whoever started them. Exits with status 1 if one could not be
+    asked for.
 
     Example: cmdrdata jobs --poll
     """

@@ -59,9 +59,10 @@ def doctor(
     """
     Find what would keep calls from being metered.
 
-    The same for what would keep events from being delivered. Looks at versions, settings, the endpoint, the spool directory, and at what else observes the
-    same calls. With a COMMAND after `--`, it looks with the Python that runs the command, which is
-    not run. The endpoint is asked by one GET, which records nothing. Exits with status 1 for errors.
+    And what would keep events from being delivered. Looks at versions, settings, the endpoint, the
+    spool directory, and at what else observes the same calls. With a COMMAND after `--`, it looks
+    with the Python that runs the command, which is not run. The endpoint is asked by one GET, which
+    records nothing. Exits with status 1 for errors.
 
     Example: cmdrdata doctor -- opentelemetry-instrument python app.py
     """
