@@ -48,6 +48,10 @@ def clean_state(
     monkeypatch.setattr(call_sites, "of_all", None)
     faults.counts.clear()
     yield
+    if seam._tracked_clients:
+        # For good, else, once there has been one.
+        seam._tracked_clients = False
+        seam.unpatch()
     for delivery in process.deliveries:
         delivery.close(0)
     assert dict(faults.counts) == {}, (
@@ -66,15 +70,6 @@ def provider() -> Iterator[Provider]:
 def events() -> RecordedEvents:
     """A delivery that keeps what it is given."""
     return RecordedEvents()
-
-
-@pytest.fixture
-def tracked_clients(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Leave the SDK's classes as they were, also after clients that are tracked by themselves."""
-    monkeypatch.setattr(seam, "_tracked_clients", False)
-    yield
-    monkeypatch.undo()
-    seam.unpatch()
 
 
 @pytest.fixture

@@ -505,7 +505,6 @@ def tracked(provider: Provider, events: RecordedEvents, **options: Any) -> Track
     return TrackedOpenAI(base_url=provider.url, api_key="sk-test", max_retries=0, **options)
 
 
-@pytest.mark.usefixtures("tracked_clients")
 @pytest.mark.parametrize("instrumented", [False, True])
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: form.name)
 def test_a_tracked_client(
@@ -532,7 +531,6 @@ def test_a_tracked_client(
     assert "acme" not in str(provider.requests)
 
 
-@pytest.mark.usefixtures("tracked_clients")
 @pytest.mark.parametrize("instrumented", [False, True])
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: form.name)
 def test_an_async_tracked_client(
@@ -558,7 +556,6 @@ def test_an_async_tracked_client(
     assert who(events.wire) == [("acme", "pro")]
 
 
-@pytest.mark.usefixtures("tracked_clients")
 def test_ordinary_clients_beside_tracked_ones(chat: Provider, events: RecordedEvents) -> None:
     """A drop-in client changes nothing for the SDK's own clients: no events, and no keywords."""
     with tracked(chat, events) as sdk, client(chat) as sync:
@@ -569,7 +566,6 @@ def test_ordinary_clients_beside_tracked_ones(chat: Provider, events: RecordedEv
     assert len(events.wire) == 1
 
 
-@pytest.mark.usefixtures("tracked_clients")
 def test_azure_clients(provider: Provider, events: RecordedEvents) -> None:
     """There are Azure counterparts, sync and async."""
     path = "/openai/deployments/mine/chat/completions"
@@ -594,7 +590,6 @@ def test_azure_clients(provider: Provider, events: RecordedEvents) -> None:
     ] * 2
 
 
-@pytest.mark.usefixtures("tracked_clients")
 @pytest.mark.parametrize("copy", COPIES.values(), ids=COPIES)
 def test_copies_of_tracked_clients(
     copy: Callable[[Any], Any],
@@ -617,7 +612,6 @@ def test_copies_of_tracked_clients(
     assert ([("mine", None), ("acme", None)], []) == (who(own.wire), who(events.wire))
 
 
-@pytest.mark.usefixtures("tracked_clients")
 def test_two_accounts(chat: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two clients with two keys deliver to two accounts, and neither meters the rest of the process."""
     deliveries: dict[str, RecordedEvents] = {}
@@ -634,7 +628,6 @@ def test_two_accounts(chat: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
     assert sorted(len(events.wire) for events in deliveries.values()) == [1, 2]
 
 
-@pytest.mark.usefixtures("tracked_clients")
 def test_arguments_of_the_predecessor(chat: Provider, events: RecordedEvents) -> None:
     """What `cmdrdata-openai` took makes a client here too, also of copies, and never reaches the SDK."""
     with tracked(chat, events, tracker_timeout=10.0, track_usage=True, timeout=20.0) as sdk:

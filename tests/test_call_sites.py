@@ -137,7 +137,6 @@ def test_the_default_customer_pays(
     assert [None, None, ASK] == sites(events)
 
 
-@pytest.mark.usefixtures("tracked_clients")
 def test_a_tracked_client_alone(
     chat: Provider, events: RecordedEvents, monkeypatch: pytest.MonkeyPatch
 ) -> None:

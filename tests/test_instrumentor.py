@@ -256,7 +256,7 @@ def test_a_fault_is_logged_once(
     with client(provider) as sdk, logged, customer_context("acme"):
         chat(sdk)
         chat(sdk)
-    kind = "cmdrdata_exporter.exporter.CmdrDataSpanExporter.charge"
+    kind = "the record of a charge"
     assert dict(faults.counts) == {kind: 2}
     assert [record.getMessage() for record in caplog.records] == [
         f"CmdrData failed in {kind}; the application goes on (further ones of this kind are only counted)"

@@ -24,9 +24,10 @@ from opentelemetry_instrumentation_cmdrdata.openai.usage import (
     string,
 )
 
-_ENDED = frozenset(("completed", "failed", "cancelled"))
+# Tuples, since what a server sends for a state need not be hashable.
+_ENDED = ("completed", "failed", "cancelled")
 _ENDS = frozenset(f"agent.session.turn.{status}" for status in _ENDED)
-_AT_REST = frozenset(("idle", "failed"))
+_AT_REST = ("idle", "failed")
 """The states of a session in which none of its turns goes on."""
 
 

@@ -507,10 +507,8 @@ def _read_job(reading: Reading, body: object, *details: tuple[str, str]) -> None
         put(reading.attributes, name, get(body, field), string)
 
 
-_ENDED = frozenset(
-    ("completed", "succeeded", "incomplete", "failed", "cancelled", "canceled", "expired")
-)
-"""The states in which a job stays."""
+_ENDED = ("completed", "succeeded", "incomplete", "failed", "cancelled", "canceled", "expired")
+"""The states in which a job stays. A tuple, since what a server sends for a state need not be hashable."""
 
 
 def _name_job(reading: Reading, body: object, *, ended: bool) -> None:

@@ -30,6 +30,7 @@ from cmdrdata_exporter.delivery.spool.journal_reader import JournalsReader
 from cmdrdata_exporter.delivery.spool.ledger import Ledger
 from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader
 from cmdrdata_exporter.delivery.spool.retention import KEEP
+from cmdrdata_exporter.delivery.spool.schema import MIGRATIONS
 from tests.delivery.samples import (
     BROKEN,
     DELIVERED,
@@ -356,8 +357,8 @@ def test_a_ledger_of_a_later_version(
     assert not host.drainer.leads
     assert directory.leader() is None
     assert messages(caplog) == [
-        f"usage events in {directory.path} wait: its ledger is of version 9, and this release knows version 1. None is "
-        "lost; it is tried again"
+        f"usage events in {directory.path} wait: its ledger is of version 9, and this release knows version "
+        f"{len(MIGRATIONS)}. None is lost; it is tried again"
     ]
 
 

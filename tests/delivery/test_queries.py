@@ -75,11 +75,15 @@ def test_no_query_of_a_turn_scans_a_table(tmp_path: Path, statements: list[str])
     # A scan for a minimum is called a search, of nothing.
     reads = [(text, line) for text, plan in plans.items() for line in plan]
     scans = {
-        text
+        re.sub(r"[\d.]{8,}", "?", text)
         for text, line in reads
         if re.match(r"SCAN (?!CONSTANT ROW)|SEARCH (?!.* USING )", line)
     }
-    assert {"SELECT name, offset FROM journals"} == scans
+    assert {
+        "SELECT name, offset FROM journals",
+        "DELETE FROM jobs WHERE told < ?",
+        "DELETE FROM jobs WHERE job = '' AND told < ?",
+    } == scans
 
 
 def test_what_journals_hold_is_counted_unread(tmp_path: Path) -> None:

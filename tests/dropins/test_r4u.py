@@ -116,7 +116,6 @@ def chat(provider: Provider) -> Provider:
     return provider
 
 
-@pytest.mark.usefixtures("tracked_clients")
 def test_whose_content_is_shown(chat: Provider, meter: Meter) -> None:
     """Copies of such a client show content, whatever is said on the call; clients of the SDK's own do not."""
     with drop_in(chat) as sdk, client(chat) as ordinary:
@@ -135,7 +134,6 @@ def test_whose_content_is_shown(chat: Provider, meter: Meter) -> None:
     assert "prompt: " not in str(meter.recorded.bodies)
 
 
-@pytest.mark.usefixtures("tracked_clients")
 def test_timed_to_the_end(provider: Provider, meter: Meter) -> None:
     """The span of a stream lasts until its last chunk, not until it was begun."""
     provider.answer(CHAT, Reply(events=replies.chat_chunks(), hold_after=2))
