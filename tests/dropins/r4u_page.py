@@ -47,7 +47,8 @@ async def streaming() -> str:
     await client.embeddings.create(model="text-embedding-3-small", input="prompt: embedded")
     with contextlib.suppress(openai.OpenAIError):
         await client.chat.completions.create(model="refused", messages=HELLO)
-    with contextlib.suppress(openai.OpenAIError):
+    # Of the oldest SDK it is the HTTP client's own error.
+    with contextlib.suppress(Exception):
         async for _ in await client.chat.completions.create(
             model="broken-stream", messages=HELLO, stream=True
         ):
