@@ -38,7 +38,7 @@ from opentelemetry_instrumentation_cmdrdata.ended import (
     Failure,
     FinishedCall,
 )
-from opentelemetry_instrumentation_cmdrdata.metrics import ClientMetrics
+from opentelemetry_instrumentation_cmdrdata.metrics import ChunkTimes, ClientMetrics
 from opentelemetry_instrumentation_cmdrdata.openai import failures, sse
 from opentelemetry_instrumentation_cmdrdata.openai.endpoints import Endpoint
 from opentelemetry_instrumentation_cmdrdata.openai.exchange import Exchange, running
@@ -135,6 +135,7 @@ class Call:
         "_asks_for_usage",
         "_attribution",
         "_begin",
+        "_chunk_times",
         "_details",
         "_endings",
         "_exchange_token",
@@ -190,6 +191,7 @@ class Call:
         self._is_measured = recorder.metrics.measures(endpoint)
         self.measures_chunks = streaming and self._is_measured
         """Whether the time from each chunk to the next is measured."""
+        self._chunk_times: ChunkTimes | None = None
         self.exchange = Exchange()
         self.chunks: weakref.ref[Any] | None = None
         """The SDK's generator of the chunks that a stream hands out."""
@@ -353,13 +355,13 @@ class Call:
         if self._first_chunk is None or last is None:
             self._first_chunk = self.last_chunk
         elif self.measures_chunks:
-            self._recorder.metrics.chunk(
-                self.endpoint,
-                self._server,
-                self._request_model,
-                self._reading.attributes,
-                (self.last_chunk - last) / 1e9,
-            )
+            if self._chunk_times is None:
+                self._chunk_times = self._recorder.metrics.chunk_times(
+                    self.endpoint, self._server, self._request_model, self._reading.attributes
+                )
+                self.measures_chunks = self._chunk_times is not None
+            if self._chunk_times is not None:
+                self._chunk_times.record((self.last_chunk - last) / 1e9)
 
     def event(self, event: bytes) -> Any:
         """Observe a server-sent event that just arrived; return its JSON, None where it has none."""

@@ -138,20 +138,78 @@ class ClientMetrics:
                 of_value.update(customer)
             instruments.record[metric](value, of_value)
 
-    @faults.guarded
-    def chunk(
+    def chunk_times(
         self,
         endpoint: Endpoint,
         server: Server,
         request_model: str | None,
         facts: Attributes,
-        seconds: float,
+    ) -> ChunkTimes | None:
+        """
+        Return what takes the time from each chunk of a stream to the next, None where that is not measured.
+
+        Args:
+            facts: the attributes that are read of the stream, while it is read. See `record`.
+        """
+        try:
+            instruments, metric = self._instruments_now(), self._names.of_chunk(endpoint)
+            if instruments is not None and metric is not None:
+                record = instruments.record[metric]
+                return ChunkTimes(record, endpoint, server, request_model, facts)
+        except Exception as error:  # noqa: BLE001 - also of the application's provider
+            faults.absorb(error, "the instruments of a stream")
+        return None
+
+
+class ChunkTimes:
+    """
+    The times between the chunks of one stream. Their attributes are made anew only where the stream has said more.
+
+    Args:
+        record: the instrument.
+        endpoint: what was called.
+        server: where.
+        request_model: the model that was asked for.
+        facts: the attributes that are read of the stream.
+    """
+
+    __slots__ = (
+        "_attributes",
+        "_endpoint",
+        "_facts",
+        "_record",
+        "_request_model",
+        "_server",
+        "_shown",
+    )
+
+    def __init__(
+        self,
+        record: Callable[[float, Attributes], None],
+        endpoint: Endpoint,
+        server: Server,
+        request_model: str | None,
+        facts: Attributes,
     ) -> None:
-        """Record that a further chunk arrived so many `seconds` after the one before. See `record`."""
-        instruments, metric = self._instruments_now(), self._names.of_chunk(endpoint)
-        if instruments is not None and metric is not None:
-            attributes = attributes_of(endpoint, server, request_model, facts)
-            instruments.record[metric](seconds, attributes)
+        self._record = record
+        self._endpoint = endpoint
+        self._server = server
+        self._request_model = request_model
+        self._facts = facts
+        self._shown: tuple[object, ...] = ()
+        self._attributes: Attributes = {}
+
+    def record(self, seconds: float) -> None:
+        """Record that a further chunk arrived so many `seconds` after the one before."""
+        try:
+            if (shown := tuple(map(self._facts.get, _OF_AN_ANSWER))) != self._shown:
+                self._shown = shown
+                self._attributes = attributes_of(
+                    self._endpoint, self._server, self._request_model, self._facts
+                )
+            self._record(seconds, self._attributes)
+        except Exception as error:  # noqa: BLE001 - also of the application's provider
+            faults.absorb(error, "the time of a chunk")
 
 
 def attributes_of(
