@@ -118,6 +118,16 @@ def _with_content() -> Installed:
     return _ours()
 
 
+def _with_metrics() -> Installed:
+    """Install ours with a MeterProvider, which aggregates in memory and is never read meanwhile."""
+    from opentelemetry.metrics import set_meter_provider
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+
+    set_meter_provider(MeterProvider([InMemoryMetricReader()]))
+    return _ours()
+
+
 def _theirs(module: str) -> Installed:
     """Install another instrumentation, which keeps content to itself as ours does."""
     os.environ["TRACELOOP_TRACE_CONTENT"] = "false"
@@ -181,6 +191,7 @@ CONTENDERS: dict[str, Callable[[], Installed]] = {
     UNTRACED: functools.partial(_ours, traced=False),
     OURS: _ours,
     "CmdrData: and content": _with_content,
+    "CmdrData: and metrics": _with_metrics,
     OFFICIAL: functools.partial(_theirs, "opentelemetry.instrumentation.genai.openai"),
     "OpenInference": functools.partial(_theirs, "openinference.instrumentation.openai"),
     "OpenLLMetry": functools.partial(_theirs, "opentelemetry.instrumentation.openai"),
