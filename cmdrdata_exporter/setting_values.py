@@ -287,6 +287,7 @@ _OURS = (
     "message.timeout.ms",
     "delivery.timeout.ms",
     "transactional.id",
+    "batch.num.messages",
 )
 """Options that no event may be without, or that the endpoint says."""
 

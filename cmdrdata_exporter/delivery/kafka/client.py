@@ -24,8 +24,6 @@ from cmdrdata_exporter.delivery import ATTEMPT_TIMEOUT, Outcome, Verdict
 from cmdrdata_exporter.delivery.kafka.answers import DELIVERED, classify
 from cmdrdata_exporter.delivery.kafka.loop import Loop
 
-LINGER = 5
-"""Milliseconds in which records are collected that share a request."""
 POLL = 0.02
 """Seconds between two looks at the time."""
 
@@ -61,6 +59,8 @@ class Client:
         """What the client has said of its connections last, since a record was acknowledged."""
         self._is_stale = False
         """Whether a new producer is to be made: the options may have been mended, or it has given up."""
+        self._under_way = 0
+        """How many records are with the producer."""
         self._lock = threading.Lock()
         self.loop = Loop(self)
 
@@ -70,6 +70,7 @@ class Client:
             _abandoned.append(self._producer)
         self._producer = self._trouble = None
         self._is_stale = False
+        self._under_way = 0
         self._lock = threading.Lock()
 
     def post(self, event_id: str, body: bytes, timeout: float) -> Outcome:
@@ -92,7 +93,13 @@ class Client:
     def produce(self, event_id: str, body: bytes, done: Callable[[Outcome], object]) -> None:
         """Begin to send one event; `done` is called with what came of it, now or by `poll`, from any thread."""
         try:
-            self._producing().produce(
+            producer = self._producing()
+        except Exception as error:  # noqa: BLE001 - the options cannot be read, say
+            faults.report("kafka", "usage events cannot be produced", exc_info=True)
+            done(Outcome(Verdict.RETRY, type(error).__name__))
+            return
+        try:
+            producer.produce(
                 self._topic,
                 value=body,
                 key=_key(body),
@@ -100,12 +107,9 @@ class Client:
                 on_delivery=partial(self._acknowledged, done),
             )
         except KafkaException as error:
-            done(self._failed(error.args[0]))
-        except BufferError:
-            done(Outcome(Verdict.RETRY, "_QUEUE_FULL"))
-        except Exception as error:  # noqa: BLE001 - the options cannot be read, say; it has not left
-            faults.report("kafka", "usage events cannot be produced", exc_info=True)
-            done(Outcome(Verdict.RETRY, type(error).__name__))
+            self._acknowledged(done, error.args[0], None)
+        except BufferError as error:
+            self._acknowledged(done, KafkaError(KafkaError._QUEUE_FULL, str(error)), None)  # noqa: SLF001
 
     def poll(self, seconds: float) -> None:
         """Wait for acknowledgements, so long at most."""
@@ -115,28 +119,26 @@ class Client:
     def _acknowledged(
         self, done: Callable[[Outcome], object], error: KafkaError | None, _: Any
     ) -> None:
-        if error is None:
-            self._trouble = None
-            done(DELIVERED)
-        else:
-            done(self._failed(error))
-
-    def _failed(self, error: KafkaError) -> Outcome:
-        outcome = classify(error, self._trouble)
-        self._is_stale |= error.fatal() or outcome.verdict is Verdict.MISCONFIGURED
-        return outcome
+        with self._lock:
+            self._under_way -= 1
+            if error is None:
+                self._trouble, outcome = None, DELIVERED
+            else:
+                outcome = classify(error, self._trouble)
+                self._is_stale |= error.fatal() or outcome.verdict is Verdict.MISCONFIGURED
+        done(outcome)
 
     def _producing(self) -> Producer:
-        """Return the producer, another one where the last one is of no use any more."""
+        """Return the producer of a further record, another one where the last one is of no use any more."""
         with self._lock:
-            stale = self._producer if self._is_stale else None
-            if stale is not None and not len(stale):
+            if self._is_stale and not self._under_way:
                 self._producer = None
             if self._producer is None:
                 self._is_stale, self._trouble = False, None
                 self._producer = Producer(
                     configuration(self._servers, self._read_options(), self._said)
                 )
+            self._under_way += 1
             return self._producer
 
     def _said(self, error: KafkaError) -> None:
@@ -150,9 +152,11 @@ def configuration(
 ) -> dict[str, Any]:
     """Return how a producer is made: the user's options and, above them, what no event may be without."""
     return {
-        "linger.ms": LINGER,
+        "linger.ms": 0,
         "client.id": "cmdrdata",
         **options,
+        # A broker refuses a batch as a whole, and the others shall not pay for one that is too large.
+        "batch.num.messages": 1,
         "bootstrap.servers": servers,
         "acks": "all",
         "enable.idempotence": True,
