@@ -10,9 +10,11 @@ import subprocess
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
 
 VERSION = "4.3.1"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cmdrdata-engines"
@@ -159,7 +161,7 @@ class Broker:
     def topic(self, name: str, partitions: int = 3, config: Mapping[str, str] | None = None) -> str:
         """Make a topic, and return its name."""
         topic = NewTopic(name, partitions, 1, config=dict(config or {}))
-        admin = self._admin()
+        admin: Any = self._admin()
         for made in admin.create_topics([topic]).values():
             made.result()
         return name

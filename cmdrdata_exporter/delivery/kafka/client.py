@@ -9,6 +9,7 @@ Nothing is produced where a call is made: a record that waits in memory is lost 
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -116,6 +117,24 @@ class Client:
         if (producer := self._producer) is not None:
             producer.poll(seconds)
 
+    def ask(self, timeout: float) -> KafkaError | None:
+        """
+        Ask for the topic, which produces nothing.
+
+        Returns:
+            Why it cannot be produced to, as far as that shows within `timeout` seconds; None where nothing is wrong.
+        """
+        producer = self._producing()
+        try:
+            return producer.list_topics(self._topic, timeout=timeout).topics[self._topic].error
+        except KafkaException as error:
+            # Its callbacks say why there is no connection.
+            producer.poll(0)
+            return self._trouble or error.args[0]
+        finally:
+            with self._lock:
+                self._under_way -= 1
+
     def _acknowledged(
         self, done: Callable[[Outcome], object], error: KafkaError | None, _: Any
     ) -> None:
@@ -172,11 +191,13 @@ def refusal(servers: str, options: Mapping[str, str]) -> str | None:
     try:
         Producer(configuration(servers, options, lambda _: None))
     except KafkaException as error:
-        text: str = error.args[0].str()
-        named = next((name for name in options if f'"{name}"' in text or name in text), None)
+        # Its words may repeat a value; what follows these is an option's name.
+        named = re.search(
+            r'configuration property "([\w.]+)"|producer: ([\w.]+) failed', error.args[0].str()
+        )
         if named is None:
-            return "librdkafka takes them not together, or a file that they name cannot be read"
-        return f"{named} is no option of librdkafka, or its value is none that this takes"
+            return "librdkafka makes no producer of these options"
+        return f"{named[1] or named[2]} is no option of librdkafka, or its value is none that this takes"
     return None
 
 
