@@ -28,7 +28,10 @@ CMDRDATA_API_KEY_FILE = "CMDRDATA_API_KEY_FILE"
 """A file that holds the key, read again after the backend refused it. Not together with `CMDRDATA_API_KEY`."""
 
 CMDRDATA_ENDPOINT = "CMDRDATA_ENDPOINT"
-"""The full URL to POST events to, `http://` for a loopback host only. Default, with a key: CmdrData's own."""
+"""
+The full URL to POST events to, `http://` for a loopback host only, or a topic of Kafka, `kafka://HOST:PORT/TOPIC`.
+Default, with a key: CmdrData's own.
+"""
 
 CMDRDATA_ACCOUNT = "CMDRDATA_ACCOUNT"
 """A name for the account behind the key, so that a rotated key finds its events again. Default: `default`."""
@@ -89,8 +92,8 @@ For how many days usage totals are kept by the day; once all days of a month are
 
 CMDRDATA_KAFKA_OPTIONS = "CMDRDATA_KAFKA_OPTIONS"
 """
-A file of librdkafka's options, `NAME=VALUE` on a line each, where `CMDRDATA_ENDPOINT` is a topic of Kafka: TLS and who
-the producer is, for instance. It is read again after a refusal.
+A file of librdkafka's options, `NAME=VALUE` on a line each, where events go to a topic of Kafka: TLS and who the
+producer is, for instance. It is read again after a refusal.
 """
 
 CMDRDATA_STREAM_USAGE = "CMDRDATA_STREAM_USAGE"

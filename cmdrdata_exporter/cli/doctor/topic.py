@@ -35,7 +35,7 @@ def check(settings: Settings, *, timeout: float) -> Iterator[Finding]:
     try:
         post = options(settings).post
     except ConfigurationError as error:
-        yield Finding("settings", ERROR, str(error), f"Mend the file of {CMDRDATA_KAFKA_OPTIONS}.")
+        yield Finding("setting", ERROR, str(error), f"Mend the file of {CMDRDATA_KAFKA_OPTIONS}.")
         return
     client = getattr(post, "__self__", None)
     if not isinstance(client, Client) or (error := client.ask(timeout)) is None:

@@ -193,7 +193,7 @@ def refusal(servers: str, options: Mapping[str, str]) -> str | None:
     except KafkaException as error:
         # Its words may repeat a value; what follows these is an option's name.
         named = re.search(
-            r'configuration property "([\w.]+)"|producer: ([\w.]+) failed', error.args[0].str()
+            r'configuration property:? "([\w.]+)"|producer: ([\w.]+) failed', error.args[0].str()
         )
         if named is None:
             return "librdkafka makes no producer of these options"
