@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from cmdrdata_exporter import announcement, clocks, processes
 from cmdrdata_exporter.delivery import Outcome
-from cmdrdata_exporter.delivery.destination import HTTP, LOCAL, Destination
+from cmdrdata_exporter.delivery.destination import HTTP, KAFKA, LOCAL, Destination
 from cmdrdata_exporter.delivery.http.client import Client
 from cmdrdata_exporter.delivery.local import LocalDelivery
 from cmdrdata_exporter.delivery.memory import MemoryDelivery
@@ -32,6 +32,7 @@ from cmdrdata_exporter.settings import (
     CMDRDATA_API_KEY,
     CMDRDATA_ENABLED,
     CMDRDATA_ENDPOINT,
+    CMDRDATA_KAFKA_OPTIONS,
     ConfigurationError,
     Settings,
 )
@@ -42,6 +43,7 @@ from cmdrdata_exporter.version import USER_AGENT
 if TYPE_CHECKING:
     # It needs SQLite, which a Python may lack.
     from cmdrdata_exporter.delivery.durable import DurableDelivery
+    from cmdrdata_exporter.delivery.kafka.client import Client as KafkaClient
     from cmdrdata_exporter.exporter import CmdrDataSpanExporter
 
 BuiltDelivery: TypeAlias = "DurableDelivery | LocalDelivery | MemoryDelivery"
@@ -216,7 +218,21 @@ def _http(settings: Settings, note: Callable[[Outcome, float], None] | None) -> 
     )
 
 
-TRANSPORTS = {HTTP: _http}
+def _kafka(settings: Settings, note: Callable[[Outcome, float], None] | None) -> KafkaClient:
+    # What it needs is an extra.
+    from cmdrdata_exporter.delivery.kafka import client
+
+    servers, _, topic = (settings.endpoint or "").removeprefix("kafka://").partition("/")
+    if (why := client.refusal(servers, settings.read_kafka_options())) is not None:
+        raise ConfigurationError(f"{CMDRDATA_KAFKA_OPTIONS}: {why}")
+    return client.Client(
+        servers, topic, lambda: process.newest(settings).read_kafka_options(), note=note
+    )
+
+
+TRANSPORTS: dict[
+    str, Callable[[Settings, Callable[[Outcome, float], None] | None], Client | KafkaClient]
+] = {HTTP: _http, KAFKA: _kafka}
 """What makes the transport to a kind of destination. Of a kind without one the events stay where they are kept."""
 
 

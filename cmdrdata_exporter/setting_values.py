@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import ipaddress
 import math
+import re
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -218,6 +220,8 @@ def is_loopback(host: str) -> bool:
 
 def endpoint_url(name: str, url: str) -> str:
     """Have the URL given that events are posted to."""
+    if url.lower().startswith("kafka:"):
+        return topic_url(name, url)
     expected = f"expected is the full https:// URL to POST events to, such as {DEFAULT_ENDPOINT}"
     if any(character.isspace() or not character.isprintable() for character in url):
         raise ConfigurationError(f"{name} holds whitespace or control characters; {expected}")
@@ -243,6 +247,108 @@ def endpoint_url(name: str, url: str) -> str:
             "(http:// is accepted for a loopback host only)"
         )
     return url
+
+
+_TOPIC_URL = re.compile(r"kafka://(?P<servers>[^/\s@?#]+)/(?P<topic>[A-Za-z0-9._-]{1,249})")
+_SERVER = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):(\d{1,5})")
+
+
+def topic_url(name: str, url: str) -> str:
+    """Have a topic of Kafka given that events are produced to."""
+    expected = (
+        "expected is kafka://HOST:PORT/TOPIC, with several hosts kafka://HOST:PORT,HOST:PORT/TOPIC"
+    )
+    if "@" in url:
+        raise ConfigurationError(
+            f"{name} holds a user name or password; {expected}. These belong in the file of CMDRDATA_KAFKA_OPTIONS"
+        )
+    found = _TOPIC_URL.fullmatch(url)
+    servers = found["servers"].split(",") if found else []
+    if not servers or not all(
+        (port := _SERVER.fullmatch(server)) and 0 < int(port[1]) < 65536 for server in servers
+    ):
+        raise ConfigurationError(f"{name} is {url!r}; {expected}")
+    if find_spec("confluent_kafka") is None:
+        raise ConfigurationError(
+            f"{name} is {url!r}, and confluent-kafka is not installed; "
+            "run: pip install 'opentelemetry-instrumentation-cmdrdata[kafka]'"
+        )
+    return url
+
+
+# Options of Kafka
+
+_OURS = (
+    "bootstrap.servers",
+    "metadata.broker.list",
+    "acks",
+    "request.required.acks",
+    "enable.idempotence",
+    "message.timeout.ms",
+    "delivery.timeout.ms",
+    "transactional.id",
+    "batch.num.messages",
+)
+"""Options that no event may be without, or that the endpoint says."""
+
+
+def kafka_options(name: str, path: str) -> dict[str, str]:
+    """
+    Read a file of options of librdkafka: a line for each, `sasl.username=meter`; `#` begins a comment.
+
+    https://github.com/confluentinc/librdkafka/blob/v2.10.0/CONFIGURATION.md
+
+    Raises:
+        ConfigurationError: it cannot be read, or has an option that must not be set.
+    """
+    expected = "expected is a file with a line for each option of librdkafka, NAME=VALUE"
+    try:
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, ValueError) as error:
+        reason = (
+            "it is not UTF-8 text"
+            if isinstance(error, UnicodeDecodeError)
+            else (getattr(error, "strerror", None) or "that is no path")
+        )
+        raise ConfigurationError(f"{name}: cannot read {path!r}: {reason}; {expected}") from None
+    found: dict[str, str] = {}
+    for number, line in enumerate(lines, 1):
+        option, equals, value = (part.strip() for part in line.partition("="))
+        if not line.strip() or option.startswith("#"):
+            continue
+        if not equals or not re.fullmatch(r"[a-z0-9_.]+", option):
+            raise ConfigurationError(f"{name}: line {number} of {path!r} is no option; {expected}")
+        if option in _OURS:
+            raise ConfigurationError(
+                f"{name}: line {number} of {path!r} sets {option}, which is not for the user: "
+                "the endpoint says the servers, and an event is delivered once all replicas in sync have it"
+            )
+        found[option] = value
+    return found
+
+
+def options_file(name: str, path: str) -> Path:
+    """Have a file given that holds options of Kafka."""
+    kafka_options(name, path)
+    return Path(path)
+
+
+def require_safe(name: str, options: Mapping[str, str], url: str) -> None:
+    """
+    Make sure that a password goes to no other host in the clear.
+
+    Raises:
+        ConfigurationError: it would.
+    """
+    protocol = options.get("security.protocol", "plaintext").lower()
+    if protocol.endswith("ssl") or not any(option.startswith("sasl.") for option in options):
+        return
+    hosts = [server.rpartition(":")[0].strip("[]") for server in urlsplit(url).netloc.split(",")]
+    if not all(map(is_loopback, hosts)):
+        raise ConfigurationError(
+            f"{name} names a user, and security.protocol={protocol} would send the password in the clear; "
+            "expected is security.protocol=sasl_ssl"
+        )
 
 
 def _host(url: str) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 
 from cmdrdata_exporter import setting_values as values
 from cmdrdata_exporter.delivery.backoff import LONGEST_PAUSE, PROBE_INTERVAL
-from cmdrdata_exporter.delivery.destination import Destination
+from cmdrdata_exporter.delivery.destination import KAFKA, Destination
 from cmdrdata_exporter.setting_values import DEFAULT_ENDPOINT, ConfigurationError, check_text
 
 CMDRDATA_API_KEY = "CMDRDATA_API_KEY"
@@ -28,7 +28,10 @@ CMDRDATA_API_KEY_FILE = "CMDRDATA_API_KEY_FILE"
 """A file that holds the key, read again after the backend refused it. Not together with `CMDRDATA_API_KEY`."""
 
 CMDRDATA_ENDPOINT = "CMDRDATA_ENDPOINT"
-"""The full URL to POST events to, `http://` for a loopback host only. Default, with a key: CmdrData's own."""
+"""
+The full URL to POST events to, `http://` for a loopback host only, or a topic of Kafka, `kafka://HOST:PORT/TOPIC`.
+Default, with a key: CmdrData's own.
+"""
 
 CMDRDATA_ACCOUNT = "CMDRDATA_ACCOUNT"
 """A name for the account behind the key, so that a rotated key finds its events again. Default: `default`."""
@@ -85,6 +88,12 @@ CMDRDATA_TOTALS_BY_DAY_FOR = "CMDRDATA_TOTALS_BY_DAY_FOR"
 """
 For how many days usage totals are kept by the day; once all days of a month are older, the month has one total.
 31 to 36500. Default: 92.
+"""
+
+CMDRDATA_KAFKA_OPTIONS = "CMDRDATA_KAFKA_OPTIONS"
+"""
+A file of librdkafka's options, `NAME=VALUE` on a line each, where events go to a topic of Kafka: TLS and who the
+producer is, for instance. It is read again after a refusal.
 """
 
 CMDRDATA_STREAM_USAGE = "CMDRDATA_STREAM_USAGE"
@@ -154,6 +163,7 @@ _OF_EVENTS: dict[str, Callable[[str, str], Any]] = {
     CMDRDATA_DRAIN: values.choice("thread", "none"),
     CMDRDATA_PROBE_INTERVAL: values.seconds(1.0, LONGEST_PAUSE),
     CMDRDATA_TOTALS_BY_DAY_FOR: values.whole(31, 36500, "days"),
+    CMDRDATA_KAFKA_OPTIONS: values.options_file,
 }
 """
 What makes of each setting's text what is used, or refuses it; the second ones only where metering is on.
@@ -169,7 +179,7 @@ class Settings:
     api_key: str | None = field(default=None, repr=False)
     api_key_file: Path | None = None
     endpoint: str | None = None
-    """Where events are posted; None is the destination `local`."""
+    """Where events are posted, or the topic of Kafka; None is the destination `local`."""
     proxy: str | None = field(default=None, repr=False)
     """The URL of the HTTP proxy that the environment asks for, with the password it may have."""
     account: str = "default"
@@ -183,6 +193,7 @@ class Settings:
     drain: str = "thread"
     probe_interval: float = PROBE_INTERVAL
     totals_by_day_for: int = 92
+    kafka_options: Path | None = None
     stream_usage: str = "auto"
     metrics_customer: bool = False
     """Whether the metric of the tokens tells the customer."""
@@ -215,6 +226,19 @@ class Settings:
         if self.api_key_file is None:
             return self.api_key
         return values.key_in_file(CMDRDATA_API_KEY_FILE, str(self.api_key_file))
+
+    def read_kafka_options(self) -> dict[str, str]:
+        """
+        Return the options of Kafka to use, read anew.
+
+        Raises:
+            ConfigurationError: the file cannot be read, or has what must not be set.
+        """
+        if self.kafka_options is None:
+            return {}
+        options = values.kafka_options(CMDRDATA_KAFKA_OPTIONS, str(self.kafka_options))
+        values.require_safe(CMDRDATA_KAFKA_OPTIONS, options, self.endpoint or "")
+        return options
 
     @classmethod
     def of_content(cls, environ: Mapping[str, str] | None = None) -> Settings:
@@ -281,7 +305,10 @@ class Settings:
             found["spool_dir"] = values.written_place("the default spool directory", default)
         if "endpoint" in found:
             found["proxy"] = values.proxy_for(found["endpoint"], variables)
-        return cls(**found)
+        settings = cls(**found)
+        if settings.target.kind == KAFKA:
+            settings.read_kafka_options()
+        return settings
 
 
 def _field(variable: str) -> str:

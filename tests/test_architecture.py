@@ -55,6 +55,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "event": (
         {
             f"{EXPORTER}.delivery",
+            f"{EXPORTER}.delivery.attempts",
             f"{EXPORTER}.delivery.destination",
             f"{EXPORTER}.delivery.open_jobs",
         },
@@ -62,10 +63,11 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     ),
     "spool": ({f"{EXPORTER}.delivery.spool.*"}, {"base", "pacing", "event"}),
     "http": ({f"{EXPORTER}.delivery.http.*"}, {"base", "pacing", "event"}),
+    "kafka": ({f"{EXPORTER}.delivery.kafka.*"}, {"base", "pacing", "event"}),
     "delivery": ({f"{EXPORTER}.delivery.*"}, {"base", "pacing", "event", "spool", "http"}),
     "exporter": (
         {f"{EXPORTER}.{name}" for name in ("exporter", "runtime", "telemetry")} | {EXPORTER},
-        {"base", "settings", "customer", "events", "event", "delivery", "spool", "http"},
+        {"base", "settings", "customer", "events", "event", "delivery", "spool", "http", "kafka"},
     ),
     "openai": ({f"{INSTRUMENTOR}.openai.*"}, {"base", "customer", "events", "exporter", "call"}),
     "call": (

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 LOCAL = "local"
 """The kind, and the name, of the destination that has no endpoint: its events stay on this host."""
 HTTP = "http"
+KAFKA = "kafka"
 
 
 class Destination(NamedTuple):
@@ -25,7 +26,9 @@ class Destination(NamedTuple):
     @property
     def kind(self) -> str:
         """`LOCAL` or what its transport speaks."""
-        return LOCAL if self.endpoint is None else HTTP
+        if self.endpoint is None:
+            return LOCAL
+        return KAFKA if self.endpoint.startswith("kafka:") else HTTP
 
     @property
     def name(self) -> str:
@@ -46,7 +49,8 @@ class Destination(NamedTuple):
         """Its host and port; None where there is none."""
         if self.kind == LOCAL:
             return None
-        parts = urlsplit(self.endpoint or "")
+        # Of several servers of Kafka the first one stands for all.
+        parts = urlsplit((self.endpoint or "").partition(",")[0])
         return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
 
     def __str__(self) -> str:

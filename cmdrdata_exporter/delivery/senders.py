@@ -1,5 +1,5 @@
 """
-What sends, for all destinations of a process: a loop for HTTP, threads for what blocks.
+What sends, for all destinations of a process: the loop of a transport, threads for what blocks.
 
 For each event the gate is asked, one attempt is made, and its outcome is put into the drainer's inbox.
 """
@@ -13,9 +13,8 @@ from collections.abc import Callable, Sequence
 
 from cmdrdata_exporter import clocks, faults, processes
 from cmdrdata_exporter.delivery import ATTEMPT_TIMEOUT, Handed, Outcome, Transport, Verdict
+from cmdrdata_exporter.delivery.attempts import Attempt, Loop
 from cmdrdata_exporter.delivery.gate import Gate
-from cmdrdata_exporter.delivery.http.client import Client
-from cmdrdata_exporter.delivery.http.loop import Attempt, Loop
 
 AT_ONCE = 2
 """
@@ -98,14 +97,13 @@ class Threads(processes.ForkAware):
 
 
 threads = Threads()
-loop = Loop()
 
 
 class Senders:
     """
     What sends the events of one destination.
 
-    The `post` of a `Client` is not called: the loop makes its attempts. Any other one has a thread for each attempt.
+    Where `post` is a method of what has a `loop`, that makes the attempts. Otherwise each has a thread, which calls it.
     An interpreter that shuts down starts no thread; where there is none, who gives an event sends it.
 
     Args:
@@ -124,13 +122,12 @@ class Senders:
         most: int,
     ) -> None:
         self._post = post
-        client = getattr(post, "__self__", None)
-        self._client = client if isinstance(client, Client) else None
+        self._client = getattr(post, "__self__", None)
+        self._loop: Loop | None = getattr(self._client, "loop", None)
         self._gate = gate
         self._done = done
         self._most = most
         self._threads = threads
-        self._loop = loop
         self._lock = threading.Lock()
         self._work: deque[Handed] = deque()
         self._at_work = 0
@@ -155,7 +152,7 @@ class Senders:
             return
         self._count(events, 1)
         self._work.extend(events)
-        if self._client is not None and self._loop.serve(self, self._threads.put):
+        if self._loop is not None and self._loop.serve(self, self._threads.put):
             return
         for _ in events:
             with self._lock:
@@ -197,7 +194,7 @@ class Senders:
 
     def next_attempt(self) -> Attempt | None:
         """See `Source`."""
-        while self._client and self._at_work < self._most and (event := self._next()) is not None:
+        while self._at_work < self._most and (event := self._next()) is not None:
             entry = None if self._ended else self._gate.enter()
             if entry is not None:
                 self._at_work += 1

@@ -88,9 +88,9 @@ def open_files(directory: Directory) -> int:
     return sum(file in there for file in opened)
 
 
-def wait_for(condition: Callable[[], object]) -> None:
+def wait_for(condition: Callable[[], object], *, timeout: float = 10) -> None:
     """Wait until something is true of a thread, which tells nobody."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.005)

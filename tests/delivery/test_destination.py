@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cmdrdata_exporter.delivery.destination import HTTP, LOCAL, Destination
+from cmdrdata_exporter.delivery.destination import HTTP, KAFKA, LOCAL, Destination
 from cmdrdata_exporter.runtime import TRANSPORTS
 
 
@@ -44,4 +44,4 @@ def test_what_follows_from_a_destination(
 
 def test_every_kind_but_local_has_a_transport() -> None:
     """Events of a kind without a transport would stay on this host, unsent."""
-    assert set(TRANSPORTS) == {HTTP}
+    assert set(TRANSPORTS) == {HTTP, KAFKA}

@@ -51,7 +51,7 @@ def loop(monkeypatch: pytest.MonkeyPatch) -> Loop:
     """A loop and threads that no other test has started."""
     loop = Loop()
     monkeypatch.setattr(module, "threads", module.Threads())
-    monkeypatch.setattr(module, "loop", loop)
+    monkeypatch.setattr(Client, "loop", loop)
     return loop
 
 

@@ -13,7 +13,9 @@ from email.utils import parsedate_to_datetime
 
 from urllib3.exceptions import NameResolutionError, ProxyError, SSLError
 
+from cmdrdata_exporter.cli.doctor import topic
 from cmdrdata_exporter.cli.doctor.findings import ERROR, WARNING, Finding
+from cmdrdata_exporter.delivery.destination import KAFKA
 from cmdrdata_exporter.delivery.http.answers import Answer
 from cmdrdata_exporter.delivery.http.client import Client
 from cmdrdata_exporter.settings import CMDRDATA_ENDPOINT, Settings
@@ -32,6 +34,9 @@ def check(settings: Settings, *, timeout: float, now: float) -> Iterator[Finding
         timeout: seconds that it may take.
         now: Unix seconds.
     """
+    if settings.target.kind == KAFKA:
+        yield from topic.check(settings, timeout=timeout)
+        return
     if settings.endpoint is None:
         return
     client = Client(

@@ -26,6 +26,7 @@ from cmdrdata_exporter import clocks, faults
 from cmdrdata_exporter.delivery import Outcome, Verdict
 from cmdrdata_exporter.delivery.http.answers import Answer, classify, classify_failure
 from cmdrdata_exporter.delivery.http.connections import Connection, Connector
+from cmdrdata_exporter.delivery.http.loop import Loop
 
 
 def _quiet_context() -> Context:
@@ -39,6 +40,9 @@ def _quiet_context() -> Context:
 
 
 _QUIET = _quiet_context()
+
+_loop = Loop()
+"""That of all endpoints of this process."""
 
 
 class Client:
@@ -57,6 +61,8 @@ class Client:
         proxy: the URL of the HTTP proxy to go through.
         note: is given the outcome of each attempt, and how many seconds it took.
     """
+
+    loop = _loop
 
     def __init__(
         self,

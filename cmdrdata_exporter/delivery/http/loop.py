@@ -12,16 +12,15 @@ import select
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from urllib3.exceptions import ConnectTimeoutError
 
 from cmdrdata_exporter import clocks, faults, processes
-from cmdrdata_exporter.delivery import Handed, Outcome, Verdict
+from cmdrdata_exporter.delivery import Outcome, Verdict
+from cmdrdata_exporter.delivery.attempts import Attempt, Put, Source
 from cmdrdata_exporter.delivery.http.answers import classify_failure
-from cmdrdata_exporter.delivery.http.client import Client
 from cmdrdata_exporter.delivery.http.connections import Connection
 from cmdrdata_exporter.descriptors import OpenFile
 
@@ -32,41 +31,11 @@ LONGEST_WAIT = 1.0
 AFTER_FAILURE = 0.1
 """Seconds of rest after a failure of its own, which may come again: no descriptor is left, for one."""
 
-Put = Callable[[Callable[[], None]], bool]
-"""Has a thread do something, and says whether there is one."""
 
+@dataclass(slots=True)
+class _Exchange:
+    """What an attempt has under way."""
 
-class Source(Protocol):
-    """What has attempts to make. Called in the loop's thread."""
-
-    def next_attempt(self) -> Attempt | None:
-        """Return one that may begin now."""
-        ...
-
-    def finish(self, attempt: Attempt, outcome: Outcome) -> None:
-        """Take note of what came of one."""
-        ...
-
-    def hand_over(self) -> None:
-        """Pass on all outcomes since the last time."""
-        ...
-
-
-# Not compared: each is another one.
-@dataclass(slots=True, eq=False)
-class Attempt:
-    """One attempt to deliver an event."""
-
-    source: Source
-    """Where it comes from."""
-    client: Client
-    """Makes it."""
-    event: Handed
-    entry: Any
-    """What the source wants to know of it at its end."""
-    began: float
-    deadline: float
-    """In monotonic seconds."""
     request: bytes = b""
     connection: Connection | None = None
 
@@ -92,7 +61,7 @@ class Loop(processes.ForkAware):
         """Those that may have an attempt to make."""
         self._finished: dict[Source, None] = {}
         """Those that have outcomes to pass on."""
-        self._active: dict[Attempt, None] = {}
+        self._active: dict[Attempt, _Exchange] = {}
         self._by_descriptor: dict[int, Attempt] = {}
         self._soonest = 0.0
         """No deadline comes before this one."""
@@ -194,13 +163,13 @@ class Loop(processes.ForkAware):
 
     def _begin(self, poll: Any, put: Put, attempt: Attempt) -> None:
         client, event = attempt.client, attempt.event
-        self._active[attempt] = None
+        exchange = self._active[attempt] = _Exchange()
         self._soonest = min(self._soonest, attempt.deadline)
         request = client.request(event.id, event.body)
         if isinstance(request, Outcome):
             self._finish(attempt, request)
             return
-        attempt.request = request
+        exchange.request = request
         if (connection := client.take()) is not None:
             self._connected(poll, attempt, connection)
             return
@@ -218,15 +187,16 @@ class Loop(processes.ForkAware):
         if isinstance(found, Outcome):
             self._finish(attempt, found)
             return
-        attempt.connection = found
+        exchange = self._active[attempt]
+        exchange.connection = found
         self._by_descriptor[found.descriptor] = attempt
-        found.begin(attempt.request, attempt.deadline)
+        found.begin(exchange.request, attempt.deadline)
         poll.register(
             found.descriptor, select.POLLIN | (select.POLLOUT if found.wants_to_write else 0)
         )
 
     def _advance(self, poll: Any, attempt: Attempt, now: float) -> None:
-        connection = attempt.connection
+        connection = self._active[attempt].connection
         if connection is None:
             timeout = ConnectTimeoutError("no connection in time")
             self._finish(attempt, classify_failure(timeout, sent=False))
@@ -247,8 +217,8 @@ class Loop(processes.ForkAware):
     def _give_up(self, poll: Any, now: float) -> None:
         """End the attempts whose time is over."""
         self._soonest = now + LONGEST_WAIT
-        for attempt in list(self._active):
-            connection = attempt.connection
+        for attempt, exchange in list(self._active.items()):
+            connection = exchange.connection
             deadline = attempt.deadline if connection is None else connection.deadline
             if now >= deadline:
                 self._advance(poll, attempt, now)
@@ -264,10 +234,10 @@ class Loop(processes.ForkAware):
     def _interrupt(self) -> None:
         """End all attempts."""
         self._by_descriptor.clear()
-        for attempt in list(self._active):
-            if attempt.connection is not None:
-                attempt.connection.close()
-            sent = attempt.connection is not None
+        for attempt, exchange in list(self._active.items()):
+            if exchange.connection is not None:
+                exchange.connection.close()
+            sent = exchange.connection is not None
             self._finish(attempt, Outcome(Verdict.RETRY, "interrupted", ambiguous=sent))
 
 

@@ -1,0 +1,1 @@
+"""Engines that others wrote, installed from the package registries into a cache outside of the clone, and started."""
