@@ -12,7 +12,7 @@ A `Delivery` is all the exporter sees. The one that counts is `durable`, made of
 | `relay` | imports journals, claims what is due for the senders, commits outcomes | states and times |
 | `drainer` | the thread that does that, and syncs the journal | when something is to do |
 | `http.client` | one POST; `http.answers`: what its answer means | the wire |
-| `kafka.client` | one record of a topic, where that is the destination; `kafka.answers`: what its refusal means | the wire |
+| `kafka.client` | one record of a topic, in the place of a POST; `kafka.answers`: what a refusal means | the wire |
 
 In `spool`, `schema`, `totals`, `retention` and `storage` are parts of the ledger, `directory` is where the files are,
 `file_systems` says which may hold it, `backlog` what of a journal waits in memory,
