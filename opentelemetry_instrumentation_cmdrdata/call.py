@@ -419,6 +419,8 @@ class Call:
         read = self.endpoint.read_chunk
         if read is not None:
             read(self._reading, frame)
+            if self._reading.is_news:
+                self._tell_jobs()
 
     body = faults.guarded(read)
     """Observe a whole answer."""
@@ -442,6 +444,11 @@ class Call:
             self.body(cast("object", parsed) if isinstance(parsed, dict) else text)
 
     # The end
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether it must end, or has ended."""
+        return self._endings is not None
 
     @property
     def has_ended(self) -> bool:
