@@ -215,25 +215,37 @@ class DurableDelivery(processes.ForkAware):
         }
 
     def gauges(self) -> dict[str, float]:
-        """Return the current gauge values; those of the directory only if this process drains it."""
+        """
+        Return the current gauge values; those of the directory only if this process drains it.
+
+        Where nobody does, since there is nothing to do, the one that did last knows them still.
+        """
         known: dict[str, float] = {"delivery.durable": 1}
-        if not self.drainer.leads:
+        leads = self.drainer.leads
+        if leads:
+            known |= self._of_directory()
+        elif not self.drainer.rests or self.directory.leader() is not None:
             return known
-        known["delivery.paused"] = int(self.drainer.gate.paused)
-        known["spool.size"] = self.directory.size()
         # Who measures must not wait for a disk that has stalled, nor for what a signal handler has interrupted.
         if not self.drainer.database.acquire(timeout=_GAUGE_WAIT):
             return known
         try:
             with LedgerReader(self.directory) as ledger:
-                counts, oldest = ledger.counts(), ledger.oldest_pending()
+                if leads:
+                    known |= _of_ledger(ledger)
+                elif ledger.facts().get("pid") == os.getpid():
+                    known |= {**self._of_directory(), **_of_ledger(ledger)}
         except UnreadableError:
-            return known
+            pass
         finally:
             self.drainer.database.release()
-        known["events.pending"] = counts["pending"] + counts["in_flight"]
-        known["events.oldest_pending"] = 0.0 if oldest is None else max(0.0, clocks.wall() - oldest)
         return known
+
+    def _of_directory(self) -> dict[str, float]:
+        return {
+            "delivery.paused": int(self.drainer.gate.paused),
+            "spool.size": self.directory.size(),
+        }
 
     # Forks
 
@@ -296,6 +308,24 @@ class DurableDelivery(processes.ForkAware):
             # The next time.
         finally:
             self._reporting.release()
+
+
+def _of_ledger(ledger: LedgerReader) -> dict[str, float]:
+    counts = ledger.counts()
+    jobs, oldest_job = ledger.count_open_jobs()
+    return {
+        "events.pending": counts["pending"] + counts["in_flight"],
+        "events.oldest_pending": _age(ledger.oldest_pending()),
+        "events.held": counts["held"],
+        "events.dead": counts["dead"],
+        "jobs.open": jobs,
+        "jobs.oldest_open": _age(oldest_job),
+    }
+
+
+def _age(since: float | None) -> float:
+    """Return for how many seconds something waits, 0 where nothing does."""
+    return 0.0 if since is None else max(0.0, clocks.wall() - since)
 
 
 def _left(deadline: float) -> float:
