@@ -126,6 +126,12 @@ def test_states() -> None:
         assert f"recorded = {total}" in text_of(page)
 
 
+def test_what_needs_a_person() -> None:
+    """`docs/commands.md` has each kind of what `status --watch` tells, with its meaning."""
+    rows = table("docs/commands.md", "What needs a person", "kind")
+    assert states.NEEDS == {quoted(kind)[0]: meaning for kind, meaning in rows}
+
+
 def test_settings() -> None:
     """The README's table says what each variable's default is, as the settings are read where nothing is set."""
     read = Settings.read({})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,8 @@ from cmdrdata_exporter.cli.terminal import (
     size,
 )
 from cmdrdata_exporter.cli.usage import incomplete
+from cmdrdata_exporter.cli.watching import Watching, needs_of
+from cmdrdata_exporter.cli.webhook import webhook_url
 from cmdrdata_exporter.delivery.options import LARGEST
 from cmdrdata_exporter.delivery.spool.directory import unusable
 from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader, UnreadableError
@@ -60,9 +63,26 @@ DAYS = 7
     epilog="\b\nThe states of an event:\n"
     + "\n".join(f"  {word(name):<10} {meaning}" for name, meaning in STATES.items())
 )
+@click.option("--watch", is_flag=True, help="Show it anew every few seconds, until Ctrl-C.")
+@click.option(
+    "--every",
+    type=click.FloatRange(min=1.0, max=3600.0),
+    default=5.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How often, with --watch.",
+)
+@click.option(
+    "--webhook",
+    metavar="URL",
+    callback=webhook_url,
+    help="With --watch: POST there when something begins to need you, and when it is over.",
+)
 @json_option
 @spool_option
-def status(spool: Path | None, as_json: bool) -> None:
+def status(
+    *, spool: Path | None, as_json: bool, watch: bool, every: float, webhook: str | None
+) -> None:
     """
     Show where every event is, and what needs you.
 
@@ -72,12 +92,17 @@ def status(spool: Path | None, as_json: bool) -> None:
     Example: cmdrdata status --json | jq '.destinations[].attention'
     """
     path = spool_path(spool)
-    found = status_of(path)
-    if as_json:
-        print_json(found)
+    if watch:
+        found = Watching(partial(status_of, path), show_status, every, webhook, as_json).run()
+    elif webhook is not None:
+        raise click.UsageError("--webhook goes with --watch")
     else:
-        show_status(Terminal(), found)
-    if found["unusable"] or any(destination["attention"] for destination in found["destinations"]):
+        found = status_of(path)
+        if as_json:
+            print_json(found)
+        else:
+            show_status(Terminal(), found)
+    if needs_of(found):
         click.get_current_context().exit(ATTENTION)
 
 
@@ -103,8 +128,11 @@ def _destination(destination: Destination) -> Json:
         with LedgerReader(destination.directory) as ledger:
             known = _known(destination, ledger)
     except (UnreadableError, OSError) as error:
-        return {**head, "attention": [str(error)]}
-    return {**head, **known, "attention": _attention(known)}
+        needs = {"unreadable": str(error)}
+    else:
+        head |= known
+        needs = _needs(known)
+    return {**head, "attention": list(needs.values()), "needs": needs}
 
 
 def _known(destination: Destination, ledger: LedgerReader) -> Json:
@@ -148,8 +176,8 @@ def _sending(leader: int | None, facts: dict[str, Any]) -> Json:
     }
 
 
-def _attention(known: Json) -> list[str]:
-    """Return what needs a person, and what to do about it."""
+def _needs(known: Json) -> dict[str, str]:
+    """Return what needs a person, by its kind, and what to do about it."""
     events, sending, spool, counted = (
         known[name] for name in ("events", "sending", "spool", "counted")
     )
@@ -165,54 +193,57 @@ def _attention(known: Json) -> list[str]:
         if applications_drain()
         else "CMDRDATA_DRAIN is none, so start cmdrdata drain"
     )
-    needs = [
-        (
+    needs: dict[str, tuple[object, str]] = {
+        "paused": (
             sending["state"] == "paused",
             f"Paused: {SENDING['paused']} ({sending['reason']}). Check both; all events are kept",
         ),
-        (
+        "late": (
             late,
             f"Events wait: {BACKEND_TROUBLES['probing']} ({sending['reason']}), for {duration(waited)} now. "
             "All events are kept",
         ),
-        (
+        "nobody_sends": (
             unsent and sending["leader"] is None,
             f"{plural(unsent, 'event')} to send, but no process sends: {who}, or run cmdrdata flush",
         ),
-        (
+        "no_customer": (
             unassigned,
             f"{unassigned:,} held, {NO_CUSTOMER}: cmdrdata held list, then cmdrdata assign",
         ),
-        (
+        "ambiguous": (
             ambiguous,
             f"{ambiguous:,} held, {AMBIGUOUS}: cmdrdata held list, then cmdrdata replay --ambiguous",
         ),
-        (
+        "dead": (
             events["dead"],
             f"{plural(events['dead'], DEAD_LETTER)}: cmdrdata dead-letters list, then cmdrdata replay",
         ),
-        (counted["damaged"], f"{plural(counted['damaged'], 'damaged record')}: check the disk"),
-        (
+        "damaged": (
+            counted["damaged"],
+            f"{plural(counted['damaged'], 'damaged record')}: check the disk",
+        ),
+        "lost": (
             counted["lost"],
             f"{plural(counted['lost'], 'event')} lost in a damaged ledger: check the disk",
         ),
-        (
+        "unspooled": (
             counted["unspooled"],
             f"{plural(counted['unspooled'], 'event')} could not be written to the disk: "
             'look for "cmdrdata": "unspooled" in the application\'s log',
         ),
-        (
+        "no_usage": (
             missing,
             f"{plural(missing, 'call')} of the last {DAYS} days reported no usage, so no tokens are billed. "
             "To see which: cmdrdata usage --by endpoint,model,status. For streams see CMDRDATA_STREAM_USAGE",
         ),
-        (
+        "disk": (
             spool["nearly_full"],
             f"Disk: {size(spool['bytes'])} of {size(spool['limit'])} are used; "
             "beyond that new events go to the application's log",
         ),
-    ]
-    return [text for needed, text in needs if needed]
+    }
+    return {kind: text for kind, (needed, text) in needs.items() if needed}
 
 
 def show_status(console: Console, found: Json) -> None:
