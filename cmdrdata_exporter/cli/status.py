@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,7 @@ from cmdrdata_exporter.cli.terminal import (
 )
 from cmdrdata_exporter.cli.usage import incomplete
 from cmdrdata_exporter.cli.watching import Watching, needs_of
-from cmdrdata_exporter.cli.webhook import webhook_url
+from cmdrdata_exporter.cli.webhook import webhook_in_file, webhook_url
 from cmdrdata_exporter.delivery.options import LARGEST
 from cmdrdata_exporter.delivery.spool.directory import unusable
 from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader, UnreadableError
@@ -78,10 +78,23 @@ DAYS = 7
     callback=webhook_url,
     help="With --watch: POST there when something begins to need you, and when it is over.",
 )
+@click.option(
+    "--webhook-file",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    callback=webhook_in_file,
+    help="The same, with the URL in a file, where nobody else sees it.",
+)
 @json_option
 @spool_option
 def status(
-    *, spool: Path | None, as_json: bool, watch: bool, every: float, webhook: str | None
+    *,
+    spool: Path | None,
+    as_json: bool,
+    watch: bool,
+    every: float,
+    webhook: str | None,
+    webhook_file: str | None,
 ) -> None:
     """
     Show where every event is, and what needs you.
@@ -91,11 +104,15 @@ def status(
 
     Example: cmdrdata status --json | jq '.destinations[].attention'
     """
+    if webhook is not None and webhook_file is not None:
+        raise click.UsageError("--webhook and --webhook-file exclude each other")
+    url = webhook or webhook_file
+    if url is not None and not watch:
+        raise click.UsageError("a webhook goes with --watch")
     path = spool_path(spool)
     if watch:
-        found = Watching(partial(status_of, path), show_status, every, webhook, as_json).run()
-    elif webhook is not None:
-        raise click.UsageError("--webhook goes with --watch")
+        look = partial(status_of, path)
+        found = Watching(look, show_status, show_briefly, every, url, as_json=as_json).run()
     else:
         found = status_of(path)
         if as_json:
@@ -264,6 +281,26 @@ def show_status(console: Console, found: Json) -> None:
         )
 
 
+def show_briefly(console: Console, found: Json) -> None:
+    """Show a reader with little room what needs a person, and the counts on a line."""
+    for destination in found["destinations"]:
+        heading(console, destination["name"])
+        if "events" in destination:
+            events = destination["events"]
+            parts = [f"{events[name]:,} {word(name)}" for name in STATES if events[name]]
+            console.print(cell(f"{events['recorded']:,} recorded = {' + '.join(parts) or 0}"))
+        _show_needs(console, destination["attention"])
+    if found["unusable"]:
+        _show_needs(console, [found["unusable"]])
+
+
+def _show_needs(console: Console, needs: Sequence[str]) -> None:
+    if needs:
+        console.print(_items(("!", what) for what in needs), style="yellow")
+    else:
+        console.print("Nothing needs you.")
+
+
 def _show(console: Console, destination: Json) -> None:
     endpoint, account = destination["endpoint"], destination["account"]
     goes = "stay on this host" if endpoint is None else f"go to {endpoint}, account {account}"
@@ -279,9 +316,7 @@ def _show(console: Console, destination: Json) -> None:
     console.print()
     if destination["attention"]:
         console.print("Needs you:")
-        console.print(_items(("!", what) for what in destination["attention"]), style="yellow")
-    else:
-        console.print("Nothing needs you.")
+    _show_needs(console, destination["attention"])
 
 
 def _items(rows: Iterable[tuple[str, str]]) -> Table:

@@ -16,8 +16,7 @@ from rich.console import Console
 from rich.text import Text
 
 from cmdrdata_exporter import clocks
-from cmdrdata_exporter.cli.states import STATES, word
-from cmdrdata_exporter.cli.terminal import Json, Terminal, cell, heading, now, plural, say
+from cmdrdata_exporter.cli.terminal import Json, Terminal, cell, now, plural, say
 from cmdrdata_exporter.cli.webhook import Webhook
 
 BEGINS, OVER = "begins", "over"
@@ -28,6 +27,8 @@ GONE = "its directory is not there any more"
 
 Need = tuple[str | None, str]
 """The name of a destination (None: of all of them), and one of `NEEDS`."""
+
+Show = Callable[[Console, Json], None]
 
 _HOME, _REST_OF_LINE, _REST_OF_SCREEN = "\x1b[H", "\x1b[K", "\x1b[J"
 
@@ -92,6 +93,7 @@ class Watching:
     Args:
         look: returns what `cmdrdata status --json` prints.
         show: shows that to a reader.
+        show_briefly: shows what matters most of it, where there is little room.
         every: how many seconds from one look to the next.
         webhook: where to POST what changes, None: nowhere.
         as_json: whether each change is a line of JSON.
@@ -103,13 +105,16 @@ class Watching:
     def __init__(
         self,
         look: Callable[[], Json],
-        show: Callable[[Console, Json], None],
+        show: Show,
+        show_briefly: Show,
         every: float,
         webhook: str | None,
+        *,
         as_json: bool,
     ) -> None:
         self._look = look
         self._show = show
+        self._show_briefly = show_briefly
         self._every = every
         self._webhook = None if webhook is None else Webhook(webhook)
         self._as_json = as_json
@@ -202,14 +207,14 @@ class Watching:
         width, height = self._console.size
         lines = self._lines(found, self._show)
         if _height(lines, width) >= height:
-            lines = self._lines(found, _show_briefly)
+            lines = self._lines(found, self._show_briefly)
         while len(lines) > 1 and _height(lines, width) >= height:
             lines = [*lines[:-2], "… Use a taller terminal."]
         shown = "".join(f"{line}{_REST_OF_LINE}\n" for line in lines)
         self._console.file.write(f"{_HOME}{shown}{_REST_OF_SCREEN}")
         self._console.file.flush()
 
-    def _lines(self, found: Json, show: Callable[[Console, Json], None]) -> list[str]:
+    def _lines(self, found: Json, show: Show) -> list[str]:
         with self._console.capture() as captured:
             self._console.print(
                 cell(f"{now()}, every {self._every:g} s until Ctrl-C", "dim"), end=""
@@ -225,17 +230,3 @@ class Watching:
 def _height(lines: list[str], width: int) -> int:
     """Return how many lines of a terminal some lines take."""
     return sum(max(1, math.ceil(Text.from_ansi(line).cell_len / width)) for line in lines)
-
-
-def _show_briefly(console: Console, found: Json) -> None:
-    """Show the least: what needs a person, and the counts on a line."""
-    for destination in found["destinations"]:
-        heading(console, destination["name"])
-        if "events" in destination:
-            events = destination["events"]
-            parts = [f"{events[name]:,} {word(name)}" for name in STATES if events[name]]
-            console.print(cell(f"{events['recorded']:,} recorded = {' + '.join(parts) or 0}"))
-        for text in destination["attention"] or ["Nothing needs you."]:
-            console.print(cell(text, "yellow" if destination["attention"] else ""))
-    if found["unusable"]:
-        console.print(cell(found["unusable"], "yellow"))

@@ -10,6 +10,7 @@ import json
 import math
 import os
 from collections import deque
+from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -56,6 +57,18 @@ def webhook_url(ctx: click.Context, param: click.Parameter, value: str | None) -
     else:
         return value
     raise click.BadParameter(f"{wrong}; {expected}", ctx, param)
+
+
+def webhook_in_file(ctx: click.Context, param: click.Parameter, value: Path | None) -> str | None:
+    """Have a file given that has the URL of a webhook in it."""
+    if value is None:
+        return None
+    try:
+        text = value.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise click.BadParameter(f"{str(value)!r} cannot be read: {reason}", ctx, param) from None
+    return webhook_url(ctx, param, text.strip())
 
 
 class _Notice(NamedTuple):

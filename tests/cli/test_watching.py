@@ -302,7 +302,54 @@ def test_a_proxy_that_cannot_be_used(run: Run, monkeypatch: pytest.MonkeyPatch) 
 def test_a_webhook_without_a_watch(run: Run) -> None:
     """Whoever asks once gets the answer by the exit status."""
     done = run("status", "--webhook", "https://hooks.example/x")
-    assert (2, "Error: --webhook goes with --watch") == (
+    assert (2, "Error: a webhook goes with --watch") == (
+        done.returncode,
+        done.stderr.splitlines()[-1],
+    )
+
+
+def test_a_webhook_in_a_file(
+    time: Time, run: Run, remote: Directory, receiver: Receiver, tmp_path: Path
+) -> None:
+    """The URL may be in a file, where other users of the machine do not see it."""
+    fill(remote, [record(1, None)])
+    file = tmp_path / "webhook"
+    file.write_text(f"{receiver.url}\n")
+    run("status", "--watch", "--webhook-file", str(file))
+    assert ["no_customer"] == [each["kind"] for each in receiver.got]
+
+
+@pytest.mark.parametrize(
+    ("content", "wrong"),
+    [
+        (None, "'FILE' cannot be read: No such file or directory"),
+        (b"\xff\xfe", "'FILE' cannot be read: it is not text"),
+        (b"http://hooks.example/secret", "http:// would show it to whoever is on the way"),
+        (b"", "it is not a URL"),
+    ],
+)
+def test_files_that_cannot_be_used(
+    content: bytes | None, wrong: str, run: Run, tmp_path: Path
+) -> None:
+    """A file without a URL that can be used is refused, and what it holds is not shown."""
+    file = tmp_path / "webhook"
+    if content is not None:
+        file.write_bytes(content)
+    done = run("status", "--watch", "--webhook-file", str(file))
+    said = done.stderr.splitlines()[-1].replace(str(file), "FILE")
+    assert 2 == done.returncode
+    assert said.startswith(f"Error: Invalid value for '--webhook-file': {wrong}")
+    assert "hooks.example" not in said
+
+
+def test_two_webhooks(run: Run, tmp_path: Path) -> None:
+    """Which of two URLs is meant is not guessed."""
+    (tmp_path / "webhook").write_text("https://hooks.example/x")
+    done = run(
+        *("status", "--watch", "--webhook", "https://hooks.example/y"),
+        *("--webhook-file", str(tmp_path / "webhook")),
+    )
+    assert (2, "Error: --webhook and --webhook-file exclude each other") == (
         done.returncode,
         done.stderr.splitlines()[-1],
     )
@@ -382,7 +429,7 @@ def test_a_terminal_with_little_room(remote: Directory) -> None:
     """Where not all has room, what needs a person has."""
     fill(remote, [record(1), record(2, None)], [DELIVERED])
     shown = drawn(8, 80, "\x1b[J").replace("\x1b[K\r\n", "\n")
-    assert "2 recorded = 1 delivered + 1 held\n1 held, no customer" in shown
+    assert "2 recorded = 1 delivered + 1 held\n! 1 held, no customer" in shown
     assert "taller" not in shown
     shown = drawn(4, 80, "\x1b[J").replace("\x1b[K\r\n", "\n")
     assert "… Use a taller terminal.\n" in shown
