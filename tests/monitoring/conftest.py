@@ -94,13 +94,23 @@ class Prometheus:
         ]
 
 
+def free_address() -> str:
+    """Return an address on which nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return f"127.0.0.1:{free.getsockname()[1]}"
+
+
 @contextmanager
-def _running(*command: str | Path, env: dict[str, str] | None = None) -> Generator[Any]:
+def running(
+    *command: str | Path, env: dict[str, str] | None = None, stderr: int | None = None
+) -> Generator[Any]:
+    """Run a program until the end of the block."""
     with subprocess.Popen(
         list(map(str, command)),
         env=env,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        stderr=stderr,
         text=True,
     ) as process:
         try:
@@ -132,7 +142,7 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
             "CMDRDATA_API_KEY": "tk-0123456789abcdefghij",
             "CMDRDATA_ENDPOINT": backend.url,
         }
-        with _running(sys.executable, APPLICATION, openai.url, env=variables) as application:
+        with running(sys.executable, APPLICATION, openai.url, env=variables) as application:
             port = application.stdout.readline().strip()
             assert port.isdigit(), "the application has ended"
             rules = (EXAMPLES / "rules.yml").read_text()
@@ -146,22 +156,21 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
                 assert here in configuration
                 configuration = configuration.replace(here, there)
             (directory / "prometheus.yml").write_text(configuration)
-            with socket.create_server(("127.0.0.1", 0)) as free:
-                address = f"127.0.0.1:{free.getsockname()[1]}"
-            with _running(
+            address = free_address()
+            with running(
                 program,
                 f"--config.file={directory / 'prometheus.yml'}",
                 f"--storage.tsdb.path={directory / 'data'}",
                 f"--web.listen-address={address}",
                 "--log.level=warn",
             ):
-                running = Prometheus(
+                found = Prometheus(
                     f"http://{address}",
                     alertmanager,
                     f"http://127.0.0.1:{port}/metrics",
                     directory / "spool",
                 )
-                wait_for(lambda: _is_ready(running.origin))
+                wait_for(lambda: _is_ready(found.origin))
                 # A rate needs two.
-                wait_for(lambda: running.query("count_over_time(cmdrdata_events_held[1m]) > 2"))
-                yield running
+                wait_for(lambda: found.query("count_over_time(cmdrdata_events_held[1m]) > 2"))
+                yield found
