@@ -19,6 +19,8 @@ from dataclasses import dataclass
 
 from opentelemetry.metrics import Histogram, Meter
 
+from cmdrdata_exporter.attributes import USAGE_STATUS
+
 
 class Kind(enum.Enum):
     """What an instrument does with its values."""
@@ -58,7 +60,6 @@ def histogram(meter: Meter, metric: Metric) -> Histogram:
 
 
 OUTCOME = "cmdrdata.outcome"
-USAGE_STATUS = "cmdrdata.usage_status"
 MODEL = "cmdrdata.model"
 TOKEN_TYPE = "gen_ai.token.type"  # noqa: S105 - the name of an attribute
 ERROR_TYPE = "error.type"

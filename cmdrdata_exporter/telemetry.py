@@ -19,6 +19,7 @@ from opentelemetry import metrics
 from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation
 
 from cmdrdata_exporter import clocks, faults, measures, processes
+from cmdrdata_exporter.attributes import USAGE_STATUS
 from cmdrdata_exporter.delivery import Header, Outcome, Verdict
 from cmdrdata_exporter.delivery.destination import Destination
 from cmdrdata_exporter.measures import ERROR_TYPE, METRICS, Kind, Metric, histogram
@@ -127,12 +128,13 @@ class Telemetry(processes.ForkAware):
         counted[2] += header.units["output_tokens"]
 
     def _begin_to_count(self, header: Header) -> list[int | float]:
-        # A provider, or whoever calls one, may name a model as it likes.
+        # A provider, or another instrumentation, may name both as it likes.
+        status = header.status if header.status in _STATUSES else OTHER
         model = header.model.encode("utf-8", "replace").decode()[:MOST_CHARACTERS]
         if model not in self._models and len(self._models) >= MOST_MODELS:
             model = OTHER
         self._models.add(model)
-        kind = (model, header.status, header.customer is None)
+        kind = (model, status, header.customer is None)
         return self._recorded.setdefault(kind, [0, 0, 0])
 
     def watch(self, measured: Measured) -> None:
@@ -192,7 +194,7 @@ class Telemetry(processes.ForkAware):
         for (_, status, _), (number, *_) in self._recorded.copy().items():
             events[status] += number
         for status, number in events.items():
-            yield Observation(number, {**self.attributes, measures.USAGE_STATUS: status})
+            yield Observation(number, {**self.attributes, USAGE_STATUS: status})
 
     def _unattributed(self) -> Iterable[Observation]:
         counted = self._recorded.copy().items()

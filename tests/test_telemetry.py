@@ -298,6 +298,18 @@ def test_tokens_by_model() -> None:
     }
 
 
+def test_a_usage_status_of_others() -> None:
+    """Another instrumentation may say anything of the usage; what is not known is counted together."""
+    reader = InMemoryMetricReader()
+    measured = CmdrDataSpanExporter(meter_provider=MeterProvider([reader]))
+    for number, status in enumerate(("guessed", "\ud800", "reported"), 1):
+        measured.export([span({**CHAT, "cmdrdata.usage_status": status}, context=(number, number))])
+    nothing = {"partial": 0, "missing": 0, "not_applicable": 0}
+    assert {"reported": 1, telemetry.OTHER: 2, **nothing} == by(
+        "cmdrdata.usage_status", reported(reader)["cmdrdata.events.recorded"]
+    )
+
+
 def test_jobs_that_nobody_asks_for() -> None:
     """Jobs whose end was not seen are counted, and how long ago the oldest was started; those that ended are not."""
     reader = InMemoryMetricReader()

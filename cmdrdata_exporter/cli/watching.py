@@ -209,7 +209,7 @@ class Watching:
         if _height(lines, width) >= height:
             lines = self._lines(found, self._show_briefly)
         while len(lines) > 1 and _height(lines, width) >= height:
-            lines = [*lines[:-2], "… Use a taller terminal."]
+            lines = [*lines[:-2], "(Use a taller terminal to see all.)"]
         shown = "".join(f"{line}{_REST_OF_LINE}\n" for line in lines)
         self._console.file.write(f"{_HOME}{shown}{_REST_OF_SCREEN}")
         self._console.file.flush()

@@ -24,6 +24,7 @@ from cmdrdata_exporter import clocks
 from cmdrdata_exporter.cli.destination import Refusal
 from cmdrdata_exporter.cli.terminal import Json, plural
 from cmdrdata_exporter.delivery.backoff import backoff
+from cmdrdata_exporter.delivery.http.connections import through_proxy
 from cmdrdata_exporter.setting_values import ConfigurationError, is_loopback, proxy_for
 from cmdrdata_exporter.version import USER_AGENT
 
@@ -102,7 +103,7 @@ class Webhook:
             proxy = proxy_for(url, os.environ)
         except ConfigurationError as error:
             raise Refusal(str(error)) from None
-        self._pool: Any = urllib3.PoolManager() if proxy is None else urllib3.ProxyManager(proxy)
+        self._pool: Any = urllib3.PoolManager() if proxy is None else through_proxy(proxy)
 
     @property
     def host(self) -> str:

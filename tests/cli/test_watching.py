@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import fcntl
 import json
 import os
@@ -13,6 +14,7 @@ import struct
 import subprocess
 import sys
 import termios
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -299,6 +301,32 @@ def test_a_proxy_that_cannot_be_used(run: Run, monkeypatch: pytest.MonkeyPatch) 
     assert "HTTPS_PROXY names a socks5:// proxy" in done.stderr
 
 
+def test_a_proxy(time: Time, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A webhook goes through the proxy of the environment, with its password; the proxy does not learn the secret."""
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        asked: list[bytes] = []
+
+        def refuse() -> None:
+            connection, _ = proxy.accept()
+            with connection:
+                asked.append(connection.recv(65536))
+                connection.sendall(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
+
+        answering = threading.Thread(target=refuse)
+        answering.start()
+        monkeypatch.setenv("HTTPS_PROXY", f"http://app:p%40ss@127.0.0.1:{proxy.getsockname()[1]}")
+        told = webhook.Webhook(f"https://hooks.example/{SECRET}")
+        told.add({"id": "1", "event": "over", "destination": None, "kind": "unusable"})
+        told.send()
+        answering.join()
+    (request,) = asked
+    assert request.startswith(b"CONNECT hooks.example:443 HTTP/1.")
+    token = base64.b64encode(b"app:p@ss")
+    assert b"proxy-authorization: Basic " + token in request
+    assert SECRET.encode() not in request
+    assert "the proxy makes no connection" == told.trouble
+
+
 def test_a_webhook_without_a_watch(run: Run) -> None:
     """Whoever asks once gets the answer by the exit status."""
     done = run("status", "--webhook", "https://hooks.example/x")
@@ -432,4 +460,4 @@ def test_a_terminal_with_little_room(remote: Directory) -> None:
     assert "2 recorded = 1 delivered + 1 held\n! 1 held, no customer" in shown
     assert "taller" not in shown
     shown = drawn(4, 80, "\x1b[J").replace("\x1b[K\r\n", "\n")
-    assert "… Use a taller terminal.\n" in shown
+    assert "(Use a taller terminal to see all.)\n" in shown
