@@ -210,7 +210,7 @@ class CmdrDataSpanExporter(SpanExporter):
         kept.extend(map(self._delivery.record, (event.id,), (header,), (body,)))
         # Afterwards, since what was interrupted before it was kept comes again.
         if self._telemetry is not None:
-            self._telemetry.recorded(event.usage_status)
+            self._telemetry.recorded(header)
 
     def _pass_over(self, scope: str) -> None:
         self.passed_over[scope] += 1

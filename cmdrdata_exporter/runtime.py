@@ -94,11 +94,15 @@ class Runtime(processes.ForkAware):
         with self.lock:
             self._settings[key] = settings
             if key not in self._built:
-                telemetry = Telemetry(*settings.target, next(self._numbers))
+                telemetry = self.telemetry(settings.target)
                 delivery = build(settings, telemetry)
                 self._built[key] = delivery, telemetry
                 telemetry.watch(delivery)
             return self._built[key]
+
+    def telemetry(self, target: Destination) -> Telemetry:
+        """Return what measures one more delivery."""
+        return Telemetry(*target, next(self._numbers))
 
     def newest(self, settings: Settings) -> Settings:
         """Return the settings that are the newest of their destination."""

@@ -8,9 +8,10 @@ The conventions renamed them all in 2026, and dashboards read the names of befor
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import NamedTuple
 
+from cmdrdata_exporter.measures import Kind, Metric
 from opentelemetry_instrumentation_cmdrdata import semconv
 from opentelemetry_instrumentation_cmdrdata.openai.endpoints import ENDPOINTS, Endpoint
 from opentelemetry_instrumentation_cmdrdata.openai.usage import Attributes
@@ -19,22 +20,6 @@ SECONDS = tuple(0.01 * 2**power for power in range(14))
 """The boundaries of the buckets of times."""
 TOKENS = tuple(4**power for power in range(14))
 """Those of numbers of tokens."""
-
-
-@dataclass(frozen=True, eq=False)
-class Metric:
-    """An instrument, as the conventions define it."""
-
-    name: str
-    unit: str
-    description: str
-    boundaries: tuple[float, ...] | None
-    """Of the buckets of a histogram; None is a counter."""
-
-    @property
-    def is_of_tokens(self) -> bool:
-        """Whether it counts tokens, which somebody pays for."""
-        return self.unit == "{token}"
 
 
 Measure = tuple[Metric, float, Attributes]
@@ -52,7 +37,8 @@ class Names(NamedTuple):
 
 
 def _histogram(name: str, unit: str, description: str) -> Metric:
-    return Metric(name, unit, description, SECONDS if unit == "s" else TOKENS)
+    boundaries = SECONDS if unit == "s" else TOKENS
+    return Metric(name, unit, description, Kind.HISTOGRAM, boundaries)
 
 
 # --- The names that dashboards read today -----------------------------------------------------
@@ -120,7 +106,7 @@ class _Total(NamedTuple):
 
 
 def _usage(name: str, description: str) -> Metric:
-    return Metric(f"gen_ai.client.inference.usage.{name}", "{token}", description, None)
+    return Metric(f"gen_ai.client.inference.usage.{name}", "{token}", description, Kind.COUNTER)
 
 
 def _total(name: str, counted: str, parts: tuple[tuple[str, str], ...]) -> _Total:

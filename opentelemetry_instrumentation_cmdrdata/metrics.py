@@ -6,19 +6,19 @@ Nothing is measured, and nothing prepared, while there is none.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from opentelemetry import metrics
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
-from opentelemetry.metrics import Histogram, Meter, MeterProvider
+from opentelemetry.metrics import Meter, MeterProvider
 
 from cmdrdata_exporter import CmdrDataSpanExporter, faults
 from cmdrdata_exporter.attributes import CUSTOMER_ID, CUSTOMER_REFUSED, OUR_SCOPE
+from cmdrdata_exporter.measures import Kind, Metric, histogram
 from cmdrdata_exporter.settings import asks_for_latest_genai
 from opentelemetry_instrumentation_cmdrdata import semconv
-from opentelemetry_instrumentation_cmdrdata.measures import LATEST, TODAYS, Metric, Names
+from opentelemetry_instrumentation_cmdrdata.measures import LATEST, TODAYS, Names
 from opentelemetry_instrumentation_cmdrdata.openai.endpoints import Endpoint
 from opentelemetry_instrumentation_cmdrdata.openai.providers import Server
 from opentelemetry_instrumentation_cmdrdata.openai.usage import Attributes
@@ -48,18 +48,9 @@ class Instruments:
 
 
 def _instrument(meter: Meter, metric: Metric) -> Callable[[float, Attributes], None]:
-    """
-    Make an instrument.
-
-    A histogram has its boundaries, or those of the SDK where a meter takes none (OpenTelemetry < 1.30).
-    """
-    defined = metric.name, metric.unit, metric.description
-    if metric.boundaries is None:
-        return meter.create_counter(*defined).add
-    advisory = "explicit_bucket_boundaries_advisory"
-    create: Callable[..., Histogram] = meter.create_histogram
-    takes_it = advisory in inspect.signature(create).parameters
-    return create(*defined, **({advisory: metric.boundaries} if takes_it else {})).record
+    if metric.kind is Kind.COUNTER:
+        return meter.create_counter(metric.name, metric.unit, metric.description).add
+    return histogram(meter, metric).record
 
 
 class ClientMetrics:

@@ -16,14 +16,16 @@ from unittest.mock import Mock
 import pytest
 
 from cmdrdata_exporter import attributes, deduplication, events, exporter, ids, processes, settings
+from cmdrdata_exporter import measures as measures_of_destinations
 from cmdrdata_exporter.cli import states, status
 from cmdrdata_exporter.delivery import KEPT_DAYS, Verdict
 from cmdrdata_exporter.delivery.http.answers import classify
 from cmdrdata_exporter.delivery.options import LARGEST
 from cmdrdata_exporter.settings import Settings
-from cmdrdata_exporter.telemetry import Telemetry
+from cmdrdata_exporter.telemetry import ATTEMPTED, Telemetry
 from opentelemetry_instrumentation_cmdrdata import capture, jobs, measures, semconv
 from opentelemetry_instrumentation_cmdrdata.openai.endpoints import ENDPOINTS
+from tests import monitoring_page
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(
@@ -124,6 +126,12 @@ def test_states() -> None:
         assert f"recorded = {total}" in text_of(page)
 
 
+def test_what_needs_a_person() -> None:
+    """`docs/commands.md` has each kind of what `status --watch` tells, with its meaning."""
+    rows = table("docs/commands.md", "What needs a person", "kind")
+    assert states.NEEDS == {quoted(kind)[0]: meaning for kind, meaning in rows}
+
+
 def test_settings() -> None:
     """The README's table says what each variable's default is, as the settings are read where nothing is set."""
     read = Settings.read({})
@@ -208,17 +216,35 @@ def test_content() -> None:
     }
 
 
-def test_metrics() -> None:
-    """`docs/delivery.md` has a row for each metric, with its unit."""
+def test_the_page_of_metrics() -> None:
+    """The tables of `docs/monitoring.md` are what the code's lists make of them, and all that is made is in them."""
+    assert monitoring_page.page() == monitoring_page.PAGE.read_text(encoding="utf-8"), (
+        "run: python -m tests.monitoring_page"
+    )
     provider = Mock()
     Telemetry(None, "default").report(provider)
     meter = provider.get_meter.return_value
-    made = {
-        call.args[0]: next(unit for unit in call.args[1:] if isinstance(unit, str))
-        for call in meter.method_calls
-    }
-    rows = table("docs/delivery.md", "Metrics", "metric")
-    assert made == {quoted(name)[0]: quoted(unit)[0] for name, unit, _ in rows}
+    assert [metric.name for metric in measures_of_destinations.METRICS] == [
+        call.args[0] for call in meter.method_calls
+    ]
+
+
+def test_what_every_metric_has() -> None:
+    """The attributes that all metrics of a destination have, and the buckets of its attempts, are said in words."""
+    text = text_of("docs/monitoring.md")
+    telemetry = Telemetry("https://cmdrdata.test/api/events", "default")
+    assert list(measures_of_destinations.COMPONENT) == list(telemetry.attributes)
+    *most, address, port = (f"`{name}`" for name in telemetry.attributes)
+    assert f"{', '.join(most)}, and for a backend {address} and {port}" in text
+    boundaries = (f"{boundary:g}" for boundary in measures_of_destinations.ATTEMPTS.boundaries)
+    assert f"`{', '.join(boundaries)}` seconds" in text
+
+
+def test_outcomes_of_events() -> None:
+    """What `cmdrdata.outcome` may say is explained."""
+    text = text_of("docs/monitoring.md")
+    said = {"recorded", "unspooled", "handed_over", "logged", *ATTEMPTED}
+    assert set() == {outcome for outcome in said if f"`{outcome}`" not in text}
 
 
 def test_metrics_of_calls() -> None:

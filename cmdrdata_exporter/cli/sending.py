@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from cmdrdata_exporter import runtime
 from cmdrdata_exporter.cli.destination import (
     Refusal,
     prepared,
@@ -16,11 +17,11 @@ from cmdrdata_exporter.cli.destination import (
 )
 from cmdrdata_exporter.cli.states import UNSENT, word
 from cmdrdata_exporter.cli.terminal import ATTENTION, Json, plural, print_json, say
+from cmdrdata_exporter.delivery.destination import Destination
 from cmdrdata_exporter.delivery.drainer import Options
 from cmdrdata_exporter.delivery.durable import DurableDelivery
 from cmdrdata_exporter.delivery.spool.directory import LOCAL, Directory
 from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader
-from cmdrdata_exporter.runtime import options
 
 LEFT = (*UNSENT, "held", "dead")
 """The states of events that `flush` may leave."""
@@ -38,7 +39,7 @@ def delivery_of(spool: Path | None, name: str | None) -> tuple[DurableDelivery, 
         Refusal: there is no key and no endpoint here, or the directory cannot be used.
     """
     path = spool_path(spool)
-    endpoint, account, how, description = None, "default", Options(post=None), LOCAL
+    target, settings, description = Destination(), None, LOCAL
     if name != LOCAL:
         settings = settings_of(path)
         own = settings.target.name
@@ -52,12 +53,16 @@ def delivery_of(spool: Path | None, name: str | None) -> tuple[DurableDelivery, 
                 f"this environment has the key of {own}, not of {name!r}: "
                 "set the key, endpoint and account of that destination"
             )
-        endpoint, account, description = settings.endpoint, settings.account, settings.destination
-        how = options(settings)
+        target, description = settings.target, settings.destination
     if path.exists():
         require_owner(path)
+    # It reports where OpenTelemetry is set up: by `opentelemetry-instrument cmdrdata drain`.
+    telemetry = runtime.process.telemetry(target)
+    how = Options(post=None) if settings is None else runtime.options(settings, telemetry)
     how = replace(how, drains=True, stays=True)
-    return DurableDelivery(prepared(path, endpoint, account), how), description
+    delivery = DurableDelivery(prepared(path, *target), how)
+    telemetry.watch(delivery)
+    return delivery, description
 
 
 def left(directory: Directory) -> Json:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,8 @@ from cmdrdata_exporter.cli.terminal import (
     size,
 )
 from cmdrdata_exporter.cli.usage import incomplete
+from cmdrdata_exporter.cli.watching import Watching, needs_of
+from cmdrdata_exporter.cli.webhook import webhook_in_file, webhook_url
 from cmdrdata_exporter.delivery.options import LARGEST
 from cmdrdata_exporter.delivery.spool.directory import unusable
 from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader, UnreadableError
@@ -60,9 +63,39 @@ DAYS = 7
     epilog="\b\nThe states of an event:\n"
     + "\n".join(f"  {word(name):<10} {meaning}" for name, meaning in STATES.items())
 )
+@click.option("--watch", is_flag=True, help="Show it anew every few seconds, until Ctrl-C.")
+@click.option(
+    "--every",
+    type=click.FloatRange(min=1.0, max=3600.0),
+    default=5.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How often, with --watch.",
+)
+@click.option(
+    "--webhook",
+    metavar="URL",
+    callback=webhook_url,
+    help="With --watch: POST there when something begins to need you, and when it is over.",
+)
+@click.option(
+    "--webhook-file",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    callback=webhook_in_file,
+    help="The same, with the URL in a file, where nobody else sees it.",
+)
 @json_option
 @spool_option
-def status(spool: Path | None, as_json: bool) -> None:
+def status(
+    *,
+    spool: Path | None,
+    as_json: bool,
+    watch: bool,
+    every: float,
+    webhook: str | None,
+    webhook_file: str | None,
+) -> None:
     """
     Show where every event is, and what needs you.
 
@@ -71,13 +104,22 @@ def status(spool: Path | None, as_json: bool) -> None:
 
     Example: cmdrdata status --json | jq '.destinations[].attention'
     """
+    if webhook is not None and webhook_file is not None:
+        raise click.UsageError("--webhook and --webhook-file exclude each other")
+    url = webhook or webhook_file
+    if url is not None and not watch:
+        raise click.UsageError("a webhook goes with --watch")
     path = spool_path(spool)
-    found = status_of(path)
-    if as_json:
-        print_json(found)
+    if watch:
+        look = partial(status_of, path)
+        found = Watching(look, show_status, show_briefly, every, url, as_json=as_json).run()
     else:
-        show_status(Terminal(), found)
-    if found["unusable"] or any(destination["attention"] for destination in found["destinations"]):
+        found = status_of(path)
+        if as_json:
+            print_json(found)
+        else:
+            show_status(Terminal(), found)
+    if needs_of(found):
         click.get_current_context().exit(ATTENTION)
 
 
@@ -103,8 +145,11 @@ def _destination(destination: Destination) -> Json:
         with LedgerReader(destination.directory) as ledger:
             known = _known(destination, ledger)
     except (UnreadableError, OSError) as error:
-        return {**head, "attention": [str(error)]}
-    return {**head, **known, "attention": _attention(known)}
+        needs = {"unreadable": str(error)}
+    else:
+        head |= known
+        needs = _needs(known)
+    return {**head, "attention": list(needs.values()), "needs": needs}
 
 
 def _known(destination: Destination, ledger: LedgerReader) -> Json:
@@ -148,8 +193,8 @@ def _sending(leader: int | None, facts: dict[str, Any]) -> Json:
     }
 
 
-def _attention(known: Json) -> list[str]:
-    """Return what needs a person, and what to do about it."""
+def _needs(known: Json) -> dict[str, str]:
+    """Return what needs a person, by its kind, and what to do about it."""
     events, sending, spool, counted = (
         known[name] for name in ("events", "sending", "spool", "counted")
     )
@@ -165,54 +210,57 @@ def _attention(known: Json) -> list[str]:
         if applications_drain()
         else "CMDRDATA_DRAIN is none, so start cmdrdata drain"
     )
-    needs = [
-        (
+    needs: dict[str, tuple[object, str]] = {
+        "paused": (
             sending["state"] == "paused",
             f"Paused: {SENDING['paused']} ({sending['reason']}). Check both; all events are kept",
         ),
-        (
+        "late": (
             late,
             f"Events wait: {BACKEND_TROUBLES['probing']} ({sending['reason']}), for {duration(waited)} now. "
             "All events are kept",
         ),
-        (
+        "nobody_sends": (
             unsent and sending["leader"] is None,
             f"{plural(unsent, 'event')} to send, but no process sends: {who}, or run cmdrdata flush",
         ),
-        (
+        "no_customer": (
             unassigned,
             f"{unassigned:,} held, {NO_CUSTOMER}: cmdrdata held list, then cmdrdata assign",
         ),
-        (
+        "ambiguous": (
             ambiguous,
             f"{ambiguous:,} held, {AMBIGUOUS}: cmdrdata held list, then cmdrdata replay --ambiguous",
         ),
-        (
+        "dead": (
             events["dead"],
             f"{plural(events['dead'], DEAD_LETTER)}: cmdrdata dead-letters list, then cmdrdata replay",
         ),
-        (counted["damaged"], f"{plural(counted['damaged'], 'damaged record')}: check the disk"),
-        (
+        "damaged": (
+            counted["damaged"],
+            f"{plural(counted['damaged'], 'damaged record')}: check the disk",
+        ),
+        "lost": (
             counted["lost"],
             f"{plural(counted['lost'], 'event')} lost in a damaged ledger: check the disk",
         ),
-        (
+        "unspooled": (
             counted["unspooled"],
             f"{plural(counted['unspooled'], 'event')} could not be written to the disk: "
             'look for "cmdrdata": "unspooled" in the application\'s log',
         ),
-        (
+        "no_usage": (
             missing,
             f"{plural(missing, 'call')} of the last {DAYS} days reported no usage, so no tokens are billed. "
             "To see which: cmdrdata usage --by endpoint,model,status. For streams see CMDRDATA_STREAM_USAGE",
         ),
-        (
+        "disk": (
             spool["nearly_full"],
             f"Disk: {size(spool['bytes'])} of {size(spool['limit'])} are used; "
             "beyond that new events go to the application's log",
         ),
-    ]
-    return [text for needed, text in needs if needed]
+    }
+    return {kind: text for kind, (needed, text) in needs.items() if needed}
 
 
 def show_status(console: Console, found: Json) -> None:
@@ -233,6 +281,26 @@ def show_status(console: Console, found: Json) -> None:
         )
 
 
+def show_briefly(console: Console, found: Json) -> None:
+    """Show a reader with little room what needs a person, and the counts on a line."""
+    for destination in found["destinations"]:
+        heading(console, destination["name"])
+        if "events" in destination:
+            events = destination["events"]
+            parts = [f"{events[name]:,} {word(name)}" for name in STATES if events[name]]
+            console.print(cell(f"{events['recorded']:,} recorded = {' + '.join(parts) or 0}"))
+        _show_needs(console, destination["attention"])
+    if found["unusable"]:
+        _show_needs(console, [found["unusable"]])
+
+
+def _show_needs(console: Console, needs: Sequence[str]) -> None:
+    if needs:
+        console.print(_items(("!", what) for what in needs), style="yellow")
+    else:
+        console.print("Nothing needs you.")
+
+
 def _show(console: Console, destination: Json) -> None:
     endpoint, account = destination["endpoint"], destination["account"]
     goes = "stay on this host" if endpoint is None else f"go to {endpoint}, account {account}"
@@ -248,9 +316,7 @@ def _show(console: Console, destination: Json) -> None:
     console.print()
     if destination["attention"]:
         console.print("Needs you:")
-        console.print(_items(("!", what) for what in destination["attention"]), style="yellow")
-    else:
-        console.print("Nothing needs you.")
+    _show_needs(console, destination["attention"])
 
 
 def _items(rows: Iterable[tuple[str, str]]) -> Table:

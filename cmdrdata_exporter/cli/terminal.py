@@ -108,6 +108,11 @@ def moment(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def now() -> str:
+    """Return the time, as `moment` does."""
+    return moment(time.time())
+
+
 def minute(seconds: float) -> str:
     """Return a time for a reader, `2026-11-21 18:24`, in UTC."""
     return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%d %H:%M")

@@ -8,13 +8,14 @@ import os
 import threading
 import time
 from collections import Counter
+from typing import TYPE_CHECKING, NamedTuple
 
 from cmdrdata_exporter import clocks, faults, processes
 from cmdrdata_exporter.delivery import Event, Header
 from cmdrdata_exporter.delivery.drainer import Drainer, Options
 from cmdrdata_exporter.delivery.open_jobs import OpenJob
 from cmdrdata_exporter.delivery.spool import commands
-from cmdrdata_exporter.delivery.spool.directory import Directory
+from cmdrdata_exporter.delivery.spool.directory import LEDGER, Directory
 from cmdrdata_exporter.delivery.spool.journal import Journal
 from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader, UnreadableError
 from cmdrdata_exporter.delivery.spool.records import (
@@ -26,11 +27,48 @@ from cmdrdata_exporter.delivery.spool.records import (
     line,
 )
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 _FIRST_LOOK = 0.005
 _LONGEST_LOOK = 0.1
 """Seconds between two looks of who waits for a delivery."""
 _GAUGE_WAIT = 0.5
 """Seconds that a measurement waits for whoever uses the database."""
+
+
+class _Found(NamedTuple):
+    """What a ledger tells that is measured; times in Unix seconds."""
+
+    pending: int
+    held: int
+    dead: int
+    oldest: float | None
+    jobs: int
+    oldest_job: float | None
+
+    @classmethod
+    def of(cls, ledger: LedgerReader) -> Self:
+        """Read a ledger."""
+        counts = ledger.counts()
+        return cls(
+            counts["pending"] + counts["in_flight"],
+            counts["held"],
+            counts["dead"],
+            ledger.oldest_pending(),
+            *ledger.count_open_jobs(),
+        )
+
+    def gauges(self) -> dict[str, float]:
+        """Return the values of gauges."""
+        return {
+            "events.pending": self.pending,
+            "events.oldest_pending": _age(self.oldest),
+            "events.held": self.held,
+            "events.dead": self.dead,
+            "jobs.open": self.jobs,
+            "jobs.oldest_open": _age(self.oldest_job),
+        }
 
 
 class DurableDelivery(processes.ForkAware):
@@ -60,6 +98,8 @@ class DurableDelivery(processes.ForkAware):
             refused=self._refused,
         )
         self.drainer = Drainer(directory, self._journal, options)
+        self._looked: tuple[int | None, _Found | None] = None, None
+        """What was in the ledger at the last look, and when that was changed last."""
         self._pid = os.getpid()
         self._parked: dict[int, bool] = {}
         processes.notify_of_forks(self)
@@ -215,25 +255,59 @@ class DurableDelivery(processes.ForkAware):
         }
 
     def gauges(self) -> dict[str, float]:
-        """Return the current gauge values; those of the directory only if this process drains it."""
+        """
+        Return the current gauge values; those of the directory only if this process drains it.
+
+        Where nobody does, since there is nothing to do, the one that did last knows them still.
+        """
         known: dict[str, float] = {"delivery.durable": 1}
-        if not self.drainer.leads:
+        leads = self.drainer.leads
+        if leads:
+            known |= self._of_directory()
+        elif not self.drainer.rests or self.directory.leader() is not None:
             return known
-        known["delivery.paused"] = int(self.drainer.gate.paused)
-        known["spool.size"] = self.directory.size()
+        found = self._look(leads=leads)
+        if found is not None:
+            known |= found.gauges()
+            if not leads:
+                known |= self._of_directory()
+        return known
+
+    def _look(self, *, leads: bool) -> _Found | None:
+        """Return what is in the ledger; None where that cannot be known now, or is for another process to tell."""
+        modified = None if leads else self._modified()
+        if modified is not None and modified == self._looked[0]:
+            return self._looked[1]
         # Who measures must not wait for a disk that has stalled, nor for what a signal handler has interrupted.
         if not self.drainer.database.acquire(timeout=_GAUGE_WAIT):
-            return known
+            return None
         try:
             with LedgerReader(self.directory) as ledger:
-                counts, oldest = ledger.counts(), ledger.oldest_pending()
+                is_ours = leads or ledger.facts().get("pid") == os.getpid()
+                found = _Found.of(ledger) if is_ours else None
         except UnreadableError:
-            return known
+            return None
         finally:
             self.drainer.database.release()
-        known["events.pending"] = counts["pending"] + counts["in_flight"]
-        known["events.oldest_pending"] = 0.0 if oldest is None else max(0.0, clocks.wall() - oldest)
-        return known
+        self._looked = modified, found
+        return found
+
+    def _modified(self) -> int | None:
+        """Return when the ledger was changed last, None where its log has more. There may be hundreds at rest."""
+        path = self.directory.path
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                if (path / f"{LEDGER}-wal").stat().st_size:
+                    return None
+            return (path / LEDGER).stat().st_mtime_ns
+        except OSError:
+            return None
+
+    def _of_directory(self) -> dict[str, float]:
+        return {
+            "delivery.paused": int(self.drainer.gate.paused),
+            "spool.size": self.directory.size(),
+        }
 
     # Forks
 
@@ -251,6 +325,7 @@ class DurableDelivery(processes.ForkAware):
         parked = self._parked.pop(threading.get_ident(), False)
         self._parked.clear()
         self._pid = os.getpid()
+        self._looked = None, None
         self._reported = self.unspooled.total()
         self._report_at = self._reported + 1
         self._reporting = threading.Lock()
@@ -296,6 +371,11 @@ class DurableDelivery(processes.ForkAware):
             # The next time.
         finally:
             self._reporting.release()
+
+
+def _age(since: float | None) -> float:
+    """Return for how many seconds something waits, 0 where nothing does."""
+    return 0.0 if since is None else max(0.0, clocks.wall() - since)
 
 
 def _left(deadline: float) -> float:

@@ -117,6 +117,8 @@ class MemoryDelivery(processes.ForkAware):
             "delivery.durable": 0,
             "delivery.paused": int(self._gate.paused),
             "events.pending": counts["pending"] + counts["in_flight"],
+            "events.held": counts["held"],
+            "events.dead": counts["dead"],
         }
 
     def record(self, event_id: str, header: Header, body: bytes) -> None:

@@ -69,6 +69,11 @@ def test_everything_as_json(
     outcomes = [DELIVERED, DELIVERED, REFUSED, AMBIGUOUS, AMBIGUOUS, IN_FLIGHT]
     fill(remote, [*records, records[0], record(9, None)], outcomes, facts=PAUSED)
     commands.append(remote, [record(10)])
+    needs = {
+        "paused": "Paused: the backend refuses the key or endpoint (HTTP 401). Check both; all events are kept",
+        "no_customer": "1 held, no customer: cmdrdata held list, then cmdrdata assign",
+        "dead": "1 dead letter: cmdrdata dead-letters list, then cmdrdata replay",
+    }
     assert (
         1,
         {
@@ -109,11 +114,8 @@ def test_everything_as_json(
                     },
                     "counted": {**NOTHING_COUNTED, "repeated": 1, "ambiguous": 2},
                     "incomplete_usage": {"since": terminal.day(6), "missing": 0, "partial": 0},
-                    "attention": [
-                        "Paused: the backend refuses the key or endpoint (HTTP 401). Check both; all events are kept",
-                        "1 held, no customer: cmdrdata held list, then cmdrdata assign",
-                        "1 dead letter: cmdrdata dead-letters list, then cmdrdata replay",
-                    ],
+                    "attention": list(needs.values()),
+                    "needs": needs,
                 }
             ],
         },

@@ -384,7 +384,13 @@ def test_gauges(make: Deliveries) -> None:
     found = delivery.gauges()
     assert 0 <= found.pop("events.oldest_pending") < 60
     assert found.pop("spool.size") > 0
-    assert found == {"delivery.durable": 1, "delivery.paused": 1, "events.pending": 1}
+    nothing = dict.fromkeys(("events.held", "events.dead", "jobs.open", "jobs.oldest_open"), 0)
+    assert found == {
+        "delivery.durable": 1,
+        "delivery.paused": 1,
+        "events.pending": 1,
+        **nothing,
+    }
 
 
 def test_gauges_while_the_database_is_used(

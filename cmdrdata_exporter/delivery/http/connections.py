@@ -93,12 +93,16 @@ class Connector:
             context.load_default_certs()
         if self._proxy is None:
             return urllib3.PoolManager(**options).connection_from_url(self._endpoint)
-        user, at, _ = urlsplit(self._proxy).netloc.rpartition("@")
-        token = base64.b64encode(unquote(user).encode()).decode()
-        # urllib3 leaves the user of the URL aside.
-        headers = {"proxy-authorization": f"Basic {token}"} if at else None
-        proxy = urllib3.ProxyManager(self._proxy, proxy_headers=headers, **options)
-        return proxy.connection_from_url(self._endpoint)
+        return through_proxy(self._proxy, **options).connection_from_url(self._endpoint)
+
+
+def through_proxy(proxy: str, **options: Any) -> urllib3.ProxyManager:
+    """Return what opens connections through an HTTP proxy, by its URL, with the user and password it may ask for."""
+    user, at, _ = urlsplit(proxy).netloc.rpartition("@")
+    token = base64.b64encode(unquote(user).encode()).decode()
+    # urllib3 leaves the user of the URL aside.
+    headers = {"proxy-authorization": f"Basic {token}"} if at else None
+    return urllib3.ProxyManager(proxy, proxy_headers=headers, **options)
 
 
 class Connection:

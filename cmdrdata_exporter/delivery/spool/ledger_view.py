@@ -175,10 +175,25 @@ class LedgerReader:
 
     def open_jobs(self) -> list[OpenJob]:
         """Return the jobs of the provider whose end was not seen, the oldest first; of journals, too."""
-        # A ledger that an earlier version left has no table of them.
-        has_table = any(self._query("SELECT 1 FROM sqlite_master WHERE name = 'jobs'"))
-        rows = self._query("SELECT key, job, told FROM jobs") if has_table else ()
+        rows = self._query("SELECT key, job, told FROM jobs") if self._has_jobs() else ()
         return jobs.merged(rows, self._not_imported())
+
+    def count_open_jobs(self) -> tuple[int, float | None]:
+        """
+        Return how many jobs of the provider are open, and when the oldest was started, in Unix seconds.
+
+        Those that are in journals only are left out: it is asked often.
+        """
+        if not self._has_jobs():
+            return 0, None
+        rows = self._query("SELECT count(*), min(told) FROM jobs WHERE job <> ''")
+        number, oldest = next(rows, (0, None))
+        # What has another type in a damaged row tells nothing.
+        return number, oldest if isinstance(oldest, float) else None
+
+    def _has_jobs(self) -> bool:
+        """Say whether there is a table of jobs: an earlier version had none."""
+        return any(self._query("SELECT 1 FROM sqlite_master WHERE name = 'jobs'"))
 
     def oldest_pending(self) -> float | None:
         """Return since when, in Unix seconds, the oldest event waits that is to be sent."""
