@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,6 +22,8 @@ MOST_BREAKS = 1000
 """How many such times are remembered."""
 PRESENT, BREAKS = "present", "breaks"
 """The facts that say when a process was there last, and when none was."""
+TOTAL_BY, FULL_LABELS = "total_by", "full_labels"
+"""Those that say by which of the user's metadata keys usage is summed, and which of them have too many values."""
 
 
 class Retention:
@@ -121,6 +124,14 @@ def write_facts(db: sqlite3.Connection, facts: Mapping[str, Any]) -> None:
         "INSERT OR REPLACE INTO facts VALUES (?, ?)",
         [(name, json.dumps(value)) for name, value in facts.items()],
     )
+
+
+def read_names(db: sqlite3.Connection, fact: str) -> list[str]:
+    """Return the names that a fact holds; none where it is not there, or damaged."""
+    for (value,) in db.execute("SELECT value FROM facts WHERE name = ?", (fact,)):
+        with contextlib.suppress(ValueError, TypeError, RecursionError):
+            return [name for name in json.loads(value) if isinstance(name, str)]
+    return []
 
 
 def _ago(now: float, seconds: float, breaks: Iterable[Sequence[float]]) -> float:
