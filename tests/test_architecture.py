@@ -42,7 +42,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "pacing": ({f"{EXPORTER}.delivery.backoff"}, set()),
     "settings": (
         {f"{EXPORTER}.settings", f"{EXPORTER}.setting_values"},
-        {"base", "pacing", "event"},
+        {"base", "pacing", "event", "events"},
     ),
     "customer": (
         {f"{EXPORTER}.{name}" for name in ("customer", "metadata", "unattributed")},
@@ -56,6 +56,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
         {
             f"{EXPORTER}.delivery",
             f"{EXPORTER}.delivery.destination",
+            f"{EXPORTER}.delivery.groups",
             f"{EXPORTER}.delivery.open_jobs",
         },
         set(),

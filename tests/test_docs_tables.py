@@ -135,6 +135,7 @@ def test_settings() -> None:
         "CMDRDATA_ENDPOINT": "with a key, `https://api.cmdrdata.ai/api/events`",
         "CMDRDATA_SPOOL_DIR": "`$XDG_STATE_HOME/cmdrdata`, else `~/.local/state/cmdrdata`",
         "CMDRDATA_CUSTOMER_FROM": "off",
+        "CMDRDATA_TOTAL_BY": None,
         "CMDRDATA_ENABLED": "`true`",
         "CMDRDATA_METRICS_CUSTOMER": "`false`",
     }
