@@ -8,8 +8,8 @@ import time
 from cmdrdata_exporter.delivery.gate import Gate
 from cmdrdata_exporter.delivery.options import Options
 from cmdrdata_exporter.delivery.spool.directory import Directory
+from cmdrdata_exporter.delivery.spool.facts import FULL_LABELS, TOTAL_BY
 from cmdrdata_exporter.delivery.spool.ledger import Ledger
-from cmdrdata_exporter.delivery.spool.retention import FULL_LABELS, TOTAL_BY
 from cmdrdata_exporter.delivery.spool.totals import HOURS_FOR
 from cmdrdata_exporter.delivery.status_log import StatusLog
 

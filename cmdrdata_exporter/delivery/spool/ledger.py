@@ -35,6 +35,7 @@ from cmdrdata_exporter.delivery import FOR_EVER, Event, Handed, Outcome, Verdict
 from cmdrdata_exporter.delivery.backoff import backoff
 from cmdrdata_exporter.delivery.spool.decisions import Decisions
 from cmdrdata_exporter.delivery.spool.directory import Directory
+from cmdrdata_exporter.delivery.spool.facts import TOTAL_BY, read_names, write_facts
 from cmdrdata_exporter.delivery.spool.records import (
     Command,
     UnknownRecordError,
@@ -43,7 +44,7 @@ from cmdrdata_exporter.delivery.spool.records import (
     is_duration,
     key_of,
 )
-from cmdrdata_exporter.delivery.spool.retention import TOTAL_BY, Retention, read_names, write_facts
+from cmdrdata_exporter.delivery.spool.retention import Retention
 from cmdrdata_exporter.delivery.spool.schema import (
     AMBIGUOUS,
     DAMAGED,

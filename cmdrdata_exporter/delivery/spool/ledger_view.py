@@ -14,9 +14,9 @@ from cmdrdata_exporter.delivery import FOR_EVER, Event, groups
 from cmdrdata_exporter.delivery.open_jobs import OpenJob
 from cmdrdata_exporter.delivery.spool import jobs
 from cmdrdata_exporter.delivery.spool.directory import LEDGER, Directory
+from cmdrdata_exporter.delivery.spool.facts import TOTAL_BY
 from cmdrdata_exporter.delivery.spool.frames import scan
 from cmdrdata_exporter.delivery.spool.records import intact, is_event
-from cmdrdata_exporter.delivery.spool.retention import TOTAL_BY
 from cmdrdata_exporter.delivery.spool.schema import IN_FLIGHT, PENDING, STATES
 from cmdrdata_exporter.delivery.spool.usage_view import (
     Asked,

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from cmdrdata_exporter.delivery import Event, Header
 from cmdrdata_exporter.delivery.groups import MOST_VALUES, OTHER, Group, as_labels, labels_of
 from cmdrdata_exporter.delivery.spool.details import Details, details
+from cmdrdata_exporter.delivery.spool.facts import FOLDED, read_names, write_facts
 
 HOURS_FOR = 8
 """Days after which totals are kept by the day."""
@@ -56,6 +57,8 @@ class Totals:
         """Of groups that have one, or are new, by what makes them."""
         self._values: dict[str, set[str]] | None = None
         """The values that each label has; None: not read yet."""
+        self._folded: Sequence[str] | None = None
+        """The last month of which only the sum is kept, and the last such day; None: not read yet."""
         self._hour = -1, ""
         """The last hour that an event was of, in hours since 1970 and as it is written."""
         self.full_labels: set[str] = set()
@@ -78,7 +81,7 @@ class Totals:
                 self._numbers.clear()
             self._numbers[parts] = number
         time = _text(header.day) if known is None else self._time(known.at, header.day)
-        return Place(time, number)
+        return Place(self._folded_time(time), number)
 
     def _add(self, group: Group) -> int:
         number = group.number
@@ -96,6 +99,15 @@ class Totals:
             self._hour = number, hour
         hour = self._hour[1]
         return hour if hour[:10] == day else _text(day)
+
+    def _folded_time(self, time: str) -> str:
+        """Return the day or month of a time that has become a part of it."""
+        if self._folded is None:
+            self._folded = (*read_names(self._db, FOLDED), "", "")[:2]
+        month, day = self._folded
+        return (
+            time[:_MONTH] if time[:_MONTH] <= month else time[:_DAY] if time[:_DAY] <= day else time
+        )
 
     def _labels(self, known: Details | None) -> str:
         """Return the labels of an event; where one has too many values already, a new one is counted as `OTHER`."""
@@ -223,7 +235,7 @@ class Totals:
         """Forget what was added, since its transaction has failed, and which groups and labels there are."""
         self._written()
         self._numbers.clear()
-        self._values = None
+        self._values = self._folded = None
 
     # Time
 
@@ -255,8 +267,10 @@ class Totals:
         end = day + _HOURS_END if whole else day
         if whole and day < months_before:
             self._fold(day[:_MONTH], day, end)
+            self._note_folded(day[:_MONTH], day)
         elif whole and day < days_before:
             self._fold(day, day + "T", end)
+            self._note_folded("", day)
         (size,) = self._db.execute(
             "SELECT sum(24 + length(time) + length(unit)) FROM totals WHERE time BETWEEN ? AND ?",
             (day, end),
@@ -271,6 +285,14 @@ class Totals:
             (into, first, last),
         )
         self._db.execute("DELETE FROM totals WHERE time BETWEEN ? AND ?", (first, last))
+
+    def _note_folded(self, month: str, day: str) -> None:
+        """Note what is kept as one sum, so that no part of it begins again: its events are found in the sum."""
+        self._folded_time("")
+        before = self._folded or ("", "")
+        self._folded = max(month, before[0]), max(day, before[1])
+        if self._folded != tuple(before):
+            write_facts(self._db, {FOLDED: self._folded})
 
 
 _MONTH, _DAY = len("2026-11"), len("2026-11-29")
