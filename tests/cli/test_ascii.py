@@ -86,10 +86,10 @@ def test_what_is_shown(used: Directory) -> None:
     done = run(("usage",), PYTHONIOENCODING="ascii")
     lines = [line.rstrip() for line in done.stdout.decode().splitlines()]
     assert [
-        "                         Input   Output    Total",
-        " Customer      Events   tokens   tokens   tokens",
-        "-------------------------------------------------",
-        " M\\xfcller          1    1,000       20    1,020",
+        "                        Input   Output    Total",
+        "Customer      Events   tokens   tokens   tokens",
+        "-----------------------------------------------",
+        "M\\xfcller          1    1,000       20    1,020",
     ] == [lines[index] for index in (0, 1, 2, 3)]
 
 
