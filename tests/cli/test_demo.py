@@ -71,6 +71,7 @@ USAGE = {
     },
     "only": None,
     "states": {**dict.fromkeys(STATES, 0), "delivered": 5},
+    "dropped_before": 0,
     "incomplete_usage": {"missing": 0, "partial": 0},
     "not_imported": 0,
 }

@@ -55,6 +55,7 @@ LEDGER: dict[str, Any] = {
         "total": {"events": 2, "units": USED},
         "only": None,
         "states": {**dict.fromkeys(STATES, 0), "delivered": 2},
+        "dropped_before": 0,
         "incomplete_usage": {"missing": 0, "partial": 0},
         "not_imported": 0,
     },

@@ -83,6 +83,7 @@ def test_usage_as_json(used: Directory, run_json: RunJson) -> None:
                 },
             },
             "states": {**NOWHERE, "pending": 4, "held": 1},
+            "dropped_before": 0,
             "incomplete_usage": {"missing": 0, "partial": 0},
             "not_imported": 1,
         },
@@ -145,7 +146,7 @@ acme,2026-11-21,reasoning_output_tokens,7
         == done.stdout
     )
     assert (
-        "Note: 3 events = 3 pending. Without those not delivered: --only billed\n"
+        "Note: 3 events = 3 pending. Delivered alone: --only billed\n"
         "Note: Not counted yet: 2 more events, recorded just now.\n"
     ) == done.stderr
     assert run("usage", "--csv", "--no-customer").stdout.startswith(

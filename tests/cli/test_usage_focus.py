@@ -295,7 +295,7 @@ def test_what_is_said_beside_it(used: Directory, run: Run) -> None:
     done = run("usage", "--focus", "--customer", "globex")
     assert 1 == len(parsed(done.stdout))
     assert (
-        "Note: 2 events = 1 pending + 1 dead. Without those not delivered: --only billed\n"
+        "Note: 2 events = 1 pending + 1 dead. Delivered alone: --only billed\n"
         "Note: Totals are too low: 1 call reported no usage. To see which: --by endpoint,model,status\n"
         "Note: Not counted yet: 1 more event, recorded just now.\n"
     ) == done.stderr.partition("Note: FOCUS wants")[0]

@@ -69,10 +69,10 @@ def test_a_pipe(used: Directory, run: Run, monkeypatch: pytest.MonkeyPatch) -> N
     done = run("usage", "--by", "customer,service_tier", "--customer", "globex")
     assert (
         """\
-           Service                Audio
-Customer   tier      Events     seconds
-───────────────────────────────────────
-globex     -              1         1.5
+           Service              Audio
+Customer   tier      Events   seconds
+─────────────────────────────────────
+globex     -              1       1.5
 
 Not counted yet: 2 more events, recorded just now.
 """

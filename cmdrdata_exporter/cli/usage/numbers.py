@@ -54,6 +54,8 @@ class Numbers(NamedTuple):
     """Each unit's amount for each group: a value for each of the columns, the empty string where none is known."""
     states: dict[str, int]
     """How many events of the question there are in each state, also where only what was billed is asked for."""
+    dropped_before: int
+    """How many events an earlier version dropped, whatever the question: they are among those delivered."""
     incomplete: dict[str, int]
     not_imported: int
 
@@ -84,7 +86,7 @@ def read(
     groups: dict[Group, Units] = {}
     states = dict.fromkeys(STATES, 0)
     unknown = dict.fromkeys(INCOMPLETE, 0)
-    waiting = 0
+    dropped = waiting = 0
     for destination in destinations:
         names.append(destination.name)
         with LedgerReader(destination.directory) as ledger:
@@ -96,8 +98,9 @@ def read(
                 states[state] += count
             for status, count in incomplete(ledger, **question._asdict()).items():
                 unknown[status] += count
+            dropped += ledger.dropped_before()
             waiting += ledger.not_imported()
-    return Numbers(tuple(names), tuple(columns), groups, states, unknown, waiting)
+    return Numbers(tuple(names), tuple(columns), groups, states, dropped, unknown, waiting)
 
 
 def labels_of(destinations: Iterable[Destination]) -> tuple[str, ...]:
@@ -160,6 +163,7 @@ def document(numbers: Numbers, by: Sequence[str], question: Question) -> Json:
         "rows": rows,
         "total": _counted(total),
         "states": numbers.states,
+        "dropped_before": numbers.dropped_before,
         "incomplete_usage": numbers.incomplete,
         "not_imported": numbers.not_imported,
     }

@@ -31,7 +31,13 @@ def show_usage(console: Console, found: Json) -> None:
 
 def footnotes(found: Json) -> list[str]:
     """Return what is to be known of the numbers: what is in them, or not, that one may not expect."""
-    notes = (_destinations(found), _states(found), _too_low(found), _not_counted(found))
+    notes = (
+        _destinations(found),
+        _states(found),
+        _dropped_before(found),
+        _too_low(found),
+        _not_counted(found),
+    )
     return [note for note in notes if note is not None]
 
 
@@ -69,10 +75,14 @@ def _states(found: Json) -> str | None:
             f"{plural(found['total'][EVENTS], 'event')} = {shown}. Left out: {', '.join(outside)}."
         )
     shown = " + ".join([*settled, *outside])
-    return (
-        f"{plural(found['total'][EVENTS], 'event')} = {shown}. "
-        "Without those not delivered: --only billed"
-    )
+    return f"{plural(found['total'][EVENTS], 'event')} = {shown}. Delivered alone: --only billed"
+
+
+def _dropped_before(found: Json) -> str | None:
+    """Return how many events are taken for delivered, though a person has dropped them."""
+    if not found["dropped_before"]:
+        return None
+    return f"An earlier version dropped {plural(found['dropped_before'], 'event')}: these count as delivered here."
 
 
 def _count(counts: dict[str, int], state: str) -> str:
