@@ -50,9 +50,10 @@ def delivery_of(spool: Path | None, name: str | None) -> tuple[DurableDelivery, 
                 "neither CMDRDATA_API_KEY nor CMDRDATA_ENDPOINT is set, so nothing can be sent. "
                 f"Set them as for the application. For events that stay on this host: --destination {LOCAL}"
             )
-        if name == settings.account and not any(
-            other.name != own for other in of_account(all_of(path), name)
-        ):
+        others = [
+            other for other in of_account(all_of(path), settings.account) if other.name != own
+        ]
+        if name == settings.account and not others:
             name = own
         if name not in (None, own):
             raise Refusal(

@@ -157,7 +157,7 @@ def test_no_name_is_broken_and_no_number_cut(
 @pytest.fixture
 def two(remote: Directory, run_json: RunJson) -> Json:
     """What two customers used, one of them four times as much."""
-    little = {"input_tokens": 250, "output_tokens": 5, "total_tokens": 255}
+    little: dict[str, int | float] = {"input_tokens": 250, "output_tokens": 5, "total_tokens": 255}
     fill(remote, [record(1, "acme"), record(2, "globex", units=little)], [DELIVERED] * 2)
     return run_json("usage")[1]
 
@@ -165,7 +165,13 @@ def two(remote: Directory, run_json: RunJson) -> Json:
 def test_bars(two: Json) -> None:
     """Where there is room beside all units, bars compare what the rows used."""
     assert """\
- X
+                      Input   Output    Total   Total
+ Customer   Events   tokens   tokens   tokens   tokens
+─────────────────────────────────────────────────────────────────────────
+ acme            1    1,000       20    1,020   ████████████████████████
+ globex          1      250        5      255   ██████
+
+ Total           2    1,250       25    1,275
 """ == at(80, two)
 
 

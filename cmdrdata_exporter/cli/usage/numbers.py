@@ -85,7 +85,7 @@ def read(
     names: list[str] = []
     groups: dict[Group, Units] = {}
     states = dict.fromkeys(STATES, 0)
-    unknown = dict.fromkeys(INCOMPLETE, 0)
+    unknown: dict[str, int] = dict.fromkeys(INCOMPLETE, 0)
     dropped = waiting = 0
     for destination in destinations:
         names.append(destination.name)
