@@ -165,7 +165,7 @@ def test_focus_has_all_of_it(used: Directory, run: Run) -> None:
         "ChargeFrequency": "Usage-Based",
         "ChargePeriodEnd": "2026-11-22T00:00:00Z",
         "ChargePeriodStart": "2026-11-21T00:00:00Z",
-        "ConsumedQuantity": "200001",
+        "ConsumedQuantity": "200001.0",
         "ConsumedUnit": "Tokens",
         "InvoiceIssuerName": "OpenAI",
         "ProviderName": "OpenAI",

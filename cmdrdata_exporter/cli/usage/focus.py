@@ -69,6 +69,7 @@ OPTIONAL = (
     "BillingAccountName",
     "ChargeClass",
     "ChargeDescription",
+    "CommitmentDiscountStatus",  # What the specification says of quantities depends on it.
     "InvoiceId",
     "SkuMeter",
     "SkuPriceDetails",
@@ -193,8 +194,9 @@ def wanted(lines: Iterable[dict[str, str]]) -> list[str]:
 
 
 def decimal(amount: float) -> str:
-    """Return a number as the specification writes it: with digits and a point, nothing else."""
-    return format(Decimal(str(amount)), "f")
+    """Return a number with digits and a point, by which whoever reads the file knows that the column has decimals."""
+    text = format(Decimal(str(amount)), "f")
+    return text if "." in text else f"{text}.0"
 
 
 def _price(charge: Charge) -> dict[str, str]:  # noqa: ARG001 - what a price depends on
