@@ -27,7 +27,7 @@ def filled(remote: Directory, team: Directory, local: Directory) -> None:
     """What three destinations recorded."""
     fill(remote, [record(1), record(2, "globex")], [DELIVERED, REFUSED])
     fill(team, [record(3), record(4, status="missing", units={})], [DELIVERED])
-    fill(local, [record(5)], local=True)
+    fill(local, [record(5, status="missing")], local=True)
 
 
 @pytest.mark.usefixtures("filled")
@@ -85,7 +85,7 @@ def test_all_destinations(remote: Directory, team: Directory, run: Run, run_json
         "destinations": names,
         "rows": [("acme", 4, 3000), ("globex", 1, 1000)],
         "states": {"delivered": 2, "local": 1, "pending": 1, "dead": 1},
-        "incomplete_usage": {"missing": 1, "partial": 0},
+        "incomplete_usage": {"missing": 2, "partial": 0},
     } == {
         **{name: found[name] for name in ("destination", "destinations", "incomplete_usage")},
         "rows": [

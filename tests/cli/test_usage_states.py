@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from cmdrdata_exporter.cli.states import STATES
-from cmdrdata_exporter.delivery.spool.directory import Directory
+from cmdrdata_exporter.delivery.spool.directory import LEDGER, Directory
 from tests.cli.conftest import Run
 from tests.ledgers import AMBIGUOUS, DELIVERED, IN_FLIGHT, REFUSED, fill, record
 
@@ -140,3 +141,21 @@ def test_nothing_is_delivered(remote: Directory, run: Run) -> None:
         f"No usage recorded for {remote.path.name} with these filters.\n\n"
         "0 events = none delivered. Left out: 1 pending.\n"
     ) == run("usage", "--only", "billed").stdout
+
+
+def test_dropped_by_an_earlier_version(remote: Directory, run: Run, run_json: RunJson) -> None:
+    """Its ledger tells no longer which events these were: they count as delivered, and that is said."""
+    fill(remote, [record(1), record(2)], [DELIVERED] * 2)
+    db = sqlite3.connect(remote.path / LEDGER)
+    with db:
+        db.execute("INSERT INTO counters VALUES ('dropped', 1)")
+    db.close()
+    _, found = run_json("usage")
+    assert (1, 2, 0) == (
+        found["dropped_before"],
+        found["states"]["delivered"],
+        found["states"]["dropped"],
+    )
+    assert run("usage").stdout.endswith(
+        "\n\nAn earlier version dropped 1 event: these count as delivered here.\n"
+    )
