@@ -152,6 +152,15 @@ def test_a_label_that_is_called_like_a_column(remote: Directory, run_json: RunJs
     ]
 
 
+@pytest.mark.parametrize("name", ["events", "units", "unit", "amount"])
+def test_a_label_that_no_row_could_tell(name: str, remote: Directory, run: Run) -> None:
+    """What is called like a field of a row is not grouped by, so that no number stands for it."""
+    labelled: dict[str, Any] = {name: "x"}
+    keep(remote, event(1, "2026-11-21T09:00:00", **labelled), total_by=(name,))
+    done = run("usage", "--by", name)
+    assert (2, True) == (done.returncode, f"'{name}' is none of: " in done.stderr)
+
+
 def test_focus_has_all_of_it(used: Directory, run: Run) -> None:
     """A line of FOCUS says what is known of its charges, and has the labels as tags."""
     lines = csv.DictReader(io.StringIO(run("usage", "--focus").stdout))

@@ -10,12 +10,14 @@ from cmdrdata_exporter.cli.days import day_option
 from cmdrdata_exporter.cli.destination import Destination, on_destinations
 from cmdrdata_exporter.cli.terminal import Terminal, print_file, print_json, say
 from cmdrdata_exporter.cli.usage import focus
-from cmdrdata_exporter.cli.usage.numbers import COLUMNS, Question, document, labels_of, read
+from cmdrdata_exporter.cli.usage.numbers import COLUMNS, EVENTS, Question, document, labels_of, read
 from cmdrdata_exporter.cli.usage.report import footnotes, show_usage
 from cmdrdata_exporter.cli.usage.table import usage_as_csv
 
 SHORT = {"tier": "service_tier"}
 """Other names of columns."""
+TAKEN = frozenset({EVENTS, "units", "unit", "amount"})
+"""What rows have beside the columns: a label of such a name cannot be told from that."""
 
 
 @click.command()
@@ -88,7 +90,8 @@ def columns_of(said: str, destinations: Sequence[Destination]) -> tuple[str, ...
     Raises:
         click.BadParameter: none of the ledgers knows one of them.
     """
-    known = dict.fromkeys((*COLUMNS, *labels_of(destinations)))
+    labels = (name for name in labels_of(destinations) if name not in TAKEN)
+    known = dict.fromkeys((*COLUMNS, *labels))
     names = (name.strip() for name in said.split(","))
     by = dict.fromkeys(name if name in known else SHORT.get(name, name) for name in names)
     for name in by:
