@@ -33,7 +33,7 @@ GAP = "   "
 """What is between two columns."""
 MARGIN = " "
 """What is before the first one in a terminal."""
-INDENT = "  "
+INDENT = "   "
 """What is before numbers that stand below their names."""
 
 
@@ -62,19 +62,20 @@ def show_rows(console: Console, found: Json, units: Sequence[str]) -> list[str]:
         the units for which there was room.
     """
     names = [_names(found, name) for name in found["by"]]
-    numbers = [_numbers(found, unit) for unit in (EVENTS, *units)]
+    fixed = [_numbers(found, EVENTS)]
+    of_units = [_numbers(found, unit) for unit in units]
     if not console.is_terminal:
-        _print(console, _rows(found, [*names, *numbers], margin=""))
+        _print(console, _rows(found, [*names, *fixed, *of_units], margin=""))
         return list(units)
-    # Of the numbers the first one is that of the events, which is always shown.
-    beside = _fitting(console.width, [*names, *numbers], MARGIN) - len(names) - 1
-    above = _fitting(console.width, numbers, MARGIN + INDENT) - 1
+    room = console.width
+    beside = _fitting(room, [*names, *fixed], of_units, MARGIN)
+    above = _fitting(room, fixed, of_units, INDENT)
     if beside < min(ENOUGH, len(units), above) or beside < 0:
-        count = max(above, 0)
-        _print(console, _stacked(found, names, numbers[: count + 1], console.width))
-        return list(units[:count])
-    shown = [*names, *numbers[: beside + 1]]
-    bars = _bars(console, found, shown) if beside == len(units) else []
+        above = max(above, 0)
+        _print(console, _stacked(found, names, [*fixed, *of_units[:above]], room))
+        return list(units[:above])
+    shown = [*names, *fixed, *of_units[:beside]]
+    bars = _bars(found, room - _width(shown, MARGIN)) if beside == len(units) else []
     _print(console, _rows(found, [*shown, *bars], margin=MARGIN))
     return list(units[:beside])
 
@@ -99,30 +100,33 @@ def _numbers(found: Json, unit: str) -> Column:
     return _column(unit, [Text(number(_amount(row, unit))) for row in rows], right=True)
 
 
-def _bars(console: Console, found: Json, columns: Sequence[Column]) -> list[Column]:
+def _bars(found: Json, room: int) -> list[Column]:
     """Return a column of bars beside the others, none where there is no room, or nothing to compare."""
-    room = min(console.width - _width([*columns], MARGIN) - len(GAP), BAR[-1])
-    if room not in BAR or not _has_blocks() or not _has_total(found):
+    width = min(room - len(GAP), BAR[-1])
+    if width not in BAR or not _has_blocks() or not _has_total(found):
         return []
     drawn = TOTAL_TOKENS if TOTAL_TOKENS in found["total"]["units"] else EVENTS
     amounts = [_amount(row, drawn) for row in found["rows"]]
     largest = max(amounts)
     shares = [amount / largest if largest > 0 else 0 for amount in amounts]
-    return [_column(drawn, [*(Text(blocks(share, room)) for share in shares), Text("")])]
+    return [_column(drawn, [*(Text(blocks(share, width)) for share in shares), Text("")])]
 
 
 def _column(name: str, cells: Sequence[Text], *, right: bool = False) -> Column:
-    words = plain(name.replace("_", " ").capitalize())
-    heading = [Text(line, style="bold") for line in textwrap.wrap(words, 11)]
+    heading = [Text(line, style="bold") for line in textwrap.wrap(_title(name), 11)]
     width = max(text.cell_len for text in (*heading, *cells))
     return Column(heading, cells, width, right)
 
 
-def _fitting(width: int, columns: Sequence[Column], before: str) -> int:
-    """Return how many of the columns fit, the first ones."""
-    return max(
-        (n for n in range(1, len(columns) + 1) if _width(columns[:n], before) <= width), default=0
-    )
+def _title(name: str) -> str:
+    words = plain(name.replace("_", " "))
+    return words[:1].upper() + words[1:]
+
+
+def _fitting(room: int, fixed: Sequence[Column], more: Sequence[Column], before: str) -> int:
+    """Return how many columns fit beside those that are fixed, -1 where not even these do."""
+    counts = range(len(more) + 1)
+    return max((n for n in counts if _width([*fixed, *more[:n]], before) <= room), default=-1)
 
 
 def _width(columns: Sequence[Column], before: str) -> int:
@@ -143,15 +147,14 @@ def _stacked(
     found: Json, names: Sequence[Column], numbers: Sequence[Column], width: int
 ) -> list[Text]:
     """Return each row as a line of names and a line of numbers."""
-    margin = MARGIN + INDENT
-    titles = [Text(plain(name.replace("_", " ").capitalize()), "bold") for name in found["by"]]
-    lines = [*_in_line(titles, width), *_head(numbers, margin)]
+    titles = [Text(_title(name), "bold") for name in found["by"]]
+    lines = [*_in_line(titles, width), *_head(numbers, INDENT)]
     for row in range(len(found["rows"])):
         lines += _in_line([name.cells[row] for name in names], width)
-        lines.append(_line(numbers, [c.cells[row] for c in numbers], margin))
+        lines.append(_line(numbers, [c.cells[row] for c in numbers], INDENT))
     if _has_total(found):
         lines += [Text(""), *_in_line([names[0].cells[-1]], width)]
-        lines.append(_line(numbers, [c.cells[-1] for c in numbers], margin))
+        lines.append(_line(numbers, [c.cells[-1] for c in numbers], INDENT))
     return lines
 
 
