@@ -66,6 +66,9 @@ COMMON = (
 )
 """The metadata keys that belong to events of every endpoint; the last three are there where they are known."""
 
+OURS = frozenset(COMMON).union(*RESERVED.values())
+"""The metadata keys that belong to events of some endpoint."""
+
 _ERRORS = (
     ("timeout", ("TimeoutError", "Timeout")),
     (

@@ -16,11 +16,15 @@ from urllib.parse import urlsplit
 
 from urllib3.util import parse_url
 
+from cmdrdata_exporter.delivery.groups import COLUMNS, MOST_LABELS
+from cmdrdata_exporter.events import OURS
 from cmdrdata_exporter.ids import complaint
 from cmdrdata_exporter.scrubbing import issuer
 
 DEFAULT_ENDPOINT = "https://api.cmdrdata.ai/api/events"
 _PLACE = "the path of a directory on a local disk"
+LONGEST_KEY = 100
+"""Characters of a metadata key by which usage is summed, at most."""
 
 
 class ConfigurationError(ValueError):
@@ -110,6 +114,32 @@ def baggage_key(name: str, value: str) -> str:
             f"{name} is {value!r}; expected is baggage:<key>, where <key> is a key of the OpenTelemetry Baggage"
         )
     return key
+
+
+def metadata_keys(name: str, value: str) -> tuple[str, ...]:
+    """Have metadata keys given that are the user's own, separated by commas."""
+    keys = tuple(dict.fromkeys(key.strip() for key in value.split(",")))
+    problem = next((found for key in keys if (found := _key_problem(key))), None)
+    if problem is None and len(keys) > MOST_LABELS:
+        problem = f"{len(keys)} keys"
+    if problem:
+        raise ConfigurationError(
+            f"{name} is {value!r}, which has {problem}; expected are up to {MOST_LABELS} metadata keys of your own "
+            "with commas between them, such as plan,team"
+        )
+    return keys
+
+
+def _key_problem(key: str) -> str | None:
+    if not key:
+        return "an empty name"
+    if len(key) > LONGEST_KEY or not key.isprintable():
+        return f"a name that is not 1 to {LONGEST_KEY} printable characters"
+    if key in OURS:
+        return f"{key}, a key that events have themselves"
+    if key in COLUMNS:
+        return f"{key}, by which usage can be summed already under that name"
+    return None
 
 
 # Directories

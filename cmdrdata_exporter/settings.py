@@ -96,6 +96,12 @@ A file of librdkafka's options, `NAME=VALUE` on a line each, where events go to 
 producer is, for instance. It is read again after a refusal.
 """
 
+CMDRDATA_TOTAL_BY = "CMDRDATA_TOTAL_BY"
+"""
+Metadata keys of yours by which usage is summed, too: up to 8 names with commas between them, such as `plan,team`. Each
+may have 1,000 values, others count as `(other)`. Default: none.
+"""
+
 CMDRDATA_STREAM_USAGE = "CMDRDATA_STREAM_USAGE"
 """
 Whether streamed chats and completions are asked to tell their usage (`stream_options.include_usage`), where the
@@ -164,6 +170,7 @@ _OF_EVENTS: dict[str, Callable[[str, str], Any]] = {
     CMDRDATA_PROBE_INTERVAL: values.seconds(1.0, LONGEST_PAUSE),
     CMDRDATA_TOTALS_BY_DAY_FOR: values.whole(31, 36500, "days"),
     CMDRDATA_KAFKA_OPTIONS: values.options_file,
+    CMDRDATA_TOTAL_BY: values.metadata_keys,
 }
 """
 What makes of each setting's text what is used, or refuses it; the second ones only where metering is on.
@@ -194,6 +201,8 @@ class Settings:
     probe_interval: float = PROBE_INTERVAL
     totals_by_day_for: int = 92
     kafka_options: Path | None = None
+    total_by: tuple[str, ...] = ()
+    """The user's metadata keys by which usage is summed."""
     stream_usage: str = "auto"
     metrics_customer: bool = False
     """Whether the metric of the tokens tells the customer."""

@@ -43,7 +43,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "pacing": ({f"{EXPORTER}.delivery.backoff"}, set()),
     "settings": (
         {f"{EXPORTER}.settings", f"{EXPORTER}.setting_values"},
-        {"base", "pacing", "event"},
+        {"base", "pacing", "event", "events"},
     ),
     "customer": (
         {f"{EXPORTER}.{name}" for name in ("customer", "metadata", "unattributed")},
@@ -58,6 +58,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
             f"{EXPORTER}.delivery",
             f"{EXPORTER}.delivery.attempts",
             f"{EXPORTER}.delivery.destination",
+            f"{EXPORTER}.delivery.groups",
             f"{EXPORTER}.delivery.open_jobs",
         },
         set(),

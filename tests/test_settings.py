@@ -56,6 +56,7 @@ def test_everything_given(tmp_path: Path) -> None:
             "CMDRDATA_DRAIN": "None",
             "CMDRDATA_PROBE_INTERVAL": " 1.5 ",
             "CMDRDATA_TOTALS_BY_DAY_FOR": " 400\n",
+            "CMDRDATA_TOTAL_BY": "plan, cost center,plan",
         }
     ) == Settings(
         api_key=None,
@@ -71,6 +72,7 @@ def test_everything_given(tmp_path: Path) -> None:
         drain="none",
         probe_interval=1.5,
         totals_by_day_for=400,
+        total_by=("plan", "cost center"),
         stream_usage="never",
         call_site="true",
         metrics_customer=True,
@@ -306,6 +308,24 @@ MISTAKES = [
             f"CMDRDATA_TOTALS_BY_DAY_FOR is {value!r}; expected is a whole number of days from 31 to 36500",
         )
         for value in ("ever", "30", "36501", "92.5", "-92", "\u0669\u0660", "9" * 5000)
+    ),
+    *(
+        (
+            {"CMDRDATA_TOTAL_BY": value},
+            f"CMDRDATA_TOTAL_BY is {value!r}, which has {problem}; expected are up to 8 metadata keys of your own with "
+            "commas between them, such as plan,team",
+        )
+        for value, problem in (
+            ("plan,,team", "an empty name"),
+            ("plan,", "an empty name"),
+            ("pl\x07an", "a name that is not 1 to 100 printable characters"),
+            ("p" * 101, "a name that is not 1 to 100 printable characters"),
+            ("a,b,c,d,e,f,g,h,i", "9 keys"),
+            ("plan,finish_reason", "finish_reason, a key that events have themselves"),
+            ("usage", "usage, a key that events have themselves"),
+            ("customer", "customer, by which usage can be summed already under that name"),
+            ("hour", "hour, by which usage can be summed already under that name"),
+        )
     ),
     (
         {"CMDRDATA_SPOOL_DIR": "/spool\0"},

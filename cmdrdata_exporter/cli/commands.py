@@ -21,7 +21,7 @@ from cmdrdata_exporter.cli.kept_events import dead_letters, held
 from cmdrdata_exporter.cli.replay import replay
 from cmdrdata_exporter.cli.status import status
 from cmdrdata_exporter.cli.terminal import plain, say
-from cmdrdata_exporter.cli.usage import usage
+from cmdrdata_exporter.cli.usage.command import usage
 from cmdrdata_exporter.delivery.spool.file_systems import UnsafeDirectoryError
 from cmdrdata_exporter.delivery.spool.ledger_view import UnreadableError
 from cmdrdata_exporter.delivery.spool.schema import UnknownVersionError

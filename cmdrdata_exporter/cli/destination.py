@@ -56,17 +56,24 @@ spool_option = click.option(
     type=click.Path(path_type=Path),
     help="The spool directory. Default: CMDRDATA_SPOOL_DIR, as for the application.",
 )
-destination_option = click.option(
-    "--destination",
-    "name",
-    metavar="NAME",
-    help="A destination, by the name in `cmdrdata status`. Default: the destination of the environment.",
-)
+ALL = "all"
+"""What `--destination` takes for all of them, where a command can show several."""
+
+
+def _destination_option(also: str = "") -> Callable[[Command], Command]:
+    text = (
+        f"A destination: its name in `cmdrdata status`, or its account where no other has it{also}."
+    )
+    options: dict[str, Any] = {
+        "metavar": "NAME",
+        "help": f"{text} Default: the destination of the environment.",
+    }
+    return click.option("--destination", "name", **options)
 
 
 def location_options(command: Command) -> Command:
     """Give a command the options that name a destination, and `--json`."""
-    return destination_option(spool_option(json_option(command)))
+    return _destination_option()(spool_option(json_option(command)))
 
 
 def on_destination(command: Command) -> Command:
@@ -76,6 +83,19 @@ def on_destination(command: Command) -> Command:
     @functools.wraps(command)
     def choosing(*, name: str | None, spool: Path | None, **options: Any) -> None:
         command(chosen(spool, name), **options)
+
+    return choosing
+
+
+def on_destinations(command: Command) -> Command:
+    """Give a command these options, and as its first argument the chosen destinations: one, or all."""
+
+    @_destination_option(f"; or {ALL}")
+    @spool_option
+    @json_option
+    @functools.wraps(command)
+    def choosing(*, name: str | None, spool: Path | None, **options: Any) -> None:
+        command(each(spool) if name == ALL else [chosen(spool, name)], **options)
 
     return choosing
 
@@ -105,28 +125,63 @@ def all_of(spool: Path) -> list[Destination]:
 
 def chosen(spool: Path | None, name: str | None) -> Destination:
     """
-    Return the destination of a name, or that of the environment.
+    Return the destination of a name, or of an account that no other one has; or that of the environment.
 
     Raises:
-        Refusal: there is none such.
+        Refusal: there is none such, or there are several.
     """
     path = spool_path(spool)
     there = all_of(path)
     wanted, description = (name, name) if name is not None else _of_environment(path)
-    for destination in there:
-        if destination.name == wanted:
-            if not os.access(destination.directory.path, os.R_OK | os.X_OK):
-                raise Refusal(
-                    f"{destination.directory.path} cannot be read by this user; {_as_its_owner(path)}"
-                )
-            return destination
+    found = [destination for destination in there if destination.name == wanted]
+    if not found and name is not None:
+        found = of_account(there, name)
+    if len(found) == 1:
+        return _readable(found[0], path)
     if not there:
-        raise Refusal(f"no events recorded in {path}. {ELSEWHERE}")
-    others = "".join(f"\n  {plain(other.name)}  ({plain(other.description)})" for other in there)
-    raise Refusal(
-        f"no events recorded for {description!r} in {path}. "
-        f"Choose one of these with --destination NAME:{others}"
+        raise Refusal(_nothing_in(path))
+    several = f"{len(found)} destinations have the account {name!r} in {path}. "
+    none = f"no events recorded for {description!r} in {path}. "
+    others = "".join(
+        f"\n  {plain(other.name)}  ({plain(other.description)})" for other in found or there
     )
+    raise Refusal(
+        f"{several if found else none}Choose one of these with --destination NAME:{others}"
+    )
+
+
+def of_account(there: list[Destination], account: str) -> list[Destination]:
+    """Return the destinations of an account. Where events stay on this host, there is none."""
+    return [
+        destination
+        for destination in there
+        if destination.account == account and not destination.directory.is_local
+    ]
+
+
+def each(spool: Path | None) -> list[Destination]:
+    """
+    Return every destination.
+
+    Raises:
+        Refusal: there is none, or one of them cannot be read.
+    """
+    path = spool_path(spool)
+    there = [_readable(destination, path) for destination in all_of(path)]
+    if not there:
+        raise Refusal(_nothing_in(path))
+    return there
+
+
+def _readable(destination: Destination, spool: Path) -> Destination:
+    path = destination.directory.path
+    if not os.access(path, os.R_OK | os.X_OK):
+        raise Refusal(f"{path} cannot be read by this user; {_as_its_owner(spool)}")
+    return destination
+
+
+def _nothing_in(spool: Path) -> str:
+    return f"no events recorded in {spool}. {ELSEWHERE}"
 
 
 def settings_of(spool: Path | None) -> Settings:

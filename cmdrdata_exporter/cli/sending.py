@@ -10,6 +10,8 @@ import click
 from cmdrdata_exporter import runtime
 from cmdrdata_exporter.cli.destination import (
     Refusal,
+    all_of,
+    of_account,
     prepared,
     require_owner,
     settings_of,
@@ -33,7 +35,8 @@ def delivery_of(spool: Path | None, name: str | None) -> tuple[DurableDelivery, 
 
     Args:
         spool: the spool directory; None is that of the environment.
-        name: the destination's name; None is that of the environment, if anything can be sent there.
+        name: the destination's name, or its account where no other has it; None is that of the environment, if
+            anything can be sent there.
 
     Raises:
         Refusal: there is no key and no endpoint here, or the directory cannot be used.
@@ -48,6 +51,11 @@ def delivery_of(spool: Path | None, name: str | None) -> tuple[DurableDelivery, 
                 "neither CMDRDATA_API_KEY nor CMDRDATA_ENDPOINT is set, so nothing can be sent. "
                 f"Set them as for the application. For events that stay on this host: --destination {LOCAL}"
             )
+        others = [
+            other for other in of_account(all_of(path), settings.account) if other.name != own
+        ]
+        if name == settings.account and not others:
+            name = own
         if name not in (None, own):
             raise Refusal(
                 f"this environment has the key of {own}, not of {name!r}: "

@@ -45,6 +45,11 @@ def print_json(document: Json) -> None:
     click.echo(json.dumps(document, indent=2))
 
 
+def print_file(text: str) -> None:
+    """Print what is meant for a file: it gets every character as it is, in UTF-8, a terminal what it can show."""
+    click.echo(plain(text, keep="\n") if sys.stdout.isatty() else text.encode(), nl=False)
+
+
 def heading(console: Console, title: str) -> None:
     """Begin a part of what is shown."""
     console.print()

@@ -146,6 +146,7 @@ class Leadership:
                 self._directory,
                 local=self._options.post is None,
                 hold_ambiguous=self._options.hold_ambiguous,
+                total_by=self._options.total_by,
             )
         return self._ledger
 

@@ -27,6 +27,8 @@ class Options:
     probe_interval: float = PROBE_INTERVAL
     totals_by_day_for: int = 92
     """Days after which usage totals are kept by the month, once the whole month is as old."""
+    total_by: tuple[str, ...] = ()
+    """The user's metadata keys by which usage is summed."""
     largest: int = LARGEST
     """Bytes that the directory may have."""
     drains: bool = True

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from cmdrdata_exporter import clocks, faults
 from cmdrdata_exporter.delivery import KEPT_DAYS, Verdict
 from cmdrdata_exporter.delivery.backoff import LONGEST_BACKOFF
 from cmdrdata_exporter.delivery.gate import Gate
+from cmdrdata_exporter.delivery.groups import MOST_VALUES, OTHER
 from cmdrdata_exporter.delivery.senders import Done
 from cmdrdata_exporter.delivery.spool.directory import LEDGER, Directory
 from cmdrdata_exporter.wording import plural
@@ -55,6 +56,7 @@ class StatusLog:
         """The state of the gate that the log tells; None: it is open."""
         self._has_stalled = False
         self._has_long_reader = False
+        self._full_labels: set[str] = set()
         self.nearly_full = False
         """Whether the directory has four fifths of what it may have."""
 
@@ -199,6 +201,20 @@ class StatusLog:
                 plural(number, "usage event"),
                 KEPT_DAYS,
                 self._dead_letters,
+            )
+
+    def full_labels(self, names: Iterable[str]) -> None:
+        """Log which metadata keys have had more values than usage is summed by, each once."""
+        new = set(names) - self._full_labels
+        self._full_labels |= new
+        if new:
+            faults.say(
+                logging.WARNING,
+                "usage is summed by %s values of a metadata key at most: further ones of %s count as %s. "
+                "Leave keys with so many values out of CMDRDATA_TOTAL_BY",
+                f"{MOST_VALUES:,}",
+                ", ".join(sorted(new)),
+                OTHER,
             )
 
     def facts(self, gate: Gate, clock: float) -> dict[str, object]:

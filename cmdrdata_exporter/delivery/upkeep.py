@@ -8,7 +8,9 @@ import time
 from cmdrdata_exporter.delivery.gate import Gate
 from cmdrdata_exporter.delivery.options import Options
 from cmdrdata_exporter.delivery.spool.directory import Directory
+from cmdrdata_exporter.delivery.spool.facts import FULL_LABELS, TOTAL_BY
 from cmdrdata_exporter.delivery.spool.ledger import Ledger
+from cmdrdata_exporter.delivery.spool.totals import HOURS_FOR
 from cmdrdata_exporter.delivery.status_log import StatusLog
 
 INTERVAL = 10.0
@@ -65,17 +67,23 @@ class Upkeep:
         self._tidy_totals(ledger, clock)
         if self._options.post is None and self._log.nearly_full:
             ledger.retention.shrink_local(BODIES)
-        ledger.note(self._log.facts(self._gate, clock))
+        full = sorted(ledger.totals.full_labels)
+        self._log.full_labels(full)
+        ledger.note(
+            self._log.facts(self._gate, clock)
+            | {TOTAL_BY: self._options.total_by, FULL_LABELS: full}
+        )
         return expired
 
     def _tidy_totals(self, ledger: Ledger, clock: float) -> None:
         """Compact old totals, and measure all, a few days at a time."""
         first = clock - self._options.totals_by_day_for * 86400
         month = time.strftime("%Y-%m", time.gmtime(first))
+        first_day = time.strftime("%Y-%m-%d", time.gmtime(clock - HOURS_FOR * 86400))
         for _ in range(DAYS):
             if self._last_day is None:
                 return
-            day, size = ledger.totals.tidy(self._last_day, month)
+            day, size = ledger.totals.tidy(self._last_day, month, first_day)
             self._totals_size += size
             self._last_day = day or None
             if not day:

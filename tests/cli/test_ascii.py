@@ -86,10 +86,10 @@ def test_what_is_shown(used: Directory) -> None:
     done = run(("usage",), PYTHONIOENCODING="ascii")
     lines = [line.rstrip() for line in done.stdout.decode().splitlines()]
     assert [
-        "                         Input   Output    Total",
-        " Customer      Events   tokens   tokens   tokens",
-        "-------------------------------------------------",
-        " M\\xfcller          1    1,000       20    1,020",
+        "                        Input   Output    Total",
+        "Customer      Events   tokens   tokens   tokens",
+        "-----------------------------------------------",
+        "M\\xfcller          1    1,000       20    1,020",
     ] == [lines[index] for index in (0, 1, 2, 3)]
 
 
@@ -104,3 +104,10 @@ def test_another_encoding(used: Directory) -> None:
     shown = run(("usage",), PYTHONIOENCODING="latin-1").stdout.decode("latin-1")
     assert "Müller" in shown
     assert "\\u5ba2" in shown
+
+
+def test_a_file(used: Directory) -> None:
+    """What is meant for a file is UTF-8 everywhere, so that no id becomes another one."""
+    written = run(("usage", "--csv"), ("usage", "--focus"), LC_ALL="C").stdout.decode()
+    assert "\nMüller,events,1\n" in written
+    assert "modèle/input_tokens" in written

@@ -69,9 +69,18 @@ USAGE = {
             "reasoning_output_tokens": 192,
         },
     },
+    "only": None,
+    "states": {**dict.fromkeys(STATES, 0), "delivered": 5},
+    "dropped_before": 0,
     "incomplete_usage": {"missing": 0, "partial": 0},
     "not_imported": 0,
 }
+
+
+def of(name: str) -> dict[str, Any]:
+    """Return how usage of one destination is named."""
+    return {"destination": name, "destinations": [name]}
+
 
 REPORT = """\
 
@@ -111,14 +120,14 @@ Each call, its span and its event ───────────────�
                     N ms                         usage not_applicable
 
 Usage per customer: cmdrdata usage ─────────────────────────────────────────────
-                                                Cache read   Reasoning
-                      Input   Output    Total        input      output
- Customer   Events   tokens   tokens   tokens       tokens      tokens
-───────────────────────────────────────────────────────────────────────
- acme            2    2,060      156    2,216        2,048         128
- globex          3    1,037       79    1,116        1,024          64
+                                               Cache read   Reasoning
+                     Input   Output    Total        input      output
+Customer   Events   tokens   tokens   tokens       tokens      tokens
+─────────────────────────────────────────────────────────────────────
+acme            2    2,060      156    2,216        2,048         128
+globex          3    1,037       79    1,116        1,024          64
 
- Total           5    3,097      235    3,332        3,072         192
+Total           5    3,097      235    3,332        3,072         192
 
 Where every event is: cmdrdata status ──────────────────────────────────────────
 
@@ -285,7 +294,7 @@ def test_json_is_one_document(demo: Demo) -> None:
     events: list[Any] = [call["events"][0] for call in document["calls"]]
     assert ["pro", "pro", None, None, None] == [event["metadata"].get("plan") for event in events]
     [destination] = document["status"]["destinations"]
-    assert {"destination": destination["name"], **USAGE} == document["usage"]
+    assert {**of(destination["name"]), **USAGE} == document["usage"]
     assert {"recorded": 5, **dict.fromkeys(STATES, 0), "delivered": 5} == destination["events"]
     assert (None, []) == (destination["sending"]["leader"], destination["attention"])
 
@@ -299,7 +308,7 @@ def test_live_calls_the_openai_of_the_caller(demo: Demo, monkeypatch: pytest.Mon
     assert "--live: 5 small calls to OpenAI, paid with your key.\n" == result.stderr
     assert 0 == result.returncode
     usage = json.loads(result.stdout)["usage"]
-    assert {"destination": usage["destination"], **USAGE} == usage
+    assert {**of(usage["destination"]), **USAGE} == usage
 
 
 def test_live_needs_a_key(demo: Demo, monkeypatch: pytest.MonkeyPatch) -> None:

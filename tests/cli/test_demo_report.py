@@ -46,12 +46,16 @@ USED = {"input_tokens": 1031, "output_tokens": 79}
 LEDGER: dict[str, Any] = {
     "usage": {
         "destination": "default-0",
+        "destinations": ["default-0"],
         "by": ["customer"],
         "rows": [
             {"customer": "acme", "events": 1, "units": USED},
             {"customer": None, "events": 1, "units": {}},
         ],
         "total": {"events": 2, "units": USED},
+        "only": None,
+        "states": {**dict.fromkeys(STATES, 0), "delivered": 2},
+        "dropped_before": 0,
         "incomplete_usage": {"missing": 0, "partial": 0},
         "not_imported": 0,
     },
@@ -94,13 +98,13 @@ Each call, its span and its event ───────────────�
                     3 ms               usage not_applicable
 
 Usage per customer: cmdrdata usage ─────────────────────────────────────────────
-                         Input   Output
- Customer      Events   tokens   tokens
-────────────────────────────────────────
- acme               1    1,031       79
- no customer        1        0        0
+                        Input   Output
+Customer      Events   tokens   tokens
+──────────────────────────────────────
+acme               1    1,031       79
+no customer        1        0        0
 
- Total              2    1,031       79
+Total              2    1,031       79
 
 Where every event is: cmdrdata status ──────────────────────────────────────────
 
@@ -194,13 +198,13 @@ Each call, its span and its event ───────────────�
                         succeeded, usage reported
 
 Usage per customer: cmdrdata usage ─────────────────────────────────────────────
-                         Input   Output
- Customer      Events   tokens   tokens
-────────────────────────────────────────
- acme               1    1,031       79
- no customer        1        0        0
+                        Input   Output
+Customer      Events   tokens   tokens
+──────────────────────────────────────
+acme               1    1,031       79
+no customer        1        0        0
 
- Total              2    1,031       79
+Total              2    1,031       79
 
 Where every event is: cmdrdata status ──────────────────────────────────────────
 

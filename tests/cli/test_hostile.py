@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 from pathlib import Path
 
 import pytest
@@ -125,9 +126,20 @@ def test_what_is_shown(hostile: Directory, run: Run, monkeypatch: pytest.MonkeyP
     assert SHOWN in run("status").stdout
 
 
+@pytest.mark.parametrize("form", ["--csv", "--focus"])
+def test_a_file(form: str, hostile: Directory, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file has what a terminal would not survive; on a terminal it is escaped."""
+    command = ("usage", form, "--destination", hostile.path.name)
+    assert "\x1b[2J" in run(*command).stdout
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    shown = run(*command).stdout
+    assert [] == [c for c in shown if not c.isprintable() and c != "\n"]
+    assert SHOWN in shown
+
+
 def test_a_destination_that_is_hostile(hostile: Directory, run: Run) -> None:
     """The names of the destinations that there are stand on lines of their own, and are escaped."""
-    done = run("usage", "--destination", HOSTILE)
+    done = run("usage", "--destination", HOSTILE * 2)
     assert 2 == done.returncode
     assert [] == [c for c in done.stderr if not c.isprintable() and c != "\n"]
     assert f"\n  {hostile.path.name}  (account {SHOWN}" in done.stderr

@@ -10,15 +10,18 @@ from typing import Any
 import pytest
 
 from cmdrdata_exporter.cli.days import day_of
+from cmdrdata_exporter.cli.states import STATES
+from cmdrdata_exporter.cli.usage.numbers import COLUMNS
 from cmdrdata_exporter.delivery.spool import commands
 from cmdrdata_exporter.delivery.spool.directory import LEDGER, Directory
 from tests.cli.conftest import Run
-from tests.ledgers import ENDPOINT, fill, record
+from tests.ledgers import DELIVERED, ENDPOINT, fill, record
 
 RunJson = Callable[..., tuple[int, Any]]
 
 CHAT = {"input_tokens": 1000, "output_tokens": 20, "total_tokens": 1020}
 AUDIO = {"audio_seconds": 12.5, "input_tokens": 4}
+NOWHERE = dict.fromkeys(STATES, 0)
 
 
 @pytest.fixture
@@ -44,9 +47,11 @@ def test_usage_as_json(used: Directory, run_json: RunJson) -> None:
         0,
         {
             "destination": used.path.name,
+            "destinations": [used.path.name],
             "by": ["customer"],
             "since": None,
             "until": None,
+            "only": None,
             "rows": [
                 {
                     "customer": "acme",
@@ -77,6 +82,8 @@ def test_usage_as_json(used: Directory, run_json: RunJson) -> None:
                     "reasoning_output_tokens": 7,
                 },
             },
+            "states": {**NOWHERE, "pending": 4, "held": 1},
+            "dropped_before": 0,
             "incomplete_usage": {"missing": 0, "partial": 0},
             "not_imported": 1,
         },
@@ -138,7 +145,10 @@ acme,2026-11-21,reasoning_output_tokens,7
 """
         == done.stdout
     )
-    assert "Note: Not counted yet: 2 more events, recorded just now.\n" == done.stderr
+    assert (
+        "Note: 3 events = 3 pending. Delivered alone: --only billed\n"
+        "Note: Not counted yet: 2 more events, recorded just now.\n"
+    ) == done.stderr
     assert run("usage", "--csv", "--no-customer").stdout.startswith(
         "customer,unit,amount\n,events,1"
     )
@@ -171,46 +181,12 @@ def test_days_as_a_person_says_them(said: str, first: str | None, last: str | No
     assert (first, last) == tuple(None if day is None else day.isoformat() for day in meant)
 
 
-def test_a_reader_with_little_room(used: Directory, run: Run) -> None:
-    """At 80 columns the main units are shown, and which ones are left out is said."""
-    commands.append(used, [record(6), record(7)])
-    done = run("usage", "--by", "customer,model")
-    assert (
-        """\
-                                      Input   Output    Total     Audio
- Customer      Model        Events   tokens   tokens   tokens   seconds
-────────────────────────────────────────────────────────────────────────
- acme          gpt-5-mini        2    2,000       40    2,040         0
- acme          whisper-1         1        4        0        0      12.5
- globex        gpt-5-mini        1    1,000       20    1,020         0
- no customer   gpt-5-mini        1    1,000       20    1,020         0
-
- Total                           5    4,004       80    4,080      12.5
-
-Not shown: cache read input tokens, reasoning output tokens. Use a wider
-terminal or --json.
-
-Not counted yet: 2 more events, recorded just now.
-"""
-        == done.stdout
-    )
-    assert (0, "") == (done.returncode, done.stderr)
-
-
 SHARES = [
-    (
-        ["missing"],
-        "Totals are too low: 1 call reported no usage. To see which: --by\nendpoint,model,status\n",
-    ),
-    (
-        ["partial", "partial"],
-        "Totals are too low: 2 calls reported usage only in part. To see which: --by\n"
-        "endpoint,model,status\n",
-    ),
+    (["missing"], "Totals are too low: 1 call reported no usage."),
+    (["partial", "partial"], "Totals are too low: 2 calls reported usage only in part."),
     (
         ["missing", "missing", "partial", "not_applicable"],
-        "Totals are too low: 2 calls reported no usage, 1 call reported usage only in\n"
-        "part. To see which: --by endpoint,model,status\n",
+        "Totals are too low: 2 calls reported no usage, 1 call reported usage only in part.",
     ),
     (["reported", "not_applicable"], None),
 ]
@@ -228,76 +204,15 @@ def test_usage_that_is_not_known(
             record(90, "globex", status="missing"),
             record(91, day="2026-11-21", status="missing"),
         ],
+        [DELIVERED] * (len(statuses) + 2),
     )
     chosen = ("usage", "--customer", "acme", "--until", "2026-11-20")
-    shown = run(*chosen).stdout
-    assert footnote == (shown.partition("\n\n")[2] or None)
+    told = run(*chosen).stdout.partition("\n\n")[2] or None
+    assert told == (footnote and f"{footnote} To see which: --by endpoint,model,status\n")
     assert {
         "missing": statuses.count("missing"),
         "partial": statuses.count("partial"),
     } == run_json(*chosen)[1]["incomplete_usage"]
-
-
-def test_a_reader_with_more_room(
-    used: Directory, run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Where there is room all units are shown; one row needs no total."""
-    monkeypatch.setenv("COLUMNS", "120")
-    done = run("usage", "--by", "day", "--customer", "acme")
-    assert (
-        """\
-                                                            Reasoning
-                        Input   Output    Total     Audio      output
- Day          Events   tokens   tokens   tokens   seconds      tokens
-──────────────────────────────────────────────────────────────────────
- 2026-11-20        2    1,004       20    1,020      12.5           0
- 2026-11-21        1    1,000       20    1,020         0           7
-
- Total             3    2,004       40    2,040      12.5           7
-"""
-        == done.stdout
-    )
-    assert "\n Total" not in run("usage", "--by", "endpoint", "--since", "2026-11-21").stdout
-
-
-@pytest.mark.parametrize(
-    ("columns", "shown"),
-    [
-        (
-            "52",
-            """\
-                                              Input
- Customer    Model    Status     Events      tokens
-────────────────────────────────────────────────────
- a-long-cu   gpt-5-   reported        1   1,234,567
- stomer      mini
-
-Not shown: output tokens. Use a wider terminal or
---json.
-""",
-        ),
-        (
-            "42",
-            """\
- Customer     Model     Status     Events
-──────────────────────────────────────────
- a-long-cus   gpt-5-m   reported        1
- tomer        ini
-
-Not shown: input tokens, output tokens.
-Use a wider terminal or --json.
-""",
-        ),
-    ],
-)
-def test_a_reader_with_no_room(
-    columns: str, shown: str, remote: Directory, run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """However narrow the terminal, no number is cut: names are folded, units are left out and named."""
-    units: dict[str, int | float] = {"input_tokens": 1234567, "output_tokens": 2}
-    fill(remote, [record(1, "a-long-customer", units=units)])
-    monkeypatch.setenv("COLUMNS", columns)
-    assert shown == run("usage", "--by", "customer,model,status").stdout
 
 
 def test_no_home(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -320,14 +235,17 @@ def test_nothing_was_used(remote: Directory, run: Run) -> None:
     [
         (
             ["--by", "customer,colour"],
-            "Invalid value for '--by': 'colour' is none of: customer, model, day, month, endpoint, status",
+            f"Invalid value for '--by': 'colour' is none of: {', '.join(COLUMNS)}",
         ),
         (
             ["--since", "2026-02-30"],
             "Invalid value for '--since': '2026-02-30' is no day; expected is one of: 2026-11-21, 2026-11, "
             "today, yesterday, 7d (seven days ago), month, last-month",
         ),
-        (["--csv", "--json"], "--csv and --json exclude each other"),
+        (["--csv", "--json"], "--csv, --focus and --json exclude each other"),
+        (["--csv", "--focus"], "--csv, --focus and --json exclude each other"),
+        (["--focus", "--by", "day"], "--focus has columns of its own: leave --by away"),
+        (["--only", "dead"], "Invalid value for '--only': 'dead' is not 'billed'."),
         (["--customer", "acme", "--unattributed"], "exclude each other"),
     ],
 )
@@ -379,8 +297,8 @@ def test_a_destination_that_is_not_there(
         done.returncode,
         done.stderr,
     )
-    done = run("usage", "--destination", "default")
-    assert (2, f"Error: no events recorded for 'default' {others}") == (
+    done = run("usage", "--destination", "other")
+    assert (2, f"Error: no events recorded for 'other' {others}") == (
         done.returncode,
         done.stderr,
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import calendar
 import contextlib
+import json
 import os
 import time
 from collections.abc import Callable
@@ -59,6 +61,36 @@ def record(number: int, customer: str | None = "acme", **changes: Any) -> bytes:
     name = b"null" if customer is None else b'"%s"' % customer.encode()
     body = b'{"customer_id":%s,"n":%d}' % (name, number)
     return encode_event(event_id(number), header(customer, **changes), body)
+
+
+def told(
+    number: int, customer: str | None = "acme", *, hour: str = "10", tokens: int = 1, **changes: Any
+) -> bytes:
+    """
+    Return the record of an event whose body tells by what usage is summed.
+
+    Args:
+        number: of the event.
+        customer: who pays; an event of nobody is held.
+        hour: in which its call ended, of its day.
+        tokens: how many input tokens it used.
+        changes: of its header, and of its body's `metadata`, where a name is that of a field.
+    """
+    fields = {"model", "endpoint", "status", "units", "day", "remember"}
+    line = {name: value for name, value in changes.items() if name in fields}
+    line = {"units": {"input_tokens": tokens}, "hold": customer is None} | line
+    moment = time.strptime(f"{line.get('day', DAY)} {hour}", "%Y-%m-%d %H")
+    event = {
+        "customer_id": customer,
+        "input_tokens": tokens,
+        "provider": changes.get("provider", "openai"),
+        "metadata": {name: value for name, value in changes.items() if name not in fields},
+        "timestamp": calendar.timegm(moment) + number % 3600,
+    }
+    body = json.dumps(event)
+    at = body.index("null") if customer is None else None
+    known = header(customer, customer_at=at, **line)
+    return encode_event(event_id(number), known, body.encode())
 
 
 def held(number: int, **changes: Any) -> bytes:

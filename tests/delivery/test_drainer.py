@@ -610,12 +610,14 @@ def test_a_wrong_key(
     assert facts(directory) == {
         "at": pytest.approx(NOW, abs=50),
         "breaks": [],
+        "full_labels": [],
         "present": pytest.approx(NOW, abs=50),
         "next_attempt": pytest.approx(NOW + 60, abs=50),
         "paused": True,
         "pid": os.getpid(),
         "probing": True,
         "reason": "HTTP 401",
+        "total_by": [],
     }
     backend.outcomes = [DELIVERED]
     host.drainer.gate._shut_until = 0.0

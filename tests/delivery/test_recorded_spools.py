@@ -46,7 +46,7 @@ def kept(directory: Directory, state: str) -> dict[int, str | None]:
     return {number(each.event.id) if each.event else -1: each.reason for each in found}
 
 
-JOBS = {"1": (), "2": ("batch_2", "batch_3")}
+JOBS = {"1": (), "2": ("batch_2", "batch_3"), "3": ("batch_2", "batch_3")}
 """The jobs of the provider that are open, by the version of the spool."""
 
 

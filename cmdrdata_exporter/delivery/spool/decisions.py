@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sqlite3
 import zlib
+from collections.abc import Sequence
 
 from cmdrdata_exporter.delivery import FOR_EVER, Event
+from cmdrdata_exporter.delivery.groups import DROPPED
 from cmdrdata_exporter.delivery.spool import jobs
-from cmdrdata_exporter.delivery.spool.records import Command, assigned, decode, intact
+from cmdrdata_exporter.delivery.spool.records import Command, assigned, intact
 from cmdrdata_exporter.delivery.spool.retention import Retention
 from cmdrdata_exporter.delivery.spool.schema import AMBIGUOUS, DEAD, HELD, PENDING, UNATTRIBUTED
 from cmdrdata_exporter.delivery.spool.totals import Totals
@@ -42,23 +44,26 @@ class Decisions:
             counts["unspooled"] += command.number
         for key in command.keys:
             row = self._db.execute(
-                "SELECT seq, state, reason, remember, crc, record FROM events WHERE key = ?", (key,)
+                "SELECT seq, state, reason, remember, crc, record, time, group_number FROM events"
+                " WHERE key = ?",
+                (key,),
             ).fetchone()
             if row is None:
                 continue
-            seq, state, reason, remember, crc, record = row
+            seq, state, reason, remember, crc, record, *place = row
             event = intact(key, crc, record)
             if command.action == "drop" and state == DEAD:
                 self._db.execute("DELETE FROM events WHERE seq = ?", (seq,))
                 self._retention.remember(key, remember, now)
                 counts["dropped"] += 1
+                self._move(event, place, fate=DROPPED)
             elif event is None:
                 continue
             elif command.action == "replay" and (
                 state == DEAD or (state == HELD and reason == AMBIGUOUS)
             ):
                 # Whatever sends it once more, it is the same event for ever.
-                self._update(seq, PENDING, now, remember=FOR_EVER, crc=crc, record=record)
+                self._update(seq, PENDING, now, FOR_EVER, crc, record, *place)
                 counts["replayed"] += 1
             elif (
                 # What was sent once stays as it was sent.
@@ -67,20 +72,27 @@ class Decisions:
                 and command.customer
                 and (new := assigned(record, command.customer)) is not None
             ):
-                self._update(
-                    seq, self._arrival, now, remember=remember, crc=zlib.crc32(new), record=new
-                )
+                moved = self._move(event, place, customer=command.customer)
+                self._update(seq, self._arrival, now, remember, zlib.crc32(new), new, *moved)
                 counts["assigned"] += 1
-                self._totals.add(event.header, -1)
-                if isinstance(read := decode(new), Event):
-                    self._totals.add(read.header)
 
-    def _update(
-        self, seq: int, state: int, now: float, *, remember: int, crc: int, record: bytes
-    ) -> None:
+    def _move(
+        self, event: Event | None, place: Sequence[object], **changes: str
+    ) -> Sequence[object]:
+        """
+        Have the usage of an event counted in another group, and return where.
+
+        Of one whose record is damaged nobody knows the usage: it moves as an event, and what it used stays where it is.
+        """
+        counted = self._totals.counted(event, *place)
+        if counted is None:
+            return place
+        return self._totals.move(counted, event.header.units if event else {}, **changes)
+
+    def _update(self, seq: int, state: int, now: float, *columns: object) -> None:
         """Have an event go on as one that was recorded now."""
         self._db.execute(
             "UPDATE events SET state = ?, due = ?, recorded = ?, attempts = 0, reason = NULL, remember = ?,"
-            " crc = ?, record = ? WHERE seq = ?",
-            (state, now, now, remember, crc, record, seq),
+            " crc = ?, record = ?, time = ?, group_number = ? WHERE seq = ?",
+            (state, now, now, *columns, seq),
         )

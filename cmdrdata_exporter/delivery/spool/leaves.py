@@ -28,7 +28,8 @@ _LEAST = (PAGE - 12) * 32 // 255 - 23
 """How many bytes of a row are in its leaf, at most, and at least where the rest is elsewhere."""
 _WIDTHS = {1: 1, 2: 2, 3: 3, 4: 4, 5: 6, 6: 8}
 """Bytes of an integer, by its type."""
-_COLUMNS = 10
+_COLUMNS = (10, 12)
+"""Of a row that was written by version 1 or 2, and of one that was written since."""
 
 _Row = tuple[Any, ...]
 
@@ -120,13 +121,17 @@ def _row(page: bytes, place: int, pages: _Pages) -> _Row | None:
         following = int.from_bytes(rest[:4], "big")
         payload += rest[4 : 4 + size - len(payload)]
     values = _values(bytes(payload))
-    if len(values) != _COLUMNS:
+    if len(values) not in _COLUMNS:
         return None
     # The number of the row is not in it; SQLite stores a float that is a whole number as that.
-    _, key, state, due, recorded, attempts, remember, reason, crc, record = values
+    _, key, state, due, recorded, attempts, remember, reason, crc, record, *counted = values
     if intact(key, crc, record) is None:
         return None
-    return seq, key, state, float(due), float(recorded), attempts, remember, reason, crc, record
+    time, number = counted or (None, None)
+    return (
+        *(seq, key, state, float(due), float(recorded)),
+        *(attempts, remember, reason, crc, record, time, number),
+    )
 
 
 def _number(data: bytes, place: int) -> tuple[int, int]:

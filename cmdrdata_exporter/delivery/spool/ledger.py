@@ -35,6 +35,7 @@ from cmdrdata_exporter.delivery import FOR_EVER, Event, Handed, Outcome, Verdict
 from cmdrdata_exporter.delivery.backoff import backoff
 from cmdrdata_exporter.delivery.spool.decisions import Decisions
 from cmdrdata_exporter.delivery.spool.directory import Directory
+from cmdrdata_exporter.delivery.spool.facts import TOTAL_BY, read_names, write_facts
 from cmdrdata_exporter.delivery.spool.records import (
     Command,
     UnknownRecordError,
@@ -43,7 +44,7 @@ from cmdrdata_exporter.delivery.spool.records import (
     is_duration,
     key_of,
 )
-from cmdrdata_exporter.delivery.spool.retention import Retention, write_facts
+from cmdrdata_exporter.delivery.spool.retention import Retention
 from cmdrdata_exporter.delivery.spool.schema import (
     AMBIGUOUS,
     DAMAGED,
@@ -71,6 +72,7 @@ class Ledger:
         directory: where it is.
         local: whether the destination is `local`, so that imported events are where they belong.
         hold_ambiguous: whether an event whose attempt may have been accepted unseen waits for a person.
+        total_by: the user's metadata keys by which usage is summed; None: as the last leader did.
 
     Raises:
         sqlite3.Error: it cannot be opened.
@@ -78,12 +80,18 @@ class Ledger:
     """
 
     def __init__(
-        self, directory: Directory, *, local: bool = False, hold_ambiguous: bool = False
+        self,
+        directory: Directory,
+        *,
+        local: bool = False,
+        hold_ambiguous: bool = False,
+        total_by: Sequence[str] | None = None,
     ) -> None:
         self._arrival = LOCAL if local else PENDING
         self._hold_ambiguous = hold_ambiguous
         self._db = connect(directory)
-        self.totals = Totals(self._db)
+        known = read_names(self._db, TOTAL_BY) if total_by is None else total_by
+        self.totals = Totals(self._db, known)
         self.retention = Retention(self._db, self.totals)
         self.storage = Storage(self._db, directory)
         self._decisions = Decisions(self._db, self.totals, self.retention, self._arrival)
@@ -172,20 +180,21 @@ class Ledger:
         self, event: Event, key: bytes, state: int, record: bytes, now: float
     ) -> int | None:
         """Insert an event and return its number; None where it is a duplicate."""
-        header = event.header
+        header, place = event.header, self.totals.place(event)
         reason = UNATTRIBUTED if header.hold else None
         row = (key, state, now, now, header.remember, reason, zlib.crc32(record), record)
         inserted = self._db.execute(
-            "INSERT INTO events (key, state, due, recorded, attempts, remember, reason, crc, record)"
-            " SELECT ?, ?, ?, ?, 0, ?, ?, ?, ? WHERE NOT EXISTS"
+            "INSERT INTO events"
+            " (key, state, due, recorded, attempts, remember, reason, crc, record, time, group_number)"
+            " SELECT ?, ?, ?, ?, 0, ?, ?, ?, ?, ?, ? WHERE NOT EXISTS"
             " (SELECT 1 FROM tombstones WHERE key = ? AND (until = ? OR until >= ?)) ON CONFLICT DO NOTHING",
-            (*row, key, FOR_EVER, now),
+            (*row, *place, key, FOR_EVER, now),
         )
         if not inserted.rowcount:
             self._counts["repeated"] += 1
             return None
         self._counts["recorded"] += 1
-        self.totals.add(header)
+        self.totals.add(place, header.units)
         return inserted.lastrowid
 
     def note_offsets(self, offsets: Mapping[str, int]) -> None:

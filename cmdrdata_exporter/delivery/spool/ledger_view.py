@@ -3,41 +3,38 @@
 from __future__ import annotations
 
 import contextlib
-import datetime as dt
 import json
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from urllib.parse import quote
 
-from cmdrdata_exporter.delivery import FOR_EVER, Event
+from cmdrdata_exporter.delivery import FOR_EVER, Event, groups
 from cmdrdata_exporter.delivery.open_jobs import OpenJob
 from cmdrdata_exporter.delivery.spool import jobs
 from cmdrdata_exporter.delivery.spool.directory import LEDGER, Directory
+from cmdrdata_exporter.delivery.spool.facts import TOTAL_BY
 from cmdrdata_exporter.delivery.spool.frames import scan
 from cmdrdata_exporter.delivery.spool.records import intact, is_event
 from cmdrdata_exporter.delivery.spool.schema import IN_FLIGHT, PENDING, STATES
+from cmdrdata_exporter.delivery.spool.usage_view import (
+    Asked,
+    Total,
+    UnreadableError,
+    UsageView,
+    label,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-COLUMNS = {
-    "day": "day",
-    "month": "substr(day, 1, 7)",
-    "customer": "customer",
-    "model": "model",
-    "endpoint": "endpoint",
-    "status": "status",
-}
-"""What totals may be grouped by, in this order, and how SQL says it."""
+COLUMNS = groups.COLUMNS
+"""What totals may be grouped by, in this order, and beside these by each of `LedgerReader.labels`."""
 
 PART = 500
 """How many events are read at once."""
-
-_EXACT = 1 << 53
-"""Up to this a float is as exact as an integer."""
 
 
 class Kept(NamedTuple):
@@ -52,18 +49,6 @@ class Kept(NamedTuple):
     reason: str | None
     event: Event | None
     """None where its record is damaged."""
-
-
-class Total(NamedTuple):
-    """What was used of one unit, by what the caller grouped."""
-
-    group: tuple[str, ...]
-    unit: str
-    amount: float
-
-
-class UnreadableError(Exception):
-    """The ledger cannot be read now."""
 
 
 class LedgerReader:
@@ -90,6 +75,7 @@ class LedgerReader:
                     isolation_level=None,
                     timeout=5.0,
                 )
+                self._db.create_function("label", 2, label)
             except sqlite3.Error as error:
                 raise UnreadableError(f"{path} cannot be read: {error}") from error
 
@@ -260,6 +246,13 @@ class LedgerReader:
             )
         }
 
+    def labels(self) -> tuple[str, ...]:
+        """Return the user's metadata keys by which usage is summed, or was: `CMDRDATA_TOTAL_BY`."""
+        declared = self.facts().get(TOTAL_BY)
+        names = cast("list[object]", declared) if isinstance(declared, list) else []
+        known = {name for name in names if isinstance(name, str)}
+        return tuple(sorted(known | UsageView(self._query).labels()))
+
     def totals(
         self,
         by: Sequence[str],
@@ -267,55 +260,59 @@ class LedgerReader:
         since: str | None = None,
         until: str | None = None,
         customer: str | None = None,
+        billed: bool = False,
+        where: Mapping[str, str] | None = None,
     ) -> Iterator[Total]:
         """
-        Yield what was used of each unit, summed by some of `COLUMNS`.
+        Yield what was used of each unit, summed by some of `COLUMNS` and of `labels`.
 
-        Of an old month only its sum is known: by the day it is one row, whose day is `2026-09`.
+        Of an old day or month only its sum is known: by the hour, or the day, it is one row, whose hour or day is
+        `2026-09`. What an earlier version counted has the empty text in the columns that it did not know.
 
         Args:
             by: what to group by.
             since: the first UTC day, `2026-11-01`.
             until: the last one.
             customer: of whom alone; the empty string is nobody.
+            billed: whether to leave out what is `outside` of what was delivered, or belongs here.
+            where: what columns and labels must be, exactly.
 
         Raises:
             UnreadableError: it cannot be read, or a part of a month is asked for of which only the sum is known.
         """
-        columns = [COLUMNS[name] for name in COLUMNS if name in by]
-        self._require_whole_months(since, until)
-        # A month comes before its first day.
-        conditions = {
-            "day >= ?": None if since is None else since.removesuffix("-01"),
-            "day <= ?": until,
-            "customer = ?": customer,
-        }
-        given = {text: value for text, value in conditions.items() if value is not None}
-        where = f" WHERE {' AND '.join(given)}" if given else ""
-        group = ", ".join([*columns, "unit"])
-        # SQLite refuses to sum integers beyond 63 bits. https://www.sqlite.org/lang_aggfunc.html#sumunc
-        amount = f"sum(CASE WHEN amount BETWEEN -{_EXACT} AND {_EXACT} THEN amount ELSE amount + 0.0 END)"
-        # The names are the ones above. What was assigned to another customer has left zeros.
-        query = (
-            f"SELECT {group}, {amount} AS total FROM totals{where} GROUP BY {group}"  # noqa: S608
-            f" HAVING total != 0 ORDER BY {group}"
-        )
-        for *values, unit, amount in self._query(query, list(given.values())):
-            yield Total(tuple(values), unit, amount)
+        view, asked = self._asked(since, until, customer, where)
+        yield from (view.billed if billed else view.sums)(by, asked)
 
-    def _require_whole_months(self, since: str | None, until: str | None) -> None:
-        """Raise where a span of days begins or ends in the middle of a month of which only the sum is known."""
-        for day, inner in ((since, since), (until, None if until is None else _day_after(until))):
-            if day is None or inner is None or inner.endswith("-01"):
-                continue
-            month = day[:7]
-            if any(self._query("SELECT 1 FROM totals WHERE day = ? LIMIT 1", (month,))):
-                raise UnreadableError(
-                    f"usage of {month} is known for the whole month only, since its days are longer ago than "
-                    f"CMDRDATA_TOTALS_BY_DAY_FOR; ask for whole months, and {day} is in the middle of it"
-                )
+    def outside(
+        self, since: str | None = None, until: str | None = None, customer: str | None = None
+    ) -> dict[str, tuple[int, dict[str, float]]]:
+        """
+        Return how many events were recorded that are neither delivered nor where they belong, and what they used.
 
+        By their state: pending, in_flight, held, dead and dropped. What an earlier version dropped is not among it:
+        nobody knows its usage any more, see `dropped_before`. Nor is what an event used whose record is damaged.
 
-def _day_after(day: str) -> str:
-    """Return the day after one, as it is written."""
-    return str(dt.date.fromisoformat(day) + dt.timedelta(days=1))
+        Raises:
+            UnreadableError: likewise as for `totals`.
+        """
+        view, asked = self._asked(since, until, customer, None)
+        return view.outside(asked)
+
+    def dropped_before(self) -> int:
+        """Return how many events an earlier version dropped, which are not told from those that were delivered."""
+        (known, _) = UsageView(self._query).outside(Asked())["dropped"]
+        for (number,) in self._query("SELECT value FROM counters WHERE name = 'dropped'"):
+            return max(0, number - known)
+        return 0
+
+    def _asked(
+        self,
+        since: str | None,
+        until: str | None,
+        customer: str | None,
+        where: Mapping[str, str] | None,
+    ) -> tuple[UsageView, Asked]:
+        view = UsageView(self._query)
+        view.require_whole_months(since, until)
+        of = {} if customer is None else {"customer": customer}
+        return view, Asked(since, until, {**(where or {}), **of})

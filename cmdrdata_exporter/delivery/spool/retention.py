@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 from cmdrdata_exporter.delivery import FOR_EVER, KEPT_DAYS
 from cmdrdata_exporter.delivery.spool import jobs
+from cmdrdata_exporter.delivery.spool.facts import BREAKS, PRESENT, write_facts
 from cmdrdata_exporter.delivery.spool.records import is_duration
 from cmdrdata_exporter.delivery.spool.schema import DEAD, EXPIRED, LOCAL, PENDING
 from cmdrdata_exporter.delivery.spool.totals import Totals
@@ -19,8 +19,6 @@ AWAY = 3600.0
 """Seconds without a call of `expire` after which no process is taken to have been there to deliver anything."""
 MOST_BREAKS = 1000
 """How many such times are remembered."""
-PRESENT, BREAKS = "present", "breaks"
-"""The facts that say when a process was there last, and when none was."""
 
 
 class Retention:
@@ -113,14 +111,6 @@ class Retention:
             "DELETE FROM tombstones WHERE key >= ? AND key < ? AND until BETWEEN 0 AND ?",
             (bytes([bucket]), upper, now),
         )
-
-
-def write_facts(db: sqlite3.Connection, facts: Mapping[str, Any]) -> None:
-    """Write down what commands, and later leaders, should know of the process that drains."""
-    db.executemany(
-        "INSERT OR REPLACE INTO facts VALUES (?, ?)",
-        [(name, json.dumps(value)) for name, value in facts.items()],
-    )
 
 
 def _ago(now: float, seconds: float, breaks: Iterable[Sequence[float]]) -> float:

@@ -16,10 +16,19 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
+from cmdrdata_exporter.delivery.groups import Group
 from cmdrdata_exporter.delivery.spool import leaves
 from cmdrdata_exporter.delivery.spool.directory import BROKEN, LEDGER, Directory
 from cmdrdata_exporter.delivery.spool.records import intact
-from cmdrdata_exporter.delivery.spool.schema import DAMAGED, DEAD, PAGE, STATES, connect
+from cmdrdata_exporter.delivery.spool.schema import (
+    DAMAGED,
+    DEAD,
+    MIGRATIONS,
+    PAGE,
+    STATES,
+    connect,
+    migrate,
+)
 
 LARGEST_CHECKED = 64 << 20
 """Bytes up to which a database is checked as a whole when it is opened: that takes a second, at most."""
@@ -67,14 +76,17 @@ def salvage(directory: Directory, now: float) -> tuple[Path, int]:
     """
     finish(directory)
     path, complete = directory.path / LEDGER, directory.path / _NEW
+    version = _version(path)
     broken = directory.path / f"{BROKEN}{int(now)}-{os.urandom(2).hex()}"
     # Of an attempt that failed.
     _remove(complete)
-    with contextlib.closing(connect(directory, _NEW)) as new:
+    # Of the same version, so that all that can be read has its place; it is brought up to date then.
+    with contextlib.closing(connect(directory, _NEW, version=version)) as new:
         # Into the file itself: of a ledger without a beginning that of any other one does.
         new.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         _mend_beginning(path, complete.read_bytes()[:PAGE], Path(f"{broken}.beginning"))
-        lost = _copy_readable(path, new, now)
+        lost = _copy_readable(path, new, version, now)
+        migrate(new, len(MIGRATIONS))
         # Into the file itself, which is all that takes the place of the old one.
         new.execute("PRAGMA journal_mode = DELETE").fetchone()
     os.link(path, broken)
@@ -82,24 +94,42 @@ def salvage(directory: Directory, now: float) -> tuple[Path, int]:
     return broken, lost
 
 
-def _copy_readable(path: Path, new: sqlite3.Connection, now: float) -> int:
+def _version(path: Path) -> int:
+    """Return of which version the tables of a database are, as far as it can be read: else of the newest."""
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db, _tolerance([]):
+        found = {row[1] for row in db.execute("PRAGMA table_info(events)")}
+        return _UNGROUPED if found and _PLACE.isdisjoint(found) else len(MIGRATIONS)
+    return len(MIGRATIONS)
+
+
+def _copy_readable(path: Path, new: sqlite3.Connection, version: int, now: float) -> int:
     """Insert what can be read of the database at `path` into a new one; return how many events are lost."""
     errors: list[sqlite3.Error] = []
     new.execute("BEGIN IMMEDIATE")
     # It is closed, with its log in it, before its leaves are read, where nobody else reads it.
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as old:
         # Of these the last column is a number that is reckoned with.
-        for table, columns in _NUMBERS.items():
+        for table, columns in _numbers(version).items():
             for row in _readable(old, table, columns, ", ".join(columns[:-1])):
                 if isinstance(row[-1], int | float):
                     _insert(new, table, row)
         for row in _readable(old, "damaged", ("source", "position", "content"), "rowid"):
             _insert(new, "damaged", row)
-        for row in _events(old, errors):
+        for row in _groups(old, version):
+            _insert(new, "groups", row)
+        columns = _event(version)
+        for row in _events(old, columns, errors):
             _insert(new, "events", _checked(row, now))
     if errors:
         for row in leaves.rows(path):
-            _insert(new, "events", _checked(row, now))
+            _insert(new, "events", _checked(row, now)[: len(columns)])
+    if version > _UNGROUPED:
+        # Usage of a group whose row is lost is nobody's until an event of it comes again.
+        new.execute(
+            "INSERT OR IGNORE INTO groups SELECT DISTINCT group_number,"
+            " '', '', '', '', '', '', '', '', '', '', '', '', '', '' FROM totals"
+            " WHERE typeof(group_number) = 'integer'"
+        )
     lost = _balance(new)
     new.execute("COMMIT")
     return lost
@@ -201,17 +231,41 @@ def _tolerance(errors: list[sqlite3.Error]) -> Generator[None]:
         errors.append(error)
 
 
-_NUMBERS = {
-    "counters": ("name", "value"),
-    "totals": ("day", "customer", "model", "endpoint", "status", "unit", "amount"),
-    "journals": ("name", "offset"),
-    "tombstones": ("key", "until"),
-    "jobs": ("key", "job", "told"),
-}
-_EVENT = (
-    *("seq", "key", "state", "due", "recorded"),
-    *("attempts", "remember", "reason", "crc", "record"),
-)
+_UNGROUPED = 2
+"""The last version without groups."""
+_PLACE = {"time", "group_number"}
+"""What events have since."""
+
+
+def _numbers(version: int) -> dict[str, tuple[str, ...]]:
+    """Return the tables of a version whose last column is a number."""
+    totals = ("time", "unit", "group_number", "amount")
+    if version <= _UNGROUPED:
+        totals = ("day", "customer", "model", "endpoint", "status", "unit", "amount")
+    return {
+        "counters": ("name", "value"),
+        "totals": totals,
+        "journals": ("name", "offset"),
+        "tombstones": ("key", "until"),
+        "jobs": ("key", "job", "told"),
+    }
+
+
+def _event(version: int) -> tuple[str, ...]:
+    """Return the columns of the events of a version."""
+    return (
+        *("seq", "key", "state", "due", "recorded"),
+        *("attempts", "remember", "reason", "crc", "record"),
+        *(("time", "group_number") if version > _UNGROUPED else ()),
+    )
+
+
+def _groups(db: sqlite3.Connection, version: int) -> Iterator[_Row]:
+    """Yield the groups that are what they were: their number tells."""
+    if version > _UNGROUPED:
+        for row in _readable(db, "groups", ("number", *Group._fields), "number"):
+            if all(isinstance(text, str) for text in row[1:]) and Group(*row[1:]).number == row[0]:
+                yield row
 
 
 def _readable(
@@ -235,7 +289,9 @@ def _readable(
             return
 
 
-def _events(db: sqlite3.Connection, errors: list[sqlite3.Error]) -> Iterator[_Row]:
+def _events(
+    db: sqlite3.Connection, columns: tuple[str, ...], errors: list[sqlite3.Error]
+) -> Iterator[_Row]:
     """Yield every row of the table of events that can be read, each once, in order."""
     found: set[int] = set()
     # Table and indexes are trees of their own: what one has lost, another may know.
@@ -243,7 +299,7 @@ def _events(db: sqlite3.Connection, errors: list[sqlite3.Error]) -> Iterator[_Ro
         column = {"NOT INDEXED": "seq", "INDEXED BY by_state": "state, due"}.get(source, "key")
         for row in _readable(db, f"events {source}", ("seq",), column, errors):
             found.add(row[0])
-    query = f"SELECT {', '.join(_EVENT)} FROM events NOT INDEXED WHERE seq = ?"  # noqa: S608 - our own names
+    query = f"SELECT {', '.join(columns)} FROM events NOT INDEXED WHERE seq = ?"  # noqa: S608 - our own names
     for seq in sorted(found):
         with _tolerance(errors):
             yield from db.execute(query, (seq,))
@@ -251,7 +307,7 @@ def _events(db: sqlite3.Connection, errors: list[sqlite3.Error]) -> Iterator[_Ro
 
 def _checked(row: _Row, now: float) -> _Row:
     """Return a row as it may go on: dead, where a part of it was altered."""
-    seq, key, state, due, recorded, attempts, remember, reason, crc, record = row
+    seq, key, state, due, recorded, attempts, remember, reason, crc, record, *place = row
     sound = (
         isinstance(key, bytes)
         and isinstance(crc, int)
@@ -263,7 +319,10 @@ def _checked(row: _Row, now: float) -> _Row:
         and state in range(len(STATES))
         and intact(key, crc, record) is not None
     )
-    return row if sound else (seq, key, DEAD, now, now, 0, 0, DAMAGED, crc, record)
+    if not all(isinstance(each, int | str | None) for each in place):
+        place = [None, None]
+    head = (state, due, recorded, attempts, remember, reason)
+    return seq, key, *(head if sound else (DEAD, now, now, 0, 0, DAMAGED)), crc, record, *place
 
 
 def _insert(db: sqlite3.Connection, table: str, row: _Row) -> None:

@@ -14,6 +14,7 @@ import os
 import sqlite3
 from typing import NamedTuple
 
+from cmdrdata_exporter.delivery.groups import Group
 from cmdrdata_exporter.delivery.spool.directory import LEDGER, Directory
 
 PENDING, IN_FLIGHT, HELD, DEAD, LOCAL = range(5)
@@ -92,6 +93,46 @@ MIGRATIONS = (
             """,
         ),
     ),
+    Migration(
+        "groups",
+        "Usage is summed by the hour, and by all that the body of an event says.",
+        (
+            """
+            CREATE TABLE groups (
+                number INTEGER PRIMARY KEY,  -- made of the others: see `Group.number`
+                customer TEXT NOT NULL, model TEXT NOT NULL, endpoint TEXT NOT NULL, status TEXT NOT NULL,
+                provider TEXT NOT NULL, host TEXT NOT NULL, request_model TEXT NOT NULL, service_tier TEXT NOT NULL,
+                context TEXT NOT NULL, organization TEXT NOT NULL, project TEXT NOT NULL, key TEXT NOT NULL,
+                labels TEXT NOT NULL,        -- the user's metadata keys by which usage is summed, as JSON
+                fate TEXT NOT NULL           -- 'dropped', or empty
+            )
+            """,
+            "ALTER TABLE totals RENAME TO totals_of_version_2",
+            """
+            CREATE TABLE totals (
+                time TEXT,                   -- an hour, `2026-11-29T16`, or as much as is known: a day, a month
+                unit TEXT, group_number INTEGER, amount,
+                PRIMARY KEY (time, unit, group_number)
+            ) WITHOUT ROWID
+            """,
+            """
+            INSERT OR IGNORE INTO groups
+            SELECT group_number(hex(customer), hex(model), hex(endpoint), hex(status)),
+                customer, model, endpoint, status, '', '', '', '', '', '', '', '', '', ''
+            FROM (SELECT DISTINCT customer, model, endpoint, status FROM totals_of_version_2)
+            """,
+            """
+            INSERT INTO totals
+            SELECT day, unit, number, amount FROM totals_of_version_2 JOIN groups
+            USING (customer, model, endpoint, status) WHERE true
+            ON CONFLICT DO UPDATE SET amount = amount + excluded.amount
+            """,
+            "DROP TABLE totals_of_version_2",
+            # Where an event was counted: NULL where an earlier version did it, by the line of its record.
+            "ALTER TABLE events ADD COLUMN time TEXT",
+            "ALTER TABLE events ADD COLUMN group_number INTEGER",
+        ),
+    ),
 )
 """In order; the first one makes version 1."""
 
@@ -100,9 +141,16 @@ class UnknownVersionError(Exception):
     """The ledger was written by a later version, which may not be touched by this one."""
 
 
-def connect(directory: Directory, name: str = LEDGER) -> sqlite3.Connection:
+def connect(
+    directory: Directory, name: str = LEDGER, *, version: int | None = None
+) -> sqlite3.Connection:
     """
     Open a database of a directory for the process that holds its lock, and bring its tables up to date.
+
+    Args:
+        directory: whose.
+        name: of its file.
+        version: to which version; None is the newest.
 
     Raises:
         sqlite3.Error: it cannot be opened, or not be changed now.
@@ -114,14 +162,14 @@ def connect(directory: Directory, name: str = LEDGER) -> sqlite3.Connection:
         directory.path / name, isolation_level=None, check_same_thread=False, timeout=LOCK_TIMEOUT
     )
     try:
-        _set_up(db)
+        _set_up(db, len(MIGRATIONS) if version is None else version)
     except BaseException:
         db.close()
         raise
     return db
 
 
-def _set_up(db: sqlite3.Connection) -> None:
+def _set_up(db: sqlite3.Connection, newest: int) -> None:
     (version,) = db.execute("PRAGMA user_version").fetchone()
     if not 0 <= version < _PLAUSIBLE:
         raise sqlite3.DatabaseError("the header is malformed")
@@ -137,23 +185,30 @@ def _set_up(db: sqlite3.Connection) -> None:
     db.execute("PRAGMA synchronous = FULL")
     db.execute("PRAGMA cell_size_check = ON")
     db.execute("PRAGMA journal_size_limit = 4194304").fetchone()
-    if version < len(MIGRATIONS):
-        _migrate(db, version)
+    if version < newest:
+        migrate(db, newest)
 
 
-def _migrate(db: sqlite3.Connection, version: int) -> None:
-    """Apply the migrations that come after a version, all or none."""
+def migrate(db: sqlite3.Connection, newest: int) -> None:
+    """Apply the migrations that a database has not had, up to a version: all or none."""
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    db.create_function("group_number", 4, _group_number)
     db.execute("BEGIN IMMEDIATE")
     try:
-        for migration in MIGRATIONS[version:]:
+        for migration in MIGRATIONS[version:newest]:
             for statement in migration.statements:
                 db.execute(statement)
-        db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+        db.execute(f"PRAGMA user_version = {newest}")
         db.execute("COMMIT")
     except BaseException:
         with contextlib.suppress(sqlite3.Error):
             db.execute("ROLLBACK")
         raise
+
+
+def _group_number(*texts: str) -> int:
+    """Return the number of a group of an earlier version, of texts in hexadecimal, which damage may have altered."""
+    return Group(*(bytes.fromhex(text).decode("utf-8", "replace") for text in texts)).number
 
 
 def is_broken(error: sqlite3.Error) -> bool:

@@ -3,14 +3,39 @@
 from __future__ import annotations
 
 import sqlite3
+import time as clock
 from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
-from cmdrdata_exporter.delivery import Header
+from cmdrdata_exporter.delivery import Event, Header
+from cmdrdata_exporter.delivery.groups import MOST_VALUES, OTHER, Group, as_labels, labels_of
+from cmdrdata_exporter.delivery.spool.details import Details, details
+from cmdrdata_exporter.delivery.spool.facts import FOLDED, read_names, write_facts
+
+HOURS_FOR = 8
+"""Days after which totals are kept by the day."""
 
 _LARGEST = 10**100
 """No amount is counted as more than this."""
+_MOST_KNOWN = 10_000
+"""Of how many groups the numbers are known without making them again."""
 
-_Group = tuple[str, str, str, str, str]
+
+class Place(NamedTuple):
+    """Where an event is counted."""
+
+    time: str
+    """The UTC hour, `2026-11-29T16`, or only the day where no more is known."""
+    group: int
+    """The number of its group."""
+
+
+class Counted(NamedTuple):
+    """Where an event of the ledger was counted, and what it is counted by."""
+
+    place: Place
+    group: Group
 
 
 class Totals:
@@ -19,34 +44,177 @@ class Totals:
 
     Args:
         db: the ledger's database.
+        total_by: the user's metadata keys by which usage is summed.
     """
 
-    def __init__(self, db: sqlite3.Connection) -> None:
+    def __init__(self, db: sqlite3.Connection, total_by: Sequence[str] = ()) -> None:
         self._db = db
-        self._groups: dict[_Group, dict[str, int | float]] = {}
+        self._total_by = total_by
+        self._amounts: dict[Place, dict[str, int | float]] = {}
+        self._new: dict[int, Group] = {}
+        """Groups that may have no row yet."""
+        self._numbers: dict[tuple[Any, ...], int] = {}
+        """Of groups that have one, or are new, by what makes them."""
+        self._values: dict[str, set[str]] | None = None
+        """The values that each label has; None: not read yet."""
+        self._folded: Sequence[str] | None = None
+        """The last month of which only the sum is kept, and the last such day; None: not read yet."""
+        self._hour = -1, ""
+        """The last hour that an event was of, in hours since 1970 and as it is written."""
+        self.full_labels: set[str] = set()
+        """Labels that have had more values than are told apart."""
         self.counts: Counter[str] = Counter()
         """What is added to the counters, by their names."""
 
-    def add(self, header: Header, sign: int = 1) -> None:
+    # Where
+
+    def place(self, event: Event) -> Place:
+        """Return where an event is to be counted."""
+        header, known = event.header, details(event.body, self._total_by)
+        parts: tuple[Any, ...] = header.customer, header.model, header.endpoint, header.status
+        if known is not None:
+            parts += (*known[1:9], *(known.labels.items() if self._total_by else ()))
+        number = self._numbers.get(parts)
+        if number is None:
+            number = self._add(group_of(header, known, self._labels(known)))
+            if len(self._numbers) >= _MOST_KNOWN:
+                self._numbers.clear()
+            self._numbers[parts] = number
+        time = _text(header.day) if known is None else self._time(known.at, header.day)
+        return Place(self._folded_time(time), number)
+
+    def _add(self, group: Group) -> int:
+        number = group.number
+        self._new[number] = group
+        return number
+
+    def _time(self, at: int, day: str) -> str:
+        """Return the hour of an event, or its day where the two do not fit."""
+        number = at // 3600
+        if number != self._hour[0]:
+            try:
+                hour = clock.strftime("%Y-%m-%dT%H", clock.gmtime(number * 3600))
+            except (ValueError, OverflowError, OSError):
+                hour = ""
+            self._hour = number, hour
+        hour = self._hour[1]
+        return hour if hour[:10] == day else _text(day)
+
+    def _folded_time(self, time: str) -> str:
+        """Return the day or month of a time that has become a part of it."""
+        if self._folded is None:
+            self._folded = (*read_names(self._db, FOLDED), "", "")[:2]
+        month, day = self._folded
+        return (
+            time[:_MONTH] if time[:_MONTH] <= month else time[:_DAY] if time[:_DAY] <= day else time
+        )
+
+    def _labels(self, known: Details | None) -> str:
+        """Return the labels of an event; where one has too many values already, a new one is counted as `OTHER`."""
+        if known is None or not known.labels:
+            return ""
+        if self._values is None:
+            self._read_values()
+        values = self._values or {}
+        labels: dict[str, str] = {}
+        for name, given in known.labels.items():
+            value, there = _text(given), values.setdefault(name, set())
+            if value and value not in there:
+                if len(there) >= MOST_VALUES:
+                    value = OTHER
+                    self.full_labels.add(name)
+                else:
+                    there.add(value)
+            if value:
+                labels[name] = value
+        return as_labels(labels)
+
+    def _read_values(self) -> None:
+        self._values = {name: set() for name in self._total_by}
+        for (text,) in self._db.execute("SELECT DISTINCT labels FROM groups"):
+            for name, value in labels_of(text).items():
+                if value == OTHER:
+                    self.full_labels.add(name)
+                elif name in self._values:
+                    self._values[name].add(value)
+
+    def counted(self, event: Event | None, time: object, number: object) -> Counted | None:
+        """
+        Return where an event of the ledger was counted.
+
+        Args:
+            event: it; None where its record is damaged.
+            time: when, as its row says; None where an earlier version has counted it.
+            number: likewise the number of its group.
+
+        Returns:
+            the place, with the time under which its usage is kept now; None where nothing tells it.
+        """
+        if isinstance(time, str) and isinstance(number, int) and self._is_of(event, number):
+            place = Place(time, number)
+        elif event is None:
+            return None
+        elif number is None:
+            place = Place(_text(event.header.day), self._add(group_of(event.header)))
+        else:
+            # Its row was damaged, or that of its group.
+            place = self.place(event)
+        group = self._group(place.group)
+        return group and Counted(Place(self._kept_as(place), place.group), group)
+
+    def _is_of(self, event: Event | None, number: int) -> bool:
+        """Say whether there is such a group, of which an event may be."""
+        group = self._group(number)
+        return group is not None and (event is None or group[:4] == group_of(event.header)[:4])
+
+    def _group(self, number: int) -> Group | None:
+        if number in self._new:
+            return self._new[number]
+        row = self._db.execute("SELECT * FROM groups WHERE number = ?", (number,)).fetchone()
+        return None if row is None else Group(*row[1:])
+
+    def _kept_as(self, place: Place) -> str:
+        """Return the time under which an amount is kept now: its hour, or the day or month that this has become."""
+        if place in self._amounts:
+            return place.time
+        (time,) = self._db.execute(KEPT_AS, (*kept_as(place.time), place.group)).fetchone()
+        return time or place.time
+
+    # How much
+
+    def add(self, place: Place, units: Mapping[str, int | float], sign: int = 1) -> None:
         """Add the usage of an event, or take it off with -1."""
-        # No customer has the empty id.
-        group = (header.day, header.customer or "", header.model, header.endpoint, header.status)
-        amounts = self._groups.setdefault(group, {})
+        amounts = self._amounts.setdefault(place, {})
         amounts["events"] = amounts.get("events", 0) + sign
-        for unit, amount in header.units.items():
+        for unit, amount in units.items():
             if not isinstance(amount, bool):
                 # A unit may be called `events`, too.
                 amounts[unit] = amounts.get(unit, 0) + _storable(amount) * sign
 
+    def move(self, counted: Counted, units: Mapping[str, int | float], **changes: str) -> Place:
+        """Have the usage of an event counted in a group that is another one in a few columns; return where."""
+        texts = {name: _text(text) for name, text in changes.items()}
+        after = Place(counted.place.time, self._add(counted.group._replace(**texts)))
+        self.add(counted.place, units, -1)
+        self.add(after, units)
+        return after
+
     def write(self) -> None:
         """Write what was added. In a transaction."""
-        if self._groups:
+        if self._new:
+            marks = ", ".join("?" * (1 + len(Group._fields)))
+            # The row of one that is here already is the same, unless it was damaged.
             self._db.executemany(
-                "INSERT INTO totals VALUES (?, ?, ?, ?, ?, ?, ?)"
+                f"INSERT OR REPLACE INTO groups VALUES ({marks})",  # noqa: S608 - question marks
+                [(number, *group) for number, group in self._new.items()],
+            )
+        if self._amounts:
+            self._db.executemany(
+                "INSERT INTO totals VALUES (?, ?, ?, ?)"
                 " ON CONFLICT DO UPDATE SET amount = amount + excluded.amount",
                 [
-                    (*map(_text, group), _text(unit), _storable(amount))
-                    for group, amounts in self._groups.items()
+                    (place.time, _text(unit), place.group, _storable(amount))
+                    for place, amounts in self._amounts.items()
                     for unit, amount in amounts.items()
                     if amount
                 ],
@@ -56,41 +224,98 @@ class Totals:
                 "INSERT INTO counters VALUES (?, ?) ON CONFLICT DO UPDATE SET value = value + excluded.value",
                 [(name, number) for name, number in self.counts.items() if number],
             )
-        self.clear()
+        self._written()
 
-    def clear(self) -> None:
-        """Forget what was added: it is written, or its transaction has failed."""
-        self._groups.clear()
+    def _written(self) -> None:
+        self._amounts.clear()
+        self._new.clear()
         self.counts.clear()
 
-    def tidy(self, after: str, before: str) -> tuple[str, int]:
+    def clear(self) -> None:
+        """Forget what was added, since its transaction has failed, and which groups and labels there are."""
+        self._written()
+        self._numbers.clear()
+        self._values = self._folded = None
+
+    # Time
+
+    def tidy(self, after: str, months_before: str, days_before: str = "") -> tuple[str, int]:
         """
-        Go on to the next day or month of the totals: one that is old becomes a part of its month. In a transaction.
+        Go on to the next day or month of the totals. In a transaction.
+
+        The hours of a day that is old become one, and a day that is older becomes a part of its month.
 
         Args:
             after: the day or month that was the last; the empty string begins.
-            before: the first month whose days are kept, `2026-11`.
+            months_before: the first month whose days are kept, `2026-11`.
+            days_before: the first day whose hours are kept, `2026-11-21`.
 
         Returns:
-            which one it was, the empty string where there is none; and about how many bytes its totals take.
+            which one it was, the empty string where there is none; and about how many bytes its totals take, in the
+            end those that the groups take.
         """
-        (day,) = self._db.execute("SELECT min(day) FROM totals WHERE day > ?", (after,)).fetchone()
+        last = after + _HOURS_END if len(after) == _DAY else after
+        (first,) = self._db.execute(
+            "SELECT min(time) FROM totals WHERE time > ?", (last,)
+        ).fetchone()
         # A damaged row may hold any type.
-        if not isinstance(day, str):
-            return "", 0
-        if len(day) > len(before) and day < before:
-            self._db.execute(
-                "INSERT INTO totals SELECT ?, customer, model, endpoint, status, unit, amount FROM totals"
-                " WHERE day = ? ON CONFLICT DO UPDATE SET amount = amount + excluded.amount",
-                (day[: len(before)], day),
-            )
-            self._db.execute("DELETE FROM totals WHERE day = ?", (day,))
+        if not isinstance(first, str):
+            (size,) = self._db.execute(f"SELECT sum(40 + {_LENGTHS}) FROM groups").fetchone()  # noqa: S608
+            return "", size or 0
+        day = first.partition("T")[0]
+        whole = len(day) == _DAY
+        end = day + _HOURS_END if whole else day
+        if whole and day < months_before:
+            self._fold(day[:_MONTH], day, end)
+            self._note_folded(day[:_MONTH], day)
+        elif whole and day < days_before:
+            self._fold(day, day + "T", end)
+            self._note_folded("", day)
         (size,) = self._db.execute(
-            "SELECT sum(24 + length(day) + length(customer) + length(model) + length(endpoint) + length(status)"
-            " + length(unit)) FROM totals WHERE day = ?",
-            (day,),
+            "SELECT sum(24 + length(time) + length(unit)) FROM totals WHERE time BETWEEN ? AND ?",
+            (day, end),
         ).fetchone()
         return day, size or 0
+
+    def _fold(self, into: str, first: str, last: str) -> None:
+        """Add the totals of some times to those of a longer one, and remove them."""
+        self._db.execute(
+            "INSERT INTO totals SELECT ?, unit, group_number, amount FROM totals WHERE time BETWEEN ? AND ?"
+            " ON CONFLICT DO UPDATE SET amount = amount + excluded.amount",
+            (into, first, last),
+        )
+        self._db.execute("DELETE FROM totals WHERE time BETWEEN ? AND ?", (first, last))
+
+    def _note_folded(self, month: str, day: str) -> None:
+        """Note what is kept as one sum, so that no part of it begins again: its events are found in the sum."""
+        self._folded_time("")
+        before = self._folded or ("", "")
+        self._folded = max(month, before[0]), max(day, before[1])
+        if self._folded != tuple(before):
+            write_facts(self._db, {FOLDED: self._folded})
+
+
+_MONTH, _DAY = len("2026-11"), len("2026-11-29")
+_HOURS_END = "U"
+"""What a day is followed by after all its hours, and before the next day."""
+_LENGTHS = " + ".join(f"length({name})" for name in Group._fields)
+
+KEPT_AS = (
+    "SELECT max(time) FROM totals WHERE time IN (?, ?, ?) AND unit = 'events' AND group_number = ?"
+)
+"""Asks for the time under which an amount is kept, of those of `kept_as`."""
+
+
+def kept_as(counted: str) -> tuple[str, str, str]:
+    """Return the times under which usage may be kept that was counted at one, an hour say: it, its day, its month."""
+    return counted, counted[:_DAY], counted[:_MONTH]
+
+
+def group_of(header: Header, known: Details | None = None, labels: str = "") -> Group:
+    """Return the group of an event, of which an earlier version knew no more than the line of its record."""
+    # No customer has the empty id.
+    line = header.customer or "", header.model, header.endpoint, header.status
+    return Group(*map(_text, (*line, *(known or ())[1:9])), labels=labels)
 
 
 def _text(text: str) -> str:

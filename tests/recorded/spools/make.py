@@ -3,7 +3,7 @@ Make a spool as a process leaves it that is killed, with events in every state, 
 
 Run it with the release whose spools later ones must drain, whose package is first on the path:
 
-    PYTHONPATH=<checkout of that release> python make.py version-2.tar.gz
+    PYTHONPATH=<checkout of that release> python make.py version-3.tar.gz
 
 It uses the modules of that release where they are and as they are called. What made an earlier archive is in the
 history of this file, and needs the release of that time.
@@ -11,6 +11,7 @@ history of this file, and needs the release of that time.
 
 from __future__ import annotations
 
+import calendar
 import importlib
 import json
 import os
@@ -18,6 +19,7 @@ import shutil
 import sys
 import tarfile
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -50,13 +52,27 @@ def event_id(number: int) -> str:
 
 def record(number: int, customer: str | None = "acme", **changes: Any) -> bytes:
     """Return the record of an event; one without a customer is held."""
-    body = json.dumps({"customer_id": customer, "request": {"id": event_id(number)}})
+    day = changes.get("day", "2026-11-20")
+    event = {
+        "customer_id": customer,
+        "input_tokens": 1000,
+        "provider": "openai",
+        "metadata": {
+            "request_model": "gpt-5-mini-latest",
+            "service_tier": "flex",
+            "server_address": "api.openai.com",
+            "plan": "pro",
+        },
+        "timestamp": calendar.timegm(time.strptime(f"{day} 10:20", "%Y-%m-%d %H:%M")),
+        "request": {"id": event_id(number)},
+    }
+    body = json.dumps(event)
     known: dict[str, Any] = {
         "model": "gpt-5-mini",
         "endpoint": "chat.completions",
         "status": "reported",
         "units": {"input_tokens": 1000, "output_tokens": 20},
-        "day": "2026-11-20",
+        "day": day,
         "hold": customer is None,
         "customer_at": body.index("null") if customer is None else None,
     }
@@ -99,7 +115,7 @@ class Ledger:
     """A ledger, changed one step at a time by its own code."""
 
     def __init__(self, directory: Any, **options: Any) -> None:
-        self.ledger = ledgers.Ledger(directory, **options)
+        self.ledger = ledgers.Ledger(directory, total_by=("plan",), **options)
 
     def take_in(self, journal: str, offset: int, *taken: bytes, now: float = NOW) -> None:
         """Import records."""
@@ -166,6 +182,7 @@ def fill(ledger: Ledger) -> None:
                 "probing": False,
                 "reason": None,
                 "next_attempt": NOW,
+                "total_by": ["plan"],
             }
         )
 

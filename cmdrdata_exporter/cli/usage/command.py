@@ -1,0 +1,121 @@
+"""The options of `cmdrdata usage`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import click
+
+from cmdrdata_exporter.cli.days import day_option
+from cmdrdata_exporter.cli.destination import Destination, on_destinations
+from cmdrdata_exporter.cli.terminal import Terminal, print_file, print_json, say
+from cmdrdata_exporter.cli.usage import focus
+from cmdrdata_exporter.cli.usage.numbers import COLUMNS, EVENTS, Question, document, labels_of, read
+from cmdrdata_exporter.cli.usage.report import footnotes, show_usage
+from cmdrdata_exporter.cli.usage.table import usage_as_csv
+
+SHORT = {"tier": "service_tier"}
+"""Other names of columns."""
+TAKEN = frozenset({EVENTS, "units", "unit", "amount"})
+"""What rows have beside the columns: a label of such a name cannot be told from that."""
+
+
+@click.command()
+@click.option(
+    "--by",
+    "said",
+    metavar="COLUMNS",
+    help=f"What to group by, separated by commas: {', '.join(COLUMNS)}, or a metadata key of "
+    "CMDRDATA_TOTAL_BY. Default: customer.",
+)
+@day_option("--since", "The first UTC day: 2026-11-01, 2026-11, yesterday, 7d, month ...")
+@day_option("--until", "The last UTC day.", last=True)
+@click.option("--customer", "of", metavar="ID", help="Only usage of this customer.")
+@click.option("--no-customer", "--unattributed", is_flag=True, help="Only usage with no customer.")
+@click.option(
+    "--only",
+    type=click.Choice(["billed"]),
+    help="Leave out usage of events that were not delivered: pending, in flight, held, dead, dropped.",
+)
+@click.option("--csv", "as_csv", is_flag=True, help="Print one line per group and unit instead.")
+@click.option(
+    "--focus", "as_focus", is_flag=True, help="Print FOCUS 1.2, as CSV for finance tools."
+)
+@on_destinations
+def usage(
+    destinations: Sequence[Destination],
+    *,
+    said: str | None,
+    since: str | None,
+    until: str | None,
+    of: str | None,
+    no_customer: bool,
+    only: str | None,
+    as_csv: bool,
+    as_focus: bool,
+    as_json: bool,
+) -> None:
+    """
+    Show the usage that was recorded.
+
+    Every recorded event counts, delivered or not, on the UTC day on which its call ended.
+
+    Example: cmdrdata usage --by customer,model --since 7d
+    """
+    if of is not None and no_customer:
+        raise click.UsageError("--customer and --no-customer exclude each other")
+    if as_csv + as_focus + as_json > 1:
+        raise click.UsageError("--csv, --focus and --json exclude each other")
+    if as_focus and said is not None:
+        raise click.UsageError("--focus has columns of its own: leave --by away")
+    question = Question(since, until, "" if no_customer else of, billed=only is not None)
+    if as_focus:
+        _print_focus(destinations, question)
+        return
+    by = columns_of(said or "customer", destinations)
+    found = document(read(destinations, by, question), by, question)
+    if as_json:
+        print_json(found)
+    elif as_csv:
+        print_file(usage_as_csv(found))
+        _say_notes(footnotes(found))
+    else:
+        show_usage(Terminal(), found)
+
+
+def columns_of(said: str, destinations: Sequence[Destination]) -> tuple[str, ...]:
+    """
+    Return the columns that are named, separated by commas.
+
+    Raises:
+        click.BadParameter: none of the ledgers knows one of them.
+    """
+    labels = (name for name in labels_of(destinations) if name not in TAKEN)
+    known = dict.fromkeys((*COLUMNS, *labels))
+    names = (name.strip() for name in said.split(","))
+    by = dict.fromkeys(name if name in known else SHORT.get(name, name) for name in names)
+    for name in by:
+        if name not in known:
+            raise click.BadParameter(
+                f"{name!r} is none of: {', '.join(known)}", param_hint="'--by'"
+            )
+    return tuple(by)
+
+
+def _print_focus(destinations: Sequence[Destination], question: Question) -> None:
+    labels = labels_of(destinations)
+    numbers = read(destinations, (*focus.FINE, *labels), question)
+    lines = [focus.line_of(charge) for charge in focus.charges(numbers, labels)]
+    print_file(focus.as_focus(lines))
+    notes = footnotes(document(numbers, (), question))
+    if wanted := focus.wanted(lines):
+        notes.append(
+            f"FOCUS wants a value in columns for which none is known: {', '.join(wanted)}."
+        )
+    _say_notes(notes)
+
+
+def _say_notes(notes: Sequence[str]) -> None:
+    """Say beside a file what is to be known of it."""
+    for note in notes:
+        say(f"Note: {note}", err=True)

@@ -1,0 +1,210 @@
+"""
+What `cmdrdata usage` counts: read from the ledgers, each at one instant, and summed.
+
+Whatever shows usage begins with `read`, by as fine groups as it needs, and sums them with `Numbers.summed`.
+So a price, say, is asked for each fine group, and a row shows the sum of its groups.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from cmdrdata_exporter.cli.destination import ALL, Destination
+from cmdrdata_exporter.cli.states import STATES
+from cmdrdata_exporter.cli.terminal import Json
+from cmdrdata_exporter.delivery.spool import ledger_view
+from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader
+
+EVENTS = "events"
+"""The unit that each event has one of."""
+FIRST = ("input_tokens", "output_tokens", "total_tokens")
+"""The units that are shown first."""
+DESTINATION = "destination"
+"""A column that no ledger has: which ledger it is."""
+COLUMNS = (*ledger_view.COLUMNS, DESTINATION)
+"""What usage of every ledger may be grouped by; a ledger adds its labels."""
+INCOMPLETE = ("missing", "partial")
+"""What is said of calls that told no usage, or a part of it."""
+
+Group = tuple[str, ...]
+Units = dict[str, float]
+
+
+class Question(NamedTuple):
+    """Which usage is asked for."""
+
+    since: str | None = None
+    """The first UTC day, `2026-11-01`."""
+    until: str | None = None
+    """The last one."""
+    customer: str | None = None
+    """Of whom alone; the empty string is nobody."""
+    billed: bool = False
+    """Whether usage of events that were not delivered is left out, unless they are local."""
+
+
+class Numbers(NamedTuple):
+    """What was used."""
+
+    destinations: tuple[str, ...]
+    """The names of those that are in it."""
+    columns: tuple[str, ...]
+    groups: dict[Group, Units]
+    """Each unit's amount for each group: a value for each of the columns, the empty string where none is known."""
+    states: dict[str, int]
+    """How many events of the question there are in each state, also where only what was billed is asked for."""
+    dropped_before: int
+    """How many events an earlier version dropped, whatever the question: they are among those delivered."""
+    incomplete: dict[str, int]
+    not_imported: int
+
+    def summed(self, by: Sequence[str]) -> dict[Group, Units]:
+        """Return the sums by some of the columns, or all of them in another order."""
+        places = [self.columns.index(name) for name in by]
+        sums: dict[Group, Units] = {}
+        for group, units in self.groups.items():
+            _add(sums.setdefault(tuple(group[place] for place in places), {}), units)
+        return sums
+
+
+def read(
+    destinations: Iterable[Destination], columns: Sequence[str], question: Question
+) -> Numbers:
+    """
+    Read what was used.
+
+    Args:
+        destinations: whose ledgers.
+        columns: what to group by: some of `COLUMNS` and of the labels. A ledger without a label has no value for it.
+        question: which usage.
+
+    Raises:
+        UnreadableError: a ledger cannot be read, or knows only whole months where a part of one is asked for.
+    """
+    names: list[str] = []
+    groups: dict[Group, Units] = {}
+    states = dict.fromkeys(STATES, 0)
+    unknown: dict[str, int] = dict.fromkeys(INCOMPLETE, 0)
+    dropped = waiting = 0
+    for destination in destinations:
+        names.append(destination.name)
+        with LedgerReader(destination.directory) as ledger:
+            found = _groups(ledger, columns, question, destination.name)
+            for group, units in found.items():
+                _add(groups.setdefault(group, {}), units)
+            events = sum(units.get(EVENTS, 0) for units in found.values())
+            for state, count in _states(destination, ledger, question, int(events)).items():
+                states[state] += count
+            for status, count in incomplete(ledger, **question._asdict()).items():
+                unknown[status] += count
+            dropped += ledger.dropped_before()
+            waiting += ledger.not_imported()
+    return Numbers(tuple(names), tuple(columns), groups, states, dropped, unknown, waiting)
+
+
+def labels_of(destinations: Iterable[Destination]) -> tuple[str, ...]:
+    """Return the user's metadata keys by which any of the ledgers sums usage."""
+    found: dict[str, None] = {}
+    for destination in destinations:
+        with LedgerReader(destination.directory) as ledger:
+            found |= dict.fromkeys(ledger.labels())
+    return tuple(found)
+
+
+def incomplete(
+    ledger: LedgerReader,
+    *,
+    since: str | None = None,
+    until: str | None = None,
+    customer: str | None = None,
+    billed: bool = False,
+) -> dict[str, int]:
+    """Return how many calls reported no usage, and how many only a part of it."""
+    totals = ledger.totals(["status"], since=since, until=until, customer=customer, billed=billed)
+    events = {found.group[0]: int(found.amount) for found in totals if found.unit == EVENTS}
+    return {status: events.get(status, 0) for status in INCOMPLETE}
+
+
+def usage_of(
+    destination: Destination,
+    by: Sequence[str],
+    *,
+    since: str | None = None,
+    until: str | None = None,
+    customer: str | None = None,
+    billed: bool = False,
+) -> Json:
+    """Return what `cmdrdata usage --json` prints of a destination; a customer of null is nobody."""
+    question = Question(since, until, customer, billed)
+    return document(read([destination], by, question), by, question)
+
+
+def document(numbers: Numbers, by: Sequence[str], question: Question) -> Json:
+    """Return what `cmdrdata usage --json` prints of what was read, by some of its columns."""
+    total: Units = {}
+    for units in numbers.groups.values():
+        _add(total, units)
+    rows = [
+        {**{name: value or None for name, value in zip(by, group, strict=True)}, **_counted(units)}
+        for group, units in sorted(
+            numbers.summed(by).items(), key=lambda row: [(not value, value) for value in row[0]]
+        )
+        # Of events that were given a customer nothing is left with nobody.
+        if any(units.values())
+    ]
+    return {
+        "destination": numbers.destinations[0] if len(numbers.destinations) == 1 else ALL,
+        "destinations": list(numbers.destinations),
+        "by": list(by),
+        "since": question.since,
+        "until": question.until,
+        "only": "billed" if question.billed else None,
+        "rows": rows,
+        "total": _counted(total),
+        "states": numbers.states,
+        "dropped_before": numbers.dropped_before,
+        "incomplete_usage": numbers.incomplete,
+        "not_imported": numbers.not_imported,
+    }
+
+
+def ordered(units: Iterable[str]) -> list[str]:
+    """Return the names of units, those that all have first."""
+    names = set(units)
+    return [unit for unit in FIRST if unit in names] + sorted(names - {EVENTS, *FIRST})
+
+
+def _groups(
+    ledger: LedgerReader, columns: Sequence[str], question: Question, name: str
+) -> dict[Group, Units]:
+    # A ledger gives what it groups by in an order of its own.
+    asked = [column for column in (*ledger_view.COLUMNS, *ledger.labels()) if column in columns]
+    groups: dict[Group, Units] = {}
+    for found in ledger.totals(asked, **question._asdict()):
+        named = dict(zip(asked, found.group, strict=True), **{DESTINATION: name})
+        group = tuple(named.get(column, "") for column in columns)
+        _add(groups.setdefault(group, {}), {found.unit: found.amount})
+    return groups
+
+
+def _states(
+    destination: Destination, ledger: LedgerReader, question: Question, events: int
+) -> dict[str, int]:
+    """Return how many events there are in each state: what is nowhere else was delivered, or is local."""
+    outside = ledger.outside(question.since, question.until, question.customer)
+    states = {state: count for state, (count, _) in outside.items()}
+    settled = "local" if destination.directory.is_local else "delivered"
+    return {**states, settled: events - (0 if question.billed else sum(states.values()))}
+
+
+def _counted(units: Units) -> Json:
+    return {
+        EVENTS: units.get(EVENTS, 0),
+        "units": {unit: units[unit] for unit in ordered(units) if units[unit]},
+    }
+
+
+def _add(sums: Units, units: Units) -> None:
+    for unit, amount in units.items():
+        sums[unit] = sums.get(unit, 0) + amount
