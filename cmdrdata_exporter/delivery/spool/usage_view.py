@@ -246,31 +246,34 @@ def _query(names: Sequence[str], asked: Asked) -> tuple[str, list[str]]:
     if of_group:
         tests.append(f"group_number IN (SELECT number FROM groups WHERE {' AND '.join(of_group)})")  # noqa: S608
         values += of_group_values
-    inner = ["unit"]
-    outer: list[str] = []
+    where = " AND ".join(tests)
+    if all(name in TIMES for name in names):
+        # In the order of the table, so that no more is sorted than there are times.
+        source = (
+            f"(SELECT time, unit, {_SUM} AS amount FROM totals WHERE {where} GROUP BY time, unit)"  # noqa: S608
+        )
+        return _summed([_TIMES[name] for name in names], source), values
+    # First by numbers and times: there are far less groups than totals.
+    inner: list[str] = []
     columns: list[str] = []
-    for index, name in enumerate(names):
+    for name in names:
+        # The names of labels are the user's own.
+        alias = f"column_{len(inner) + len(columns)}"
         if name in TIMES:
-            outer.append(_TIMES[name])
+            inner.append(f"{_TIMES[name]} AS {alias}")
         else:
             text, given = _of_group(name)
-            columns.append(f"{text} AS column_{index}")
+            columns.append(f"{text} AS {alias}")
             values += given
-            outer.append(f"column_{index}")
-    join = ""
-    if columns:
-        inner.append("group_number")
+    outer = [f"column_{index}" for index in range(len(names))]
+    key = ", ".join([*outer[: len(inner)], "group_number", "unit"])
+    summed = ", ".join([*inner, "group_number", "unit"])
+    source = (
+        f"(SELECT {summed}, {_SUM} AS amount FROM totals WHERE {where} GROUP BY {key})"  # noqa: S608
         # As a table of its own, so that labels are read once of each group.
-        join = f" JOIN (SELECT number, {', '.join(columns)} FROM groups LIMIT -1) ON number = group_number"  # noqa: S608
-    if len(columns) < len(names):
-        # In the order of the table, so that it need not be sorted where nothing else is grouped by.
-        inner.insert(0, "time")
-    # First by what is a number or short: there are far less groups than totals.
-    summed = (
-        f"(SELECT {', '.join(inner)}, {_SUM} AS amount FROM totals WHERE {' AND '.join(tests)}"  # noqa: S608
-        f" GROUP BY {', '.join(inner)})"
+        f" JOIN (SELECT number, {', '.join(columns)} FROM groups LIMIT -1) ON number = group_number"
     )
-    return _summed(outer, summed + join), values
+    return _summed(outer, source), values
 
 
 def _query_of_version_2(names: Sequence[str], asked: Asked) -> tuple[str, list[str]]:
