@@ -19,9 +19,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from pytest_httpserver import HTTPServer
+from urllib3 import exceptions
 from werkzeug import Request, Response
 
 from cmdrdata_exporter.cli import status, terminal, watching, webhook
@@ -255,6 +257,21 @@ def test_a_receiver_that_is_away(time: Time, run: Run, remote: Directory, free_p
         f"1 notice could not be sent to 127.0.0.1:{free_port}.",
     ] == done.stderr.splitlines()
     assert SECRET not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (exceptions.SSLError("certificate"), "its certificate is not accepted"),
+        (exceptions.ReadTimeoutError(Mock(), SECRET, "late"), "it does not answer in time"),
+        (exceptions.ProtocolError(SECRET), "it cannot be reached"),
+        (OSError(SECRET), "it cannot be reached"),
+    ],
+    ids=["certificate", "late", "broken", "network"],
+)
+def test_why_a_notice_is_not_accepted(error: Exception, words: str) -> None:
+    """A failure is told in words of ours: the words of a library may have the URL in them."""
+    assert words == webhook._failure(error)
 
 
 def test_too_many_notices(time: Time, monkeypatch: pytest.MonkeyPatch, receiver: Receiver) -> None:

@@ -24,7 +24,7 @@ from tests.standins import Answer, CmdrDataStandIn, OpenAIStandIn, StandIn
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "monitoring"
 APPLICATION = Path(__file__).parent / "application.py"
-PATIENCE = 40.0
+PATIENCE = 120.0
 """Seconds that anything here may take."""
 
 Json = dict[str, Any]

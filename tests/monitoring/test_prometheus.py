@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 import urllib3
 
 from cmdrdata_exporter.measures import COMPONENT, METRICS
@@ -17,6 +18,9 @@ from opentelemetry_instrumentation_cmdrdata import semconv
 from opentelemetry_instrumentation_cmdrdata.measures import TODAYS
 from tests import monitoring_page
 from tests.monitoring.conftest import EXAMPLES, Json, Prometheus, promtool, wait_for
+
+# A busy machine may take a minute until an application and Prometheus are there.
+pytestmark = pytest.mark.timeout(300)
 
 COMMAND = Path(sys.executable).with_name("cmdrdata")
 PAGE = monitoring_page.PAGE.read_text(encoding="utf-8")

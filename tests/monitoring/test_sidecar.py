@@ -8,12 +8,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import urllib3
 from urllib3.exceptions import HTTPError
 
 from cmdrdata_exporter.delivery.spool.directory import Directory
 from tests.ledgers import fill, record
 from tests.monitoring.conftest import free_address, running, wait_for
+
+pytestmark = pytest.mark.timeout(300)
 
 BIN = Path(sys.executable).parent
 
