@@ -306,12 +306,18 @@ def test_assigning(books: Books) -> None:
         (f"{DAY}T10", "", "", "free"): 7,
         (f"{DAY}T10", "globex", "flex", "pro"): 16,
     } == books.used(*by, unit="input_tokens")
-    # In the transaction in which it is imported.
+    # In the transaction in which it is imported, while others of its group are counted on the day.
+    books.take_in(told(90, None, day="2026-11-22").replace(b"2026-11-22", DAY.encode(), 1))
     keys = (key_of(event_id(4)),)
     command = encode_command(Command("assign", keys, "initech"))
-    books.take_in(record(90), told(4, None, tokens=13, hour="12"), command)
+    books.take_in(told(4, None, tokens=13, hour="12"), command)
     assert {(f"{DAY}T12",): 13} == books.used("hour", customer="initech", unit="input_tokens")
-    assert {("free",): 7} == books.used("plan", customer="", unit="input_tokens")
+    assert {("free", f"{DAY}T10"): 7, ("", DAY): 1} == {
+        (plan, hour): amount
+        for (hour, plan), amount in books.used(
+            "plan", "hour", customer="", unit="input_tokens"
+        ).items()
+    }
 
 
 @pytest.mark.parametrize(
@@ -352,6 +358,39 @@ def test_dropping(books: Books) -> None:
     assert {} == books.outside(None, None, "globex")
     with LedgerReader(books.directory) as reader:
         assert 0 == reader.dropped_before()
+
+
+@pytest.mark.parametrize(
+    ("amounts", "billed"),
+    [
+        ([0.1, 0.2, 0.3], 0.1),
+        ([3, 0.1, 0.7], 3),
+        ([2**62, 2**62, 2**62], 2.0**62),
+        ([1.5, 10**400, 10**400], None),
+        ([10**400, 1.5, 1.5], 1e100),
+    ],
+)
+def test_odd_amounts(books: Books, amounts: list[float], billed: float | None) -> None:
+    """What is not billed is taken off a sum of fractions, or of more than SQLite can sum; rounding leaves nothing."""
+    for number, amount in enumerate(amounts):
+        books.take_in(told(number, units={"seconds": amount, "batch": True}))
+    books.send(DELIVERED, limit=1)
+    found = books.used(unit="seconds", billed=True)
+    assert found == ({} if billed is None else {(): pytest.approx(billed, rel=1e-9)})
+    assert {(): 1} == books.used(billed=True)
+
+
+def test_what_rounding_leaves(books: Books) -> None:
+    """Fractions that are added in another order than they are taken off leave nothing of a unit."""
+    books.take_in(told(0, units={}))
+    books.send(DELIVERED)
+    books.take_in(told(1, units={"seconds": 0.1}))
+    books.send(REFUSED)
+    books.take_in(told(2, units={"seconds": 0.2}))
+    books.take_in(told(3, units={"seconds": 0.3}))
+    assert {(): 0.1 + 0.2 + 0.3} == books.used(unit="seconds")
+    assert {} == books.used(unit="seconds", billed=True)
+    assert {(): 1} == books.used(billed=True)
 
 
 def test_what_comes_again(books: Books) -> None:

@@ -189,7 +189,7 @@ class Totals:
         for unit, amount in units.items():
             if not isinstance(amount, bool):
                 # A unit may be called `events`, too.
-                amounts[unit] = amounts.get(unit, 0) + _storable(amount) * sign
+                amounts[unit] = amounts.get(unit, 0) + storable(amount) * sign
 
     def move(self, counted: Counted, units: Mapping[str, int | float], **changes: str) -> Place:
         """Have the usage of an event counted in a group that is another one in a few columns; return where."""
@@ -213,7 +213,7 @@ class Totals:
                 "INSERT INTO totals VALUES (?, ?, ?, ?)"
                 " ON CONFLICT DO UPDATE SET amount = amount + excluded.amount",
                 [
-                    (place.time, _text(unit), place.group, _storable(amount))
+                    (place.time, _text(unit), place.group, storable(amount))
                     for place, amounts in self._amounts.items()
                     for unit, amount in amounts.items()
                     if amount
@@ -323,7 +323,7 @@ def _text(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
-def _storable(amount: float) -> int | float:
+def storable(amount: float) -> int | float:
     """Return an amount as SQLite can store it: beyond 63 bits only roughly, and within what a sum of floats can be."""
     if isinstance(amount, int) and -(2**63) <= amount < 2**63:
         return amount
