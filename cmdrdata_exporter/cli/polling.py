@@ -31,6 +31,7 @@ OPENAI = "https://api.openai.com/v1"
 
 BILLED, ENDED, RUNNING = "billed", "ended", "running"
 NOT_FOUND, REFUSED, UNREACHABLE = "not found", "refused", "unreachable"
+UNREADABLE = "unreadable"
 OTHER_HOST, UNKNOWN_ID = "other host", "unknown id"
 
 POLL_WORDS = {
@@ -39,10 +40,18 @@ POLL_WORDS = {
     NOT_FOUND: "not found: deleted there, or of another project than the key's.",
     REFUSED: "refused: the provider does not accept OPENAI_API_KEY for them.",
     UNREACHABLE: "not answered: the provider cannot be reached, or fails.",
+    UNREADABLE: "answered with something else than a job; see whether a newer release can read it.",
     OTHER_HOST: "of another host: set OPENAI_BASE_URL and OPENAI_API_KEY to those of that host.",
 }
 """What is said of jobs that were asked for, by what came of it."""
-_FAILED = frozenset((NOT_FOUND, REFUSED, UNREACHABLE, OTHER_HOST))
+_FAILED = frozenset((NOT_FOUND, REFUSED, UNREACHABLE, UNREADABLE, OTHER_HOST))
+_OF_ALL = frozenset((REFUSED, UNREACHABLE))
+"""What may be so of all jobs, since all go to the same place with the same key."""
+ENOUGH = 3
+"""Jobs in a row of which that is so, after which no other one is asked for: one alone may be of a key's limits."""
+
+_BETAS = {"beta.threads.runs": "assistants=v2", "agents.sessions": "agents=v1"}
+"""The header `OpenAI-Beta` that the methods of the SDK send with a request, without which the provider refuses it."""
 
 
 class Asked(NamedTuple):
@@ -140,33 +149,35 @@ def _client(key: str, base_url: str, exporter: CmdrDataSpanExporter) -> Any:
 def _ask(
     client: Any, base_url: str, delivery: _Recording, jobs: Sequence[OpenJob]
 ) -> Iterator[tuple[bytes, Asked]]:
-    host, failed = urlsplit(base_url).hostname, None
+    host, failures = urlsplit(base_url).hostname, list[str]()
     with client:
         for job in jobs:
             if job.path is None:
                 yield job.key, Asked(UNKNOWN_ID)
             elif job.host != host:
                 yield job.key, Asked(OTHER_HOST)
-            elif failed is not None:
-                # All of them go to the same place with the same key.
-                yield job.key, Asked(failed)
+            elif len(failures) >= ENOUGH:
+                yield job.key, Asked(failures[-1])
             else:
                 before, ended = delivery.events, delivery.ended
-                error = _get(client, job.path)
+                error = _get(client, job.path, _BETAS.get(job.endpoint))
                 events = delivery.events - before
                 done = BILLED if events else ENDED if delivery.ended > ended else RUNNING
                 yield job.key, Asked(error or done, events)
-                failed = error if error in (REFUSED, UNREACHABLE) else None
+                failures = [*failures, error] if error in _OF_ALL else []
 
 
-def _get(client: Any, path: str) -> str | None:
+def _get(client: Any, path: str, beta: str | None) -> str | None:
     """Ask for a job, page by page where there are several; return what has failed."""
     import openai
 
+    headers = {} if beta is None else {"OpenAI-Beta": beta}
     after: str | None = None
     try:
         for _ in range(PAGES):
-            options: dict[str, Any] = {} if after is None else {"params": {"after": after}}
+            options: dict[str, Any] = {"headers": headers}
+            if after is not None:
+                options["params"] = {"after": after}
             body = client.get(path, cast_to=object, options=options)
             after = _next(body)
             if after is None:
@@ -175,8 +186,10 @@ def _get(client: Any, path: str) -> str | None:
         return NOT_FOUND
     except (openai.AuthenticationError, openai.PermissionDeniedError):
         return REFUSED
-    except openai.OpenAIError:
+    except (openai.APIConnectionError, openai.RateLimitError, openai.InternalServerError):
         return UNREACHABLE
+    except (openai.OpenAIError, ValueError):
+        return UNREADABLE  # Refused as it was asked, or no JSON.
     return None
 
 

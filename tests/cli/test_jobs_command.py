@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+import openai
 import pytest
 
 from cmdrdata_exporter import clocks
@@ -249,13 +251,64 @@ if VERSION >= (2, 54):
     def test_a_key_that_is_refused(
         answer: int, outcome: str, local: Directory, asked: Provider, run_json: RunJson
     ) -> None:
-        """A wrong key, or a provider that fails, is tried with one job only; all are kept."""
-        keep(local, here(1), here(2))
-        asked.answer(
-            "/v1/batches/batch_1",
-            Reply(status=answer, json={}, headers={"x-should-retry": "false"}),
-        )
+        """A wrong key, or a provider that fails, is tried with three jobs only; all are kept."""
+        keep(local, *map(here, range(1, 6)))
+        for number in range(1, 6):
+            asked.answer(f"/v1/batches/batch_{number}", _failing(answer))
         status, document = run_json("jobs", "--destination", "local", "--poll")
         assert status == 1
-        assert [job["polled"] for job in document["jobs"]] == [outcome] * 2
-        assert len(asked.requests) == 1
+        assert [job["polled"] for job in document["jobs"]] == [outcome] * 5
+        assert len(asked.requests) == 3
+
+    def _failing(status: int) -> Reply:
+        return Reply(status=status, json={}, headers={"x-should-retry": "false"})
+
+    @pytest.mark.parametrize(
+        ("reply", "outcome"),
+        [
+            (_failing(400), "unreadable"),
+            (_failing(403), "refused"),
+            (_failing(500), "unreachable"),
+            (Reply(content=b"<html>", headers={"content-type": "application/json"}), "unreadable"),
+        ],
+        ids=["400", "403", "500", "no-json"],
+    )
+    def test_one_job_that_cannot_be_asked_for(
+        reply: Reply, outcome: str, local: Directory, asked: Provider, run_json: RunJson
+    ) -> None:
+        """It keeps no other one from being asked for and billed, and the command from no end in order."""
+        keep(local, here(1), here(2))
+        asked.answer("/v1/batches/batch_1", reply)
+        asked.answer("/v1/batches/batch_2", Reply(json={**BATCHED, "id": "batch_2"}))
+        status, document = run_json("jobs", "--destination", "local", "--poll")
+        assert (status, document["billed"]) == (1, 1)
+        assert [(job["job"], job["polled"]) for job in document["jobs"]] == [("batch_1", outcome)]
+
+    @pytest.mark.filterwarnings("ignore:The Assistants API is deprecated")
+    def test_betas(local: Directory, asked: Provider, run_json: RunJson) -> None:
+        """What the provider gives only to those who name a beta is asked for as the SDK's own methods do."""
+        run_path, session_path = "/threads/thread_1/runs/run_1", "/agents/sessions/sess_1/turns"
+        keep(
+            local,
+            here(1),
+            here(2)._replace(endpoint="beta.threads.runs", job_id="run_1", path=run_path),
+            here(3)._replace(endpoint="agents.sessions", job_id="sess_1", path=session_path),
+        )
+        run_json("jobs", "--destination", "local", "--poll")
+        polled = _betas(asked)
+        assert polled == {
+            "/v1/batches/batch_1": None,
+            f"/v1{run_path}": "assistants=v2",
+            f"/v1{session_path}": "agents=v1",
+        }
+        with openai.OpenAI(api_key="sk-test", base_url=asked.url, max_retries=0) as client:
+            with contextlib.suppress(openai.NotFoundError):
+                client.beta.threads.runs.retrieve("run_1", thread_id="thread_1")
+            if VERSION >= (3, 57):
+                with contextlib.suppress(openai.NotFoundError):
+                    client.beta.agents.sessions.turns.list("sess_1")
+        assert _betas(asked) == polled
+
+    def _betas(provider: Provider) -> dict[str, str | None]:
+        """Return the betas that the last request for each path has named."""
+        return {one.path: one.headers.get("openai-beta") for one in provider.requests}
