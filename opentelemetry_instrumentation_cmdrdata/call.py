@@ -419,6 +419,8 @@ class Call:
         read = self.endpoint.read_chunk
         if read is not None:
             read(self._reading, frame)
+            if self._reading.is_news:
+                self._tell_jobs()
 
     body = faults.guarded(read)
     """Observe a whole answer."""

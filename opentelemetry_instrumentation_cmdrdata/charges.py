@@ -197,8 +197,9 @@ def usage_status(
     was_cut = cut and streaming and exchange.is_answered
     if reading.has_usage:
         # Some servers tell on each chunk what was used so far: final is what comes once every choice has ended.
-        goes_on = was_cut and None in reading.finish_reasons.values()
-        return "partial" if goes_on else "reported"
+        reasons = reading.finish_reasons.values()
+        goes_on = None in reasons or (endpoint.has_choices and not reasons)
+        return "partial" if was_cut and goes_on else "reported"
     if error is not None and (
         failures.status_code(error) is not None
         or not (exchange.is_answered or exchange.has_left or not failures.never_left(error))

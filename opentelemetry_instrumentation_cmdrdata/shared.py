@@ -12,6 +12,7 @@ import hashlib
 import threading
 import weakref
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from cmdrdata_exporter import faults, processes
@@ -49,18 +50,17 @@ class Parts(processes.ForkAware):
         self._billed: OrderedDict[Identity, tuple[object, bool]] = OrderedDict()
         """By whom, and whether it was billed whole."""
 
-    def begin(self, identity: Identity, call: Call) -> None:
-        """Note the call of a part that is seen here for the first time."""
-        with self._lock:
-            self._open[identity] = call
-            self._watching[call] = 1
+    def join(self, identity: Identity, begin: Callable[[], Call]) -> Call:
+        """
+        Return the call of a part: the one that another connection shows already, else one that `begin` makes.
 
-    def join(self, identity: Identity) -> Call | None:
-        """Return the call of a part that another connection shows already."""
+        In one step, since the provider tells all who watch at the same time.
+        """
         with self._lock:
             call = self._open.get(identity)
             if call is None or call.has_ended:
-                return None
+                call = self._open[identity] = begin()
+                self._watching[call] = 0
             self._watching[call] = self._watching.get(call, 0) + 1
             return call
 

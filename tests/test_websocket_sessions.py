@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -12,7 +13,12 @@ import pytest
 from opentelemetry.sdk.trace import TracerProvider
 from websockets.exceptions import InvalidStatus
 
-from cmdrdata_exporter import CmdrDataSpanExporter, customer_context, faults
+from cmdrdata_exporter import (
+    CmdrDataSpanExporter,
+    customer_context,
+    faults,
+    metadata_context,
+)
 from opentelemetry_instrumentation_cmdrdata import (
     CmdrDataInstrumentor,
     TrackedOpenAI,
@@ -21,6 +27,7 @@ from opentelemetry_instrumentation_cmdrdata import (
     shared,
 )
 from opentelemetry_instrumentation_cmdrdata.openai.websockets import connections
+from opentelemetry_instrumentation_cmdrdata.openai.websockets import session as sessions
 from tests.connections import (
     LIVE_SESSION,
     REALTIME,
@@ -396,6 +403,208 @@ if VERSION >= (2, 54):
         ]
         assert [event["error"]["code"] for event in meter.recorded.wire] == ["oops", "oops", None]
 
+    def test_an_open_background_response_is_kept(standin: Standin, meter: Meter) -> None:
+        """As soon as its id is told it outlives this process, whatever becomes of the connection."""
+        standin.sessions = [Session([answer("created", status="queued", background=True)])]
+        with (
+            customer_context("acme"),
+            client(standin) as sdk,
+            sdk.responses.connect() as connection,
+        ):
+            read(connection, 1)
+            [kept] = meter.recorded.open_jobs()
+        assert (kept.job_id, kept.path, kept.payer) == (
+            "resp_1",
+            "/responses/resp_1",
+            {"cmdrdata.customer.id": "acme"},
+        )
+        assert meter.events() == []
+
+    def test_an_error_about_what_was_sent_meanwhile(standin: Standin, meter: Meter) -> None:
+        """It ends no response that goes on: an error of a response's own stream has a number in it."""
+        error: Any = {"type": "invalid_request_error", "code": "bad", "message": "m"}
+        of_request = {"type": "error", "status": 400, "error": error}
+        of_stream = {"type": "error", "sequence_number": 7, "error": error}
+        steps = [
+            Await("response.create"),
+            answer("created", status="in_progress"),
+            of_request,
+            Await("response.create"),
+            of_request,
+            completed(),
+            answer("created", "resp_2", status="in_progress"),
+            of_stream,
+        ]
+        standin.sessions = [Session(steps)]
+        with client(standin) as sdk, sdk.responses.connect() as connection:
+            connection.response.create(model="one")
+            read(connection, 2)
+            connection.response.create(model="two")
+            read(connection, 4)
+        assert told(meter, "response_id", "usage_status", "total_tokens", "request_model") == [
+            (None, "not_applicable", 0, "two"),
+            ("resp_1", "reported", 35, "one"),
+            ("resp_2", "partial", 0, "gpt-5-mini-2025-08-07"),
+        ]
+
+    def test_a_response_that_goes_on_by_itself(standin: Standin, meter: Meter) -> None:
+        """Who asked for a response pays for its successors, which the provider begins where it was steered."""
+        steps = [
+            Await("response.create"),
+            answer("created", "resp_1", status="in_progress"),
+            completed("resp_1"),
+            answer("created", "resp_2", status="in_progress", previous_response_id="resp_1"),
+            completed("resp_2", previous_response_id="resp_1"),
+            answer("created", "resp_3", status="in_progress", previous_response_id="resp_2"),
+            completed("resp_3", previous_response_id="resp_2"),
+            answer("created", "resp_4", status="in_progress", previous_response_id="unknown"),
+            completed("resp_4", previous_response_id="unknown"),
+        ]
+        standin.sessions = [Session(steps)]
+        with (
+            customer_context("acme"),
+            client(standin) as sdk,
+            sdk.responses.connect() as connection,
+        ):
+            with customer_context("zeta"):
+                connection.response.create(model="gpt-5-mini")
+            read(connection, 8)
+        assert told(meter, "response_id", "customer_id") == [
+            ("resp_1", "zeta"),
+            ("resp_2", "zeta"),
+            ("resp_3", "zeta"),
+            ("resp_4", "acme"),
+        ]
+
+    def test_zeros_at_the_beginning(standin: Standin, meter: Meter) -> None:
+        """What a server tells before anything was used is not the usage of a response that was cut."""
+        zeros = {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}
+        standin.sessions = [Session([answer("created", status="in_progress", usage=zeros)], drop)]
+        with client(standin) as sdk, sdk.responses.connect() as connection:
+            read(connection, 1)
+        assert told(meter, "usage_status") == [("partial",)]
+
+    def test_servers_that_tell_no_ids(standin: Standin, meter: Meter) -> None:
+        """Each response and each transcript is billed; only what has an id is known when it comes again."""
+        nameless: Any = {"type": "response.done", "response": {"usage": {"input_tokens": 5}}}
+        heard: Any = {
+            "type": "conversation.item.input_audio_transcription.completed",
+            "usage": {"type": "duration", "seconds": 2},
+        }
+        standin.sessions = [Session([nameless, heard] * 2)]
+        with client(standin) as sdk, sdk.realtime.connect(model="m") as connection:
+            read(connection, 4)
+        assert (
+            told(meter, "endpoint", "input_tokens")
+            == [
+                ("realtime", 5),
+                ("realtime.transcription", 0),
+            ]
+            * 2
+        )
+
+    def test_metadata_of_contexts(standin: Standin, meter: Meter) -> None:
+        """What is asked for in a metadata context has that metadata, whoever pays."""
+        steps: list[Any] = []
+        for number in range(4):
+            steps += [Await("response.create"), done(f"resp_{number}")]
+        standin.sessions = [Session(steps)]
+        with (
+            customer_context("acme", plan="pro"),
+            metadata_context({"team": "core"}),
+            client(standin) as sdk,
+            sdk.realtime.connect(model="m", usage_metadata={"call": 7}) as connection,
+        ):
+            connection.response.create()
+            read(connection, 1)
+            with metadata_context({"team": "web", "call": 8}):
+                connection.response.create()
+            read(connection, 1)
+            with customer_context("zeta"):
+                connection.response.create()
+                read(connection, 1)
+                with metadata_context({"team": "web"}):
+                    connection.response.create()
+            read(connection, 1)
+        assert told(meter, "customer_id", "plan", "team", "call") == [
+            ("acme", "pro", "core", 7),
+            ("acme", "pro", "web", 7),
+            ("zeta", None, "core", 7),
+            ("zeta", None, "web", 7),
+        ]
+
+    def test_what_was_asked_for_on_a_lost_connection(standin: Standin, meter: Meter) -> None:
+        """It is answered no more: who asked for it pays for nothing that the next session begins by itself."""
+        second = {**REALTIME_SESSION, "session": {"id": "sess_2", "model": "m2"}}
+        standin.sessions = [
+            Session([REALTIME_SESSION, Await("response.create")], drop),
+            Session([second, done("resp_1"), Await("response.create"), done("resp_2")]),
+        ]
+        options: Any = {"on_reconnecting": reconnecting, "initial_delay": 0.001}
+        with (
+            customer_context("acme"),
+            client(standin) as sdk,
+            sdk.realtime.connect(model="m", **options) as connection,
+        ):
+            frames = iter(connection)
+            next(frames)
+            with customer_context("zeta"):
+                connection.response.create()
+            next(frames)
+            next(frames)
+            with customer_context("beta"):
+                connection.response.create()
+            next(frames)
+        assert told(meter, "response_id", "customer_id") == [
+            ("resp_1", "acme"),
+            ("resp_2", "beta"),
+        ]
+
+    def test_responses_that_never_end(
+        standin: Standin, meter: Meter, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Memory is bounded: of many that began the oldest is cut, and what ends all the same is billed."""
+        monkeypatch.setattr(sessions, "MOST_OPEN", 2)
+        standin.sessions = [Session([*(created(f"resp_{n}") for n in range(4)), done("resp_3")])]
+        with client(standin) as sdk, sdk.realtime.connect(model="m") as connection:
+            read(connection, 5)
+            assert told(meter, "response_id", "usage_status") == [
+                ("resp_0", "partial"),
+                ("resp_1", "partial"),
+                ("resp_3", "reported"),
+            ]
+        assert told(meter, "response_id", "usage_status")[3:] == [("resp_2", "partial")]
+
+    def test_two_threads_that_see_a_part_at_once() -> None:
+        """A part has one call, however many connections are told of it at the same time."""
+        parts = shared.Parts()
+        identity = shared.Identity("host", "live", "live_1")
+        begins, goes_on = threading.Event(), threading.Event()
+        calls: list[Any] = []
+
+        class Begun:
+            has_ended = False
+
+        def begin() -> Any:
+            begins.set()
+            assert goes_on.wait(10)
+            return Begun()
+
+        def join() -> None:
+            calls.append(parts.join(identity, begin))
+
+        first = threading.Thread(target=join)
+        first.start()
+        assert begins.wait(10)
+        second = threading.Thread(target=join)
+        second.start()
+        goes_on.set()
+        first.join()
+        second.join()
+        assert calls[0] is calls[1]
+        assert parts.leave(identity, calls[0], is_whole=False)
+        assert not parts.leave(identity, calls[0], is_whole=False)
+
     def test_a_response_that_is_lost(standin: Standin, meter: Meter) -> None:
         """A lane has one response at a time: where another begins, the end of the first one was lost."""
         steps = [answer("created", f"resp_{n}", status="in_progress") for n in (1, 2)]
@@ -600,3 +809,40 @@ if VERSION >= (3, 57):
             read(connection, 3)
         of_decisions = [one for one in told(meter, "endpoint", "customer_id") if "dec" in one[0]]
         assert of_decisions == [("live.decisions", "acme"), ("live.decisions", "zeta")]
+
+    def test_a_refused_delegation(standin: Standin, meter: Meter) -> None:
+        """What is refused is an event of what was asked for, and takes no later decision's place."""
+        decision: dict[str, Any] = {"answers": [], "model": "d", "usage": {"input_tokens": 1}}
+        told_of = {
+            "type": "decision.event",
+            "event_id": "e1",
+            "event": {"type": "decision.completed", "decision": decision},
+        }
+        error: Any = {"type": "invalid_request_error", "code": "bad", "message": "no"}
+        steps = [
+            Await("decision.create"),
+            {"type": "error", "event_id": "e0", "error": {**error, "client_event_id": "mine"}},
+            Await("response.create"),
+            {"type": "error", "event_id": "e2", "client_event_id": "mine too", "error": error},
+            Await("decision.create"),
+            told_of,
+        ]
+        standin.sessions = [Session(steps)]
+        with (
+            customer_context("acme"),
+            client(standin) as sdk,
+            sdk.live.connect() as connection,
+        ):
+            for customer, event in (
+                ("zeta", {"type": "decision.create", "event_id": "mine"}),
+                ("zeta", {"type": "response.create", "event_id": "mine too"}),
+                ("beta", {"type": "decision.create", "event_id": "another"}),
+            ):
+                with customer_context(customer):
+                    connection.send(event)
+                read(connection, 1)
+        assert told(meter, "endpoint", "customer_id", "usage_status") == [
+            ("live.decisions", "zeta", "not_applicable"),
+            ("live.responses", "zeta", "not_applicable"),
+            ("live.decisions", "beta", "reported"),
+        ]

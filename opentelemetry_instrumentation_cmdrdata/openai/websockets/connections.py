@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from opentelemetry_instrumentation_cmdrdata.openai.endpoints import Endpoint
 from opentelemetry_instrumentation_cmdrdata.openai.websockets import charged, frames, readings
 from opentelemetry_instrumentation_cmdrdata.openai.websockets.frames import Observe
+from opentelemetry_instrumentation_cmdrdata.openai.websockets.requests import CREATE, DECIDE
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -25,6 +26,8 @@ class Connection:
     """What is charged, in words."""
     endpoints: tuple[Endpoint, ...]
     """What is charged: each makes events of its own."""
+    asked: Mapping[str, Endpoint]
+    """What is charged of what the application asks for, by the type of the frame that it sends."""
     endpoint: Endpoint
     """Of the span of a connection, which makes no event."""
     frames: Mapping[str, Observe]
@@ -82,6 +85,7 @@ CONNECTIONS = (
             name=name,
             bills=_OF_REALTIME,
             endpoints=(charged.REALTIME, charged.TRANSCRIPTION),
+            asked={CREATE: charged.REALTIME},
             endpoint=_connection("realtime", "/realtime"),
             frames=_REALTIME,
         )
@@ -91,6 +95,7 @@ CONNECTIONS = (
         name="realtime.translations",
         bills="each session; the provider tells nothing of its usage",
         endpoints=(charged.TRANSLATIONS,),
+        asked={},
         endpoint=_connection("realtime.translations", "/realtime/translations"),
         frames=_TRANSLATIONS,
     ),
@@ -99,6 +104,7 @@ CONNECTIONS = (
             name=name,
             bills=_OF_LIVE,
             endpoints=(charged.LIVE, charged.LIVE_RESPONSES, charged.LIVE_DECISIONS),
+            asked={CREATE: charged.LIVE_RESPONSES, DECIDE: charged.LIVE_DECISIONS},
             endpoint=_connection(name, path),
             frames=_LIVE,
             joins=joins,
@@ -114,6 +120,7 @@ CONNECTIONS = (
             name=name,
             bills=_OF_RESPONSES,
             endpoints=(charged.RESPONSES,),
+            asked={CREATE: charged.RESPONSES},
             endpoint=_connection("responses", "/responses"),
             frames=_RESPONSES,
         )

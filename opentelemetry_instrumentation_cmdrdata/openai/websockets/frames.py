@@ -82,13 +82,13 @@ def refused(session: Session, frame: object) -> None:
     event_id = get(error, "event_id") or get(error, "client_event_id")
     event_id = event_id or get(frame, "client_event_id")
     if string(event_id) is not None:
-        request = session.requests.take(CREATE, event_id=event_id)
+        request = session.requests.take(event_id=event_id)
     elif get(error, "code") == "conversation_already_has_active_response":
-        request = session.requests.take(CREATE, event_id=None)
+        request = session.requests.take(kind=CREATE, event_id=None)
     else:
         request = None
     if request is not None:
-        session.refuse(session.row.endpoints[0], request, error)
+        session.refuse(request, error)
 
 
 # --- Live -------------------------------------------------------------------------------------
@@ -182,15 +182,21 @@ def _response(session: Session, frame: object) -> Call | None:
 
 
 def responses_error(session: Session, frame: object) -> None:
-    """End the response of a lane, or take back what was asked for in it: an error names its lane only."""
+    """
+    End the response of a lane, or take back what was asked for in it: an error names its lane only.
+
+    One of a response's stream has a number in it. One with a status instead is about what was sent meanwhile, and the
+    response goes on.
+    """
     lane = string(get(frame, "stream_id"))
     error = get(frame, "error")
     call = session.in_lane(lane)
-    if call is not None:
+    is_of_request = get(frame, "status") is not None and get(frame, "sequence_number") is None
+    if call is not None and not is_of_request:
         read_error(call.reading, error)
         session.end(call, cut=True)
-    elif (request := session.requests.take(CREATE, lane=lane)) is not None:
-        session.refuse(charged.RESPONSES, request, error)
+    elif (request := session.requests.take(kind=CREATE, lane=lane)) is not None:
+        session.refuse(request, error)
 
 
 # --- Translations -----------------------------------------------------------------------------

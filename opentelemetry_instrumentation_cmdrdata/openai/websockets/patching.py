@@ -12,6 +12,7 @@ import functools
 import importlib
 import inspect
 import sys
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, cast
 from urllib.parse import urlsplit
@@ -34,10 +35,10 @@ from opentelemetry_instrumentation_cmdrdata.openai.websockets.connections import
     Connection,
 )
 from opentelemetry_instrumentation_cmdrdata.openai.websockets.session import (
+    Context,
     Early,
     Session,
     close_all,
-    context_payer,
 )
 
 _SESSION = "_cmdrdata_session"
@@ -300,7 +301,7 @@ def _sending_early(original: Method, **_: bool) -> Method:
         sent = original(self, event)
         opening: _Opening | None = self.__dict__.get(_OPENING)
         if opening is not None:
-            opening.early.append(Early(event, context_payer()))
+            opening.early.append(Early(event, Context.of_now()))
         return sent
 
     return send
@@ -336,20 +337,29 @@ def _reconnecting(original: Method, *, asynchronous: bool) -> Method:
     if asynchronous:
 
         async def areconnect(self: Any, exc: Exception) -> Any:
+            lost = time.perf_counter_ns()
             goes_on = await original(self, exc)
-            if not goes_on:
-                _close(self, _loss(exc))
+            _reconnected(self, exc, lost, goes_on=goes_on)
             return goes_on
 
         return areconnect
 
     def reconnect(self: Any, exc: Exception) -> Any:
+        lost = time.perf_counter_ns()
         goes_on = original(self, exc)
-        if not goes_on:
-            _close(self, _loss(exc))
+        _reconnected(self, exc, lost, goes_on=goes_on)
         return goes_on
 
     return reconnect
+
+
+def _reconnected(connection: Any, error: Exception, lost: int, *, goes_on: Any) -> None:
+    session: Session | None = connection.__dict__.get(_SESSION)
+    if session is not None:
+        if goes_on:
+            session.goes_on(lost)
+        else:
+            session.close(_loss(error))
 
 
 def _close(connection: Any, error: BaseException | None) -> None:

@@ -7,9 +7,10 @@ any, else by their order.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from opentelemetry_instrumentation_cmdrdata.openai.parameters import PARAMETERS
@@ -30,13 +31,18 @@ class Request(NamedTuple):
     began: tuple[int, int]
     """When it was sent: nanoseconds since 1970, and of the performance counter."""
     payer: Mapping[str, Any] | None
-    """The customer of the context it was sent in."""
+    """The attributes that say who pays, where that is not who pays for the connection."""
     parameters: Mapping[str, Any]
     """What it asks for, without content."""
     event_id: str | None
     lane: str | None
     """In which of the lanes of a connection to the Responses API."""
     metadata: Any
+
+
+def now() -> tuple[int, int]:
+    """Return the moment as a request has it."""
+    return time.time_ns(), time.perf_counter_ns()
 
 
 class Requests:
@@ -58,7 +64,7 @@ class Requests:
         asked = fields(values.get("response") or values)
         request = Request(
             kind,
-            (time.time_ns(), time.perf_counter_ns()),
+            now(),
             payer,
             {name: asked[name] for name in PARAMETERS if name in asked},
             string(values.get("event_id")),
@@ -70,16 +76,24 @@ class Requests:
 
     def discard(self, request: Request) -> None:
         """Forget a request, which could not be sent."""
-        if request in self._waiting:
+        with contextlib.suppress(ValueError):  # It was answered, perhaps in another thread.
             self._waiting.remove(request)
 
-    def take(self, kind: str, **equal: str | None) -> Request | None:
-        """Return the oldest request of this kind whose fields equal these, and forget it."""
-        return self._take(
+    def forget(self, before: int) -> None:
+        """Forget what was sent before a moment of the performance counter: it is not answered any more."""
+        for request in list(self._waiting):
+            if request.began[1] < before:
+                self.discard(request)
+
+    def take(self, **equal: str | None) -> Request | None:
+        """Return the oldest request whose fields equal these, and forget it."""
+        return self._take(self._with(equal))
+
+    def _with(self, equal: Mapping[str, str | None]) -> Iterator[Request]:
+        return (
             request
             for request in list(self._waiting)
-            if request.kind == kind
-            and all(getattr(request, name) == value for name, value in equal.items())
+            if all(getattr(request, name) == value for name, value in equal.items())
         )
 
     def answered(self, kind: str, response: object, lane: str | None) -> Request | None:

@@ -19,30 +19,52 @@ from opentelemetry.trace import NonRecordingSpan
 
 from cmdrdata_exporter import faults
 from cmdrdata_exporter.customer import current
+from cmdrdata_exporter.metadata import context_attributes
 from opentelemetry_instrumentation_cmdrdata import open_calls, semconv, shared
 from opentelemetry_instrumentation_cmdrdata.call import Call, Recorder
 from opentelemetry_instrumentation_cmdrdata.ended import CallAttribution
 from opentelemetry_instrumentation_cmdrdata.openai.answers import read_error
 from opentelemetry_instrumentation_cmdrdata.openai.endpoints import Endpoint
 from opentelemetry_instrumentation_cmdrdata.openai.providers import Server
+from opentelemetry_instrumentation_cmdrdata.openai.usage import get
 from opentelemetry_instrumentation_cmdrdata.openai.websockets import charged
 from opentelemetry_instrumentation_cmdrdata.openai.websockets.connections import Connection
-from opentelemetry_instrumentation_cmdrdata.openai.websockets.requests import Request, Requests
+from opentelemetry_instrumentation_cmdrdata.openai.websockets.requests import (
+    Request,
+    Requests,
+    now,
+)
 
 _Key = tuple[str, str | None]
 """The endpoint of a part, and the provider's id of it."""
 
 MOST_ENDED = 1024
 """Parts of a connection that are known to have ended: a frame that comes twice bills nothing again."""
+MOST_OPEN = 1024
+"""Parts of a connection that may be open at a time: of more the ends are not told, and the oldest one is cut."""
 
 _sessions: weakref.WeakSet[Session] = weakref.WeakSet()
+
+
+class Context(NamedTuple):
+    """Who pays by a context, apart from what its metadata adds."""
+
+    payer: Mapping[str, Any] | None
+    """The attributes of its customer, None where it has none."""
+    metadata: Mapping[str, Any]
+
+    @classmethod
+    def of_now(cls) -> Context:
+        """Return that of this moment."""
+        customer = current()
+        return cls(None if customer is None else customer.attributes(), context_attributes())
 
 
 class Early(NamedTuple):
     """A frame that was to be sent before there was a connection."""
 
     frame: object
-    payer: Mapping[str, Any] | None
+    context: Context
 
 
 class Session:
@@ -62,13 +84,15 @@ class Session:
     __slots__ = (
         "__weakref__",
         "_attribution",
-        "_context_payer",
+        "_context",
         "_ended",
+        "_ended_now",
         "_lanes",
         "_own",
         "_parts",
         "_recorder",
         "_server",
+        "_starters",
         "call",
         "frames",
         "id",
@@ -101,11 +125,15 @@ class Session:
         self._recorder = recorder
         self._server = server
         self._attribution = attribution
-        self._context_payer = context_payer()
+        self._context = Context.of_now()
         self._own = own or {}
         self._parts: dict[_Key, Call] = {}
         self._lanes: dict[str | None, Call] = {}
         self._ended: dict[_Key, None] = {}
+        self._ended_now: set[str] = set()
+        """The endpoints of parts without an id that the frame which is observed has ended."""
+        self._starters: dict[str, Request] = {}
+        """What the responses of late were asked for by, where somebody else pays than for the connection."""
         self.call = Call(
             recorder, row.endpoint, {"model": model}, server, attribution, streaming=False
         )
@@ -117,6 +145,7 @@ class Session:
 
     def observe(self, kind: str, frame: object) -> None:
         """Observe a frame of a `kind` that tells something."""
+        self._ended_now.clear()
         try:
             self._observe(kind, frame)
         except BaseException as error:
@@ -133,10 +162,29 @@ class Session:
         self, frame: object, lane: str | None = None, early: Early | None = None
     ) -> Request | None:
         """Note what the application is about to ask for, or asked for `early`, and in which customer's context."""
-        payer = context_payer() if early is None else early.payer
-        if payer == self._context_payer:
-            payer = None
-        return self.requests.add(frame, payer, lane)
+        return self.requests.add(
+            frame, self._payer(Context.of_now() if early is None else early.context), lane
+        )
+
+    def _payer(self, context: Context) -> Mapping[str, Any] | None:
+        """Return who pays for what is asked for in a context, None where that is who pays for the connection."""
+        if context.payer is not None and context.payer != self._context.payer:
+            return {**context.payer, **context.metadata, **self._own}
+        if context.metadata != self._context.metadata:
+            return {**self._attribution.attributes, **context.metadata, **self._own}
+        return None
+
+    @faults.guarded
+    def goes_on(self, lost: int) -> None:
+        """
+        Note that the SDK has connected anew.
+
+        Args:
+            lost: when the connection was lost, by the performance counter. What was sent before is answered no more,
+                unless the session is the same one.
+        """
+        if self.row.joins is None:
+            self.requests.forget(lost)
 
     def began(self, session_id: str | None) -> None:
         """Note which session this is; one of another id, after the SDK has connected anew, is another one."""
@@ -168,28 +216,52 @@ class Session:
             lane: in which it is, where there are lanes.
         """
         key = endpoint.name, part_id
-        if (call := self._parts.get(key)) is not None or key in self._ended:
+        if (call := self._parts.get(key)) is not None or self._has_ended(key):
             return call
-        identity = None
-        if endpoint is not charged.RESPONSES and part_id is not None:
-            identity = shared.Identity(self._server.address, endpoint.name, part_id)
-            call = shared.parts.join(identity)
-        if call is None:
-            request = None if kind is None else self.requests.answered(kind, of, lane)
-            asked = model or self.requested_model or self.model
-            call = self._begin(endpoint, asked, request)
+
+        def begin() -> Call:
+            request = None if kind is None else self._request(kind, of, part_id, lane)
+            call = self._begin(endpoint, model or self.requested_model or self.model, request)
             call.reading.shared = identity
             if self.id is not None:
                 call.reading.attributes[semconv.SESSION_ID] = self.id
-            if identity is not None:
-                shared.parts.begin(identity, call)
+            return call
+
+        identity = None
+        if endpoint is not charged.RESPONSES and part_id is not None:
+            identity = shared.Identity(self._server.address, endpoint.name, part_id)
+            call = shared.parts.join(identity, begin)
+        else:
+            call = begin()
         self._parts[key] = call
+        if len(self._parts) > MOST_OPEN:
+            self.end(next(iter(self._parts.values())), cut=True)
         if endpoint is charged.RESPONSES:
             if (before := self._lanes.get(lane)) is not None:
                 # A lane has one response at a time: the end of this one was lost with its connection.
                 self.end(before, cut=True)
             self._lanes[lane] = call
         return call
+
+    def _has_ended(self, key: _Key) -> bool:
+        """Say whether a part has ended; of those without an id only whether this very frame has ended it."""
+        endpoint, part_id = key
+        return key in self._ended if part_id is not None else endpoint in self._ended_now
+
+    def _request(
+        self, kind: str, response: object, part_id: str | None, lane: str | None
+    ) -> Request | None:
+        """Return what a response which begins was asked for by: of one that goes on by itself, what began it."""
+        request = self.requests.answered(kind, response, lane)
+        if request is None:
+            before = self._starters.get(str(get(response, "previous_response_id")))
+            # When this one began nobody has said.
+            request = None if before is None else before._replace(began=now())
+        if request is not None and request.payer is not None and part_id is not None:
+            self._starters[part_id] = request
+            if len(self._starters) > MOST_ENDED:
+                del self._starters[next(iter(self._starters))]
+        return request
 
     def _begin(
         self,
@@ -206,7 +278,7 @@ class Session:
         if request is not None:
             parameters, began = {"model": model, **request.parameters}, request.began
             if request.payer is not None:
-                attribution = attribution._replace(attributes={**request.payer, **self._own})
+                attribution = attribution._replace(attributes=request.payer)
         with self._as_parent():
             call = Call(
                 self._recorder,
@@ -235,8 +307,11 @@ class Session:
         finally:
             token.var.reset(token)
 
-    def refuse(self, endpoint: Endpoint, request: Request, error: object) -> None:
+    def refuse(self, request: Request, error: object) -> None:
         """Record a request that the provider has refused."""
+        endpoint = self.row.asked.get(request.kind)
+        if endpoint is None:
+            return  # Of another API.
         asked = self.requested_model or self.model
         call = self._begin(endpoint, asked, request, refused=True)
         read_error(call.reading, error)
@@ -251,7 +326,10 @@ class Session:
     def end(self, call: Call, *, cut: bool = False, error: BaseException | None = None) -> None:
         """End a part, unless others still see it."""
         for key in [key for key, part in list(self._parts.items()) if part is call]:
-            self._ended[key] = None
+            if key[1] is None:
+                self._ended_now.add(key[0])
+            else:
+                self._ended[key] = None
             self._parts.pop(key, None)
             if len(self._ended) > MOST_ENDED:
                 del self._ended[next(iter(self._ended))]
@@ -271,12 +349,6 @@ class Session:
         """End the connection, with all that is in it."""
         self.cut(error)
         self.call.end(error, cut=True)
-
-
-def context_payer() -> Mapping[str, Any] | None:
-    """Return the attributes of the customer of this context, None where there is none."""
-    customer = current()
-    return None if customer is None else customer.attributes()
 
 
 def close_all() -> None:
