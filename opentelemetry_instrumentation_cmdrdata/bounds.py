@@ -7,7 +7,7 @@ it is left out as a whole.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from opentelemetry_instrumentation_cmdrdata.content import Content, Message, Part, written
@@ -25,22 +25,15 @@ class Bounds(NamedTuple):
 def bounded(content: Content, bounds: Bounds) -> Content:
     """Return the content within bounds; what is not changed is shared."""
     budget = _Budget(bounds)
-    output = [budget.message(message) for message in content.output_messages]
+    output = budget.messages(content.output_messages)
     instructions = budget.parts(content.system_instructions)
     tools = budget.whole(content.tool_definitions)
-    kept: list[Message] = []
-    rest = list(content.input_messages)
-    while rest and budget.left > 0:
-        kept.append(budget.message(rest.pop()))
-    if rest:
-        characters = sum(_size(part) for message in rest for part in message["parts"])
-        mark = f"[cut: {len(rest)} messages, {characters} characters]"
-        kept.append({"role": rest[0]["role"], "parts": [{"type": "text", "content": mark}]})
-    return Content(instructions, kept[::-1], output, tools)
+    latest = budget.messages(content.input_messages[::-1])
+    return Content(instructions, latest[::-1], output, tools)
 
 
 class _Budget:
-    """What is left for the parts that come."""
+    """What is left for what comes. Everything counts, also names: of a million empty parts few are kept."""
 
     __slots__ = ("_of_part", "left")
 
@@ -48,20 +41,31 @@ class _Budget:
         self._of_part = bounds.part
         self.left = bounds.total
 
-    def message(self, message: Message) -> Message:
-        return {**message, "parts": self.parts(message["parts"])}
+    def messages(self, messages: Sequence[Message]) -> list[Message]:
+        """Return messages as far as they fit; of the others one stands for all, with the last one's role."""
+        kept: list[Message] = []
+        for message in messages:
+            if self.left <= 0:
+                unseen = messages[len(kept) :]
+                characters = sum(_size(part) for one in unseen for part in one["parts"])
+                mark = f"[cut: {len(unseen)} messages, {characters} characters]"
+                role = self._cut(unseen[-1]["role"])
+                kept.append({"role": role, "parts": [{"type": "text", "content": mark}]})
+                break
+            named = {name: value for name, value in message.items() if name != "parts"}
+            kept.append({**self._names(named), "parts": self.parts(message["parts"])})
+        return kept
 
-    def parts(self, parts: Iterable[Part]) -> list[Part]:
+    def parts(self, parts: Sequence[Part]) -> list[Part]:
+        """Return parts as far as they fit."""
         kept: list[Part] = []
-        unseen = characters = 0
         for part in parts:
-            if self.left > 0:
-                kept.append(self._part(part))
-            else:
-                unseen, characters = unseen + 1, characters + _size(part)
-        if unseen:
-            mark = f"[cut: {unseen} parts, {characters} characters]"
-            kept.append({"type": "text", "content": mark})
+            if self.left <= 0:
+                unseen = parts[len(kept) :]
+                mark = f"[cut: {len(unseen)} parts, {sum(map(_size, unseen))} characters]"
+                kept.append({"type": "text", "content": mark})
+                break
+            kept.append(self._part(part))
         return kept
 
     def whole(self, definitions: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -72,20 +76,24 @@ class _Budget:
                 mark = f"[cut: {len(definitions) - len(kept)} tools]"
                 kept.append({"type": "cut", "name": mark})
                 break
-            kept.append({key: self._cut(value) for key, value in definition.items()})
-            self.left -= sum(map(_length, definition.values()))
+            kept.append(self._names(definition))
         return kept
 
+    def _names(self, named: dict[str, Any]) -> dict[str, Any]:
+        """Return what is short where nobody overdoes it."""
+        shortened = {name: self._cut(value) for name, value in named.items()}
+        self.left -= sum(map(_length, shortened.values()))
+        return shortened
+
     def _part(self, part: Part) -> Part:
-        room = min(self._of_part, self.left)
+        shortened = self._names({name: value for name, value in part.items() if name in _NAMES})
+        room = max(0, min(self._of_part, self.left))
         size = _size(part)
         self.left -= min(size, room)
         if size <= room:
-            return part
-        shortened: Part = {}
+            return {**part, **shortened}
         for name, value in part.items():
             if name in _NAMES:
-                shortened[name] = self._cut(value)
                 continue
             length = _length(value)
             if length <= room:

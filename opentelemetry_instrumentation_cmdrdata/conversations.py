@@ -15,6 +15,8 @@ content too. No file is written and nothing is printed; no event has content.
 from __future__ import annotations
 
 import copy
+import sys
+import threading
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timezone
@@ -22,9 +24,10 @@ from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 from opentelemetry.trace import format_trace_id
 
-from cmdrdata_exporter import CmdrDataSpanExporter, ConfigurationError
+from cmdrdata_exporter import CmdrDataSpanExporter, ConfigurationError, processes
 from opentelemetry_instrumentation_cmdrdata import CmdrDataInstrumentor, semconv
-from opentelemetry_instrumentation_cmdrdata.content import Message
+from opentelemetry_instrumentation_cmdrdata.bounds import Bounds, bounded
+from opentelemetry_instrumentation_cmdrdata.content import Content, Message
 from opentelemetry_instrumentation_cmdrdata.ended import Failure, FinishedCall
 from opentelemetry_instrumentation_cmdrdata.openai.listeners import listeners
 
@@ -33,6 +36,8 @@ if TYPE_CHECKING:
 
 MOST = 100
 """Conversations that are kept, unless said otherwise: the last ones."""
+MOST_BYTES = 16 << 20
+"""Bytes of memory that they may take, unless said otherwise."""
 
 _OPERATIONS = ("chat", "text_completion")
 
@@ -71,34 +76,47 @@ class Conversation(TypedDict):
     """How it failed: `type`, `code`, and the `message` without secrets."""
 
 
-class Conversations:
+class Conversations(processes.ForkAware):
     """
     The last conversations. Its methods may be called from any thread.
 
     Args:
         most: how many are kept.
+        most_bytes: of memory that all of them may take; for more the oldest ones go. One that is larger by itself is
+            shortened as on spans, and the data in it left out.
         tags: are in each of them, and in the `metadata` of their events.
         metadata: goes into the `metadata` of the events, too.
         exporter: meters the calls, where another than the process's own is to.
 
     Raises:
-        ConfigurationError: `most` is no positive number, or `tags` are no texts.
+        ConfigurationError: `most` or `most_bytes` is no positive number, or `tags` are no texts.
     """
 
     def __init__(
         self,
         *,
         most: int = MOST,
+        most_bytes: int = MOST_BYTES,
         tags: Sequence[str] | None = None,
         metadata: Mapping[str, str] | None = None,
         exporter: CmdrDataSpanExporter | None = None,
     ) -> None:
         if most < 1:
             raise ConfigurationError(f"most is {most}; expected is a number from 1 on")
-        self._conversations: deque[Conversation] = deque(maxlen=most)
+        if most_bytes < 1:
+            raise ConfigurationError(f"most_bytes is {most_bytes}; expected is a number from 1 on")
+        self._most, self._most_bytes, self._bytes = most, most_bytes, 0
+        self._conversations: deque[tuple[int, Conversation]] = deque()
+        """The oldest first, each with the bytes that it takes."""
+        self._lock = threading.RLock()
         self._metadata = dict(metadata or {})
         self.tags: list[str] = _texts(tags or [])
         self.exporter = exporter
+        processes.notify_of_forks(self)
+
+    def after_fork_child(self) -> None:
+        """Go on in a forked child; another thread may have held the lock."""
+        self._lock = threading.RLock()
 
     def add_tags(self, tags: Sequence[str]) -> None:
         """
@@ -148,11 +166,21 @@ class Conversations:
     def observe(self, finished: FinishedCall) -> None:
         """Keep a call that has ended, if it is a conversation."""
         if finished.call.endpoint.span_operation in _OPERATIONS:
-            self._conversations.append(_conversation(finished, self.tags))
+            self.add(_conversation(finished, self.tags))
 
     def add(self, conversation: Conversation) -> None:
-        """Keep a conversation that was had elsewhere."""
-        self._conversations.append(conversation)
+        """Keep a conversation, which is nobody else's; be it one that was had elsewhere."""
+        taken = _bytes_of(conversation)
+        if taken > self._most_bytes:
+            conversation = _shortened(conversation, self._most_bytes)
+            taken = _bytes_of(conversation)
+        with self._lock:
+            self._conversations.append((taken, conversation))
+            self._bytes += taken
+            while len(self._conversations) > self._most or (
+                self._bytes > self._most_bytes and len(self._conversations) > 1
+            ):
+                self._bytes -= self._conversations.popleft()[0]
 
     def get_conversation_history(self, limit: int | None = None) -> list[Conversation]:
         """
@@ -166,7 +194,8 @@ class Conversations:
         """
         if limit is not None and limit < 0:
             raise ValueError(f"limit is {limit}; expected is how many conversations to return")
-        kept = list(self._conversations.copy())
+        with self._lock:
+            kept = [conversation for _, conversation in self._conversations]
         return copy.deepcopy(kept if limit is None else kept[len(kept) - min(limit, len(kept)) :])
 
 
@@ -200,6 +229,40 @@ def _conversation(finished: FinishedCall, tags: Sequence[str]) -> Conversation:
         "trace_id": format_trace_id(call.trace_id),
         "error": None if call.failure is None else error_of(call.failure),
     }
+
+
+def _bytes_of(value: object) -> int:
+    """Return the bytes of memory that a value of dicts, lists and texts takes."""
+    taken, inside = sys.getsizeof(value), tuple[object, ...]()
+    if isinstance(value, dict):
+        entries = cast("dict[object, object]", value)
+        inside = (*entries.keys(), *entries.values())
+    elif isinstance(value, list):
+        inside = tuple(cast("list[object]", value))
+    return taken + sum(map(_bytes_of, inside))
+
+
+_BYTES_OF_CHARACTER = 16
+"""At most four of a text's own; the rest for dicts and lists with little in them."""
+
+
+def _shortened(conversation: Conversation, most_bytes: int) -> Conversation:
+    """Return a conversation that takes no more bytes, where that can be: one without content is what it is."""
+    most = most_bytes // _BYTES_OF_CHARACTER
+    content = bounded(
+        Content([], conversation["messages"], conversation["output"], conversation["tools"]),
+        Bounds(most, most),
+    )
+    shortened: Conversation = {
+        **conversation,
+        "messages": content.input_messages,
+        "output": content.output_messages,
+        "tools": content.tool_definitions,
+        "completion": text_of(content.output_messages[0]) if content.output_messages else None,
+    }
+    if _bytes_of(shortened) <= most_bytes:
+        return shortened
+    return {**conversation, "messages": [], "output": [], "tools": [], "completion": None}
 
 
 def _tokens(facts: Mapping[str, Any]) -> Tokens:

@@ -20,6 +20,7 @@ from cmdrdata_exporter import CmdrDataSpanExporter
 from opentelemetry_instrumentation_cmdrdata.content import Message, Part
 from opentelemetry_instrumentation_cmdrdata.conversations import Conversation, Conversations
 from opentelemetry_instrumentation_cmdrdata.openai import failures
+from opentelemetry_instrumentation_cmdrdata.openai.content.parts import plain
 from opentelemetry_instrumentation_cmdrdata.openai.usage import fields, items
 
 _logger = logging.getLogger("cmdrdata")
@@ -251,4 +252,4 @@ def _failed(
 
 
 def _text(content: object) -> Part:
-    return {"type": "text", "content": content}
+    return {"type": "text", "content": plain(content)}

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import copy
 import json
 import time
 import tracemalloc
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -13,7 +15,7 @@ import pytest
 from opentelemetry_instrumentation_cmdrdata.bounds import Bounds, bounded
 from opentelemetry_instrumentation_cmdrdata.content import Content, written
 from opentelemetry_instrumentation_cmdrdata.openai.content.chat import ChatReader, CompletionReader
-from opentelemetry_instrumentation_cmdrdata.openai.content.parts import Text
+from opentelemetry_instrumentation_cmdrdata.openai.content.parts import Text, plain, tool_call
 from opentelemetry_instrumentation_cmdrdata.openai.content.reading import Reader
 from opentelemetry_instrumentation_cmdrdata.openai.content.responses import (
     FetchedResponseReader,
@@ -592,7 +594,7 @@ def test_the_bound_of_a_call() -> None:
         [message("o" * 10, role="assistant")],
         [],
     )
-    assert valid(bounded(given, Bounds(100, 35))) == Content(
+    assert valid(bounded(given, Bounds(100, 68))) == Content(
         [{"type": "text", "content": "i" * 10}],
         [
             message("[cut: 2 messages, 20 characters]"),
@@ -602,7 +604,41 @@ def test_the_bound_of_a_call() -> None:
         [message("o" * 10, role="assistant")],
         [],
     )
-    assert bounded(given, Bounds(100, 60)) == given
+    assert bounded(given, Bounds(100, 109)) == given
+
+
+@pytest.mark.parametrize("where", ["input_messages", "output_messages"])
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [message("", role="user")] * 10_000,
+        [message(*[""] * 10_000)],
+        [message("a", role="x" * 100_000)],
+        [{**message("a"), "name": "x" * 100_000}],
+        [{"role": "user", "parts": [{"type": "tool_call", "id": "x" * 100_000, "name": ""}]}],
+        [{"role": "user", "parts": [{"type": "tool_call", "name": "x" * 90}] * 10_000}],
+    ],
+    ids=["messages", "parts", "role", "name", "id", "names"],
+)
+def test_everything_is_bounded(where: str, messages: list[Any]) -> None:
+    """Not only texts: also what is short elsewhere, and how many there are of it."""
+    given = Content([], [], [], [])._replace(**{where: messages})
+    assert len(written(bounded(given, Bounds(100, 1000)))) < 10_000
+
+
+def test_what_holds_itself() -> None:
+    """It ends where it would begin anew, and takes no time; what no request takes is not looked into."""
+    own: dict[str, Any] = {"a": 1}
+    own |= {"itself": own, "again": [own, own]}
+    assert plain(own) == {"a": 1, "itself": "...", "again": ["...", "..."]}
+    assert plain({"client": SimpleNamespace(api_key="sk-secret")}) == {"client": "..."}
+
+
+def test_deep_arguments() -> None:
+    """They are shortened where they are too deep to be copied or written."""
+    depth = 900
+    part = tool_call("c1", "f", "[" * depth + "]" * depth)
+    assert written(copy.deepcopy(part)).count("[") == 51
 
 
 def test_halves_of_surrogate_pairs() -> None:

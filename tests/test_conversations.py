@@ -187,6 +187,40 @@ def test_only_the_last_are_kept(provider: Provider, meter: Meter) -> None:
         conversations.get_conversation_history(-1)
 
 
+def _said(number: int, text: str) -> Conversation:
+    said: Any = {"role": "user", "parts": [{"type": "text", "content": text}]}
+    given: Any = expected(f"m{number}", messages=[said], completion=text, output=[said])
+    whole: Any = {"timestamp": "", "trace_id": "", **given}
+    return whole
+
+
+def test_their_bytes_are_bounded() -> None:
+    """However long they are: the oldest go first, and one that is too long by itself is shortened."""
+    conversations = Conversations(most_bytes=120_000)
+    for number in range(10):
+        conversations.add(_said(number, f"{number}" * 10_000))
+    models = [one["model"] for one in conversations.get_conversation_history()]
+    # Each takes some 30 kB, with the text in three places.
+    assert ["m7", "m8", "m9"] == models
+    conversations.add(_said(10, "x" * 1_000_000))
+    conversations.add(_said(11, "short"))
+    *_, long, short = conversations.get_conversation_history()
+    assert ("m10", "m11", "short") == (long["model"], short["model"], short["completion"])
+    assert long["completion"] == long["output"][0]["parts"][0]["content"]
+    assert (long["completion"] or "").endswith(" of 1000000 characters]")
+    assert len(repr(long)) < 120_000
+
+
+def test_one_that_cannot_be_shortened() -> None:
+    """What it is about is kept all the same."""
+    conversations = Conversations(most_bytes=10)
+    conversations.add(_said(1, "x" * 1000))
+    [kept] = conversations.get_conversation_history()
+    assert expected("m1", messages=[], output=[], completion=None) == {
+        name: value for name, value in kept.items() if name not in ("timestamp", "trace_id")
+    }
+
+
 def test_many_threads(provider: Provider, meter: Meter) -> None:
     """Calls of several threads are all kept, while another reads the history."""
     del meter
@@ -230,7 +264,11 @@ def test_the_spool(provider: Provider, tmp_path: Path, monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [({"most": 0}, "most is 0"), ({"tags": "support"}, "tags is of type str")],
+    [
+        ({"most": 0}, "most is 0"),
+        ({"most_bytes": 0}, "most_bytes is 0"),
+        ({"tags": "support"}, "tags is of type str"),
+    ],
 )
 def test_what_cannot_be_used(arguments: dict[str, Any], message: str) -> None:
     """A history of nothing, and tags that are no list, are refused at once."""

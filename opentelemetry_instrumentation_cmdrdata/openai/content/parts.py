@@ -15,26 +15,36 @@ from collections.abc import Callable, Mapping
 from typing import Any, cast
 from urllib.parse import unquote_to_bytes
 
+from pydantic import BaseModel
+
 from opentelemetry_instrumentation_cmdrdata.content import Part
 from opentelemetry_instrumentation_cmdrdata.openai.usage import fields, get, items, string
 
 _DATA_URL = re.compile(r"data:([^,;]*)((?:;[^,;]*)*),", re.IGNORECASE)
 _DEEPEST = 50
-"""Levels of nesting that are taken over: an object may hold itself."""
+"""Levels of nesting that are taken over: more is hard to write, and to copy."""
 
 
-def plain(value: object, depth: int = 0) -> Any:
-    """Return a copy of a JSON value; of an SDK object the fields that it has."""
+def plain(value: object, within: tuple[int, ...] = ()) -> Any:
+    """
+    Return a copy of a JSON value; of an SDK object the fields that it has.
+
+    Of anything else nothing: no request takes it, and what hangs on an object of the application is not for telemetry.
+    What holds itself, or is nested too deeply, ends in `...`.
+    """
     if value is None or isinstance(value, (str, int, float, bool)):
         return value
-    if depth > _DEEPEST:
+    if len(within) > _DEEPEST or id(value) in within:
         return "..."
+    inside = (*within, id(value))
     if isinstance(value, (list, tuple)):
-        return [plain(one, depth + 1) for one in cast("list[object]", value)]
+        return [plain(one, inside) for one in cast("list[object]", value)]
     if isinstance(value, Mapping):
         entries = cast("Mapping[object, object]", value).items()
-        return {str(key): plain(one, depth + 1) for key, one in entries}
-    return {key: plain(one, depth + 1) for key, one in fields(value).items() if one is not None}
+        return {str(key): plain(one, inside) for key, one in entries}
+    if isinstance(value, BaseModel):
+        return {key: plain(one, inside) for key, one in fields(value).items() if one is not None}
+    return "..."
 
 
 def parsed(arguments: object) -> Any:
@@ -42,7 +52,7 @@ def parsed(arguments: object) -> Any:
     if not isinstance(arguments, str):
         return plain(arguments)
     try:
-        return json.loads(arguments)
+        return plain(json.loads(arguments))
     except (ValueError, RecursionError):
         return arguments
 
