@@ -108,9 +108,14 @@ def unnamed(
         if job.job_id is None
         and (job.host, job.endpoint) == (host, endpoint)
         and job.since - SLACK <= created <= job.until + SLACK
-        # The answer names a version of it.
-        and (job.model is None or model is None or model.startswith(job.model))
+        and (job.model is None or model is None or _is_version(model, job.model))
     ]
     if not fitting or any(job.payer != fitting[0].payer for job in fitting):
         return None
     return fitting[0]
+
+
+def _is_version(model: str, asked: str) -> bool:
+    """Say whether a model that answered is one that was asked for, or a dated version of it: not `gpt-4o-mini`."""
+    rest = model.removeprefix(asked)
+    return model.startswith(asked) and (not rest or (rest[0] == "-" and rest[1:2].isdecimal()))
