@@ -6,7 +6,9 @@ import email.utils
 import json
 import os
 import re
+import shlex
 import socket
+import ssl
 import stat
 import subprocess
 import sys
@@ -220,6 +222,12 @@ def test_faults_of_an_environment(
     assert "a" * 40 not in repr(finding)
 
 
+@pytest.mark.parametrize("url", ["http://[", "https://[x]/v1", "localhost:8000/v1", "//", "\x1b"])
+def test_odd_base_urls(url: str) -> None:
+    """What is no URL is the SDK's to refuse."""
+    assert [] == environment.check(surroundings({"OPENAI_BASE_URL": url}))
+
+
 def test_what_is_meant_to_be_is_no_finding() -> None:
     """Samplers that keep all, hosts that are asked, other instrumentations that are off, packages whose spans bill."""
     openai = {"openai": "opentelemetry.instrumentation.openai_v2:OpenAIInstrumentor"}
@@ -312,6 +320,7 @@ def asked(url: str, environ: dict[str, str] | None = None, timeout: float = 5.0)
         (429, {}, "backend-trouble"),
         (503, {}, "backend-trouble"),
         (405, {"date": "Sat, 01 Jan 2000 00:00:00 GMT"}, "clock"),
+        (405, {"date": "Sat, 01 Jan 2000 00:00:00 -0000"}, "clock"),
         (405, {"date": "yesterday"}, None),
     ],
 )
@@ -351,6 +360,34 @@ def test_an_endpoint_that_speaks_no_tls(server: Backend) -> None:
     [finding] = asked(server.url.replace("http:", "https:"))
     assert "its certificate is not accepted, or TLS fails" in finding.what
     assert [] == server.asked
+
+
+@pytest.mark.parametrize("name", ["delivery/loopback.pem", "faults/expired.pem"])
+def test_an_endpoint_whose_certificate_nobody_knows(
+    name: str, server: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It gets no key; what is wrong with the certificate is said, and how it is made known."""
+    certificate = Path(__file__).parents[1] / name
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    url = server.url.replace("http:", "https:")
+    is_expired = "expired" in name
+    if is_expired:
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    [finding] = asked(url)
+    why = "certificate has expired" if is_expired else "self-signed certificate"
+    assert finding == Finding(
+        "unreachable",
+        ERROR,
+        f"{url} cannot be reached: its certificate is not accepted, or TLS fails ({why}).",
+        "Install the certificate of its authority, or name it in SSL_CERT_FILE.",
+    )
+    assert [] == server.asked
+    if not is_expired:
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        assert [] == asked(url)
+        assert [f"GET /api/events Bearer {KEY}"] == server.asked
 
 
 def test_an_endpoint_that_says_nothing() -> None:
@@ -400,12 +437,54 @@ def test_a_spool_directory_that_cannot_be_used(tmp_path: Path) -> None:
         assert "Set CMDRDATA_SPOOL_DIR to a directory" in finding.remedy
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
+@pytest.mark.parametrize("which", ["spool", "destination"])
+def test_a_spool_directory_of_another_user(
+    which: str, remote: Directory, spool: Path, tmp_path: Path
+) -> None:
+    """Be it all of it or the directory of the destination: this user's events would be kept in memory."""
+    spool.chmod(stat.S_IRWXU)
+    assert [] == kept(spool)
+    path = spool if which == "spool" else remote.path
+    os.chown(path, 4711, -1)
+    [finding] = kept(spool)
+    assert finding == Finding(
+        "spool-unusable",
+        ERROR,
+        f"'{path}' belongs to user 4711, this process is user 0. Events are kept in memory, and lost when the "
+        "process ends.",
+        "Set CMDRDATA_SPOOL_DIR to a directory that only this user can write, for instance a new one inside it.",
+    )
+
+
+def test_a_spool_directory_of_nobody(run_json: RunJson, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user that there is not has no home."""
+    monkeypatch.setattr(environment, "CHECKS", ())
+    code, document = run_json("doctor", "--offline", "--spool-dir", "~no-such-user-4711/spool")
+    assert (1, ["spool-unusable"]) == (code, [one["id"] for one in document["findings"]])
+
+
+def test_what_else_is_in_a_spool_directory(tmp_path: Path) -> None:
+    """Files are no directories that others enter, also where a path needs quotes."""
+    path = tmp_path / "it's. here"
+    (path / "inner").mkdir(mode=0o755, parents=True)
+    path.chmod(0o700)
+    (path / "file").touch(0o644)
+    (path / "link").symlink_to(tmp_path)
+    [finding] = kept(path)
+    assert f"Run chmod 700 {shlex.quote(str(path / 'inner'))}." == finding.remedy
+    path.chmod(0o777)
+    [finding] = kept(path)
+    assert f'"{path}" can be written by other users.' in finding.what
+    assert finding.remedy.startswith("Set CMDRDATA_SPOOL_DIR to a directory")
+
+
 def test_a_spool_directory_that_others_enter(spool: Path) -> None:
     """Who uses what is nobody else's business."""
     spool.chmod(0o755)
     [finding] = kept(spool)
     assert ("spool-open", WARNING) == (finding.id, finding.severity)
-    assert f"Run chmod 700 '{spool}'." == finding.remedy
+    assert f"Run chmod 700 {spool}." == finding.remedy
     spool.chmod(stat.S_IRWXU)
     assert [] == kept(spool)
 
@@ -491,6 +570,29 @@ Found: 1 error.
     assert requests == len(server.asked)
 
 
+@pytest.mark.parametrize("columns", [1, 2, 60, 120])
+def test_terminals(columns: int, spool: Path, monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
+    """Lines fit into terminals of each width; one that says it has next to none is written to all the same."""
+    spool.mkdir(mode=0o755, exist_ok=True)
+    spool.chmod(0o755)
+    monkeypatch.setenv("OPENAI_BASE_URL", "https://proxy.example/v1")
+    monkeypatch.setattr(environment, "CHECKS", (environment.streams, environment.settings))
+    monkeypatch.setenv("COLUMNS", str(columns))
+    done = run("doctor", "--offline")
+    assert 0 == done.returncode
+    text = " ".join(done.stdout.split())
+    for part in (
+        "warning: stream-usage CMDRDATA_STREAM_USAGE is auto, and proxy.example is no host that it asks: "
+        "streams tell no tokens unless the application asks for them. Set CMDRDATA_STREAM_USAGE=always if the "
+        "server knows stream_options.include_usage.",
+        "note: local There is neither a key nor an endpoint, so events stay on this host. Set CMDRDATA_API_KEY "
+        "where they are to be delivered.",
+        "Found: 2 warnings, 1 note.",
+    ):
+        assert columns < 60 or part in text
+    assert max(map(len, done.stdout.splitlines())) <= max(columns, 22)
+
+
 def _counts(ran: tuple[int, Any]) -> tuple[int, dict[str, int]]:
     code, document = ran
     assert sum(document[f"{severity}s"] for severity in SEVERITIES) == len(document["findings"])
@@ -506,16 +608,37 @@ def test_the_python_of_the_application(
     found = _ids(run(*look, sys.executable, "-I", "app.py"))
     assert {"nothing-metered", "spans-limited"} <= set(found)
     empty = tmp_path / "python"
-    empty.write_text("#!/bin/sh\nexit 1\n")
-    empty.chmod(0o755)
+    empty.touch(0o755)
     instrument = ("opentelemetry-instrument", "--traces_exporter", "none")
-    for before in ((), instrument):
-        assert "not-installed" == _ids(run(*look, *before, str(empty), "app.py"))[0]
+    probed = f"'{sys.executable}' -m cmdrdata_exporter.cli.doctor.probe"
+    for script, expected in (
+        ("echo \"No module named 'cmdrdata_exporter'\" >&2; exit 1", "not-installed"),
+        ("echo 3.12", "not-installed"),
+        ("exit 7", "not-looked-at"),
+        ("kill -9 $$", "not-looked-at"),
+        # What is installed there may print something of its own.
+        (f"echo hello; {probed}; echo bye", "spans-limited"),
+    ):
+        empty.write_text(f"#!/bin/sh\n{script}\n")
+        for before in ((), instrument):
+            ids = _ids(run(*look, *before, str(empty), "app.py"), 0 if "hello" in script else 1)
+            assert expected in ids, script
     assert 2 == run(*look, *instrument).returncode
 
 
-def _ids(done: subprocess.CompletedProcess[str]) -> list[str]:
-    assert 1 == done.returncode
+def test_options_of_a_command(run: Run) -> None:
+    """What comes after the command is the command's; what comes before it is ours, and has to be an option."""
+    mistyped = run("doctor", "--ofline")
+    assert (2, True) == (mistyped.returncode, "--ofline" in mistyped.stderr)
+    for dashes in ((), ("--",)):
+        done = run(
+            "doctor", "--offline", "--json", *dashes, sys.executable, "-I", "app.py", "--json"
+        )
+        assert "nothing-metered" in _ids(done)
+
+
+def _ids(done: subprocess.CompletedProcess[str], code: int = 1) -> list[str]:
+    assert code == done.returncode
     return [finding["id"] for finding in json.loads(done.stdout)["findings"]]
 
 
@@ -525,6 +648,7 @@ def test_which_python_runs_a_program(tmp_path: Path) -> None:
     for first, python in (
         (f"#!{sys.executable}", sys.executable),
         (f"#!/usr/bin/env {sys.executable}", sys.executable),
+        (f"#!/usr/bin/env -S PYTHONUNBUFFERED=1 {sys.executable} -u", sys.executable),
     ):
         program.write_text(f"{first}\n")
         program.chmod(0o755)

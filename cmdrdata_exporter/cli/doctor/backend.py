@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Iterator
+from datetime import timezone
 from email.utils import parsedate_to_datetime
 
 from urllib3.exceptions import NameResolutionError, ProxyError, SSLError
@@ -110,7 +111,9 @@ def _answered(where: str, answer: Answer) -> Iterator[Finding]:
 
 def _dated(where: str, answer: Answer, now: float) -> Iterator[Finding]:
     try:
-        apart = now - parsedate_to_datetime(answer.headers.get("date", "")).timestamp()
+        date = parsedate_to_datetime(answer.headers.get("date", ""))
+        # One of an unknown zone is in UTC, as all dates of HTTP.
+        apart = now - (date if date.tzinfo else date.replace(tzinfo=timezone.utc)).timestamp()
     except (TypeError, ValueError, OverflowError):
         return
     if abs(apart) > CLOCKS_APART:

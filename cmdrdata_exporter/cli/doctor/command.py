@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import subprocess
 import textwrap
@@ -30,10 +31,12 @@ from opentelemetry_instrumentation_cmdrdata import preflight
 PROBE_TIMEOUT = 60.0
 """Seconds that another Python may take to look around."""
 INSTRUMENT = "opentelemetry-instrument"
+NARROWEST = 20
+"""Columns for a text, also where the terminal says that it has fewer."""
 _COLORS = {"error": "red", "warning": "yellow", "note": "dim"}
 
 
-@click.command(context_settings={"ignore_unknown_options": True})
+@click.command(context_settings={"allow_interspersed_args": False})
 @click.option("--strict", is_flag=True, help="Exit with status 1 for warnings, too.")
 @click.option("--offline", is_flag=True, help="Leave the endpoint alone.")
 @click.option(
@@ -90,12 +93,11 @@ def findings_of(
     found = _probed(command) if command else environment.check(here([]))
     try:
         settings = Settings.read(spool_dir=spool_dir)
-        path = (spool_dir or spool_directory()).expanduser().absolute()
-    except (ConfigurationError, RuntimeError):
+    except ConfigurationError:
         pass  # The checks of the environment have said so.
     else:
         if settings.enabled:
-            found += spool.check(settings, path)
+            found += spool.check(settings, spool_dir or spool_directory())
             if timeout is not None:
                 found += backend.check(settings, timeout=timeout, now=clocks.wall())
     order = list(SEVERITIES)
@@ -113,18 +115,41 @@ def _probed(command: Sequence[str]) -> list[Finding]:
     probe = [python, "-m", "cmdrdata_exporter.cli.doctor.probe", *arguments]
     try:
         done = subprocess.run(
-            probe, capture_output=True, text=True, timeout=PROBE_TIMEOUT, check=False
+            probe,
+            capture_output=True,
+            text=True,
+            timeout=PROBE_TIMEOUT,
+            check=False,
+            errors="replace",
         )
-        return [Finding(**finding) for finding in json.loads(done.stdout)]
-    except (OSError, subprocess.TimeoutExpired, ValueError, TypeError):
-        return [
-            Finding(
-                "not-installed",
-                ERROR,
-                f"{python} has no opentelemetry-instrumentation-cmdrdata of this version.",
-                f"Run {python} -m pip install 'opentelemetry-instrumentation-cmdrdata[instruments]'.",
-            )
-        ]
+    except (OSError, subprocess.TimeoutExpired) as error:
+        why = f"it takes longer than {PROBE_TIMEOUT:g} s"
+        return [_not_looked(probe, type(error).__name__ if isinstance(error, OSError) else why)]
+    # What is installed there may print something of its own, before or after.
+    printed = (line for line in reversed(done.stdout.splitlines()) if line.startswith("["))
+    try:
+        return [Finding(**finding) for finding in json.loads(next(printed, ""))]
+    except (ValueError, TypeError):
+        # Without a word it is a Python that has printed something else, as an older version may.
+        if done.returncode and "No module named" not in done.stderr:
+            return [_not_looked(probe, f"it ends with status {done.returncode}")]
+    return [
+        Finding(
+            "not-installed",
+            ERROR,
+            f"{python} has no opentelemetry-instrumentation-cmdrdata of this version.",
+            f"Run {shlex.quote(python)} -m pip install 'opentelemetry-instrumentation-cmdrdata[instruments]'.",
+        )
+    ]
+
+
+def _not_looked(probe: Sequence[str], why: str) -> Finding:
+    return Finding(
+        "not-looked-at",
+        ERROR,
+        f"{probe[0]} could not look around: {why}.",
+        f"See what it says: {shlex.join(probe)}.",
+    )
 
 
 def python_of(program: str) -> str:
@@ -146,7 +171,7 @@ def python_of(program: str) -> str:
         first = ""
     words = first.removeprefix("#!").split() if first.startswith("#!") else []
     if words and Path(words[0]).name == "env":
-        words = words[1:]
+        words = [word for word in words[1:] if not word.startswith("-") and "=" not in word]
     if not words or not Path(words[0]).name.startswith(("python", "pypy")):
         raise Refusal(f"{program!r} is not run by Python; name the Python and the program")
     return shutil.which(words[0]) or words[0]
@@ -171,7 +196,8 @@ def _show(console: Terminal, findings: Sequence[Finding], *, offline: bool) -> N
                 continue
             console.print(cell(f"{severity}: {finding.id}", f"bold {_COLORS[severity]}"))
             for text in (finding.what, finding.remedy):
-                for line in textwrap.wrap(text, console.width - 2, break_on_hyphens=False):
+                width = max(NARROWEST, console.width - 2)
+                for line in textwrap.wrap(text, width, break_on_hyphens=False):
                     console.print(cell(f"  {line}"))
             console.print()
     looked = "versions, settings, other instrumentations, the spool directory"

@@ -134,8 +134,11 @@ def settings(found: Surroundings) -> Iterator[Finding]:
 def streams(found: Surroundings) -> Iterator[Finding]:
     """Check whether streams are asked for their usage where the application's calls go."""
     said = found.environ.get(CMDRDATA_STREAM_USAGE, "").strip().lower() or "auto"
-    url = urlsplit(found.environ.get("OPENAI_BASE_URL", "").strip())
-    host = url.hostname or "api.openai.com"
+    try:
+        url = urlsplit(found.environ.get("OPENAI_BASE_URL", "").strip())
+        host = url.hostname or "api.openai.com"
+    except ValueError:
+        return  # The SDK says so at the first call.
     known = tells_stream_usage(host, url.path, None)
     if said == "never" or (said == "auto" and not known):
         why = "is never" if said == "never" else f"is auto, and {host} is no host that it asks"

@@ -1,7 +1,7 @@
 """
 The checks of the environment, run by the application's own Python: `python -m cmdrdata_exporter.cli.doctor.probe`.
 
-Its arguments are those of `opentelemetry-instrument`. It prints the findings as one JSON list.
+Its arguments are those of `opentelemetry-instrument`. It prints the findings as one JSON list on one line.
 """
 
 from __future__ import annotations
@@ -20,4 +20,5 @@ def here(arguments: list[str]) -> Surroundings:
 
 
 if __name__ == "__main__":
-    json.dump([finding._asdict() for finding in check(here(sys.argv[1:]))], sys.stdout)
+    # On a line of its own, whatever else is printed by what is installed here.
+    print("\n" + json.dumps([finding._asdict() for finding in check(here(sys.argv[1:]))]))

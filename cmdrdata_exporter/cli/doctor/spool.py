@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shlex
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +13,7 @@ from cmdrdata_exporter.cli.doctor.findings import ERROR, WARNING, Finding, findi
 from cmdrdata_exporter.cli.states import UNSENT
 from cmdrdata_exporter.cli.status import status_of
 from cmdrdata_exporter.cli.terminal import plural, size
-from cmdrdata_exporter.delivery.spool.directory import RESERVE, unusable
+from cmdrdata_exporter.delivery.spool.directory import MEND, RESERVE, unusable
 from cmdrdata_exporter.delivery.spool.file_systems import try_out
 from cmdrdata_exporter.settings import CMDRDATA_SPOOL_DIR, Settings, applications_drain
 
@@ -21,14 +23,19 @@ LITTLE = 256 << 20
 
 def check(settings: Settings, spool: Path) -> Iterator[Finding]:
     """Yield what is wrong with a spool directory, for an application with these settings."""
-    if (why := unusable(spool)) is not None:
-        what, _, remedy = why.partition(". ")
-        yield Finding(
-            "spool-unusable",
-            ERROR,
-            f"{what}. Events are kept in memory, and lost when the process ends.",
-            f"{remedy or 'Set ' + CMDRDATA_SPOOL_DIR}.",
-        )
+    try:
+        spool = spool.expanduser().absolute()
+    except RuntimeError as error:  # There is no such user, or it has no home.
+        yield _unusable(str(error))
+        return
+    why = unusable(spool)
+    own = spool / settings.target.name
+    if why is None and os.path.lexists(own):
+        # Somebody else may have made it, with a command that was run as another user.
+        why = unusable(own)
+    if why is not None:
+        what, mark, remedy = why.rpartition(f". {MEND}")
+        yield _unusable(what, f"{MEND}{remedy}.") if mark else _unusable(why)
         return
     nearest = next(path for path in (spool, *spool.parents) if path.exists())
     if nearest == spool:
@@ -36,29 +43,35 @@ def check(settings: Settings, spool: Path) -> Iterator[Finding]:
         try:
             try_out(spool)
         except OSError as error:
-            yield Finding(
-                "spool-unusable",
-                ERROR,
-                f"{error}. Events are kept in memory, and lost when the process ends.",
-                f"Set {CMDRDATA_SPOOL_DIR} to a directory on a local disk.",
-            )
+            yield _unusable(str(error))
     yield from _room(nearest)
     yield from _deliveries(settings, spool)
 
 
+def _unusable(
+    what: str, remedy: str = f"Set {CMDRDATA_SPOOL_DIR} to a directory on a local disk."
+) -> Finding:
+    return Finding(
+        "spool-unusable",
+        ERROR,
+        f"{what}. Events are kept in memory, and lost when the process ends.",
+        remedy,
+    )
+
+
 def _modes(spool: Path) -> Iterator[Finding]:
     """Whoever reads events learns who uses what. What is written by others is refused, see `unusable`."""
-    for path in (spool, *sorted(spool.glob("*/"))):
-        if (
-            path.lstat().st_mode & (stat.S_IRWXG | stat.S_IRWXO)
-            and path.lstat().st_uid == os.geteuid()
-        ):
-            yield Finding(
-                "spool-open",
-                WARNING,
-                f"{path} can be entered by other users of this host.",
-                f"Run chmod 700 '{path}'.",
-            )
+    for path in (spool, *sorted(spool.iterdir())):
+        with contextlib.suppress(FileNotFoundError):
+            found = path.lstat()
+            is_open = found.st_mode & (stat.S_IRWXG | stat.S_IRWXO)
+            if stat.S_ISDIR(found.st_mode) and is_open and found.st_uid == os.geteuid():
+                yield Finding(
+                    "spool-open",
+                    WARNING,
+                    f"{path} can be entered by other users of this host.",
+                    f"Run chmod 700 {shlex.quote(str(path))}.",
+                )
 
 
 def _room(path: Path) -> Iterator[Finding]:
