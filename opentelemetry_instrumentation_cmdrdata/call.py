@@ -446,6 +446,11 @@ class Call:
     # The end
 
     @property
+    def has_begun(self) -> bool:
+        """Whether it must end, or has ended."""
+        return self._endings is not None
+
+    @property
     def has_ended(self) -> bool:
         """Whether `end` need not be called."""
         return self._endings is None or bool(self._endings)

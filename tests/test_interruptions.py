@@ -25,7 +25,7 @@ from opentelemetry.sdk.trace import TracerProvider
 
 import cmdrdata_exporter
 import opentelemetry_instrumentation_cmdrdata
-from cmdrdata_exporter import CmdrDataSpanExporter
+from cmdrdata_exporter import CmdrDataSpanExporter, customer_context
 from cmdrdata_exporter.delivery import Event
 from cmdrdata_exporter.delivery.drainer import Options
 from cmdrdata_exporter.delivery.durable import DurableDelivery
@@ -36,7 +36,7 @@ from opentelemetry_instrumentation_cmdrdata import CmdrDataInstrumentor, open_ca
 from tests import replies
 from tests.charges import MESSAGES
 from tests.provider import Provider, Reply
-from tests.sdk import client
+from tests.sdk import VERSION, client
 
 CHAT = "/v1/chat/completions"
 ARGUMENTS: dict[str, Any] = {"model": "gpt-4o-mini", "messages": MESSAGES, "customer_id": "acme"}
@@ -316,3 +316,91 @@ def interrupted_everywhere(  # noqa: PLR0917 - what the tests have
                 sync = clients.enter_context(client(provider))
     assert [] == wrong, "\n".join(wrong)
     return number
+
+
+if VERSION >= (3, 57):
+    from tests.connections import LIVE_SESSION, answer, completed, created, used
+    from tests.test_websocket_sessions import done
+    from tests.websocket import Session, Standin
+
+    def _of_realtime(number: int) -> list[Any]:
+        return [created(f"resp_{number}"), done(f"resp_{number}")]
+
+    def _of_responses(number: int) -> list[Any]:
+        begun = answer("created", f"resp_{number}", status="in_progress")
+        return [begun, completed(f"resp_{number}")]
+
+    def _of_live(number: int) -> list[Any]:
+        session = {**LIVE_SESSION, "id": f"live_{number}"}
+        begun: Any = {"type": "session.started", "event_id": "e", "session": session}
+        return [begun, used(3), {**used(21), "type": "session.closed", "reason": "expired"}]
+
+    def _raises(error: BaseException, connection: Any, frame: str) -> bool:
+        try:
+            connection.parse_event(frame)
+        except type(error):
+            return True
+        return False
+
+    @pytest.mark.parametrize(
+        ("name", "frames_of", "customer", "units"),
+        [
+            ("realtime", _of_realtime, "zeta", 120),
+            ("responses", _of_responses, "zeta", 35),
+            ("live", _of_live, "acme", 21),
+        ],
+    )
+    @pytest.mark.parametrize("error", [SoftTimeLimit(), KeyboardInterrupt()], ids=repr)
+    @pytest.mark.timeout(300)
+    def test_frames_at_every_line(  # noqa: PLR0917 - fixtures
+        name: str,
+        frames_of: Callable[[int], list[Any]],
+        customer: str,
+        units: int,
+        error: BaseException,
+        host: Host,
+        handler: Callable[[BaseException], None],
+    ) -> None:
+        """The exception comes out once, and what the frames tell is billed once, to who asked for it."""
+        handler(error)
+        wrong: list[str] = []
+        arguments: Any = {"model": "m"} if name == "realtime" else {}
+        with (
+            Standin([Session([])]) as standin,
+            openai.OpenAI(api_key="sk-test", websocket_base_url=standin.url) as sdk,
+            customer_context("acme"),
+            getattr(sdk, name).connect(**arguments) as connection,
+        ):
+            number = 0
+            while True:
+                if name != "live":
+                    with customer_context("zeta"):
+                        connection.send({"type": "response.create"})
+                frames = [json.dumps(frame) for frame in frames_of(number)]
+                interruption = Interruption(number, opcodes=False)
+                with interruption:
+                    raised = sum(_raises(error, connection, frame) for frame in frames)
+                error.__traceback__ = error.__context__ = None
+                if interruption.place is None:
+                    break
+                open_calls.end_dropped()
+                code, line = interruption.place
+                found = [
+                    (
+                        event["metadata"]["usage_status"],
+                        event["total_tokens"] or event["metadata"]["usage"].get("session_seconds"),
+                        event["customer_id"],
+                    )
+                    for event in host.events()
+                ]
+                # In its first line nothing has been parsed: the SDK has lost that frame, too.
+                first = code.co_name == "parse_event" and line == code.co_firstlineno + 1
+                if (raised, found) != (1, [("reported", units, customer)]) and not first:
+                    wrong.append(f"{number}: {code.co_name}:{line} {raised} {found}")
+                if first:
+                    connection.parse_event(frames[-1])  # For the next one to find all in order.
+                    host.events()
+                number += 1
+                assert number < 2000
+        assert [] == wrong, "\n".join(wrong)
+        assert number > 200

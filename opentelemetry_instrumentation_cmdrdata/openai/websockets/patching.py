@@ -233,18 +233,29 @@ def parsing(original: Method, **_: bool) -> Method:
     """Return `parse_event` that shows what it returns, and costs next to nothing where that tells nothing new."""
 
     def parse_event(self: Any, data: Any) -> Any:
-        frame = original(self, data)
-        session: Session | None = self.__dict__.get(_SESSION)
-        if session is not None:
-            try:
-                kind: object = frame.type
-            except AttributeError:
-                kind = get(frame, "type")
-            if type(kind) is str and kind in session.frames:
-                session.observe(kind, frame)
+        try:
+            frame = original(self, data)
+            _show(self, frame)
+        except BaseException as error:
+            if faults.is_interruption(error):
+                # The frame has left the connection, and comes no second time.
+                _show(self, original(self, data), again=True)
+            raise
         return frame
 
     return parse_event
+
+
+def _show(connection: Any, frame: Any, *, again: bool = False) -> None:
+    """Show a frame to the session of a connection."""
+    session: Session | None = connection.__dict__.get(_SESSION)
+    if session is not None:
+        try:
+            kind: object = frame.type
+        except AttributeError:
+            kind = get(frame, "type")
+        if type(kind) is str and kind in session.frames:
+            session.observe(kind, frame, again=again)
 
 
 def _note(connection: Any, frame: object, lane: str | None = None) -> Callable[[], None]:
@@ -289,9 +300,18 @@ def _noting(note: Callable[[Any, object], Callable[[], None]]) -> Any:
 
 
 _sending = _noting(_note)
-_sending_in_lane = _noting(
-    lambda lane, frame: _note(lane._session.connection, frame, lane._state.stream_id)  # noqa: SLF001 - see _replace_lanes
-)
+
+
+def _note_in_lane(lane: Any, frame: object) -> Callable[[], None]:
+    try:
+        connection, name = lane._session.connection, lane._state.stream_id  # noqa: SLF001 - see _replace_lanes
+    except AttributeError as error:
+        faults.absorb(error, "the lane of a request")
+        connection = name = None
+    return _note(connection, frame, name)
+
+
+_sending_in_lane = _noting(_note_in_lane)
 
 
 def _sending_early(original: Method, **_: bool) -> Method:
@@ -299,12 +319,17 @@ def _sending_early(original: Method, **_: bool) -> Method:
 
     def send(self: Any, event: Any) -> Any:
         sent = original(self, event)
-        opening: _Opening | None = self.__dict__.get(_OPENING)
-        if opening is not None:
-            opening.early.append(Early(event, Context.of_now()))
+        _note_early(self, event)
         return sent
 
     return send
+
+
+@faults.guarded
+def _note_early(manager: Any, event: object) -> None:
+    opening: _Opening | None = manager.__dict__.get(_OPENING)
+    if opening is not None:
+        opening.early.append(Early(event, Context.of_now()))
 
 
 def _closing(original: Method, *, asynchronous: bool) -> Method:

@@ -97,10 +97,10 @@ class Requests:
         )
 
     def answered(self, kind: str, response: object, lane: str | None) -> Request | None:
-        """Return the request that a response which begins is taken to answer, and forget it."""
+        """Return the request that a response which begins is taken to answer. It waits until it is discarded."""
         metadata = get(response, "metadata") or None
         waiting = [one for one in list(self._waiting) if (one.kind, one.lane) == (kind, lane)]
-        return self._take(one for one in waiting if one.metadata == metadata)
+        return next((one for one in waiting if one.metadata == metadata), None)
 
     def _take(self, found: Any) -> Request | None:
         request = next(iter(found), None)

@@ -93,6 +93,7 @@ class Session:
         "_recorder",
         "_server",
         "_starters",
+        "_starting",
         "call",
         "frames",
         "id",
@@ -132,6 +133,8 @@ class Session:
         self._ended: dict[_Key, None] = {}
         self._ended_now: set[str] = set()
         """The endpoints of parts without an id that the frame which is observed has ended."""
+        self._starting: tuple[_Key, Request | None] | None = None
+        """The part that the frame which is observed begins, and what it was asked for by."""
         self._starters: dict[str, Request] = {}
         """What the responses of late were asked for by, where somebody else pays than for the connection."""
         self.call = Call(
@@ -143,18 +146,12 @@ class Session:
 
     # --- What is told
 
-    def observe(self, kind: str, frame: object) -> None:
-        """Observe a frame of a `kind` that tells something."""
-        self._ended_now.clear()
-        try:
-            self._observe(kind, frame)
-        except BaseException as error:
-            if faults.is_interruption(error):
-                self._observe(kind, frame)
-            raise
-
     @faults.guarded
-    def _observe(self, kind: str, frame: object) -> None:
+    def observe(self, kind: str, frame: object, *, again: bool = False) -> None:
+        """Observe a frame of a `kind` that tells something; `again` where that was interrupted."""
+        if not again:
+            self._ended_now.clear()
+            self._starting = None
         self.frames[kind](self, frame)
 
     @faults.guarded
@@ -216,24 +213,37 @@ class Session:
             lane: in which it is, where there are lanes.
         """
         key = endpoint.name, part_id
-        if (call := self._parts.get(key)) is not None or self._has_ended(key):
+        call = self._parts.get(key)
+        # One that has not begun is of an attempt that was interrupted.
+        if call.has_begun if call is not None else self._has_ended(key):
             return call
 
         def begin() -> Call:
-            request = None if kind is None else self._request(kind, of, part_id, lane)
-            call = self._begin(endpoint, model or self.requested_model or self.model, request)
+            if self._starting is None or self._starting[0] != key:
+                asked = None if kind is None else self._request(kind, of, part_id, lane)
+                self._starting = key, asked
+            request = self._starting[1]
+            call = self._made(endpoint, model or self.requested_model or self.model, request)
             call.reading.shared = identity
             if self.id is not None:
                 call.reading.attributes[semconv.SESSION_ID] = self.id
+            call.exchange.is_answered = True
+            if request is not None:
+                call.arrived()
+                call.last_chunk = None  # Not every part of it is noted.
+                self.requests.discard(request)
+            open_calls.keep(call)
+            # Only what is known here may begin: what begins has an event, also where nobody knows it.
+            self._parts[key] = call
+            call.begin()
             return call
 
         identity = None
         if endpoint is not charged.RESPONSES and part_id is not None:
             identity = shared.Identity(self._server.address, endpoint.name, part_id)
-            call = shared.parts.join(identity, begin)
+            call = self._parts[key] = shared.parts.join(identity, begin)
         else:
             call = begin()
-        self._parts[key] = call
         if len(self._parts) > MOST_OPEN:
             self.end(next(iter(self._parts.values())), cut=True)
         if endpoint is charged.RESPONSES:
@@ -263,7 +273,7 @@ class Session:
                 del self._starters[next(iter(self._starters))]
         return request
 
-    def _begin(
+    def _made(
         self,
         endpoint: Endpoint,
         model: str | None,
@@ -271,7 +281,7 @@ class Session:
         *,
         refused: bool = False,
     ) -> Call:
-        """Begin a call below the connection's."""
+        """Return a call below the connection's, which has not begun yet."""
         attribution = self._attribution
         parameters: Mapping[str, Any] = {"model": model}
         began = None
@@ -280,7 +290,7 @@ class Session:
             if request.payer is not None:
                 attribution = attribution._replace(attributes=request.payer)
         with self._as_parent():
-            call = Call(
+            return Call(
                 self._recorder,
                 endpoint,
                 parameters,
@@ -289,14 +299,6 @@ class Session:
                 streaming=not refused,
                 began=began,
             )
-        call.begin()
-        if not refused:
-            call.exchange.is_answered = True
-            if request is not None:
-                call.arrived()
-                call.last_chunk = None  # Not every part of it is noted.
-            open_calls.keep(call)
-        return call
 
     @contextmanager
     def _as_parent(self) -> Generator[None]:
@@ -313,8 +315,9 @@ class Session:
         if endpoint is None:
             return  # Of another API.
         asked = self.requested_model or self.model
-        call = self._begin(endpoint, asked, request, refused=True)
+        call = self._made(endpoint, asked, request, refused=True)
         read_error(call.reading, error)
+        call.begin()
         call.end()
 
     def in_lane(self, lane: str | None) -> Call | None:
@@ -325,6 +328,10 @@ class Session:
 
     def end(self, call: Call, *, cut: bool = False, error: BaseException | None = None) -> None:
         """End a part, unless others still see it."""
+        # First, since what is forgotten here does not end where this is interrupted, and begins anew.
+        identity = call.reading.shared
+        if identity is None or not shared.parts.leave(identity, call, is_whole=not cut):
+            call.end(error, cut=cut)
         for key in [key for key, part in list(self._parts.items()) if part is call]:
             if key[1] is None:
                 self._ended_now.add(key[0])
@@ -335,9 +342,6 @@ class Session:
                 del self._ended[next(iter(self._ended))]
         for lane in [lane for lane, one in list(self._lanes.items()) if one is call]:
             self._lanes.pop(lane, None)
-        identity = call.reading.shared
-        if identity is None or not shared.parts.leave(identity, call, is_whole=not cut):
-            call.end(error, cut=cut)
 
     @faults.guarded
     def cut(self, error: BaseException | None = None) -> None:
