@@ -301,7 +301,8 @@ if VERSION >= (2, 54):
             f"/v1{run_path}": "assistants=v2",
             f"/v1{session_path}": "agents=v1",
         }
-        with openai.OpenAI(api_key="sk-test", base_url=asked.url, max_retries=0) as client:
+        sdk: Any = openai.OpenAI(api_key="sk-test", base_url=asked.url, max_retries=0)
+        with sdk as client:
             with contextlib.suppress(openai.NotFoundError):
                 client.beta.threads.runs.retrieve("run_1", thread_id="thread_1")
             if VERSION >= (3, 57):
