@@ -4,7 +4,7 @@ The ledger of a fleet: a PostgreSQL database that knows each event of many hosts
 | state | an event comes into it by | and leaves it by |
 |---|---|---|
 | local | `store`, where nothing is forwarded; `assign` there | final |
-| pending | `store`, where events are forwarded; a failed attempt; `assign`, `replay` | `claim` → in flight; `tidy` → dead |
+| pending | `store`, where events are forwarded; `assign`, `replay`, a failed attempt | `claim` → in flight; `tidy` |
 | in flight | `claim` | an outcome → delivered, pending, dead; `recover` |
 | held | `store`, where it has no customer | `assign` → pending, local |
 | dead | a refusal; 30 days in vain | `replay` → pending; `drop` → dropped |
