@@ -198,6 +198,7 @@ def options(settings: Settings, telemetry: Telemetry | None = None) -> Options:
         hold_ambiguous=settings.ambiguous == "hold",
         probe_interval=settings.probe_interval,
         totals_by_day_for=settings.totals_by_day_for,
+        index_events=settings.index_events,
     )
     if settings.target.kind not in TRANSPORTS:
         return how

@@ -96,6 +96,12 @@ A file of librdkafka's options, `NAME=VALUE` on a line each, where events go to 
 producer is, for instance. It is read again after a refusal.
 """
 
+CMDRDATA_INDEX_EVENTS = "CMDRDATA_INDEX_EVENTS"
+"""
+How many events of the last 30 days `cmdrdata events` finds that have been delivered; each takes about 300 bytes.
+0 to 100000000; 0 keeps no index. Default: 1000000.
+"""
+
 CMDRDATA_STREAM_USAGE = "CMDRDATA_STREAM_USAGE"
 """
 Whether streamed chats and completions are asked to tell their usage (`stream_options.include_usage`), where the
@@ -164,6 +170,7 @@ _OF_EVENTS: dict[str, Callable[[str, str], Any]] = {
     CMDRDATA_PROBE_INTERVAL: values.seconds(1.0, LONGEST_PAUSE),
     CMDRDATA_TOTALS_BY_DAY_FOR: values.whole(31, 36500, "days"),
     CMDRDATA_KAFKA_OPTIONS: values.options_file,
+    CMDRDATA_INDEX_EVENTS: values.whole(0, 100_000_000, "events"),
 }
 """
 What makes of each setting's text what is used, or refuses it; the second ones only where metering is on.
@@ -194,6 +201,8 @@ class Settings:
     probe_interval: float = PROBE_INTERVAL
     totals_by_day_for: int = 92
     kafka_options: Path | None = None
+    index_events: int = 1_000_000
+    """How many events the index of a destination has, at most; 0: there is none."""
     stream_usage: str = "auto"
     metrics_customer: bool = False
     """Whether the metric of the tokens tells the customer."""

@@ -611,6 +611,7 @@ def test_a_wrong_key(
         "at": pytest.approx(NOW, abs=50),
         "breaks": [],
         "present": pytest.approx(NOW, abs=50),
+        "index": None,
         "next_attempt": pytest.approx(NOW + 60, abs=50),
         "paused": True,
         "pid": os.getpid(),

@@ -7,6 +7,7 @@ import zlib
 
 from cmdrdata_exporter.delivery import FOR_EVER, Event
 from cmdrdata_exporter.delivery.spool import jobs
+from cmdrdata_exporter.delivery.spool.index import Index
 from cmdrdata_exporter.delivery.spool.records import Command, assigned, decode, intact
 from cmdrdata_exporter.delivery.spool.retention import Retention
 from cmdrdata_exporter.delivery.spool.schema import AMBIGUOUS, DEAD, HELD, PENDING, UNATTRIBUTED
@@ -22,15 +23,22 @@ class Decisions:
         totals: where it counts.
         retention: knows events that are dropped.
         arrival: the state of an event that gets a customer.
+        index: what is told of events that get a customer, and of those that are dropped.
     """
 
     def __init__(
-        self, db: sqlite3.Connection, totals: Totals, retention: Retention, arrival: int
+        self,
+        db: sqlite3.Connection,
+        totals: Totals,
+        retention: Retention,
+        arrival: int,
+        index: Index,
     ) -> None:
         self._db = db
         self._totals = totals
         self._retention = retention
         self._arrival = arrival
+        self._index = index
 
     def apply(self, command: Command, now: float) -> None:
         """Do with each event that a command names what it asks."""
@@ -52,6 +60,7 @@ class Decisions:
                 self._db.execute("DELETE FROM events WHERE seq = ?", (seq,))
                 self._retention.remember(key, remember, now)
                 counts["dropped"] += 1
+                self._index.drop(key)
             elif event is None:
                 continue
             elif command.action == "replay" and (
@@ -71,6 +80,7 @@ class Decisions:
                     seq, self._arrival, now, remember=remember, crc=zlib.crc32(new), record=new
                 )
                 counts["assigned"] += 1
+                self._index.assign(key, command.customer)
                 self._totals.add(event.header, -1)
                 if isinstance(read := decode(new), Event):
                     self._totals.add(read.header)

@@ -1,0 +1,439 @@
+"""
+What became of an event: read from the index, the ledger and the journals together, without changing any of them.
+
+The index has what an event was, also of those that are delivered; the ledger has the state of all others; what was
+recorded a moment ago is in a journal only. Where there is no index, or it does not have all of the ledger, the records
+of the ledger are read themselves, which takes longer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import json
+import math
+import operator
+import os
+import re
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import quote
+
+from cmdrdata_exporter.delivery import Event
+from cmdrdata_exporter.delivery.spool.details import Details, details
+from cmdrdata_exporter.delivery.spool.directory import INDEX, LOCAL, Directory
+from cmdrdata_exporter.delivery.spool.index_tables import VERSION, packed, unpacked, word
+from cmdrdata_exporter.delivery.spool.ledger_view import PART, Kept, LedgerReader
+from cmdrdata_exporter.delivery.spool.records import UnknownRecordError, decode, is_event, key_of
+from cmdrdata_exporter.delivery.spool.schema import STATES
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+MOST = 1000
+"""How many events `find` returns at most."""
+WITHOUT_USAGE = ("missing", "partial")
+"""What is known of the usage of an event of which some, or all, is not known."""
+
+_HEX = re.compile(r"[0-9a-f]{1,32}")
+
+
+class IndexedEvent(NamedTuple):
+    """An event, and what became of it so far."""
+
+    number: int | None
+    """That of the ledger: what is imported later has a larger one. None: it is in a journal only."""
+    key: bytes
+    id: str
+    at: int
+    """When the call ended, in Unix seconds."""
+    customer: str | None
+    model: str | None
+    """None, as endpoint and usage status: its record is damaged."""
+    endpoint: str | None
+    usage_status: str | None
+    units: Mapping[str, int | float]
+    trace_id: str
+    """Empty where it has none, as the two below."""
+    response_id: str
+    request_id: str
+    state: str
+    reason: str | None = None
+    """Why it is in its state, where that has a reason."""
+    since: float | None = None
+    """Unix seconds since when it is in it; of a pending one, when it may be sent. None: not known."""
+    attempts: int | None = None
+    """How often it was tried in vain; None: not known any more."""
+
+
+class Wanted(NamedTuple):
+    """Which events are wanted; None: whatever it is."""
+
+    state: str | None = None
+    customer: str | None = None
+    """The empty string is nobody."""
+    model: str | None = None
+    endpoint: str | None = None
+    since: int | None = None
+    """Unix seconds."""
+    until: int | None = None
+    """The second before which the call ended."""
+    no_usage: bool = False
+
+    def fits(self, event: IndexedEvent) -> bool:
+        """Say whether an event is one."""
+        return (
+            self.state in (None, event.state)
+            and self.customer in (None, event.customer or "")
+            and self.model in (None, event.model)
+            and self.endpoint in (None, event.endpoint)
+            and (self.since is None or event.at >= self.since)
+            and (self.until is None or event.at < self.until)
+            and (not self.no_usage or event.usage_status in WITHOUT_USAGE)
+        )
+
+    def condition(self) -> tuple[str, list[object]]:
+        """Return the same as SQL has it, the state left out, and its values."""
+        given: dict[str, object] = {
+            "coalesce(customer, '') = ?": self.customer,
+            "model = ?": self.model,
+            "endpoint = ?": self.endpoint,
+            "at >= ?": self.since,
+            "at < ?": self.until,
+        }
+        texts = [text for text, value in given.items() if value is not None]
+        if self.no_usage:
+            texts.append(f"status IN ({', '.join(map(repr, WITHOUT_USAGE))})")
+        values = [value for value in given.values() if value is not None]
+        return " AND ".join(texts) or "1", values
+
+
+class About(NamedTuple):
+    """What is known of an index."""
+
+    events: int
+    since: float | None
+    """Unix seconds since when all that was recorded is in it, as far as it is younger than 30 days."""
+    filling: bool
+    """Whether events of the ledger of before are still to be added."""
+    reason: str | None
+    """Why it was begun anew, or why there is none; None: nothing was wrong with it."""
+
+
+class IndexReader:
+    """
+    The events of a destination at one instant; use it as a context manager.
+
+    Args:
+        directory: whose.
+
+    Raises:
+        UnreadableError: the ledger cannot be read. Without an index all is told that is known without it.
+    """
+
+    def __init__(self, directory: Directory) -> None:
+        self._directory = directory
+        self._reason: str | None = None
+        self._db: sqlite3.Connection | None = None
+        path = directory.path / INDEX
+        if path.exists():
+            with self._reading():
+                self._db = sqlite3.connect(
+                    f"file:{quote(os.fsencode(path))}?mode=ro",
+                    uri=True,
+                    isolation_level=None,
+                    timeout=5.0,
+                )
+        self.ledger = LedgerReader(directory)
+
+    def __enter__(self) -> Self:
+        facts: dict[str, Any] = {}
+        with self._reading():
+            if self._db is not None:
+                # Its instant comes before the ledger's, so that what it has is in the ledger, or still in a journal.
+                self._db.execute("BEGIN")
+                (version,) = self._db.execute("PRAGMA user_version").fetchone()
+                if version != VERSION:
+                    raise sqlite3.DatabaseError(f"it is of version {version}")
+                facts = dict(self._db.execute("SELECT name, value FROM facts"))
+        self._facts = facts
+        self.ledger.__enter__()
+        self._last = self.ledger.last()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.ledger.__exit__(*error)
+        if self._db is not None:
+            self._db.close()
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Go on without an index that cannot be read."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            self._reason = f"the index cannot be read: {error}"
+            db, self._db = self._db, None
+            if db is not None:
+                db.close()
+
+    def _query(self, query: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        with self._reading():
+            if self._db is not None:
+                return self._db.execute(query, values).fetchall()
+        return []
+
+    def about(self) -> About:
+        """Return what is known of the index."""
+        [(events,)] = self._query("SELECT count(*) FROM events INDEXED BY by_time") or [(0,)]
+        if self._db is None:
+            return About(
+                0, None, filling=False, reason=self._reason or self.ledger.facts().get("index")
+            )
+        facts = self._facts
+        return About(events, facts.get("since"), bool(facts.get("fill")), facts.get("reason"))
+
+    # Sources
+
+    def _journaled(self) -> Iterator[IndexedEvent]:
+        """Yield the events that are in journals only."""
+        for record in self.ledger.new_records():
+            if is_event(record):
+                with contextlib.suppress(UnknownRecordError):
+                    event = decode(record)
+                    if isinstance(event, Event):
+                        yield _of_event(None, key_of(event.id), event, None)
+
+    def _indexed(self, condition: str, values: Sequence[object]) -> list[IndexedEvent]:
+        """Return events of the index with the state that they are in."""
+        rows = self._query(
+            "SELECT number, key, id, at, customer, model, endpoint, status, units, amounts, trace, response, request,"  # noqa: S608 - texts of this module
+            f" dropped FROM events JOIN kinds USING (kind) WHERE {condition}",
+            values,
+        )
+        kept = self.ledger.with_keys([row[1] for row in rows])
+        with self._reading():
+            try:
+                return [self._of_row(row, kept.get(row[1])) for row in rows]
+            except (ValueError, TypeError, AttributeError) as error:
+                raise sqlite3.DatabaseError("a row of it is damaged") from error
+        return []
+
+    def _of_row(self, row: tuple[Any, ...], kept: Kept | None) -> IndexedEvent:
+        number, key, event_id, at, customer, model, endpoint, status, names, amounts, *rest = row
+        trace, response, request, dropped = rest
+        if kept is not None:
+            state = kept.state
+        elif number > self._last:
+            # The ledger has not committed it.
+            state = "pending"
+        else:
+            state = "dropped" if dropped else LOCAL if self._directory.is_local else "delivered"
+        return IndexedEvent(
+            number,
+            key,
+            event_id or key.hex(),
+            at,
+            customer,
+            model,
+            endpoint,
+            status,
+            dict(zip(json.loads(names), json.loads(amounts), strict=True)),
+            unpacked(trace),
+            response or "",
+            request or "",
+            state,
+            None if kept is None else kept.reason,
+            None if kept is None else kept.since,
+            None if kept is None else kept.attempts,
+        )
+
+    def _kept(self, found: Iterable[tuple[int, Kept]]) -> Iterator[IndexedEvent]:
+        """Yield events of the ledger."""
+        for number, kept in found:
+            yield _of_event(number, kept.key, kept.event, kept)
+
+    def _unindexed(self) -> int | None:
+        """Return the number before which events of the ledger may be missing in the index; None: all may be."""
+        [(first,)] = self._query("SELECT min(number) FROM events") or [(None,)]
+        if first is None:
+            return None
+        return max(first, self._facts.get("fill", 0))
+
+    # Questions
+
+    def newest(
+        self,
+        limit: int,
+        *,
+        state: str | None = None,
+        customer: str | None = None,
+        model: str | None = None,
+        endpoint: str | None = None,
+        since: int | None = None,
+        until: int | None = None,
+        no_usage: bool = False,
+        after: int | None = None,
+    ) -> list[IndexedEvent]:
+        """
+        Return events, the one whose call ended last first.
+
+        Args:
+            limit: how many at most.
+            state: in which they are.
+            customer: whose; the empty string is nobody.
+            model: of which model.
+            endpoint: what was called.
+            since: the Unix second since which their calls ended.
+            until: the one before which.
+            no_usage: whether only those of which some, or all, usage is not known.
+            after: only those that have a larger number, and those that are in journals only.
+        """
+        wanted = Wanted(state, customer, model, endpoint, since, until, no_usage)
+        found: dict[bytes, IndexedEvent] = {}
+
+        def take(events: Iterable[IndexedEvent]) -> int:
+            """Take what is wanted until there is enough; return how many that were."""
+            taken = 0
+            for event in events:
+                if taken >= limit:
+                    break
+                if wanted.fits(event):
+                    # What was read first is what is known best.
+                    found.setdefault(event.key, event)
+                    taken += 1
+            return taken
+
+        if state in STATES:
+            take(self._kept(self.ledger.latest(state, after=after or 0)))
+        if state is None or state not in STATES or state == LOCAL:
+            enough = take(self._by_time(wanted, after)) >= limit
+            before = self._unindexed()
+            if state is None and not (enough and before and not self._facts.get("fill")):
+                take(self._kept(self.ledger.latest(after=after or 0, before=before)))
+        if state in (None, "pending"):
+            new = filter(wanted.fits, self._journaled())
+            take(reversed(heapq.nlargest(limit, new, key=operator.attrgetter("at"))))
+        return heapq.nlargest(limit, found.values(), key=_time)
+
+    def _by_time(self, wanted: Wanted, after: int | None) -> Iterator[IndexedEvent]:
+        """Yield events of the index, but for their state those that are wanted, the last first."""
+        condition, values = wanted.condition()
+        if after is not None:
+            condition, values = f"{condition} AND number > ?", [*values, after]
+        position = 1 << 62, 0
+        while True:
+            part = self._indexed(
+                f"{condition} AND (at, number) < (?, ?) ORDER BY at DESC, number DESC LIMIT ?",
+                [*values, *position, PART],
+            )
+            yield from part
+            if len(part) < PART:
+                return
+            position = part[-1].at, part[-1].number or 0
+
+    def find(self, text: str) -> list[IndexedEvent]:
+        """
+        Return the events that have a text for their id, response id, request id or trace id, the last first.
+
+        Where there is none, those whose ids begin with it.
+        """
+        text = text.strip()
+        found = self._exactly(text)
+        if not found and _HEX.fullmatch(text):
+            found = self._beginning(text)
+        return sorted(found.values(), key=_time, reverse=True)
+
+    def _exactly(self, text: str) -> dict[bytes, IndexedEvent]:
+        key, number, trace = key_of(text), word(text), packed(text)
+        events = [
+            *self._indexed("key = ?", [key]),
+            *self._indexed(
+                "number IN (SELECT number FROM words WHERE word = ?) AND (trace = ? OR ? IN (response, request))"
+                " LIMIT ?",
+                [number, trace, text, MOST],
+            ),
+            *self._kept(self.ledger.beginning_with(key, key, 1)),
+        ]
+
+        def fits(event: IndexedEvent) -> bool:
+            return text in (event.id, event.response_id, event.request_id, event.trace_id)
+
+        # Their records have the text somewhere, as JSON writes it.
+        part = json.dumps(text, ensure_ascii=False)[1:-1].encode("utf-8", "replace")
+        events += filter(
+            fits, self._kept(self.ledger.latest(before=self._unindexed(), holding=part))
+        )
+        events += filter(fits, self._journaled())
+        return _by_key(event for event in events if fits(event))
+
+    def _beginning(self, text: str) -> dict[bytes, IndexedEvent]:
+        low, high = bytes.fromhex(text.ljust(32, "0")), bytes.fromhex(text.ljust(32, "f"))
+        events = [
+            *self._indexed("key BETWEEN ? AND ? LIMIT ?", [low, high, MOST]),
+            *self._kept(self.ledger.beginning_with(low, high, MOST)),
+            *self._journaled(),
+        ]
+        return _by_key(event for event in events if event.id.startswith(text))
+
+    def body(self, event: IndexedEvent) -> bytes | None:
+        """Return what is sent of an event, or would be; None where it is not here any more, or is damaged."""
+        for _, kept in self.ledger.beginning_with(event.key, event.key, 1):
+            return None if kept.event is None else kept.event.body
+        for record in self.ledger.new_records():
+            if is_event(record):
+                with contextlib.suppress(UnknownRecordError):
+                    read = decode(record)
+                    if isinstance(read, Event) and key_of(read.id) == event.key:
+                        return read.body
+        return None
+
+
+def _time(event: IndexedEvent) -> tuple[int, float]:
+    """Return by what events are sorted; what was not imported yet comes last."""
+    return event.at, math.inf if event.number is None else event.number
+
+
+def _by_key(events: Iterable[IndexedEvent]) -> dict[bytes, IndexedEvent]:
+    """Return events by their keys; of one that was read twice what was read first."""
+    found: dict[bytes, IndexedEvent] = {}
+    for event in events:
+        found.setdefault(event.key, event)
+    return found
+
+
+def _of_event(
+    number: int | None, key: bytes, event: Event | None, kept: Kept | None
+) -> IndexedEvent:
+    """
+    Return an event of which there is the record.
+
+    Args:
+        number: that of the ledger.
+        key: what stands for its id.
+        event: None where the record is damaged.
+        kept: what the ledger has of it; None: it is in a journal only.
+    """
+    header = None if event is None else event.header
+    said = None if event is None else details(event.body)
+    recorded = 0 if kept is None else int(kept.recorded)
+    said = said or Details(recorded)
+    return IndexedEvent(
+        number=number,
+        key=key,
+        id=key.hex() if event is None else event.id,
+        at=said.at,
+        customer=header and header.customer,
+        model=header and header.model,
+        endpoint=header and header.endpoint,
+        usage_status=header and header.status,
+        units={} if header is None else header.units,
+        trace_id=said.trace_id,
+        response_id=said.response_id,
+        request_id=said.request_id,
+        state="pending" if kept is None else kept.state,
+        reason=kept and kept.reason,
+        since=kept and kept.since,
+        attempts=0 if kept is None else kept.attempts,
+    )
