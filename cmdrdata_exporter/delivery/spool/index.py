@@ -160,7 +160,7 @@ class Index:
         if known is None or known < last:
             # It is new, or somebody has led who keeps none.
             self._fill = last + 1
-            facts["since"] = now
+            facts["missing_before"] = now if last else 0.0
             if self._reason is not None:
                 facts["reason"] = self._reason
         self._last = last
@@ -357,7 +357,7 @@ class Index:
         for number, row in rows:
             _delete(db, number, row)
         db.execute(
-            "UPDATE facts SET value = max(value, ?) WHERE name = 'since'",
+            "UPDATE facts SET value = max(value, ?) WHERE name = 'missing_before'",
             (max(row[3] for _, row in rows),),
         )
 

@@ -16,7 +16,7 @@ import operator
 import os
 import re
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
@@ -112,9 +112,11 @@ class Wanted(NamedTuple):
 class About(NamedTuple):
     """What is known of an index."""
 
+    there: bool
+    """Whether there is one that can be read."""
     events: int
-    since: float | None
-    """Unix seconds since when all that was recorded is in it, as far as it is younger than 30 days."""
+    missing_before: float | None
+    """Unix seconds before which events may have been delivered that are not in it; None: none is missing."""
     filling: bool
     """Whether events of the ledger of before are still to be added."""
     reason: str | None
@@ -148,18 +150,19 @@ class IndexReader:
         self.ledger = LedgerReader(directory)
 
     def __enter__(self) -> Self:
+        # The ledger's instant comes first, so that the index has all that the ledger has, and perhaps more.
+        self.ledger.__enter__()
+        self.last = self.ledger.last()
+        """The number that the ledger had given last: what the index has beyond that, the ledger is about to have."""
         facts: dict[str, Any] = {}
         with self._reading():
             if self._db is not None:
-                # Its instant comes before the ledger's, so that what it has is in the ledger, or still in a journal.
                 self._db.execute("BEGIN")
                 (version,) = self._db.execute("PRAGMA user_version").fetchone()
                 if version != VERSION:
                     raise sqlite3.DatabaseError(f"it is of version {version}")
                 facts = dict(self._db.execute("SELECT name, value FROM facts"))
         self._facts = facts
-        self.ledger.__enter__()
-        self._last = self.ledger.last()
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -168,7 +171,7 @@ class IndexReader:
             self._db.close()
 
     @contextlib.contextmanager
-    def _reading(self) -> Iterator[None]:
+    def _reading(self) -> Generator[None]:
         """Go on without an index that cannot be read."""
         try:
             yield
@@ -188,22 +191,23 @@ class IndexReader:
         """Return what is known of the index."""
         [(events,)] = self._query("SELECT count(*) FROM events INDEXED BY by_time") or [(0,)]
         if self._db is None:
-            return About(
-                0, None, filling=False, reason=self._reason or self.ledger.facts().get("index")
-            )
+            reason = self._reason or self.ledger.facts().get("index")
+            return About(there=False, events=0, missing_before=None, filling=False, reason=reason)
         facts = self._facts
-        return About(events, facts.get("since"), bool(facts.get("fill")), facts.get("reason"))
+        return About(
+            there=True,
+            events=events,
+            missing_before=facts.get("missing_before") or None,
+            filling=bool(facts.get("fill")),
+            reason=facts.get("reason"),
+        )
 
     # Sources
 
     def _journaled(self) -> Iterator[IndexedEvent]:
         """Yield the events that are in journals only."""
-        for record in self.ledger.new_records():
-            if is_event(record):
-                with contextlib.suppress(UnknownRecordError):
-                    event = decode(record)
-                    if isinstance(event, Event):
-                        yield _of_event(None, key_of(event.id), event, None)
+        for event in new_events(self.ledger):
+            yield _of_event(None, key_of(event.id), event, None)
 
     def _indexed(self, condition: str, values: Sequence[object]) -> list[IndexedEvent]:
         """Return events of the index with the state that they are in."""
@@ -225,8 +229,7 @@ class IndexReader:
         trace, response, request, dropped = rest
         if kept is not None:
             state = kept.state
-        elif number > self._last:
-            # The ledger has not committed it.
+        elif number > self.last:
             state = "pending"
         else:
             state = "dropped" if dropped else LOCAL if self._directory.is_local else "delivered"
@@ -381,13 +384,30 @@ class IndexReader:
         """Return what is sent of an event, or would be; None where it is not here any more, or is damaged."""
         for _, kept in self.ledger.beginning_with(event.key, event.key, 1):
             return None if kept.event is None else kept.event.body
-        for record in self.ledger.new_records():
-            if is_event(record):
-                with contextlib.suppress(UnknownRecordError):
-                    read = decode(record)
-                    if isinstance(read, Event) and key_of(read.id) == event.key:
-                        return read.body
-        return None
+        return next((new.body for new in new_events(self.ledger) if new.id == event.id), None)
+
+
+def new_events(ledger: LedgerReader) -> Iterator[Event]:
+    """Yield the events that are in journals only."""
+    for record in ledger.new_records():
+        if is_event(record):
+            with contextlib.suppress(UnknownRecordError):
+                event = decode(record)
+                if isinstance(event, Event):
+                    yield event
+
+
+def bodies(
+    ledger: LedgerReader, states: Iterable[str]
+) -> Iterator[tuple[IndexedEvent, bytes | None]]:
+    """Yield the events in some states whose bodies are here, and these, the oldest first; None: it is damaged."""
+    for state in states:
+        for kept in ledger.kept(state):
+            body = None if kept.event is None else kept.event.body
+            yield _of_event(None, kept.key, kept.event, kept), body
+        if state == "pending":
+            for event in new_events(ledger):
+                yield _of_event(None, key_of(event.id), event, None), event.body
 
 
 def _time(event: IndexedEvent) -> tuple[int, float]:
