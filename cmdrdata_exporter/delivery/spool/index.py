@@ -159,7 +159,7 @@ class Index:
             _delete(db, number, row)
         if known is None or known < last:
             # It is new, or somebody has led who keeps none.
-            self._fill = last + 1
+            self._fill = last + 1 if last else 0
             facts["missing_before"] = now if last else 0.0
             if self._reason is not None:
                 facts["reason"] = self._reason
