@@ -132,7 +132,7 @@ def test_killed_at(host: Host, point: str) -> None:
         found = reader.newest(100)
         # All are found by their ids, whatever was not committed just then.
         assert reader.about() == About(True, len(found), None, filling=False, reason=None)
-    assert {"delivered"} == {event.state for event in found}
+    assert {event.state for event in found} <= {"delivered"}
     assert {event.id for event in found} == host.oracle.keys
 
 
