@@ -19,7 +19,7 @@ from cmdrdata_exporter.cli.terminal import (
     print_json,
     table,
 )
-from cmdrdata_exporter.delivery.spool.index_view import IndexedEvent
+from cmdrdata_exporter.delivery.spool.index_view import About, IndexedEvent
 
 GAP = 2
 """Blanks between two columns."""
@@ -60,7 +60,7 @@ def _cells(event: IndexedEvent, widths: Mapping[str, int]) -> dict[str, Text]:
     damaged = event.model is None
     return {
         "Time (UTC)": Text(_time(event.at, widths["Time (UTC)"])),
-        "Customer": Text("cannot be read") if damaged else customer(event.customer),
+        "Customer": Text("damaged") if damaged else customer(event.customer),
         "Model": cell(event.model),
         "Endpoint": cell(event.endpoint),
         "In": _amount(event, "input_tokens"),
@@ -156,12 +156,24 @@ def to_json(event: IndexedEvent) -> Json:
     }
 
 
+def about_json(about: About) -> Json:
+    """Return what a script gets of an index."""
+    return {
+        "there": about.there,
+        "events": about.events,
+        "missing_before": None if about.missing_before is None else moment(about.missing_before),
+        "filling": about.filling,
+        "reason": about.reason,
+    }
+
+
 GONE = {
     "delivered": "went to the backend, and is not kept here",
     "dropped": "is not kept: the event was given up",
     "local": "is not kept any more; its usage is",
 }
 """What became of a body that is not here, by the state of its event."""
+DAMAGED = "is damaged"
 
 
 def show_whole(console: Console, event: IndexedEvent, body: bytes | None) -> None:
@@ -173,7 +185,7 @@ def show_whole(console: Console, event: IndexedEvent, body: bytes | None) -> Non
     for name, text in {
         "State": cell(_state(event)),
         "Ended": Text(f"{_second(event.at)} UTC"),
-        "Customer": Text("cannot be read") if event.model is None else customer(event.customer),
+        "Customer": Text("damaged") if event.model is None else customer(event.customer),
         "Model": cell(event.model),
         "Endpoint": cell(event.endpoint),
         "Usage": cell(_usage(event)),
@@ -212,4 +224,4 @@ def _usage(event: IndexedEvent) -> str:
 def _body(event: IndexedEvent, body: bytes | None) -> str:
     if body is not None:
         return "as it would be sent:"
-    return GONE.get(event.state, "cannot be read")
+    return GONE.get(event.state, DAMAGED)

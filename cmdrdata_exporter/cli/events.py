@@ -15,14 +15,13 @@ import click
 from cmdrdata_exporter.cli.changes import body_of
 from cmdrdata_exporter.cli.days import day_option
 from cmdrdata_exporter.cli.destination import Command, Destination, on_destination
-from cmdrdata_exporter.cli.event_rows import GONE, Lines, show_whole, to_json
+from cmdrdata_exporter.cli.event_rows import DAMAGED, GONE, Lines, about_json, show_whole, to_json
 from cmdrdata_exporter.cli.states import STATES
 from cmdrdata_exporter.cli.terminal import (
     ATTENTION,
     Json,
     Terminal,
     minute,
-    moment,
     plain,
     plural,
     print_json,
@@ -155,7 +154,7 @@ def list_(
         print_json(
             {
                 "destination": destination.name,
-                "index": _about(about),
+                "index": about_json(about),
                 "more": more,
                 "events": [to_json(event) for event in shown],
             }
@@ -238,7 +237,7 @@ def show(destination: Destination, identifier: str, as_json: bool) -> None:
                 "destination": destination.name,
                 "looked_for": identifier,
                 "looked_through": {
-                    "index": _about(about),
+                    "index": about_json(about),
                     "ledger": _kept(ledger, new),
                     "journals": new,
                 },
@@ -275,18 +274,8 @@ def _kept(counts: dict[str, int], new: int) -> int:
 
 
 def _body(event: IndexedEvent, body: bytes | None) -> Json:
-    gone = None if body is not None else GONE.get(event.state, "cannot be read")
+    gone = None if body is not None else GONE.get(event.state, DAMAGED)
     return {"event": body_of(body), "body": gone}
-
-
-def _about(about: About) -> Json:
-    return {
-        "there": about.there,
-        "events": about.events,
-        "missing_before": None if about.missing_before is None else moment(about.missing_before),
-        "filling": about.filling,
-        "reason": about.reason,
-    }
 
 
 def _index(about: About) -> str:

@@ -19,6 +19,7 @@ from cmdrdata_exporter.cli.destination import (
     spool_option,
     spool_path,
 )
+from cmdrdata_exporter.cli.event_rows import about_json
 from cmdrdata_exporter.cli.states import (
     COUNTED,
     DEAD_LETTER,
@@ -45,6 +46,7 @@ from cmdrdata_exporter.cli.terminal import (
 from cmdrdata_exporter.cli.usage import incomplete
 from cmdrdata_exporter.delivery.options import LARGEST
 from cmdrdata_exporter.delivery.spool.directory import unusable
+from cmdrdata_exporter.delivery.spool.index_view import IndexReader
 from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader, UnreadableError
 from cmdrdata_exporter.delivery.spool.schema import AMBIGUOUS
 from cmdrdata_exporter.delivery.status_log import BACKEND_TROUBLES, NEARLY
@@ -100,8 +102,8 @@ def _destination(destination: Destination) -> Json:
         "directory": str(destination.directory.path),
     }
     try:
-        with LedgerReader(destination.directory) as ledger:
-            known = _known(destination, ledger)
+        with IndexReader(destination.directory) as reader:
+            known = {**_known(destination, reader.ledger), "index": about_json(reader.about())}
     except (UnreadableError, OSError) as error:
         return {**head, "attention": [str(error)]}
     return {**head, **known, "attention": _attention(known)}
@@ -244,6 +246,8 @@ def _show(console: Console, destination: Json) -> None:
         _show_events(console, destination)
         console.print()
         _show_spool(console, destination["spool"])
+        if destination["index"]["reason"]:
+            console.print(cell(f"Index of events begun anew: {destination['index']['reason']}."))
         _show_counted(console, destination["counted"])
     console.print()
     if destination["attention"]:

@@ -169,8 +169,8 @@ def test_by_any_id(host: Host) -> None:
     assert counts(host.directory) == {"recorded": 3, "delivered": 3}
     for text in (event_id(1), "chatcmpl-1", "req_1", trace(1), f" {event_id(1)}\n"):
         assert [indexed(1)] == host.find(text)
-    assert [indexed(3), indexed(2)] == host.find(trace(2))
-    assert [indexed(number) for number in (3, 2, 1)] == host.find("000")
+    assert [indexed(2), indexed(3)] == host.find(trace(2))
+    assert [indexed(number) for number in (1, 2, 3)] == host.find("000")
     assert (
         []
         == host.find("chatcmpl-9")

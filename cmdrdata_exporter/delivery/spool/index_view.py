@@ -338,7 +338,7 @@ class IndexReader:
 
     def find(self, text: str) -> list[IndexedEvent]:
         """
-        Return the events that have a text for their id, response id, request id or trace id, the last first.
+        Return the events that have a text for their id, response id, request id or trace id, in the order of time.
 
         Where there is none, those whose ids begin with it.
         """
@@ -346,7 +346,7 @@ class IndexReader:
         found = self._exactly(text)
         if not found and _HEX.fullmatch(text):
             found = self._beginning(text)
-        return sorted(found.values(), key=_time, reverse=True)
+        return sorted(found.values(), key=_time)
 
     def _exactly(self, text: str) -> dict[bytes, IndexedEvent]:
         key, number, trace = key_of(text), word(text), packed(text)
