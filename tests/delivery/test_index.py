@@ -17,6 +17,7 @@ import pytest
 from cmdrdata_exporter.delivery import Event, Header, Outcome
 from cmdrdata_exporter.delivery.drainer import Drainer, Options
 from cmdrdata_exporter.delivery.spool import index as module
+from cmdrdata_exporter.delivery.spool import index_rows
 from cmdrdata_exporter.delivery.spool.directory import INDEX, LEDGER, Directory
 from cmdrdata_exporter.delivery.spool.index import KEEP, Index
 from cmdrdata_exporter.delivery.spool.index_view import About, IndexedEvent, IndexReader
@@ -383,7 +384,7 @@ def test_who_leads_for_a_moment(host: Host) -> None:
 
 def test_filled_from_the_ledger(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     """What an earlier version left is added little by little, and found from the beginning on."""
-    monkeypatch.setattr(module, "FILLED", 2)
+    monkeypatch.setattr(index_rows, "FILLED", 2)
     host.ledger.close()
     host.open(0)
     host.take(*(record(number) for number in range(1, 7)), outcomes=1)
@@ -479,6 +480,18 @@ def test_another_ledger(host: Host) -> None:
     host.open()
     host.take(record(3))
     assert [3] == [event.at - int(NOW) for event in host.all()]
+
+
+def test_a_ledger_that_gave_far_fewer_numbers(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What would take long to remove event by event is removed as a whole."""
+    monkeypatch.setattr(module, "UNCOMMITTED", 1)
+    host.take(record(1), record(2), outcomes=2)
+    host.ledger.close()
+    for path in host.directory.path.glob(f"{LEDGER}*"):
+        path.unlink()
+    host.open()
+    assert host.told == ["its ledger is another one"]
+    assert [] == host.all()
 
 
 def test_what_is_in_journals_only(host: Host) -> None:
@@ -666,6 +679,35 @@ def test_removed_meanwhile(directory: Directory, caplog: pytest.LogCaptureFixtur
     ]
     journal.seal()
     drainer._end()
+
+
+def test_a_reader_that_does_not_end(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that reads it for ever cannot have its log grow for ever."""
+    host.take(record(1))
+    monkeypatch.setattr(module, "LARGEST_LOG", 8192)
+    with IndexReader(host.directory) as reader:
+        host.take(record(2))
+        host.tidy()
+        assert host.told == ["a program reads it and does not end"]
+        assert [1] == [event.number for event in reader.newest(9)]
+    assert [2, 1] == [event.number for event in host.all()]
+
+
+def test_ctrl_c_in_the_middle(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An interrupted import is none, here and in the ledger, and comes again."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    host.take(record(1))
+    monkeypatch.setattr(index_rows.Rows, "prune", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        host.take(record(2))
+    monkeypatch.undo()
+    host.take(record(2))
+    assert host.told == []
+    assert [2, 1] == [event.number for event in host.all()]
+    assert counts(host.directory) == {"recorded": 2, "pending": 2}
 
 
 def test_forks(directory: Directory) -> None:
