@@ -23,7 +23,8 @@ from cmdrdata_exporter.delivery import Outcome, Verdict
 from cmdrdata_exporter.delivery.options import INDEX_EVENTS
 from cmdrdata_exporter.delivery.spool.directory import INDEX, Directory
 from cmdrdata_exporter.delivery.spool.index import Index
-from cmdrdata_exporter.delivery.spool.index_view import IndexedEvent, IndexReader
+from cmdrdata_exporter.delivery.spool.index_view import IndexReader
+from cmdrdata_exporter.delivery.spool.indexed import IndexedEvent
 from cmdrdata_exporter.delivery.spool.ledger import Ledger
 from cmdrdata_exporter.delivery.spool.records import encode_event
 
@@ -98,6 +99,8 @@ def look(directory: Directory, question: Callable[[IndexReader], list[IndexedEve
     began = time.perf_counter()
     with IndexReader(directory) as reader:
         assert question(reader)
+        # As a command does.
+        assert reader.about().there
     return 1000 * (time.perf_counter() - began)
 
 

@@ -19,7 +19,8 @@ from cmdrdata_exporter.cli.terminal import (
     print_json,
     table,
 )
-from cmdrdata_exporter.delivery.spool.index_view import About, IndexedEvent
+from cmdrdata_exporter.delivery.spool.index_view import About
+from cmdrdata_exporter.delivery.spool.indexed import IndexedEvent
 
 GAP = 2
 """Blanks between two columns."""

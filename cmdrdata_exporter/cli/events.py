@@ -28,13 +28,8 @@ from cmdrdata_exporter.cli.terminal import (
     say,
 )
 from cmdrdata_exporter.delivery.spool import schema
-from cmdrdata_exporter.delivery.spool.index_view import (
-    About,
-    IndexedEvent,
-    IndexReader,
-    Wanted,
-    bodies,
-)
+from cmdrdata_exporter.delivery.spool.index_view import About, IndexReader
+from cmdrdata_exporter.delivery.spool.indexed import IndexedEvent, Wanted, bodies
 from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader
 from cmdrdata_exporter.delivery.spool.records import line
 

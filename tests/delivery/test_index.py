@@ -20,7 +20,8 @@ from cmdrdata_exporter.delivery.spool import index as module
 from cmdrdata_exporter.delivery.spool import index_rows
 from cmdrdata_exporter.delivery.spool.directory import INDEX, LEDGER, Directory
 from cmdrdata_exporter.delivery.spool.index import KEEP, Index
-from cmdrdata_exporter.delivery.spool.index_view import About, IndexedEvent, IndexReader
+from cmdrdata_exporter.delivery.spool.index_view import About, IndexReader
+from cmdrdata_exporter.delivery.spool.indexed import IndexedEvent
 from cmdrdata_exporter.delivery.spool.journal import Journal
 from cmdrdata_exporter.delivery.spool.ledger import Ledger
 from cmdrdata_exporter.delivery.spool.records import (
@@ -191,6 +192,7 @@ def test_other_ids(host: Host) -> None:
         encode_event("x", Header("acme", "m", "e", "s", {}, "2027-01-15"), b"no JSON"),
         outcomes=3,
     )
+    assert [] == host.find("")
     assert ["job: 7"] == [event.id for event in host.find("job: 7")]
     assert [("?", "m?", {"u\ud800": 1})] == [
         (event.customer, event.model, event.units) for event in host.find(event_id(2))
@@ -283,6 +285,8 @@ def test_filters(host: Host) -> None:
         assert numbers(no_usage=True, state="pending", limit=1) == [7]
         assert numbers(after=5) == [7, 6]
         assert numbers(1, after=0) == [7]
+        assert numbers(after=0, state="delivered") == [2, 1]
+        assert numbers(after=1, state="delivered") == [2]
 
 
 def test_more_than_a_part(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -296,7 +300,9 @@ def test_more_than_a_part(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     host.take(*(record(number, at=NOW) for number in range(4, 12)))
     with IndexReader(host.directory) as reader:
         assert [3, 2, 1] == [event.number for event in reader.newest(9, state="delivered")]
-        assert list(range(11, 0, -1)) == [event.number for event in reader.newest(99)]
+        everything = list(range(11, 0, -1))
+        assert everything == [event.number for event in reader.newest(99)]
+        assert everything == [event.number for event in reader.newest(99, after=0)]
         assert list(range(11, 3, -1)) == [
             event.number for event in reader.newest(99, state="pending")
         ]
@@ -559,6 +565,7 @@ def test_damage_meanwhile(host: Host) -> None:
         "UPDATE events SET amounts = '[1]'",
         "UPDATE kinds SET units = x'00ff'",
         "UPDATE kinds SET units = '7'",
+        "UPDATE facts SET value = 'x' WHERE name = 'fill'",
     ],
 )
 def test_a_damaged_row(host: Host, damage: str) -> None:

@@ -16,16 +16,15 @@ import operator
 import os
 import re
 import sqlite3
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
-from cmdrdata_exporter.delivery import Event
-from cmdrdata_exporter.delivery.spool.details import Details, details
 from cmdrdata_exporter.delivery.spool.directory import INDEX, LOCAL, Directory
 from cmdrdata_exporter.delivery.spool.index_tables import VERSION, packed, unpacked, word
+from cmdrdata_exporter.delivery.spool.indexed import IndexedEvent, Wanted, new_events, of_record
 from cmdrdata_exporter.delivery.spool.ledger_view import PART, Kept, LedgerReader
-from cmdrdata_exporter.delivery.spool.records import UnknownRecordError, decode, is_event, key_of
+from cmdrdata_exporter.delivery.spool.records import key_of
 from cmdrdata_exporter.delivery.spool.schema import STATES
 
 if TYPE_CHECKING:
@@ -33,80 +32,8 @@ if TYPE_CHECKING:
 
 MOST = 1000
 """How many events `find` returns at most."""
-WITHOUT_USAGE = ("missing", "partial")
-"""What is known of the usage of an event of which some, or all, is not known."""
-
+_DAMAGED = "a row of it is damaged"
 _HEX = re.compile(r"[0-9a-f]{1,32}")
-
-
-class IndexedEvent(NamedTuple):
-    """An event, and what became of it so far."""
-
-    number: int | None
-    """That of the ledger: what is imported later has a larger one. None: it is in a journal only."""
-    key: bytes
-    id: str
-    at: int
-    """When the call ended, in Unix seconds."""
-    customer: str | None
-    model: str | None
-    """None, as endpoint and usage status: its record is damaged."""
-    endpoint: str | None
-    usage_status: str | None
-    units: Mapping[str, int | float]
-    trace_id: str
-    """Empty where it has none, as the two below."""
-    response_id: str
-    request_id: str
-    state: str
-    reason: str | None = None
-    """Why it is in its state, where that has a reason."""
-    since: float | None = None
-    """Unix seconds since when it is in it; of a pending one, when it may be sent. None: not known."""
-    attempts: int | None = None
-    """How often it was tried in vain; None: not known any more."""
-
-
-class Wanted(NamedTuple):
-    """Which events are wanted; None: whatever it is."""
-
-    state: str | None = None
-    customer: str | None = None
-    """The empty string is nobody."""
-    model: str | None = None
-    endpoint: str | None = None
-    since: int | None = None
-    """Unix seconds."""
-    until: int | None = None
-    """The second before which the call ended."""
-    no_usage: bool = False
-
-    def fits(self, event: IndexedEvent) -> bool:
-        """Say whether an event is one."""
-        return (
-            self.state in (None, event.state)
-            and self.customer in (None, event.customer or "")
-            and self.model in (None, event.model)
-            and self.endpoint in (None, event.endpoint)
-            and (self.since is None or event.at >= self.since)
-            and (self.until is None or event.at < self.until)
-            and (not self.no_usage or event.usage_status in WITHOUT_USAGE)
-        )
-
-    def condition(self) -> tuple[str, list[object]]:
-        """Return the same as SQL has it, the state left out, and its values."""
-        given: dict[str, object] = {
-            "coalesce(customer, '') = ?": self.customer,
-            "model = ?": self.model,
-            "endpoint = ?": self.endpoint,
-            "at >= ?": self.since,
-            "at < ?": self.until,
-        }
-        texts = [text for text, value in given.items() if value is not None]
-        if self.no_usage:
-            texts.append(f"status IN ({', '.join(map(repr, WITHOUT_USAGE))})")
-        values = [value for value in given.values() if value is not None]
-        return " AND ".join(texts) or "1", values
 
 
 class About(NamedTuple):
@@ -162,7 +89,10 @@ class IndexReader:
                 if version != VERSION:
                     raise sqlite3.DatabaseError(f"it is of version {version}")
                 facts = dict(self._db.execute("SELECT name, value FROM facts"))
-        self._facts = facts
+                numbers = (facts.get(name, 0) for name in ("fill", "missing_before"))
+                if not all(isinstance(number, int | float) for number in numbers):
+                    raise sqlite3.DatabaseError(_DAMAGED)
+        self._facts = facts if self._db is not None else {}
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -207,7 +137,7 @@ class IndexReader:
     def _journaled(self) -> Iterator[IndexedEvent]:
         """Yield the events that are in journals only."""
         for event in new_events(self.ledger):
-            yield _of_event(None, key_of(event.id), event, None)
+            yield of_record(None, key_of(event.id), event, None)
 
     def _indexed(self, condition: str, values: Sequence[object]) -> list[IndexedEvent]:
         """Return events of the index with the state that they are in."""
@@ -221,7 +151,7 @@ class IndexReader:
             try:
                 return [self._of_row(row, kept.get(row[1])) for row in rows]
             except (ValueError, TypeError, AttributeError) as error:
-                raise sqlite3.DatabaseError("a row of it is damaged") from error
+                raise sqlite3.DatabaseError(_DAMAGED) from error
         return []
 
     def _of_row(self, row: tuple[Any, ...], kept: Kept | None) -> IndexedEvent:
@@ -255,7 +185,7 @@ class IndexReader:
     def _kept(self, found: Iterable[tuple[int, Kept]]) -> Iterator[IndexedEvent]:
         """Yield events of the ledger."""
         for number, kept in found:
-            yield _of_event(number, kept.key, kept.event, kept)
+            yield of_record(number, kept.key, kept.event, kept)
 
     def _unindexed(self) -> int | None:
         """Return the number before which events of the ledger may be missing in the index; None: all may be."""
@@ -323,18 +253,23 @@ class IndexReader:
     def _by_time(self, wanted: Wanted, after: int | None) -> Iterator[IndexedEvent]:
         """Yield events of the index, but for their state those that are wanted, the last first."""
         condition, values = wanted.condition()
-        if after is not None:
-            condition, values = f"{condition} AND number > ?", [*values, after]
-        position = 1 << 62, 0
+        end = 1 << 62
+        position = end, 0
         while True:
+            # Only few come after a number: these are not looked for among all times.
+            place, order, given = (
+                ("(at, number) < (?, ?)", "at DESC, number DESC", position)
+                if after is None
+                else ("number > ? AND number < ?", "number DESC", (after, end))
+            )
             part = self._indexed(
-                f"{condition} AND (at, number) < (?, ?) ORDER BY at DESC, number DESC LIMIT ?",
-                [*values, *position, PART],
+                f"{condition} AND {place} ORDER BY {order} LIMIT ?", [*values, *given, PART]
             )
             yield from part
             if len(part) < PART:
                 return
-            position = part[-1].at, part[-1].number or 0
+            end = part[-1].number or 0
+            position = part[-1].at, end
 
     def find(self, text: str) -> list[IndexedEvent]:
         """
@@ -343,7 +278,7 @@ class IndexReader:
         Where there is none, those whose ids begin with it.
         """
         text = text.strip()
-        found = self._exactly(text)
+        found = self._exactly(text) if text else {}
         if not found and _HEX.fullmatch(text):
             found = self._beginning(text)
         return sorted(found.values(), key=_time)
@@ -387,29 +322,6 @@ class IndexReader:
         return next((new.body for new in new_events(self.ledger) if new.id == event.id), None)
 
 
-def new_events(ledger: LedgerReader) -> Iterator[Event]:
-    """Yield the events that are in journals only."""
-    for record in ledger.new_records():
-        if is_event(record):
-            with contextlib.suppress(UnknownRecordError):
-                event = decode(record)
-                if isinstance(event, Event):
-                    yield event
-
-
-def bodies(
-    ledger: LedgerReader, states: Iterable[str]
-) -> Iterator[tuple[IndexedEvent, bytes | None]]:
-    """Yield the events in some states whose bodies are here, and these, the oldest first; None: it is damaged."""
-    for state in states:
-        for kept in ledger.kept(state):
-            body = None if kept.event is None else kept.event.body
-            yield _of_event(None, kept.key, kept.event, kept), body
-        if state == "pending":
-            for event in new_events(ledger):
-                yield _of_event(None, key_of(event.id), event, None), event.body
-
-
 def _time(event: IndexedEvent) -> tuple[int, float]:
     """Return by what events are sorted; what was not imported yet comes last."""
     return event.at, math.inf if event.number is None else event.number
@@ -421,39 +333,3 @@ def _by_key(events: Iterable[IndexedEvent]) -> dict[bytes, IndexedEvent]:
     for event in events:
         found.setdefault(event.key, event)
     return found
-
-
-def _of_event(
-    number: int | None, key: bytes, event: Event | None, kept: Kept | None
-) -> IndexedEvent:
-    """
-    Return an event of which there is the record.
-
-    Args:
-        number: that of the ledger.
-        key: what stands for its id.
-        event: None where the record is damaged.
-        kept: what the ledger has of it; None: it is in a journal only.
-    """
-    header = None if event is None else event.header
-    said = None if event is None else details(event.body)
-    recorded = 0 if kept is None else int(kept.recorded)
-    said = said or Details(recorded)
-    return IndexedEvent(
-        number=number,
-        key=key,
-        id=key.hex() if event is None else event.id,
-        at=said.at,
-        customer=header and header.customer,
-        model=header and header.model,
-        endpoint=header and header.endpoint,
-        usage_status=header and header.status,
-        units={} if header is None else header.units,
-        trace_id=said.trace_id,
-        response_id=said.response_id,
-        request_id=said.request_id,
-        state="pending" if kept is None else kept.state,
-        reason=kept and kept.reason,
-        since=kept and kept.since,
-        attempts=0 if kept is None else kept.attempts,
-    )
