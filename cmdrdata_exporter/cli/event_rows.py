@@ -14,6 +14,7 @@ from cmdrdata_exporter.cli.terminal import (
     Json,
     cell,
     customer,
+    is_utf_8,
     moment,
     number,
     print_json,
@@ -115,7 +116,8 @@ class Lines:
                 width=width if fixed else None,
                 max_width=width,
                 no_wrap=True,
-                overflow="ellipsis",
+                # The ellipsis is a character that other terminals lack.
+                overflow="ellipsis" if is_utf_8() else "crop",
             )
         for event in events:
             cells = _cells(event, self._widths)
