@@ -182,6 +182,33 @@ def test_by_any_id(host: Host) -> None:
     )
 
 
+def test_no_look_up_reads_all(host: Host) -> None:
+    """An id is found by the indexes of the database, and what comes after a number by its number."""
+    host.take(record(1), record(2), outcomes=1)
+    asked: list[str] = []
+    with IndexReader(host.directory) as reader:
+        assert reader._db is not None
+        reader._db.set_trace_callback(asked.append)
+        for text in (event_id(1), event_id(1)[:9], "chatcmpl-1", trace(1)):
+            assert reader.find(text)
+        assert reader.newest(9, after=1)
+        reader._db.set_trace_callback(None)
+        plans = {
+            row[3]
+            for query in asked
+            if "JOIN kinds" in query
+            for row in reader._db.execute(f"EXPLAIN QUERY PLAN {query}")
+        }
+    assert {
+        "SEARCH events USING INDEX sqlite_autoindex_events_1 (key=?)",
+        "SEARCH events USING INDEX sqlite_autoindex_events_1 (key>? AND key<?)",
+        "SEARCH events USING INTEGER PRIMARY KEY (rowid=?)",
+        "SEARCH events USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)",
+        "SEARCH kinds USING INTEGER PRIMARY KEY (rowid=?)",
+        "SEARCH words USING PRIMARY KEY (word=?)",
+    } >= {plan for plan in plans if plan.startswith(("SCAN", "SEARCH"))}
+
+
 def test_other_ids(host: Host) -> None:
     """An id of another form is found whole; its trace may be no W3C one; half of a surrogate pair harms nothing."""
     host.take(
