@@ -11,6 +11,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import click
+from rich.console import Console
 
 from cmdrdata_exporter.cli.changes import body_of
 from cmdrdata_exporter.cli.days import day_option
@@ -21,6 +22,7 @@ from cmdrdata_exporter.cli.terminal import (
     ATTENTION,
     Json,
     Terminal,
+    cell,
     minute,
     plain,
     plural,
@@ -161,15 +163,21 @@ def list_(
         lines.all(shown)
         console.print()
         if lines.hidden:
-            say(f"Not shown: {', '.join(lines.hidden)}. Use a wider terminal or --json.")
+            _say(console, f"Not shown: {', '.join(lines.hidden)}. Use a wider terminal or --json.")
         if more:
-            say(
-                f"These are the newest {limit:,}. For more: --limit, or choose by --state, --since ..."
+            _say(
+                console,
+                f"These are the newest {limit:,}. For more: --limit, or choose by --state, --since ...",
             )
     else:
-        say("No events.")
+        _say(console, "No events.")
     if not more and state not in UNDELIVERED and (note := _incomplete(about)):
-        say(note)
+        _say(console, note)
+
+
+def _say(console: Console, line: str) -> None:
+    """Print a line that may hold text from others, wrapped between words."""
+    console.print(cell(line))
 
 
 def _follow(destination: Destination, wanted: Wanted, limit: int, *, as_lines: bool) -> None:
@@ -246,15 +254,17 @@ def show(destination: Destination, identifier: str, as_json: bool) -> None:
                 console.print()
             show_whole(console, event, body)
         if not whole:
-            say(
-                f"No event has the id {identifier!r}: as its own, or of a response, request or trace."
+            _say(
+                console,
+                f"No event has the id {identifier!r}: as its own, or of a response, request or trace.",
             )
-            say(
+            _say(
+                console,
                 f"Looked through: {_index(about)}, the ledger ({plural(_kept(ledger, new), 'event')}), "
-                f"journals ({plural(new, 'event')})."
+                f"journals ({plural(new, 'event')}).",
             )
             if note := _incomplete(about):
-                say(note)
+                _say(console, note)
     if not whole:
         click.get_current_context().exit(ATTENTION)
 

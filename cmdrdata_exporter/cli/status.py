@@ -246,8 +246,10 @@ def _show(console: Console, destination: Json) -> None:
         _show_events(console, destination)
         console.print()
         _show_spool(console, destination["spool"])
-        if destination["index"]["reason"]:
-            console.print(cell(f"Index of events begun anew: {destination['index']['reason']}."))
+        index = destination["index"]
+        if index["reason"]:
+            state = "Index of events begun anew" if index["there"] else "No index of events"
+            console.print(cell(f"{state}: {index['reason']}."))
         _show_counted(console, destination["counted"])
     console.print()
     if destination["attention"]:
