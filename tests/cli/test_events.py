@@ -550,6 +550,6 @@ def test_status_says_why(mixed: Directory, run: Run, run_json: RunJson) -> None:
         in run("status").stdout
     )
     assert (
-        "\nEvents that were delivered before 2026-11-21 18:33 UTC are not found (SQLite says\n"
-        "file is not a database).\n" in run("events", "list").stdout
+        "\nEvents that were delivered before 2026-11-21 18:33 UTC are not found (SQLite\n"
+        "says file is not a database).\n" in run("events", "list").stdout
     )
