@@ -14,6 +14,7 @@ from cmdrdata_exporter.cli.assign import assign
 from cmdrdata_exporter.cli.demo.command import demo
 from cmdrdata_exporter.cli.doctor.command import doctor
 from cmdrdata_exporter.cli.drain import drain
+from cmdrdata_exporter.cli.events import events
 from cmdrdata_exporter.cli.extras import DISTRIBUTION
 from cmdrdata_exporter.cli.flush import flush
 from cmdrdata_exporter.cli.jobs import jobs
@@ -95,6 +96,7 @@ for command in (
     doctor,
     status,
     usage,
+    events,
     dead_letters,
     held,
     assign,

@@ -20,6 +20,7 @@ from cmdrdata_exporter.cli.destination import (
     spool_option,
     spool_path,
 )
+from cmdrdata_exporter.cli.event_rows import about_json
 from cmdrdata_exporter.cli.states import (
     COUNTED,
     DEAD_LETTER,
@@ -48,6 +49,7 @@ from cmdrdata_exporter.cli.watching import Watching, needs_of
 from cmdrdata_exporter.cli.webhook import webhook_in_file, webhook_url
 from cmdrdata_exporter.delivery.options import LARGEST
 from cmdrdata_exporter.delivery.spool.directory import unusable
+from cmdrdata_exporter.delivery.spool.index_view import IndexReader
 from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader, UnreadableError
 from cmdrdata_exporter.delivery.spool.schema import AMBIGUOUS
 from cmdrdata_exporter.delivery.status_log import BACKEND_TROUBLES, NEARLY
@@ -142,8 +144,8 @@ def _destination(destination: Destination) -> Json:
         "directory": str(destination.directory.path),
     }
     try:
-        with LedgerReader(destination.directory) as ledger:
-            known = _known(destination, ledger)
+        with IndexReader(destination.directory) as reader:
+            known = {**_known(destination, reader.ledger), "index": about_json(reader.about())}
     except (UnreadableError, OSError) as error:
         needs = {"unreadable": str(error)}
     else:
@@ -312,6 +314,10 @@ def _show(console: Console, destination: Json) -> None:
         _show_events(console, destination)
         console.print()
         _show_spool(console, destination["spool"])
+        index = destination["index"]
+        if index["reason"]:
+            state = "Index of events begun anew" if index["there"] else "No index of events"
+            console.print(cell(f"{state}: {index['reason']}."))
         _show_counted(console, destination["counted"])
     console.print()
     if destination["attention"]:

@@ -62,13 +62,18 @@ _ASCII_HEAD = box.Box("    \n    \n -- \n    \n    \n -- \n    \n    \n", ascii=
 
 def table(*headers: str) -> Table:
     """Return a table without rows."""
-    lines = box.SIMPLE_HEAD if encoding().lower().startswith("utf") else _ASCII_HEAD
+    lines = box.SIMPLE_HEAD if is_utf_8() else _ASCII_HEAD
     return Table(*headers, box=lines, show_edge=False)
 
 
 def encoding() -> str:
     """Return how standard output is encoded."""
     return getattr(sys.stdout, "encoding", None) or "utf-8"
+
+
+def is_utf_8() -> bool:
+    """Say whether standard output takes every character."""
+    return encoding().lower().startswith("utf")
 
 
 def plain(text: object, keep: str = "") -> str:
