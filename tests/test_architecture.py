@@ -65,7 +65,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "http": ({f"{EXPORTER}.delivery.http.*"}, {"base", "pacing", "event"}),
     "delivery": ({f"{EXPORTER}.delivery.*"}, {"base", "pacing", "event", "spool", "http"}),
     # Nothing imports it but the command line: what usage costs is no part of an event.
-    "prices": ({f"{EXPORTER}.prices", f"{EXPORTER}.prices.*"}, {"spool"}),
+    "prices": ({f"{EXPORTER}.prices", f"{EXPORTER}.prices.*"}, {"base", "spool"}),
     "exporter": (
         {f"{EXPORTER}.{name}" for name in ("exporter", "runtime", "telemetry")} | {EXPORTER},
         {"base", "settings", "customer", "events", "event", "delivery", "spool", "http"},

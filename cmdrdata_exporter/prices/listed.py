@@ -86,18 +86,26 @@ _UNITS = {unit["price_key"]: (name, unit) for name, unit in unit_data.items()}
 
 
 class Listed:
-    """The table that the installed genai-prices ships."""
+    """
+    A table.
 
-    def __init__(self, today: date) -> None:
-        changes = [
-            day
-            for provider in providers
-            for model in provider.models
-            for day in _days(model)
-            if day <= today
-        ]
-        self.version = (
-            f"genai-prices {version('genai-prices')} (latest change of a price: {max(changes)})"
+    Args:
+        providers: whose prices it has.
+        version: says which table it is.
+    """
+
+    def __init__(self, providers: list[Provider], version: str) -> None:
+        self._providers = providers
+        self.version = version
+
+    @classmethod
+    def shipped(cls, today: date) -> Listed:
+        """Return the table that the installed genai-prices ships; today decides which changes are to come."""
+        models = [model for provider in providers for model in provider.models]
+        latest = max(day for model in models for day in _days(model) if day <= today)
+        return cls(
+            providers,
+            f"genai-prices {version('genai-prices')} (latest change of a price: {latest})",
         )
 
     def model(
@@ -121,11 +129,11 @@ class Listed:
             return "the model is not known"
         if provider == "openai" and host not in ("", _OPENAI_HOST):
             # Whoever speaks its protocol is called so.
-            if (found := _at_host(host)) is None:
+            if (found := self._at_host(host)) is None:
                 return f"the table has no host {host}"
-        elif (found := _named(ENDPOINTS.get(endpoint, provider))) is None:
+        elif (found := self._named(ENDPOINTS.get(endpoint, provider))) is None:
             return f"the table has no provider {provider}"
-        model = found.find_model(name, all_providers=providers)
+        model = found.find_model(name, all_providers=self._providers)
         if model is None:
             return f"the table has no such model of {found.name}"
         return found, model
@@ -147,7 +155,7 @@ class Listed:
         """Return the prices of a model, or why there are none."""
         standard = _standard(model, at)
         if standard is None:
-            return f"the table has no price of {at.date()}"
+            return "the table has no price of that time"
         rates = {key: rate for key, rate in vars(standard).items() if rate is not None}
         if tier != STANDARD:
             # Those of another provider, of whom this one's model is, are not its own.
@@ -156,29 +164,28 @@ class Listed:
                 one for one in model.price_variants or () if is_own and _holds(one, tier, at)
             ]
             if not variants:
-                return f"the table has no price for service tier {tier} on {at.date()}"
+                return f"the table has no price of that time for service tier {tier}"
             # Of each price the first one that is there counts.
             for variant in reversed(variants):
                 rates |= {k: rate for k, rate in vars(variant.prices).items() if rate is not None}
         prices = _in_our_units(rates)
-        beside = {NOT_RECORDED.get((provider.id, name)) for name in (model.id, "*")} - {None}
-        return prices._replace(also=(*prices.also, *(name for name in beside if name)))
+        places = [(provider.id, name) for name in (model.id, "*")]
+        known = tuple(NOT_RECORDED[place] for place in places if place in NOT_RECORDED)
+        return prices._replace(also=prices.also + known)
 
+    def _named(self, name: str) -> Provider | None:
+        """Return the provider that has this name in events; never one whose name is only like it."""
+        name = PROVIDERS.get(name, name)
+        return next((provider for provider in self._providers if provider.id == name), None)
 
-def _named(name: str) -> Provider | None:
-    """Return the provider that has this name in events; never one whose name is only like it."""
-    name = PROVIDERS.get(name, name)
-    return next((provider for provider in providers if provider.id == name), None)
-
-
-def _at_host(host: str) -> Provider | None:
-    """Return the provider that is at a host."""
-    url = f"https://{host}"
-    for provider in providers:
-        found = re.match(provider.api_pattern, f"{url}/")
-        if found is not None and found.end() >= len(url):
-            return provider
-    return None
+    def _at_host(self, host: str) -> Provider | None:
+        """Return the provider that is at a host."""
+        url = f"https://{host}"
+        for provider in self._providers:
+            found = re.match(provider.api_pattern, f"{url}/")
+            if found is not None and found.end() >= len(url):
+                return provider
+        return None
 
 
 def _constraints(

@@ -128,16 +128,15 @@ def used(units: Mapping[str, float | Decimal]) -> dict[str, Decimal]:
     }
 
 
-def reach(units: Mapping[str, Decimal], *, context: str, endpoint: str) -> Reach:
+def reach(total: Decimal, *, context: str, endpoint: str) -> Reach:
     """
     Return how large the calls were whose usage was summed.
 
     Args:
-        units: what they used.
+        total: how many input tokens they had together.
         context: the step of `LADDER` that is the same for all of them; another text, where that is not known.
         endpoint: of their events.
     """
-    total = units.get(INPUT, Decimal(0))
     if endpoint in SUMS or not context.isdecimal() or int(context) not in (0, *LADDER):
         return Reach(0, total)
     low = int(context)

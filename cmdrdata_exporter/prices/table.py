@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Mapping
 from datetime import date, datetime, timedelta, timezone
 from decimal import Decimal
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from cmdrdata_exporter import clocks
 from cmdrdata_exporter.prices.rates import Cost, Prices, charge, reach, unpriced, used
 from cmdrdata_exporter.prices.spans import Span
-from cmdrdata_exporter.prices.units import BATCH, STANDARD
+from cmdrdata_exporter.prices.units import BATCH, INPUT, STANDARD
 
 if TYPE_CHECKING:
     from cmdrdata_exporter.prices.listed import Listed
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 _OLDEST = (3, 11)
 _USUAL = frozenset(("", "standard", "on_demand"))
 """What providers call the usual service tier, or do not; `auto` only leaves the choice to them."""
-_SEVERAL = "prices change within {}, and of the sum it is not known when it was used"
+_SEVERAL = "a price changed within the day or the month that was summed"
 
 
 class PriceError(Exception):
@@ -72,17 +71,17 @@ class PriceTable:
                 f"prices need Python 3.11 or newer, and this is {sys.version_info[0]}.{sys.version_info[1]};"
                 " run the command with a newer Python, in an environment of its own if need be"
             )
-        if find_spec("genai_prices") is None:
-            raise PriceError(
-                "genai-prices is not installed;"
-                " run: pip install 'opentelemetry-instrumentation-cmdrdata[cli,prices]'"
-            )
-        from cmdrdata_exporter.prices import own
-        from cmdrdata_exporter.prices.listed import Listed
-
-        today = datetime.fromtimestamp(time.time(), timezone.utc).date()
         try:
-            return cls(Listed(today), None if file is None else own.read(file))
+            from cmdrdata_exporter.prices import own
+            from cmdrdata_exporter.prices.listed import Listed
+        except ModuleNotFoundError as error:
+            raise PriceError(
+                f"{error.name} is not installed;"
+                " run: pip install 'opentelemetry-instrumentation-cmdrdata[cli,prices]'"
+            ) from error
+        today = datetime.fromtimestamp(clocks.wall(), timezone.utc).date()
+        try:
+            return cls(Listed.shipped(today), None if file is None else own.read(file))
         except own.FileError as error:
             raise PriceError(str(error)) from error
 
@@ -97,6 +96,7 @@ class PriceTable:
         context: str,
         day: str,
         host: str = "",
+        input_tokens: float | None = None,
     ) -> Cost:
         """
         Return what usage costs: that of one call, or of several that have all of this in common.
@@ -110,6 +110,7 @@ class PriceTable:
             context: the step of the price ladder that their input tokens exceed.
             day: when they ended: an hour, a day or a month, as a ledger has it.
             host: that was called.
+            input_tokens: how many the calls had in all, where `units` are only some of what they used.
         """
         amounts = used(units)
         if not amounts:
@@ -121,13 +122,14 @@ class PriceTable:
         calls = _Calls(provider, host, model, BATCH if endpoint == "batches" else tier, endpoint)
         if (calls, day) not in self._known:
             self._known[calls, day] = self._within(calls, span)
-        size = reach(amounts, context=context, endpoint=endpoint)
+        total = amounts.get(INPUT, 0) if input_tokens is None else input_tokens
+        size = reach(Decimal(total), context=context, endpoint=endpoint)
         costs = {
             unpriced(amounts, prices) if isinstance(prices, str) else charge(prices, amounts, size)
             for prices in self._known[calls, day]
         }
         if len(costs) > 1:
-            return unpriced(amounts, _SEVERAL.format(day))
+            return unpriced(amounts, _SEVERAL)
         return costs.pop()
 
     def changes_within_days(self, *, provider: str, model: str, endpoint: str, host: str) -> bool:
