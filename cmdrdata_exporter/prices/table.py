@@ -74,9 +74,9 @@ class PriceTable:
         try:
             from cmdrdata_exporter.prices import own
             from cmdrdata_exporter.prices.listed import Listed
-        except ModuleNotFoundError as error:
+        except ImportError as error:
             raise PriceError(
-                f"{error.name} is not installed;"
+                f"genai-prices 0.2.3 or newer is needed ({error});"
                 " run: pip install 'opentelemetry-instrumentation-cmdrdata[cli,prices]'"
             ) from error
         today = datetime.fromtimestamp(clocks.wall(), timezone.utc).date()

@@ -29,6 +29,8 @@ def test_the_extra_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(PriceError) as raised:
         PriceTable.load()
-    assert str(raised.value).endswith(
-        " is not installed; run: pip install 'opentelemetry-instrumentation-cmdrdata[cli,prices]'"
+    said = str(raised.value)
+    assert said.startswith("genai-prices 0.2.3 or newer is needed (")
+    assert said.endswith(
+        "; run: pip install 'opentelemetry-instrumentation-cmdrdata[cli,prices]'"
     )
