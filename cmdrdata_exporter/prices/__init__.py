@@ -16,7 +16,7 @@ that the usage costs then. Cost is never part of an event.
 
 from __future__ import annotations
 
-from cmdrdata_exporter.prices.rates import Cost, Gap
+from cmdrdata_exporter.prices.rates import Cost, Gap, exactly
 from cmdrdata_exporter.prices.table import PriceError, PriceTable
 
-__all__ = ["Cost", "Gap", "PriceError", "PriceTable"]
+__all__ = ["Cost", "Gap", "PriceError", "PriceTable", "exactly"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Mapping
 from datetime import date, datetime, timedelta, timezone
@@ -84,6 +85,11 @@ class PriceTable:
             return cls(Listed.shipped(today), None if file is None else own.read(file))
         except own.FileError as error:
             raise PriceError(str(error)) from error
+
+    @functools.cached_property
+    def without_file(self) -> PriceTable:
+        """The same table, without the file that overrides it."""
+        return PriceTable(self._listed, None) if self._own else self
 
     def cost(
         self,

@@ -31,6 +31,4 @@ def test_the_extra_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
         PriceTable.load()
     said = str(raised.value)
     assert said.startswith("genai-prices 0.2.3 or newer is needed (")
-    assert said.endswith(
-        "; run: pip install 'opentelemetry-instrumentation-cmdrdata[cli,prices]'"
-    )
+    assert said.endswith("; run: pip install 'opentelemetry-instrumentation-cmdrdata[cli,prices]'")

@@ -25,6 +25,7 @@ from cmdrdata_exporter.cli.terminal import (
     table,
     unpadded,
 )
+from cmdrdata_exporter.cli.usage import costs
 from cmdrdata_exporter.cli.usage.numbers import EVENTS
 
 ENOUGH = 3
@@ -104,7 +105,7 @@ def _table(found: Json, units: Sequence[str], *, bar: int = 0, pad_edge: bool = 
     shown.pad_edge = pad_edge
     for name in by:
         shown.add_column(_heading(name), no_wrap=True)
-    for unit in (EVENTS, *units):
+    for unit in (*_first(found["total"]), *units):
         shown.add_column(_heading(unit), justify="right", no_wrap=True)
     drawn = TOTAL_TOKENS if TOTAL_TOKENS in units else EVENTS
     if bar:
@@ -123,7 +124,7 @@ def _table(found: Json, units: Sequence[str], *, bar: int = 0, pad_edge: bool = 
 def _numbers(found: Json, units: Sequence[str]) -> Table:
     """Return a table of the numbers alone, a little to the right, with the total where there are several rows."""
     shown = table("")
-    for unit in (EVENTS, *units):
+    for unit in (*_first(found["total"]), *units):
         shown.add_column(_heading(unit), justify="right", no_wrap=True)
     for row in (*found["rows"], found["total"])[: None if len(found["rows"]) > 1 else -1]:
         shown.add_row("", *_amounts(row, units))
@@ -163,7 +164,8 @@ def _show_names(console: Console, names: Sequence[Text]) -> None:
 
 def _heading(name: str, *, wrap: bool = True) -> Text:
     """Return the name of a column in lines so short that most numbers are as long."""
-    words = plain(name.replace("_", " ").capitalize())
+    words = plain(name.replace("_", " "))
+    words = words[:1].upper() + words[1:]
     return Text("\n".join(textwrap.wrap(words, 11)) if wrap else words, style="bold")
 
 
@@ -182,4 +184,10 @@ def _amount(row: Json, unit: str) -> float:
 
 
 def _amounts(row: Json, units: Sequence[str]) -> list[str]:
-    return [number(_amount(row, unit)) for unit in (EVENTS, *units)]
+    cost = [costs.shown(row)] if costs.HEADING in _first(row) else []
+    return [number(row[EVENTS]), *cost, *(number(_amount(row, unit)) for unit in units)]
+
+
+def _first(row: Json) -> tuple[str, ...]:
+    """Return what stands before the units."""
+    return (EVENTS, costs.HEADING) if "cost" in row else (EVENTS,)
