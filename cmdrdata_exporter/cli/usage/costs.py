@@ -62,7 +62,7 @@ class Sum(NamedTuple):
 
     def document(self) -> Json:
         """Return it as JSON has it: a number in a text, since a float would be another one."""
-        amount = None if self.amount is None else written(self.amount)
+        amount = None if self.amount is None else format(rounded(self.amount), "f")
         return {"cost": amount, "cost_is_least": self.is_least}
 
 
@@ -158,11 +158,10 @@ def cost_of(
     )
 
 
-def written(amount: Decimal, digits: int = DIGITS) -> str:
-    """Return an amount of money with digits and a point, nothing else."""
+def rounded(amount: Decimal, digits: int = DIGITS) -> Decimal:
+    """Return an amount of money with so many digits after the point, without zeros at its end."""
     with decimal.localcontext(exactly()):
-        rounded = round(amount, digits).normalize()
-    return format(rounded or Decimal(0), "f")
+        return round(amount, digits).normalize() or Decimal(0)
 
 
 def shown(row: Json) -> str:
@@ -184,7 +183,7 @@ def footnotes(found: Json) -> list[str]:
     notes = [f"Cost in US dollars, without taxes, by {found['prices']}."]
     if found["total"]["cost_is_least"]:
         notes.append(
-            f"{_at_least()} or - is a lower bound: not all of that usage is known, or has a certain price."
+            f"{_at_least()} is at least that, - is not known: not all of the usage is known, or has a certain price."
         )
     models: dict[tuple[str, ...], dict[str, float | None]] = {}
     for one in found["unpriced"]:
@@ -212,7 +211,9 @@ def _model(numbers: Numbers, group: Group) -> dict[str, str]:
 
 def _amount(unit: str, amount: float | None) -> str:
     name = unit.replace("_", " ")
-    return name if amount is None else f"{number(amount)} {name}"
+    if amount is None:
+        return name
+    return f"{number(amount)} {name.removesuffix('s') if amount == 1 else name}"
 
 
 def _plain(amount: Decimal) -> int | float:

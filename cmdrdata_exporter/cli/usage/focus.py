@@ -15,7 +15,7 @@ from datetime import date, timedelta
 from decimal import Decimal
 from typing import NamedTuple
 
-from cmdrdata_exporter.cli.usage.costs import CURRENCY, cost_of, written
+from cmdrdata_exporter.cli.usage.costs import CURRENCY, cost_of, rounded
 from cmdrdata_exporter.cli.usage.meters import Reading, readings
 from cmdrdata_exporter.cli.usage.numbers import DESTINATION, EVENTS, Group, Numbers
 from cmdrdata_exporter.prices import PriceTable
@@ -224,7 +224,7 @@ def wanted(lines: Iterable[dict[str, str]]) -> list[str]:
     return sorted(missing)
 
 
-def decimal(amount: float) -> str:
+def decimal(amount: float | Decimal) -> str:
     """Return a number with digits and a point, by which whoever reads the file knows that the column has decimals."""
     text = format(Decimal(str(amount)), "f")
     return text if "." in text else f"{text}.0"
@@ -235,13 +235,14 @@ def _price(charge: Charge) -> dict[str, str]:
     cost, listed, reading = charge.cost, charge.list_cost, charge.reading
     columns: dict[str, str] = {}
     if cost is not None:
-        columns |= {name: written(cost) for name in COSTS if name != "ListCost"}
+        paid = decimal(rounded(cost))
+        columns |= dict.fromkeys((name for name in COSTS if name != "ListCost"), paid)
         columns["BillingCurrency"] = CURRENCY
         columns["PricingQuantity"] = decimal(reading.quantity)
         columns["PricingUnit"] = reading.meter.unit
     if listed is not None:
-        columns["ListCost"] = written(listed)
-        columns["ListUnitPrice"] = written(listed / Decimal(str(reading.quantity)), digits=18)
+        columns["ListCost"] = decimal(rounded(listed))
+        columns["ListUnitPrice"] = decimal(rounded(listed / Decimal(str(reading.quantity)), 18))
         tier = charge.named["service_tier"] or "default"
         sku = f"{charge.named['model']}/{reading.meter.counted[0]}"
         columns["SkuPriceId"] = f"{sku}/{tier}/{charge.named['context'] or '-'}"
