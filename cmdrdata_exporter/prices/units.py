@@ -41,6 +41,7 @@ TOKENS: Mapping[str, Marks] = {
 }
 """The units that are tokens of a call, by what they are."""
 
+_BY_NAME = {unit: dict(marks) for unit, marks in TOKENS.items()}
 NAMES: Mapping[Marks, str] = {marks: unit for unit, marks in TOKENS.items()}
 
 OTHERS = (
@@ -86,7 +87,7 @@ SUMS = frozenset(("batches", "beta.threads.runs", "evals.runs", "agents.sessions
 
 def mark(unit: str, name: str) -> str | None:
     """Return one of the marks of a unit of tokens, None where it has none of that name."""
-    return dict(TOKENS[unit]).get(name)
+    return _BY_NAME[unit].get(name)
 
 
 def can_overlap(one: Marks, other: Marks) -> bool:

@@ -29,7 +29,8 @@ from cmdrdata_exporter.prices import Cost, PriceError, PriceTable, exactly
 
 CURRENCY = "USD"
 HEADING = f"cost in {CURRENCY}"
-FINE = ("provider", "host", "model", "service_tier", "endpoint", "context")
+_MODEL = ("provider", "host", "model", "endpoint")
+FINE = (*_MODEL, "service_tier", "context")
 """What a price depends on, beside the time."""
 DIGITS = 12
 """So many digits after the point are told of a sum. All of it, unless a price is by the hour."""
@@ -95,7 +96,8 @@ def priced_usage(
         UnreadableError: as `read` does.
     """
     numbers = read(destinations, _columns(by, "day"), question)
-    if any(table.changes_within_days(**_model(numbers, group)) for group in numbers.groups):
+    models = numbers.summed(_MODEL)
+    if any(table.changes_within_days(**dict(zip(_MODEL, model, strict=True))) for model in models):
         numbers = read(destinations, _columns(by, "hour"), question)
     found = document(numbers, by, question)
     return with_costs(found, numbers, table)
@@ -151,10 +153,10 @@ def cost_of(
     return table.cost(
         used if units is None else units,
         input_tokens=used.get("input_tokens", 0),
+        **{name: named[name] for name in _MODEL},
         service_tier=named["service_tier"],
         context=named["context"],
         day=named.get("hour") or named["day"],
-        **_model(numbers, group),
     )
 
 
@@ -202,11 +204,6 @@ def footnotes(found: Json) -> list[str]:
 
 def _columns(by: Iterable[str], time: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*by, *FINE, "status", time)))
-
-
-def _model(numbers: Numbers, group: Group) -> dict[str, str]:
-    names = ("provider", "host", "model", "endpoint")
-    return {name: group[numbers.columns.index(name)] for name in names}
 
 
 def _amount(unit: str, amount: float | None) -> str:
