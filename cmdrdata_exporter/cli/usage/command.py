@@ -124,7 +124,11 @@ def _print_focus(
     destinations: Sequence[Destination], question: Question, prices: PriceTable | None
 ) -> None:
     labels = labels_of(destinations)
-    numbers = read(destinations, (*focus.FINE, *labels), question)
+    columns = (*focus.FINE, *labels)
+    if prices is None:
+        numbers = read(destinations, columns, question)
+    else:
+        numbers = costs.read_to_price(destinations, columns, question, prices)
     lines = [focus.line_of(charge) for charge in focus.charges(numbers, labels, prices)]
     print_file(focus.as_focus(lines))
     found = document(numbers, (), question)

@@ -8,7 +8,7 @@ is named below, and the sum is the least that the row costs.
 from __future__ import annotations
 
 import decimal
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import NamedTuple
@@ -95,12 +95,20 @@ def priced_usage(
     Raises:
         UnreadableError: as `read` does.
     """
-    numbers = read(destinations, _columns(by, "day"), question)
+    numbers = read_to_price(destinations, by, question, table)
+    return with_costs(document(numbers, by, question), numbers, table)
+
+
+def read_to_price(
+    destinations: Sequence[Destination], by: Sequence[str], question: Question, table: PriceTable
+) -> Numbers:
+    """Read what was used by what prices depend on, and by more: by the hour only where one of them does."""
+    columns = tuple(dict.fromkeys((*by, *FINE, "status", "day")))
+    numbers = read(destinations, columns, question)
     models = numbers.summed(_MODEL)
     if any(table.changes_within_days(**dict(zip(_MODEL, model, strict=True))) for model in models):
-        numbers = read(destinations, _columns(by, "hour"), question)
-    found = document(numbers, by, question)
-    return with_costs(found, numbers, table)
+        return read(destinations, tuple(dict.fromkeys((*columns, "hour"))), question)
+    return numbers
 
 
 def with_costs(found: Json, numbers: Numbers, table: PriceTable) -> Json:
@@ -185,7 +193,7 @@ def footnotes(found: Json) -> list[str]:
     notes = [f"Cost in US dollars, without taxes, by {found['prices']}."]
     if found["total"]["cost_is_least"]:
         notes.append(
-            f"{_at_least()} is at least that, - is not known: not all of the usage is known, or has a certain price."
+            f"{_at_least()} at least, - unknown: not all of the usage is known, or has a certain price."
         )
     models: dict[tuple[str, ...], dict[str, float | None]] = {}
     for one in found["unpriced"]:
@@ -200,10 +208,6 @@ def footnotes(found: Json) -> list[str]:
     if len(models) > NAMED:
         notes.append(f"And {len(models) - NAMED} more: see `unpriced` of --json.")
     return notes
-
-
-def _columns(by: Iterable[str], time: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys((*by, *FINE, "status", time)))
 
 
 def _amount(unit: str, amount: float | None) -> str:
