@@ -11,8 +11,7 @@
 
 from __future__ import annotations
 
-from cmdrdata_exporter.cli.usage.costs import priced_usage
 from cmdrdata_exporter.cli.usage.numbers import incomplete, usage_of
 from cmdrdata_exporter.cli.usage.report import show_usage
 
-__all__ = ["incomplete", "priced_usage", "show_usage", "usage_of"]
+__all__ = ["incomplete", "show_usage", "usage_of"]

@@ -11,7 +11,7 @@ from cmdrdata_exporter.cli.days import day_option
 from cmdrdata_exporter.cli.destination import Destination, on_destinations
 from cmdrdata_exporter.cli.terminal import Terminal, print_file, print_json, say
 from cmdrdata_exporter.cli.usage import costs, focus
-from cmdrdata_exporter.cli.usage.numbers import COLUMNS, EVENTS, Question, document, labels_of, read
+from cmdrdata_exporter.cli.usage.numbers import COLUMNS, EVENTS, Question, labels_of
 from cmdrdata_exporter.cli.usage.report import footnotes, show_usage
 from cmdrdata_exporter.cli.usage.table import usage_as_csv
 from cmdrdata_exporter.prices import PriceTable
@@ -88,10 +88,8 @@ def usage(
         _print_focus(destinations, question, prices)
         return
     by = columns_of(said or "customer", destinations)
-    if prices is None:
-        found = document(read(destinations, by, question), by, question)
-    else:
-        found = costs.priced_usage(destinations, by, question, prices)
+    numbers = costs.read_priced(destinations, by, question, prices)
+    found = costs.priced(numbers, by, question, prices)
     if as_json:
         print_json(found)
     elif as_csv:
@@ -124,15 +122,10 @@ def _print_focus(
     destinations: Sequence[Destination], question: Question, prices: PriceTable | None
 ) -> None:
     labels = labels_of(destinations)
-    columns = (*focus.FINE, *labels)
-    if prices is None:
-        numbers = read(destinations, columns, question)
-    else:
-        numbers = costs.read_to_price(destinations, columns, question, prices)
+    numbers = costs.read_priced(destinations, (*focus.FINE, *labels), question, prices)
     lines = [focus.line_of(charge) for charge in focus.charges(numbers, labels, prices)]
     print_file(focus.as_focus(lines))
-    found = document(numbers, (), question)
-    notes = footnotes(found if prices is None else costs.with_costs(found, numbers, prices))
+    notes = footnotes(costs.priced(numbers, (), question, prices))
     if wanted := focus.wanted(lines):
         notes.append(
             f"FOCUS wants a value in columns for which none is known: {', '.join(wanted)}."

@@ -80,35 +80,40 @@ def load(file: Path | None) -> PriceTable:
         raise click.UsageError(str(error)) from error
 
 
-def priced_usage(
-    destinations: Sequence[Destination], by: Sequence[str], question: Question, table: PriceTable
-) -> Json:
+def read_priced(
+    destinations: Sequence[Destination],
+    by: Sequence[str],
+    question: Question,
+    table: PriceTable | None,
+) -> Numbers:
     """
-    Return what `cmdrdata usage --cost --json` prints: what it does without, and what that costs.
+    Read what was used, by all that its prices depend on, too: by the hour only where one of them does.
 
     Args:
         destinations: whose usage.
-        by: the columns of the rows.
+        by: the columns that are wanted.
         question: which usage.
-        table: the prices.
+        table: the prices; None: no cost is wanted.
 
     Raises:
         UnreadableError: as `read` does.
     """
-    numbers = read_to_price(destinations, by, question, table)
-    return with_costs(document(numbers, by, question), numbers, table)
-
-
-def read_to_price(
-    destinations: Sequence[Destination], by: Sequence[str], question: Question, table: PriceTable
-) -> Numbers:
-    """Read what was used by what prices depend on, and by more: by the hour only where one of them does."""
+    if table is None:
+        return read(destinations, by, question)
     columns = tuple(dict.fromkeys((*by, *FINE, "status", "day")))
     numbers = read(destinations, columns, question)
     models = numbers.summed(_MODEL)
     if any(table.changes_within_days(**dict(zip(_MODEL, model, strict=True))) for model in models):
         return read(destinations, tuple(dict.fromkeys((*columns, "hour"))), question)
     return numbers
+
+
+def priced(
+    numbers: Numbers, by: Sequence[str], question: Question, table: PriceTable | None
+) -> Json:
+    """Return what `cmdrdata usage --json` prints of what `read_priced` has read, by some of its columns."""
+    found = document(numbers, by, question)
+    return found if table is None else with_costs(found, numbers, table)
 
 
 def with_costs(found: Json, numbers: Numbers, table: PriceTable) -> Json:
