@@ -80,27 +80,39 @@ def load(file: Path | None) -> PriceTable:
         raise click.UsageError(str(error)) from error
 
 
-def priced_usage(
-    destinations: Sequence[Destination], by: Sequence[str], question: Question, table: PriceTable
-) -> Json:
+def read_priced(
+    destinations: Sequence[Destination],
+    by: Sequence[str],
+    question: Question,
+    table: PriceTable | None,
+) -> Numbers:
     """
-    Return what `cmdrdata usage --cost --json` prints: what it does without, and what that costs.
+    Read what was used, by all that its prices depend on, too.
 
     Args:
         destinations: whose usage.
-        by: the columns of the rows.
+        by: the columns that are wanted.
         question: which usage.
-        table: the prices.
+        table: the prices; None: no cost is wanted.
 
     Raises:
         UnreadableError: as `read` does.
     """
+    if table is None:
+        return read(destinations, by, question)
     numbers = read(destinations, _columns(by, "day"), question)
     models = numbers.summed(_MODEL)
     if any(table.changes_within_days(**dict(zip(_MODEL, model, strict=True))) for model in models):
         numbers = read(destinations, _columns(by, "hour"), question)
+    return numbers
+
+
+def priced(
+    numbers: Numbers, by: Sequence[str], question: Question, table: PriceTable | None
+) -> Json:
+    """Return what `cmdrdata usage --json` prints of what `read_priced` has read, by some of its columns."""
     found = document(numbers, by, question)
-    return with_costs(found, numbers, table)
+    return found if table is None else with_costs(found, numbers, table)
 
 
 def with_costs(found: Json, numbers: Numbers, table: PriceTable) -> Json:
