@@ -365,7 +365,8 @@ def test_usage_by_hour(remote: Directory, reader: Reader) -> None:
     assert [{"names": ["acme"], "amounts": [1, *[0] * 46, 1]}] == found["series"]
     assert [
         "Not shown: 1 event that an earlier version recorded without such a period. Choose a longer range",
-        "Of the whole days since 2026-11-19: 4 events = 4 pending. Delivered alone: --only billed",
+        "Of the whole days since 2026-11-19:",
+        "4 events = 4 pending. Delivered alone: --only billed",
     ] == found["notes"]
 
 
@@ -416,7 +417,7 @@ def test_find(indexed: Directory, local: Directory, reader: Reader) -> None:
     for text in (event_id(0), "resp_0000", "req_0000", f" {event_id(0)[:8]}"):
         assert {"events": [told], "text": "1 event found."} == reader.ask("find", id=text)
     (other,) = reader.ask("find", id="resp_0040")["events"]
-    assert ("local", "local", NO_CUSTOMER) == tuple(
+    assert ("local", "held", NO_CUSTOMER) == tuple(
         other[name] for name in ("destination", "state", "customer")
     )
     assert 3 == len(reader.ask("find", id=f"{1:032x}")["events"])

@@ -267,9 +267,9 @@ def _left_out(groups: int, elsewhere: int) -> list[str]:
 
 def _of_days(notes: list[str], span: Range, first: str) -> list[str]:
     """Return notes; where they are of whole days and the numbers are not, they say so."""
-    if span.column != "hour":
+    if span.column != "hour" or not notes:
         return notes
-    return [f"Of the whole days since {first[:10]}: {note}" for note in notes]
+    return [f"Of the whole days since {first[:10]}:", *notes]
 
 
 def _one_of(known: Mapping[str, One], name: str, what: str) -> One:

@@ -44,11 +44,8 @@ def usage_as_html(found: Json, by_day: Json, notes: Sequence[str], made: float) 
     """
     styles = [(PAGE / name).read_text("utf-8") for name in STYLES]
     scripts = [(PAGE / name).read_text("utf-8") for name in SCRIPTS]
-    data = json.dumps(printable_values(_plots(found["by"], by_day)))
-    # What is in a script ends at the first `</script`, whatever JSON it is in.
-    block = (
-        f'<script type="application/json" id="data">{data.replace("<", chr(92) + "u003c")}</script>'
-    )
+    # A script ends at the first `</script`, whatever JSON that is in.
+    data = json.dumps(printable_values(_plots(found["by"], by_day))).replace("<", r"\u003c")
     return Template((PAGE / "report.html").read_text("utf-8")).substitute(
         title=_text(f"Usage by {' and '.join(found['by'])}".replace("_", " ")),
         question=_text(_question(found)),
@@ -59,7 +56,8 @@ def usage_as_html(found: Json, by_day: Json, notes: Sequence[str], made: float) 
             "All days are of UTC."
         ),
         styles="".join(f"<style>{style}</style>" for style in styles),
-        scripts=block + "".join(f"<script>{script}</script>" for script in scripts),
+        data=data,
+        scripts="".join(f"<script>{script}</script>" for script in scripts),
         style_sums=_sums(styles),
         script_sums=_sums(scripts),
     )
