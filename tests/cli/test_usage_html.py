@@ -121,6 +121,7 @@ def test_nothing_from_elsewhere(
     assert KEY not in html
     assert "<" not in data(html)
     assert SHOWN == plots(html)[0]["series"][0]["names"][0]
+    assert "Copyright (c) 2022 Leon Sorokin" in html
     assert html.count("</script>") == html.count("<script")
 
 

@@ -43,7 +43,8 @@ def usage_as_html(found: Json, by_day: Json, notes: Sequence[str], made: float) 
         made: when, in Unix seconds.
     """
     styles = [(PAGE / name).read_text("utf-8") for name in STYLES]
-    scripts = [(PAGE / name).read_text("utf-8") for name in SCRIPTS]
+    licence = (PAGE / "uplot" / "LICENSE").read_text("utf-8")
+    scripts = [f"/*\n{licence}\n*/", *((PAGE / name).read_text("utf-8") for name in SCRIPTS)]
     # A script ends at the first `</script`, whatever JSON that is in.
     data = json.dumps(printable_values(_plots(found["by"], by_day))).replace("<", r"\u003c")
     return Template((PAGE / "report.html").read_text("utf-8")).substitute(
