@@ -17,6 +17,7 @@ import pytest
 
 from cmdrdata_exporter import attributes, deduplication, events, exporter, ids, processes, settings
 from cmdrdata_exporter.cli import states, status
+from cmdrdata_exporter.cli.usage import command, focus, numbers
 from cmdrdata_exporter.delivery import KEPT_DAYS, Verdict
 from cmdrdata_exporter.delivery.http.answers import classify
 from cmdrdata_exporter.delivery.options import LARGEST
@@ -410,3 +411,17 @@ def test_the_exit() -> None:
     assert 5.0 == processes.SHUTDOWN_TIMEOUT
     for page in ("README.md", "docs/delivery.md"):
         assert "waits at most five seconds" in text_of(page)
+
+
+def test_what_usage_is_grouped_by() -> None:
+    """`docs/commands.md` has each column by which usage is grouped, and each short name of one."""
+    said = [
+        name for row in table("docs/commands.md", "By what", "column") for name in quoted(row[0])
+    ]
+    assert sorted([*numbers.COLUMNS, *command.SHORT]) == sorted(said)
+
+
+def test_columns_of_focus() -> None:
+    """It says of each column of FOCUS what is in it."""
+    rows = table("docs/commands.md", "As FOCUS", "columns")
+    assert sorted(focus.COLUMNS) == sorted(name for row in rows for name in quoted(row[0]))

@@ -46,9 +46,8 @@ def print_json(document: Json) -> None:
 
 
 def print_file(text: str) -> None:
-    """Print what is meant for a file: it gets every character as it is, and a terminal nothing that commands it."""
-    # What has colors loses characters elsewhere.
-    click.echo(plain(text, keep="\n") if sys.stdout.isatty() else text, nl=False, color=True)
+    """Print what is meant for a file: it gets every character as it is, in UTF-8, a terminal what it can show."""
+    click.echo(plain(text, keep="\n") if sys.stdout.isatty() else text.encode(), nl=False)
 
 
 def heading(console: Console, title: str) -> None:
@@ -65,13 +64,6 @@ def table(*headers: str) -> Table:
     """Return a table without rows."""
     lines = box.SIMPLE_HEAD if encoding().lower().startswith("utf") else _ASCII_HEAD
     return Table(*headers, box=lines, show_edge=False)
-
-
-def unpadded(console: Console, shown: Table) -> None:
-    """Print a table as wide as it is, without blanks at the ends of its lines: for a file or a pipe."""
-    width = console.measure(shown, options=console.options.update(max_width=1 << 16)).maximum
-    for line in console.render_lines(shown, console.options.update(width=width), pad=False):
-        console.print(Text("".join(segment.text for segment in line).rstrip()), soft_wrap=True)
 
 
 def encoding() -> str:

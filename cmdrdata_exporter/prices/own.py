@@ -8,13 +8,14 @@ that is passed over without a word is a wrong invoice. examples/prices.toml is o
 from __future__ import annotations
 
 import difflib
+import functools
 import hashlib
 import json
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from datetime import date
 from decimal import Decimal
-from fnmatch import fnmatchcase
 from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -56,12 +57,14 @@ class Entry(NamedTuple):
 
     def is_for(self, *, provider: str, host: str, model: str, tier: str, day: date) -> bool:
         """Say whether these are the prices of calls."""
-        return (
-            self.first <= day <= self.last
-            and fnmatchcase(provider, self.provider)
-            and fnmatchcase(host, self.host)
-            and fnmatchcase(model, self.model)
-            and fnmatchcase(tier, self.tier)
+        return self.first <= day <= self.last and all(
+            _pattern(wanted).fullmatch(text)
+            for wanted, text in (
+                (self.provider, provider),
+                (self.host, host),
+                (self.model, model),
+                (self.tier, tier),
+            )
         )
 
     def over(self, listed: Prices | str) -> Prices:
@@ -115,6 +118,12 @@ def read(path: Path) -> OwnPrices:
     return OwnPrices(f"{said} (sha256 {digest})", tuple(entries))
 
 
+@functools.cache
+def _pattern(wanted: str) -> re.Pattern[str]:
+    """Return what fits a text of a file, in which `*` is any text and all else is itself."""
+    return re.compile(".*".join(map(re.escape, wanted.split(_ANY))), re.DOTALL)
+
+
 def _parsed(path: Path, content: bytes) -> object:
     try:
         text = content.decode()
@@ -146,8 +155,8 @@ def _entry(place: str, found: object) -> Entry:
     for name in ("provider", "model"):
         if name not in given:
             raise FileError(f"{place}: {name} is missing: {_KEYS[name]}; * is any text")
-    texts = {name: _pattern(place, name, given) for name in ("provider", "host", "model")}
-    tier = _pattern(place, "service_tier", given, STANDARD)
+    texts = {name: _wanted(place, name, given) for name in ("provider", "host", "model")}
+    tier = _wanted(place, "service_tier", given, STANDARD)
     first = _day(place, "from", given, date.min)
     last = _day(place, "until", given, date.max)
     if last < first:
@@ -238,7 +247,7 @@ def _table(found: object, place: str, names: Iterable[str]) -> dict[str, Any]:
     return table
 
 
-def _pattern(place: str, name: str, given: Mapping[str, Any], default: str = _ANY) -> str:
+def _wanted(place: str, name: str, given: Mapping[str, Any], default: str = _ANY) -> str:
     value = given.get(name, default)
     if not isinstance(value, str) or not value:
         raise _wrong(place, name, f"{_KEYS[name]}; * is any text", value)

@@ -104,3 +104,10 @@ def test_another_encoding(used: Directory) -> None:
     shown = run(("usage",), PYTHONIOENCODING="latin-1").stdout.decode("latin-1")
     assert "Müller" in shown
     assert "\\u5ba2" in shown
+
+
+def test_a_file(used: Directory) -> None:
+    """What is meant for a file is UTF-8 everywhere, so that no id becomes another one."""
+    written = run(("usage", "--csv"), ("usage", "--focus"), LC_ALL="C").stdout.decode()
+    assert "\nMüller,events,1\n" in written
+    assert "modèle/input_tokens" in written

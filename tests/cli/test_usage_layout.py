@@ -96,7 +96,7 @@ def test_names_beside_the_numbers(used: Directory, run_json: RunJson) -> None:
     assert """\
                                Input   Output     Total
  Endpoint           Events    tokens   tokens    tokens
-────────────────────────────────────────────────────────
+───────────────────────────────────────────────────────
  chat.completions        3   124,456    2,365   126,821
 
 Not shown: audio input tokens, audio output tokens, audio
@@ -121,18 +121,18 @@ def test_names_above_the_numbers(
     assert (
         f"""\
  Customer   Model
-               Input   Output     Total
-    Events    tokens   tokens    tokens
-────────────────────────────────────────
+              Input   Output     Total
+   Events    tokens   tokens    tokens
+──────────────────────────────────────
  acme   gpt-5-mini
-         1     1,000       20     1,020
+        1     1,000       20     1,020
  globex   whisper-1
-         1         0        0         0
+        1         0        0         0
 {tenant}\
-         1   123,456    2,345   125,801
+        1   123,456    2,345   125,801
 
  Total
-         3   123,456    2,345   125,801
+        3   123,456    2,345   125,801
 """
         == shown
     )
@@ -167,7 +167,7 @@ def test_bars(two: Json) -> None:
     assert """\
                       Input   Output    Total   Total
  Customer   Events   tokens   tokens   tokens   tokens
-─────────────────────────────────────────────────────────────────────────
+────────────────────────────────────────────────────────────────────────
  acme            1    1,000       20    1,020   ████████████████████████
  globex          1      250        5      255   ██████
 

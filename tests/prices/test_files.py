@@ -91,6 +91,23 @@ def test_json_is_exact(tmp_path: Path) -> None:
     assert Decimal("1.000000000000000000001") == cost.amount
 
 
+@pytest.mark.parametrize(
+    ("wanted", "fits"),
+    [
+        ("gpt-4o", True),
+        ("gpt-*", True),
+        ("*4*", True),
+        ("gpt-?o", False),
+        ("gpt-[4]o", False),
+        ("gpt", False),
+    ],
+)
+def test_only_an_asterisk_is_any_text(wanted: str, fits: bool, tmp_path: Path) -> None:
+    """All other characters are themselves, and the whole name has to fit."""
+    table = PriceTable.load(written(tmp_path, {**GOOD, "model": wanted}))
+    assert (7 if fits else Decimal("12.5")) == cost_of(table, MILLION).amount
+
+
 def written(directory: Path, *entries: object) -> Path:
     """Write a file of entries."""
     path = directory / "prices.json"

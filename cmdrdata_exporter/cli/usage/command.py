@@ -13,7 +13,7 @@ from cmdrdata_exporter.cli.days import day_option
 from cmdrdata_exporter.cli.destination import Destination, on_destinations
 from cmdrdata_exporter.cli.terminal import Terminal, print_file, print_json, say
 from cmdrdata_exporter.cli.usage import costs, focus
-from cmdrdata_exporter.cli.usage.numbers import COLUMNS, EVENTS, Question, document, labels_of, read
+from cmdrdata_exporter.cli.usage.numbers import COLUMNS, EVENTS, Question, labels_of
 from cmdrdata_exporter.cli.usage.report import footnotes, show_usage
 from cmdrdata_exporter.cli.usage.table import usage_as_csv
 from cmdrdata_exporter.prices import PriceTable
@@ -139,11 +139,10 @@ def _print_focus(
     destinations: Sequence[Destination], question: Question, prices: PriceTable | None
 ) -> None:
     labels = labels_of(destinations)
-    numbers = read(destinations, (*focus.FINE, *labels), question)
+    numbers = costs.read_priced(destinations, (*focus.FINE, *labels), question, prices)
     lines = [focus.line_of(charge) for charge in focus.charges(numbers, labels, prices)]
     print_file(focus.as_focus(lines))
-    found = document(numbers, (), question)
-    notes = footnotes(found if prices is None else costs.with_costs(found, numbers, prices))
+    notes = footnotes(costs.priced(numbers, (), question, prices))
     if wanted := focus.wanted(lines):
         notes.append(
             f"FOCUS wants a value in columns for which none is known: {', '.join(wanted)}."

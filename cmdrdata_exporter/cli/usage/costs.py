@@ -8,7 +8,7 @@ is named below, and the sum is the least that the row costs.
 from __future__ import annotations
 
 import decimal
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import NamedTuple
@@ -87,7 +87,7 @@ def read_priced(
     table: PriceTable | None,
 ) -> Numbers:
     """
-    Read what was used, by all that its prices depend on, too.
+    Read what was used, by all that its prices depend on, too: by the hour only where one of them does.
 
     Args:
         destinations: whose usage.
@@ -100,10 +100,11 @@ def read_priced(
     """
     if table is None:
         return read(destinations, by, question)
-    numbers = read(destinations, _columns(by, "day"), question)
+    columns = tuple(dict.fromkeys((*by, *FINE, "status", "day")))
+    numbers = read(destinations, columns, question)
     models = numbers.summed(_MODEL)
     if any(table.changes_within_days(**dict(zip(_MODEL, model, strict=True))) for model in models):
-        numbers = read(destinations, _columns(by, "hour"), question)
+        return read(destinations, tuple(dict.fromkeys((*columns, "hour"))), question)
     return numbers
 
 
@@ -197,7 +198,7 @@ def footnotes(found: Json) -> list[str]:
     notes = [f"Cost in US dollars, without taxes, by {found['prices']}."]
     if found["total"]["cost_is_least"]:
         notes.append(
-            f"{_at_least()} is at least that, - is not known: not all of the usage is known, or has a certain price."
+            f"{_at_least()} at least, - unknown: not all of the usage is known, or has a certain price."
         )
     models: dict[tuple[str, ...], dict[str, float | None]] = {}
     for one in found["unpriced"]:
@@ -212,10 +213,6 @@ def footnotes(found: Json) -> list[str]:
     if len(models) > NAMED:
         notes.append(f"And {len(models) - NAMED} more: see `unpriced` of --json.")
     return notes
-
-
-def _columns(by: Iterable[str], time: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys((*by, *FINE, "status", time)))
 
 
 def _amount(unit: str, amount: float | None) -> str:

@@ -4,27 +4,20 @@ Where the rows of a usage report stand, in a terminal of any width and in a pipe
 A pipe gets every column, at full width and without blanks at the ends of its lines. In a terminal the units that come
 last are left out until a row fits. Where hardly any would be left beside long names, the names of a row stand on a
 line of their own, and the numbers below it. A name is never broken, unless it is longer than the terminal is wide.
+
+Lines are made here and not by a table of rich, which takes seconds for some thousand rows.
 """
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
-from cmdrdata_exporter.cli.terminal import (
-    Json,
-    cell,
-    customer,
-    encoding,
-    number,
-    plain,
-    table,
-    unpadded,
-)
+from cmdrdata_exporter.cli.terminal import Json, cell, customer, encoding, number, plain
 from cmdrdata_exporter.cli.usage import costs
 from cmdrdata_exporter.cli.usage.numbers import EVENTS
 
@@ -38,9 +31,23 @@ UNKNOWN = "-"
 """How a name is shown that is not known."""
 BLOCKS = " ▏▎▍▌▋▊▉█"
 GAP = "   "
+"""What is between two columns."""
+MARGIN = " "
+"""What is before the first one in a terminal."""
+INDENT = "   "
+"""What is before numbers that stand below their names."""
 
-_COLUMN = 3
-"""What a column needs beside what is in it."""
+
+class Column(NamedTuple):
+    """What stands below each other."""
+
+    heading: Sequence[Text]
+    """In lines so short that most numbers are as long."""
+    cells: Sequence[Text]
+    """One of each row, and of the total."""
+    width: int
+    right: bool = False
+    """Whether it is flush right, as numbers are."""
 
 
 def show_rows(console: Console, found: Json, units: Sequence[str]) -> list[str]:
@@ -55,21 +62,23 @@ def show_rows(console: Console, found: Json, units: Sequence[str]) -> list[str]:
     Returns:
         the units for which there was room.
     """
+    names = [_names(found, name) for name in found["by"]]
+    fixed = [_numbers(found, EVENTS), *_costs(found)]
+    of_units = [_numbers(found, unit) for unit in units]
     if not console.is_terminal:
-        unpadded(console, _table(found, units, pad_edge=False))
+        _print(console, _rows(found, [*names, *fixed, *of_units], margin=""))
         return list(units)
-    beside = _room_for(console, [_table(found, units[:count]) for count in range(len(units) + 1)])
-    if beside < min(ENOUGH, len(units)):
-        above = _room_for(
-            console, [_numbers(found, units[:count]) for count in range(len(units) + 1)]
-        )
-        if above > beside:
-            _show_stacked(console, found, units[:above])
-            return list(units[:above])
-    shown = list(units[: max(beside, 0)])
-    bar = _bar_width(console, _table(found, shown)) if beside == len(units) else 0
-    console.print(_table(found, shown, bar=bar))
-    return shown
+    room = console.width
+    beside = _fitting(room, [*names, *fixed], of_units, MARGIN)
+    above = _fitting(room, fixed, of_units, INDENT)
+    if beside < min(ENOUGH, len(units), above) or beside < 0:
+        above = max(above, 0)
+        _print(console, _stacked(found, names, [*fixed, *of_units[:above]], room))
+        return list(units[:above])
+    shown = [*names, *fixed, *of_units[:beside]]
+    bars = _bars(found, room - _width(shown, MARGIN)) if beside == len(units) else []
+    _print(console, _rows(found, [*shown, *bars], margin=MARGIN))
+    return list(units[:beside])
 
 
 def blocks(share: float, width: int) -> str:
@@ -80,93 +89,127 @@ def blocks(share: float, width: int) -> str:
     return BLOCKS[8] * whole + BLOCKS[rest].strip()
 
 
-def _room_for(console: Console, tables: Sequence[Table]) -> int:
-    """Return the index of the last table that fits, -1 where none does."""
-    fitting = [index for index, shown in enumerate(tables) if _spare(console, shown) >= 0]
-    return max(fitting, default=-1)
+def _names(found: Json, name: str) -> Column:
+    cells = [_cell(name, row[name]) for row in found["rows"]]
+    # The word for the total stands in the first column alone.
+    total = Text("Total" if name == found["by"][0] else "", style="bold")
+    return _column(name, [*cells, *[total] * _has_total(found)])
 
 
-def _spare(console: Console, shown: Table) -> int:
-    room = console.options.update(max_width=10_000)
-    return console.width - console.measure(shown, options=room).maximum
+def _numbers(found: Json, unit: str) -> Column:
+    rows = [*found["rows"], *[found["total"]] * _has_total(found)]
+    return _column(unit, [Text(number(_amount(row, unit))) for row in rows], right=True)
 
 
-def _bar_width(console: Console, shown: Table) -> int:
-    """Return how wide bars beside a table may be; 0 where there are none."""
-    width = min(_spare(console, shown) - _COLUMN, BAR[-1])
-    blocks_are_shown = encoding().lower().startswith("utf")
-    return width if width in BAR and blocks_are_shown and shown.row_count > 1 else 0
+def _costs(found: Json) -> list[Column]:
+    """Return a column of what rows cost, none where that was not asked for."""
+    if "cost" not in found["total"]:
+        return []
+    rows = [*found["rows"], *[found["total"]] * _has_total(found)]
+    return [_column(costs.HEADING, [Text(costs.shown(row)) for row in rows], right=True)]
 
 
-def _table(found: Json, units: Sequence[str], *, bar: int = 0, pad_edge: bool = True) -> Table:
-    """Return a table of names and numbers; at its end with bars of a width, where that is not 0."""
-    by = found["by"]
-    shown = table()
-    shown.pad_edge = pad_edge
-    for name in by:
-        shown.add_column(_heading(name), no_wrap=True)
-    for unit in (*_first(found["total"]), *units):
-        shown.add_column(_heading(unit), justify="right", no_wrap=True)
-    drawn = TOTAL_TOKENS if TOTAL_TOKENS in units else EVENTS
-    if bar:
-        shown.add_column(_heading(drawn), width=bar, no_wrap=True)
-    largest = max((_amount(row, drawn) for row in found["rows"]), default=0)
-    for row in found["rows"]:
-        share = _amount(row, drawn) / largest if largest > 0 else 0
-        bars = [blocks(share, bar)] if bar else []
-        shown.add_row(*(_cell(name, row[name]) for name in by), *_amounts(row, units), *bars)
-    if len(found["rows"]) > 1:
-        shown.add_section()
-        shown.add_row(_total(), *[""] * (len(by) - 1), *_amounts(found["total"], units))
-    return shown
+def _bars(found: Json, room: int) -> list[Column]:
+    """Return a column of bars beside the others, none where there is no room, or nothing to compare."""
+    width = min(room - len(GAP), BAR[-1])
+    if width not in BAR or not _has_blocks() or not _has_total(found):
+        return []
+    drawn = TOTAL_TOKENS if TOTAL_TOKENS in found["total"]["units"] else EVENTS
+    amounts = [_amount(row, drawn) for row in found["rows"]]
+    largest = max(amounts)
+    shares = [amount / largest if largest > 0 else 0 for amount in amounts]
+    return [_column(drawn, [*(Text(blocks(share, width)) for share in shares), Text("")])]
 
 
-def _numbers(found: Json, units: Sequence[str]) -> Table:
-    """Return a table of the numbers alone, a little to the right, with the total where there are several rows."""
-    shown = table("")
-    for unit in (*_first(found["total"]), *units):
-        shown.add_column(_heading(unit), justify="right", no_wrap=True)
-    for row in (*found["rows"], found["total"])[: None if len(found["rows"]) > 1 else -1]:
-        shown.add_row("", *_amounts(row, units))
-    return shown
+def _column(name: str, cells: Sequence[Text], *, right: bool = False) -> Column:
+    heading = [Text(line, style="bold") for line in textwrap.wrap(_title(name), 11)]
+    width = max(text.cell_len for text in (*heading, *cells))
+    return Column(heading, cells, width, right)
 
 
-def _show_stacked(console: Console, found: Json, units: Sequence[str]) -> None:
-    """Show each row as a line of names and a line of numbers."""
-    numbers = _numbers(found, units)
-    lines = [
-        Text("".join(segment.text for segment in line))
-        for line in console.render_lines(numbers, pad=False)
-    ]
-    head = len(lines) - numbers.row_count
-    by = found["by"]
-    _show_names(console, [_heading(name, wrap=False) for name in by])
-    console.print(*lines[:head], sep="\n", style="bold")
-    for row, line in zip(found["rows"], lines[head:], strict=False):
-        _show_names(console, [_cell(name, row[name]) for name in by])
-        console.print(line)
-    if len(found["rows"]) > 1:
-        console.print()
-        _show_names(console, [_total()])
-        console.print(lines[-1])
-
-
-def _show_names(console: Console, names: Sequence[Text]) -> None:
-    """Show names in one line if they fit, else each in its own."""
-    line = Text.assemble(" ", Text(GAP).join(names))
-    lines = (
-        [line] if line.cell_len <= console.width else [Text.assemble(" ", name) for name in names]
-    )
-    for shown in lines:
-        # A name that is too long is cut by the terminal alone: what is copied from it is whole.
-        console.print(shown, soft_wrap=True)
-
-
-def _heading(name: str, *, wrap: bool = True) -> Text:
-    """Return the name of a column in lines so short that most numbers are as long."""
+def _title(name: str) -> str:
     words = plain(name.replace("_", " "))
-    words = words[:1].upper() + words[1:]
-    return Text("\n".join(textwrap.wrap(words, 11)) if wrap else words, style="bold")
+    return words[:1].upper() + words[1:]
+
+
+def _fitting(room: int, fixed: Sequence[Column], more: Sequence[Column], before: str) -> int:
+    """Return how many columns fit beside those that are fixed, -1 where not even these do."""
+    counts = range(len(more) + 1)
+    return max((n for n in counts if _width([*fixed, *more[:n]], before) <= room), default=-1)
+
+
+def _width(columns: Sequence[Column], before: str) -> int:
+    return len(before) + sum(column.width for column in columns) + len(GAP) * (len(columns) - 1)
+
+
+def _rows(found: Json, columns: Sequence[Column], *, margin: str) -> list[Text]:
+    """Return each row as a line, and what is above and below them."""
+    count = len(found["rows"])
+    lines = _head(columns, margin)
+    lines += [_line(columns, [c.cells[row] for c in columns], margin) for row in range(count)]
+    if _has_total(found):
+        lines += [Text(""), _line(columns, [c.cells[-1] for c in columns], margin)]
+    return lines
+
+
+def _stacked(
+    found: Json, names: Sequence[Column], numbers: Sequence[Column], width: int
+) -> list[Text]:
+    """Return each row as a line of names and a line of numbers."""
+    titles = [Text(_title(name), "bold") for name in found["by"]]
+    lines = [*_in_line(titles, width), *_head(numbers, INDENT)]
+    for row in range(len(found["rows"])):
+        lines += _in_line([name.cells[row] for name in names], width)
+        lines.append(_line(numbers, [c.cells[row] for c in numbers], INDENT))
+    if _has_total(found):
+        lines += [Text(""), *_in_line([names[0].cells[-1]], width)]
+        lines.append(_line(numbers, [c.cells[-1] for c in numbers], INDENT))
+    return lines
+
+
+def _in_line(names: Sequence[Text], width: int) -> list[Text]:
+    """Return names in one line if they fit, else each in its own."""
+    line = Text.assemble(MARGIN, Text(GAP).join(names))
+    return [line] if line.cell_len <= width else [Text.assemble(MARGIN, name) for name in names]
+
+
+def _head(columns: Sequence[Column], margin: str) -> list[Text]:
+    """Return the headings, which end in the same line, and a rule."""
+    height = max(len(column.heading) for column in columns)
+    lines = [
+        _line(columns, [_from_below(column.heading, height)[line] for column in columns], margin)
+        for line in range(height)
+    ]
+    rule = "─" if _has_blocks() else "-"
+    return [*lines, Text(rule * _width(columns, margin))]
+
+
+def _from_below(heading: Sequence[Text], height: int) -> list[Text]:
+    return [*[Text("")] * (height - len(heading)), *heading]
+
+
+def _line(columns: Sequence[Column], cells: Iterable[Text], margin: str) -> Text:
+    line = Text(margin)
+    for index, (column, shown) in enumerate(zip(columns, cells, strict=True)):
+        blank = " " * (column.width - shown.cell_len)
+        line.append(GAP if index else "")
+        line.append_text(Text.assemble(blank, shown) if column.right else shown)
+        line.append("" if column.right else blank)
+    line.rstrip()
+    return line
+
+
+def _print(console: Console, lines: Sequence[Text]) -> None:
+    # Whatever is too long is cut by the terminal alone: what is copied from it is whole.
+    console.print(Text("\n").join(lines), soft_wrap=True)
+
+
+def _has_total(found: Json) -> bool:
+    return len(found["rows"]) > 1
+
+
+def _has_blocks() -> bool:
+    return encoding().lower().startswith("utf")
 
 
 def _cell(name: str, value: str | None) -> Text:
@@ -175,19 +218,5 @@ def _cell(name: str, value: str | None) -> Text:
     return cell(value) if value else Text(UNKNOWN, style="dim")
 
 
-def _total() -> Text:
-    return Text("Total", style="bold")
-
-
 def _amount(row: Json, unit: str) -> float:
     return row[EVENTS] if unit == EVENTS else row["units"].get(unit, 0)
-
-
-def _amounts(row: Json, units: Sequence[str]) -> list[str]:
-    cost = [costs.shown(row)] if costs.HEADING in _first(row) else []
-    return [number(row[EVENTS]), *cost, *(number(_amount(row, unit)) for unit in units)]
-
-
-def _first(row: Json) -> tuple[str, ...]:
-    """Return what stands before the units."""
-    return (EVENTS, costs.HEADING) if "cost" in row else (EVENTS,)
