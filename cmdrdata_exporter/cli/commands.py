@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from cmdrdata_exporter.cli.assign import assign
+from cmdrdata_exporter.cli.dashboard.command import dashboard
 from cmdrdata_exporter.cli.demo.command import demo
 from cmdrdata_exporter.cli.doctor.command import doctor
 from cmdrdata_exporter.cli.drain import drain
@@ -97,6 +98,7 @@ for command in (
     status,
     usage,
     events,
+    dashboard,
     dead_letters,
     held,
     assign,

@@ -304,12 +304,10 @@ def _show_needs(console: Console, needs: Sequence[str]) -> None:
 
 
 def _show(console: Console, destination: Json) -> None:
-    endpoint, account = destination["endpoint"], destination["account"]
-    goes = "stay on this host" if endpoint is None else f"go to {endpoint}, account {account}"
-    console.print(cell(f"Events {goes}."))
+    console.print(cell(where_to(destination)))
     console.print(cell(f"Kept in {destination['directory']}."), soft_wrap=True)
     if "events" in destination:
-        console.print(cell(_who_leads(destination)))
+        console.print(cell(who_leads(destination)))
         console.print()
         _show_events(console, destination)
         console.print()
@@ -325,6 +323,13 @@ def _show(console: Console, destination: Json) -> None:
     _show_needs(console, destination["attention"])
 
 
+def where_to(destination: Json) -> str:
+    """Return where the events of a destination go."""
+    endpoint, account = destination["endpoint"], destination["account"]
+    goes = "stay on this host" if endpoint is None else f"go to {endpoint}, account {account}"
+    return f"Events {goes}."
+
+
 def _items(rows: Iterable[tuple[str, str]]) -> Table:
     """Return lines that are indented where they wrap."""
     items = Table.grid(padding=(0, 1))
@@ -333,7 +338,8 @@ def _items(rows: Iterable[tuple[str, str]]) -> Table:
     return items
 
 
-def _who_leads(destination: Json) -> str:
+def who_leads(destination: Json) -> str:
+    """Return which process sends, and what keeps it from doing so."""
     sending = destination["sending"]
     leader = sending["leader"]
     does = "keeps the ledger" if destination["endpoint"] is None else "sends them"
@@ -354,11 +360,12 @@ def _show_events(console: Console, destination: Json) -> None:
     width = max(len(f"{events['recorded']:,}"), 5)
     console.print(Text(f"  {events['recorded']:>{width},} recorded", style="bold"))
     for sign, name in zip("=++++++", STATES, strict=True):
-        line = f"{sign} {events[name]:>{width},} {word(name):<10}{_why(destination, name)}"
+        line = f"{sign} {events[name]:>{width},} {word(name):<10}{why_there(destination, name)}"
         console.print(cell(line.rstrip(), "" if events[name] else "dim"))
 
 
-def _why(destination: Json, name: str) -> str:
+def why_there(destination: Json, name: str) -> str:
+    """Return why events of a destination are in a state, as far as there is more to say than its name."""
     if name in ("held", "dead"):
         reasons = destination[name]
         return ", ".join(f"{count:,} {reason}" for reason, count in reasons.items())

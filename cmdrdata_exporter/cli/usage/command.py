@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
+from cmdrdata_exporter.cli.dashboard.report import usage_as_html
 from cmdrdata_exporter.cli.days import day_option
 from cmdrdata_exporter.cli.destination import Destination, on_destinations
 from cmdrdata_exporter.cli.terminal import Terminal, print_file, print_json, say
@@ -43,6 +45,13 @@ TAKEN = frozenset({EVENTS, "units", "unit", "amount", "cost", "cost_is_least"})
 @click.option(
     "--focus", "as_focus", is_flag=True, help="Print FOCUS 1.2, as CSV for finance tools."
 )
+@click.option(
+    "--html",
+    "html",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Write a report to look at or to mail, with plots, as one file.",
+)
 @click.option("--cost", "with_cost", is_flag=True, help="Show what it costs, too, in US dollars.")
 @click.option(
     "--prices",
@@ -63,6 +72,7 @@ def usage(
     only: str | None,
     as_csv: bool,
     as_focus: bool,
+    html: Path | None,
     with_cost: bool,
     price_file: Path | None,
     as_json: bool,
@@ -76,8 +86,8 @@ def usage(
     """
     if of is not None and no_customer:
         raise click.UsageError("--customer and --no-customer exclude each other")
-    if as_csv + as_focus + as_json > 1:
-        raise click.UsageError("--csv, --focus and --json exclude each other")
+    if as_csv + as_focus + as_json + (html is not None) > 1:
+        raise click.UsageError("--csv, --focus, --html and --json exclude each other")
     if as_focus and said is not None:
         raise click.UsageError("--focus has columns of its own: leave --by away")
     if price_file is not None and not with_cost:
@@ -88,13 +98,20 @@ def usage(
         _print_focus(destinations, question, prices)
         return
     by = columns_of(said or "customer", destinations)
-    numbers = costs.read_priced(destinations, by, question, prices)
+    # A plot is by day, too.
+    columns = by if html is None else tuple(dict.fromkeys((*by, "day")))
+    numbers = costs.read_priced(destinations, columns, question, prices)
     found = costs.priced(numbers, by, question, prices)
     if as_json:
         print_json(found)
     elif as_csv:
         print_file(usage_as_csv(found))
         _say_notes(footnotes(found))
+    elif html is not None:
+        by_day = costs.priced(numbers, columns, question, prices)
+        report = usage_as_html(found, by_day, footnotes(found), time.time())
+        html.write_text(report, encoding="utf-8")
+        say(f"Written to {html}.")
     else:
         show_usage(Terminal(), found)
 
