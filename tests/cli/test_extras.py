@@ -123,6 +123,7 @@ Commands:
   usage         Show the usage that was recorded.
   events        See what was recorded, and what became of each event.
   dashboard     Serve a page with usage over time, and where every event is.
+  reconcile     Compare what was recorded with what OpenAI counts.
   dead-letters  See dead letters: events refused, expired or damaged.
   held          See events that wait for your decision.
   assign        Give held events a customer, and send them.

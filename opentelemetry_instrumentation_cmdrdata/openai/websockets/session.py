@@ -94,6 +94,7 @@ class Session:
         "_server",
         "_starters",
         "_starting",
+        "account",
         "call",
         "frames",
         "id",
@@ -123,6 +124,8 @@ class Session:
         self.model: str | None = None
         """As the provider has told it."""
         self.transcription_model: str | None = None
+        self.account: Mapping[str, Any] = {}
+        """Who is charged at OpenAI, by the names of attributes; known once there is a connection."""
         self._recorder = recorder
         self._server = server
         self._attribution = attribution
@@ -290,7 +293,7 @@ class Session:
             if request.payer is not None:
                 attribution = attribution._replace(attributes=request.payer)
         with self._as_parent():
-            return Call(
+            call = Call(
                 self._recorder,
                 endpoint,
                 parameters,
@@ -299,6 +302,8 @@ class Session:
                 streaming=not refused,
                 began=began,
             )
+        call.exchange.account = {**self.account}
+        return call
 
     @contextmanager
     def _as_parent(self) -> Generator[None]:
