@@ -219,6 +219,8 @@ class Session:
         call = self._parts.get(key)
         # One that has not begun is of an attempt that was interrupted.
         if call.has_begun if call is not None else self._has_ended(key):
+            if call is not None and endpoint is charged.RESPONSES:
+                self._take_lane(lane, call)  # Where that was interrupted.
             return call
 
         def begin() -> Call:
@@ -250,11 +252,16 @@ class Session:
         if len(self._parts) > MOST_OPEN:
             self.end(next(iter(self._parts.values())), cut=True)
         if endpoint is charged.RESPONSES:
-            if (before := self._lanes.get(lane)) is not None:
-                # A lane has one response at a time: the end of this one was lost with its connection.
+            self._take_lane(lane, call)
+        return call
+
+    def _take_lane(self, lane: str | None, call: Call) -> None:
+        """Note which response is under way in a lane, which has one at a time: the end of another one was lost."""
+        before = self._lanes.get(lane)
+        if before is not call:
+            if before is not None:
                 self.end(before, cut=True)
             self._lanes[lane] = call
-        return call
 
     def _has_ended(self, key: _Key) -> bool:
         """Say whether a part has ended; of those without an id only whether this very frame has ended it."""
