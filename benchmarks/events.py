@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 from random import Random as Chance
 from statistics import median
 
@@ -78,7 +79,8 @@ def fill(directory: Directory, number: int) -> None:
     """Import and deliver many events, without measuring it."""
     made = records(number, Chance(1))  # noqa: S311
     ledger = Ledger(directory, index=Index(directory, INDEX_EVENTS))
-    ledger._db.execute("PRAGMA synchronous = OFF")  # noqa: SLF001 - only to be there sooner
+    inside: Any = ledger
+    inside._db.execute("PRAGMA synchronous = OFF")  # noqa: SLF001 - only to be there sooner
     for start in range(0, number, 5000):
         part = [record for _, record in zip(range(min(5000, number - start)), made, strict=False)]
         with ledger.transaction():
