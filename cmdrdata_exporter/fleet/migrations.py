@@ -86,8 +86,8 @@ MIGRATIONS = (
             # What most questions do not need, in a table of its own: it has many times the rows of the other.
             """
             CREATE TABLE fleet_totals_by_hour (
-                hour timestamp, host text, group_number bigint, unit text, amount numeric NOT NULL,
-                PRIMARY KEY (hour, host, group_number, unit)
+                hour timestamp, source_host text, group_number bigint, unit text, amount numeric NOT NULL,
+                PRIMARY KEY (hour, source_host, group_number, unit)
             )
             """,
             # In slots, so that gateways do not wait for each other; the sum counts.

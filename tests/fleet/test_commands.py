@@ -171,7 +171,7 @@ def test_what_is_set_aside_needs_a_person(run: Run, database: str) -> None:
             "127.0.0.1:1/x cannot be read",
         ),
     ],
-    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+    ids=str,
 )
 def test_what_cannot_be_done(run: Run, arguments: tuple[str, ...], status: int, said: str) -> None:
     """One line says what is wrong, without the password."""
