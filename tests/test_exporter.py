@@ -481,6 +481,24 @@ def test_where_events_are_kept(tmp_path: Path) -> None:
     assert counts == {"recorded": 1, "held": 1}
 
 
+def test_what_usage_is_summed_by(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Usage of an event is in the ledger by the user's metadata that `CMDRDATA_TOTAL_BY` names."""
+    monkeypatch.setenv("CMDRDATA_TOTAL_BY", "plan,team")
+    metering = CmdrDataSpanExporter(spool_dir=tmp_path / "spool", customer_id="acme")
+    names = {"cmdrdata.metadata.plan": "pro", "cmdrdata.metadata.other": "x"}
+    metering.export([span(CHAT), span(CHAT | names, context=(1, 2))])
+    assert metering.force_flush(10_000)
+    with LedgerReader(Directory(tmp_path / "spool" / "local")) as ledger:
+        assert ("plan", "team") == ledger.labels()
+        found = {
+            total.group: total.amount
+            for total in ledger.totals(("month", "customer", "provider", "plan", "team"))
+            if total.unit == "total_tokens"
+        }
+    of = ("2023-11", "acme", "openai")
+    assert {(*of, "", ""): 7, (*of, "pro", ""): 7} == found
+
+
 def test_no_writable_directory(
     httpserver: HTTPServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

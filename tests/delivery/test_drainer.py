@@ -23,7 +23,7 @@ from cmdrdata_exporter import clocks, faults
 from cmdrdata_exporter.delivery import Outcome, relay, upkeep, watch
 from cmdrdata_exporter.delivery import drainer as module
 from cmdrdata_exporter.delivery.drainer import Drainer, Options
-from cmdrdata_exporter.delivery.spool import salvage
+from cmdrdata_exporter.delivery.spool import salvage, totals
 from cmdrdata_exporter.delivery.spool.directory import Directory
 from cmdrdata_exporter.delivery.spool.journal import Journal
 from cmdrdata_exporter.delivery.spool.journal_reader import JournalsReader
@@ -45,6 +45,7 @@ from tests.delivery.samples import (
     held,
     open_files,
     record,
+    told,
     wait_for,
 )
 
@@ -65,10 +66,17 @@ class Backend:
 class Host:
     """A drainer without a thread: each turn is made by the test."""
 
-    def __init__(self, directory: Directory, backend: Backend | None, clock: Clock) -> None:
+    def __init__(
+        self,
+        directory: Directory,
+        backend: Backend | None,
+        clock: Clock,
+        options: Options | None = None,
+    ) -> None:
         self.directory, self.clock = directory, clock
         self.journal = Journal(directory)
-        self.drainer = Drainer(directory, self.journal, Options(post=backend, clock=clock))
+        options = options or Options(post=backend, clock=clock)
+        self.drainer = Drainer(directory, self.journal, options)
 
     def turn(self, until: Callable[[], bool], most: int = 50) -> None:
         """Make turns until something is so, one a second by the time of day."""
@@ -203,6 +211,48 @@ def test_totals_of_long_ago(local: Host, monkeypatch: pytest.MonkeyPatch) -> Non
         local.drainer._turn()
     assert ["2026-08", "2026-09", "2026-10-01", "2027-01-01"] == known()
     assert 0 < int((local.directory.path / "totals.size").read_text()) < 2000
+
+
+def test_hours_of_long_ago(local: Host) -> None:
+    """Hours become days once they are nine days old."""
+    # NOW is 2027-01-15.
+    for number, day in enumerate(("2027-01-06", "2027-01-07", "2027-01-15")):
+        local.journal.append(told(number, day=day))
+
+    def known() -> list[str]:
+        with LedgerReader(local.directory) as reader:
+            return [total.group[0] for total in reader.totals(["hour"]) if total.unit == "events"]
+
+    local.turn(lambda: len(known()) > 0)
+    local.drainer.relay.upkeep.restart()
+    local.drainer._turn()
+    assert ["2027-01-06", "2027-01-07T10", "2027-01-15T10"] == known()
+
+
+def test_labels_with_too_many_values(
+    directory: Directory,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The log says once of which metadata keys not all values are told apart, and commands can see it."""
+    monkeypatch.setattr(totals, "MOST_VALUES", 2)
+    options = Options(post=None, clock=clock, total_by=("plan", "user"))
+    host = Host(directory, None, clock, options)
+    for number in range(5):
+        host.journal.append(told(number, plan="pro", user=number))
+    host.turn(host.has(recorded=5, local=5))
+    for _ in range(2):
+        host.drainer.relay.upkeep.next = 0.0
+        host.drainer._turn()
+    assert [
+        "usage is summed by 1,000 values of a metadata key at most: further ones of user count as (other). "
+        "Leave keys with so many values out of CMDRDATA_TOTAL_BY"
+    ] == messages(caplog)
+    with LedgerReader(directory) as reader:
+        known = reader.facts()
+    assert (["plan", "user"], ["user"]) == (known["total_by"], known["full_labels"])
+    host.close()
 
 
 def test_one_leads(directory: Directory, clock: Clock) -> None:

@@ -14,8 +14,10 @@ from cmdrdata_exporter.delivery.destination import LOCAL, Destination
 from cmdrdata_exporter.delivery.durable import DurableDelivery
 from cmdrdata_exporter.delivery.options import Options
 from cmdrdata_exporter.delivery.spool.directory import Directory
+from cmdrdata_exporter.delivery.spool.ledger import Ledger
 from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader
-from cmdrdata_exporter.delivery.spool.records import key_of
+from cmdrdata_exporter.delivery.spool.records import Command, encode_command, key_of
+from cmdrdata_exporter.delivery.spool.salvage import salvage
 from tests.delivery.samples import DELIVERED, REFUSED, counts
 
 SPOOLS = Path(__file__).parents[1] / "recorded" / "spools"
@@ -139,6 +141,100 @@ def test_every_state(spool: Path) -> None:
     assert known == {1: False, 2: True, 3: True}
     assert days == {"2026-07", "2026-11-20"}
     assert totals[("2026-07", "acme")] == 20
+
+
+USED = {
+    ("", "2026-11-20"): 2000,
+    ("acme", "2026-07"): 1000,
+    ("acme", "2026-11-20"): 16000,
+    ("globex", "2026-11-20"): 1000,
+}
+"""The input tokens by customer and day in the ledger of a recorded spool, before anything is imported."""
+OF_ACME = {
+    "pending": (6, {"input_tokens": 5000, "output_tokens": 100}),
+    "in_flight": (2, {"input_tokens": 2000, "output_tokens": 40}),
+    "held": (1, {"input_tokens": 1000, "output_tokens": 20}),
+    "dead": (3, {"input_tokens": 3000, "output_tokens": 60}),
+    "dropped": (1, {"input_tokens": 1000, "output_tokens": 20}),
+}
+"""What of it is not delivered; one of the pending events is damaged."""
+
+
+@pytest.mark.parametrize("migrated", [False, True])
+def test_what_was_used(spool: Path, migrated: bool) -> None:
+    """What an earlier version has summed is read the same before and after the migration, as far as it is known."""
+    directory = Directory(spool / Destination(ENDPOINT, ACCOUNT).name)
+    if migrated:
+        Ledger(directory).close()
+    has_groups = spool_version(spool) > "2"
+    by = ("hour", "customer", "model", "provider", "service_tier", "plan")
+    with LedgerReader(directory) as reader:
+        tokens = {
+            total.group: total.amount for total in reader.totals(by) if total.unit == "input_tokens"
+        }
+        outside = reader.outside("2026-11-20", "2026-11-20", "acme")
+        billed = {
+            total.unit: total.amount
+            for total in reader.totals((), since="2026-11-20", customer="acme", billed=True)
+        }
+        dropped_before = reader.dropped_before()
+        assert reader.labels() == (("plan",) if has_groups else ())
+    known = ("openai", "flex", "pro") if has_groups else ("", "", "")
+    hour = "T10" if has_groups else ""
+    assert tokens == {
+        (day if len(day) == 7 else f"{day}{hour}", customer, "gpt-5-mini", *known): amount
+        for (customer, day), amount in USED.items()
+    }
+    # Of a damaged event an earlier version knew nothing, nor what it had dropped.
+    expected: dict[str, tuple[int, dict[str, int]]] = OF_ACME
+    if not has_groups:
+        expected = OF_ACME | {"pending": (5, OF_ACME["pending"][1]), "dropped": (0, {})}
+    assert outside == expected
+    assert dropped_before == (0 if has_groups else 1)
+    events = 16 - sum(number for number, _ in outside.values())
+    # What the damaged one used is among it: nobody can tell.
+    assert billed == {"events": events, "input_tokens": 16000 - 11000 - 1000 * has_groups} | {
+        "output_tokens": 320 - 220 - 20 * has_groups
+    }
+
+
+def test_what_a_person_decides(spool: Path) -> None:
+    """What an earlier version has counted moves with its event: assigned, or dropped."""
+    directory = Directory(spool / Destination(ENDPOINT, ACCOUNT).name)
+    ledger = Ledger(directory)
+    with ledger.transaction():
+        for action, each, customer in (("assign", 21, "initech"), ("drop", 11, None)):
+            command = Command(action, (key_of(f"{each:04d}{each:028x}"),), customer)
+            ledger.import_records("9.journal", 9, [encode_command(command)], [], time.time())
+    ledger.close()
+    with LedgerReader(directory) as reader:
+        found = {
+            total.group: total.amount
+            for total in reader.totals(("day", "customer"))
+            if total.unit == "input_tokens"
+        }
+        dropped = reader.outside()["dropped"]
+    expected = {(day, customer): amount for (customer, day), amount in USED.items()}
+    assert found == expected | {("2026-11-20", ""): 1000, ("2026-11-20", "initech"): 1000}
+    number = 2 if spool_version(spool) > "2" else 1
+    assert dropped == (number, {"input_tokens": 1000 * number, "output_tokens": 20 * number})
+
+
+def test_a_damaged_ledger(spool: Path) -> None:
+    """What can be read of a damaged ledger of an earlier version goes on, and its totals with it."""
+    directory = Directory(spool / Destination(ENDPOINT, ACCOUNT).name)
+    with LedgerReader(directory) as reader:
+        before = list(reader.totals(("day", "customer", "provider")))
+        events = sum(
+            1 for state in ("pending", "in_flight", "held", "dead") for _ in reader.kept(state)
+        )
+    assert salvage(directory, time.time())[1] == 0
+    with LedgerReader(directory) as reader:
+        assert before == list(reader.totals(("day", "customer", "provider")))
+        assert events == sum(
+            1 for state in ("pending", "in_flight", "held", "dead") for _ in reader.kept(state)
+        )
+        assert [job.job_id for job in reader.open_jobs()] == list(JOBS[spool_version(spool)])
 
 
 def test_what_stays(spool: Path) -> None:

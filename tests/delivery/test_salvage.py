@@ -18,6 +18,7 @@ from cmdrdata_exporter.delivery.spool.ledger import Ledger
 from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader
 from cmdrdata_exporter.delivery.spool.salvage import finish, is_sound, salvage
 from tests.delivery.samples import (
+    DAY,
     DELIVERED,
     NOW,
     REFUSED,
@@ -26,6 +27,7 @@ from tests.delivery.samples import (
     held,
     open_files,
     record,
+    told,
 )
 
 
@@ -88,7 +90,7 @@ def test_salvaging_what_is_not_damaged(directory: Directory) -> None:
     """Of a readable ledger nothing is lost: every row of every table is in the new one, and the old one is kept."""
     fill(directory, 8)
     db = sqlite3.connect(directory.path / "ledger.db")
-    tables = ("events", "totals", "counters", "journals", "tombstones", "damaged")
+    tables = ("events", "groups", "totals", "counters", "journals", "tombstones", "damaged")
     before = {name: db.execute(f"SELECT * FROM {name}").fetchall() for name in tables}
     db.close()
     path, lost = salvage(directory, NOW + 7.9)
@@ -191,6 +193,88 @@ def test_numbers_that_are_none(directory: Directory) -> None:
     with LedgerReader(directory) as reader:
         assert {total.unit for total in reader.totals([])} == {"events"}
         assert reader.offsets() == {}
+
+
+def told_of(directory: Directory, *customers: str) -> None:
+    """Make a ledger with two events of each customer, of groups that differ in more."""
+    ledger = Ledger(directory, total_by=("plan",))
+    with ledger.transaction():
+        ledger.import_records(
+            "1.journal",
+            99,
+            [
+                told(10 * number + n, customer, tokens=5 + number, plan=f"p{number}")
+                for number, customer in enumerate(customers)
+                for n in range(2)
+            ],
+            [],
+            NOW,
+        )
+    ledger.close()
+
+
+def used(directory: Directory, *by: str) -> dict[tuple[str, ...], float]:
+    """Return how many input tokens were used."""
+    with LedgerReader(directory) as reader:
+        return {
+            total.group: total.amount for total in reader.totals(by) if total.unit == "input_tokens"
+        }
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE groups SET customer = 'globex' WHERE customer = 'acme'",
+        "UPDATE groups SET labels = x'ff' WHERE customer = 'acme'",
+        "UPDATE groups SET number = 7 WHERE customer = 'acme'",
+        "DELETE FROM groups WHERE customer = 'acme'",
+    ],
+)
+def test_a_group_that_was_altered(directory: Directory, damage: str) -> None:
+    """Usage of a group whose row was altered is nobody's, and no one else's, until the group has another event."""
+    told_of(directory, "acme", "initech")
+    change(directory, damage)
+    assert 0 == salvage(directory, NOW)[1]
+    assert {("", ""): 10, ("initech", "p1"): 12} == used(directory, "customer", "plan")
+    ledger = Ledger(directory, total_by=("plan",))
+    with ledger.transaction():
+        ledger.import_records("1.journal", 99, [told(90, "acme", tokens=100, plan="p0")], [], NOW)
+    ledger.close()
+    assert {("acme", "p0"): 110, ("initech", "p1"): 12} == used(directory, "customer", "plan")
+    with LedgerReader(directory) as reader:
+        assert (5, {"input_tokens": 122}) == reader.outside()["pending"]
+        assert [] == list(reader.totals(("customer",), billed=True))
+
+
+def test_where_an_event_was_counted(directory: Directory) -> None:
+    """Where an event was counted goes on with it, also where it is read from the leaves of a tree without its root."""
+    told_of(directory, "acme", "initech")
+    query = "SELECT seq, time, group_number FROM events ORDER BY seq"
+    db = sqlite3.connect(directory.path / "ledger.db")
+    before = db.execute(query).fetchall()
+    db.close()
+    assert all(time == f"{DAY}T10" for _, time, _ in before)
+    for what in (None, "events"):
+        if what is not None:
+            ledger = Ledger(directory)
+            with ledger.transaction():
+                more = [record(n, model="m" * 300) for n in range(1000, 1500)]
+                ledger.import_records("2.journal", 99, more, [], NOW)
+            ledger.close()
+            damage(directory, root(directory, what))
+        salvage(directory, NOW)
+        db = sqlite3.connect(directory.path / "ledger.db")
+        assert before == db.execute(query).fetchall()[:4]
+        db.close()
+    change(
+        directory,
+        "UPDATE events SET time = x'ff' WHERE seq = 1",
+        "UPDATE totals SET group_number = 'x' WHERE time = ''",
+    )
+    salvage(directory, NOW)
+    with LedgerReader(directory) as reader:
+        pending = reader.outside()["pending"]
+    assert (504, {"input_tokens": 2 * 5 + 2 * 6 + 500}) == pending
 
 
 def test_rows_that_are_lost(directory: Directory) -> None:

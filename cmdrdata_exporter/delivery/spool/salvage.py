@@ -319,8 +319,6 @@ def _checked(row: _Row, now: float) -> _Row:
         and state in range(len(STATES))
         and intact(key, crc, record) is not None
     )
-    if not all(isinstance(each, int | str | None) for each in place):
-        place = [None, None]
     head = (state, due, recorded, attempts, remember, reason)
     return seq, key, *(head if sound else (DEAD, now, now, 0, 0, DAMAGED)), crc, record, *place
 

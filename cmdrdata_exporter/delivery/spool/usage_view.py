@@ -17,7 +17,7 @@ from cmdrdata_exporter.delivery import Event
 from cmdrdata_exporter.delivery.groups import COLUMNS, DROPPED, TIMES, Group, labels_of
 from cmdrdata_exporter.delivery.spool.records import intact
 from cmdrdata_exporter.delivery.spool.schema import DEAD, HELD, IN_FLIGHT, PENDING, STATES
-from cmdrdata_exporter.delivery.spool.totals import KEPT_AS, Place, group_of, kept_as
+from cmdrdata_exporter.delivery.spool.totals import KEPT_AS, Place, group_of, kept_as, storable
 
 OUTSIDE = (PENDING, IN_FLIGHT, HELD, DEAD)
 """The states of events that are recorded, and neither delivered nor where they belong."""
@@ -26,6 +26,8 @@ EVENTS = "events"
 
 _EXACT = 1 << 53
 """Up to this a float is as exact as an integer."""
+_ROUNDING = 1e-12
+"""What part of a sum of fractions may come of rounding."""
 # SQLite refuses to sum integers beyond 63 bits. https://www.sqlite.org/lang_aggfunc.html#sumunc
 _SUM = f"sum(CASE WHEN amount BETWEEN -{_EXACT} AND {_EXACT} THEN amount ELSE amount + 0.0 END)"
 _TIMES = {"hour": "time", "day": "substr(time, 1, 10)", "month": "substr(time, 1, 7)"}
@@ -118,10 +120,10 @@ class UsageView:
         sums = self.sums(by, asked._replace(fate=""))
         for group, totals in itertools.groupby(sums, operator.attrgetter("group")):
             left = [
-                total._replace(amount=total.amount - outside.get((group, total.unit), 0))
+                total._replace(amount=_less(total.amount, outside.get((group, total.unit), 0)))
                 for total in totals
             ]
-            # Units without any event are of one whose record is damaged, or what rounding has left.
+            # Units without any event are of one whose record is damaged.
             if any(total.unit == EVENTS and total.amount > 0 for total in left):
                 yield from (total for total in left if total.amount)
 
@@ -170,17 +172,17 @@ class UsageView:
 
     def _event(self, state: int, event: Event | None, time: object, number: object) -> _Outside:
         group = self._group(number) if isinstance(number, int) else None
-        if group is not None and isinstance(number, int):
-            place = Place(str(time), number)
+        if group is not None and isinstance(number, int) and isinstance(time, str):
+            place = Place(time, number)
         else:
-            # An earlier version has counted it.
+            # An earlier version has counted it, or its row was damaged.
             group = Group("", "", "", "") if event is None else group_of(event.header)
             place = Place("" if event is None else event.header.day, group.number)
         units: dict[str, float] = {EVENTS: 1}
         # What was used by an event whose record is damaged is unknown.
         for unit, amount in event.header.units.items() if event else ():
             if not isinstance(amount, bool):
-                units[unit] = units.get(unit, 0) + amount
+                units[unit] = units.get(unit, 0) + storable(amount)
         return _Outside(state, place, group, units)
 
     def _group(self, number: int) -> Group | None:
@@ -219,6 +221,12 @@ class UsageView:
                 )
 
 
+def _less(total: float, amount: float) -> float:
+    """Return what is left of a total; nothing where it is no more than rounding leaves of fractions."""
+    left = total - amount
+    return 0 if isinstance(left, float) and abs(left) <= _ROUNDING * abs(total) else left
+
+
 def in_order(by: Sequence[str]) -> list[str]:
     """Return what is grouped by in the order of `COLUMNS`, labels after these."""
     return [
@@ -246,31 +254,34 @@ def _query(names: Sequence[str], asked: Asked) -> tuple[str, list[str]]:
     if of_group:
         tests.append(f"group_number IN (SELECT number FROM groups WHERE {' AND '.join(of_group)})")  # noqa: S608
         values += of_group_values
-    inner = ["unit"]
-    outer: list[str] = []
+    where = " AND ".join(tests)
+    if all(name in TIMES for name in names):
+        # In the order of the table, so that no more is sorted than there are times.
+        source = (
+            f"(SELECT time, unit, {_SUM} AS amount FROM totals WHERE {where} GROUP BY time, unit)"  # noqa: S608
+        )
+        return _summed([_TIMES[name] for name in names], source), values
+    # First by numbers and times: there are far less groups than totals.
+    inner: list[str] = []
     columns: list[str] = []
-    for index, name in enumerate(names):
+    for name in names:
+        # The names of labels are the user's own.
+        alias = f"column_{len(inner) + len(columns)}"
         if name in TIMES:
-            outer.append(_TIMES[name])
+            inner.append(f"{_TIMES[name]} AS {alias}")
         else:
             text, given = _of_group(name)
-            columns.append(f"{text} AS column_{index}")
+            columns.append(f"{text} AS {alias}")
             values += given
-            outer.append(f"column_{index}")
-    join = ""
-    if columns:
-        inner.append("group_number")
+    outer = [f"column_{index}" for index in range(len(names))]
+    key = ", ".join([*outer[: len(inner)], "group_number", "unit"])
+    summed = ", ".join([*inner, "group_number", "unit"])
+    source = (
+        f"(SELECT {summed}, {_SUM} AS amount FROM totals WHERE {where} GROUP BY {key})"  # noqa: S608
         # As a table of its own, so that labels are read once of each group.
-        join = f" JOIN (SELECT number, {', '.join(columns)} FROM groups LIMIT -1) ON number = group_number"  # noqa: S608
-    if len(columns) < len(names):
-        # In the order of the table, so that it need not be sorted where nothing else is grouped by.
-        inner.insert(0, "time")
-    # First by what is a number or short: there are far less groups than totals.
-    summed = (
-        f"(SELECT {', '.join(inner)}, {_SUM} AS amount FROM totals WHERE {' AND '.join(tests)}"  # noqa: S608
-        f" GROUP BY {', '.join(inner)})"
+        f" JOIN (SELECT number, {', '.join(columns)} FROM groups LIMIT -1) ON number = group_number"
     )
-    return _summed(outer, summed + join), values
+    return _summed(outer, source), values
 
 
 def _query_of_version_2(names: Sequence[str], asked: Asked) -> tuple[str, list[str]]:
