@@ -331,6 +331,19 @@ def test_focus_knows_the_size_of_calls(remote: Directory, run: Run) -> None:
 
 
 @needs_table
+@pytest.mark.parametrize("form", [(), ("--csv",), ("--focus",)], ids=str)
+def test_text_of_others(form: tuple[str, ...], remote: Directory, run: Run) -> None:
+    """What a footnote says of a model and a host cannot command a terminal."""
+    fill(remote, [call(1, "acme", "a\x1b[31m", tokens(1, 1), host="b\u202ec")])
+    done = run("usage", "--cost", *form)
+    said = done.stderr if form else done.stdout
+    assert "No certain price: a\\x1b[31m (openai, b\\u202ec, default): 1 input token" in " ".join(
+        said.split()
+    )
+    assert not re.search("[\x1b\u202e]", said)
+
+
+@needs_table
 def test_nothing_was_used(remote: Directory, run_json: RunJson) -> None:
     """Nothing has no cost; it is not zero dollars that were charged."""
     _, found = run_json("usage", "--cost")
