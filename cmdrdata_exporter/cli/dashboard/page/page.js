@@ -20,26 +20,27 @@ async function ask(name, question = {}) {
   return answer;
 }
 
-// Does a piece of work, and tells in one place what came in its way.
-async function tell(work) {
+// Does a piece of work, and tells in one place what came in its way, until the same work is done.
+const troubles = new Map();
+async function tell(name, work) {
   try {
     await work();
-    at("trouble").hidden = true;
+    troubles.delete(name);
   } catch (error) {
-    at("trouble").textContent =
-      error instanceof TypeError
-        ? "cmdrdata dashboard does not answer any more. Start it again, and open the address that it prints."
-        : error.message;
-    at("trouble").hidden = false;
+    const ended = "cmdrdata dashboard does not answer any more. Start it again, and open the address that it prints.";
+    troubles.set(name, error instanceof TypeError ? ended : error.message);
   }
+  const text = [...new Set(troubles.values())].join(" ");
+  if (at("trouble").textContent !== text) at("trouble").textContent = text;
+  at("trouble").hidden = !text;
 }
 
 // Where what is asked for later is answered sooner, only the later answer is shown.
-function newest(work) {
+function newest(name, work) {
   let last = 0;
-  return async (...given) => {
+  return (...given) => {
     const mine = ++last;
-    await tell(() => work(() => mine === last, ...given));
+    return tell(name, () => work(() => mine === last, ...given));
   };
 }
 
@@ -75,7 +76,7 @@ const number = (unit, amount, atLeast) => ({
   content: amount === undefined ? (unit === COST ? "-" : "") : (unit === COST && atLeast ? "≥ " : "") + figure(unit, amount),
 });
 
-const showStatus = newest(async (isNewest) => {
+const showStatus = newest("status", async (isNewest) => {
   const found = await ask("status");
   if (!isNewest()) return;
   status = found;
@@ -100,7 +101,7 @@ const showStatus = newest(async (isNewest) => {
     element("div", {}, element("dt", {}, `${NUMBER.format(count)} ${word}:`), element("dd", {}, meaning))));
 });
 
-const showUsage = newest(async (isNewest) => {
+const showUsage = newest("usage", async (isNewest) => {
   const destination = at("destination").value;
   if (!destination) return;
   const busy = setTimeout(() => { at("busy").textContent = "Adding up ..."; }, PATIENCE);
@@ -142,7 +143,7 @@ function card(event) {
     ...IDS.filter(([, key]) => event[key]).map(([name, key]) => row(name, event[key], "id")));
 }
 
-const find = newest(async (isNewest) => {
+const find = newest("find", async (isNewest) => {
   const id = at("search").elements.id.value.trim();
   if (!id) return;
   at("found-text").textContent = "Looking ...";
@@ -152,7 +153,7 @@ const find = newest(async (isNewest) => {
   at("found").replaceChildren(...events.map(card));
 });
 
-const showNewest = newest(async (isNewest) => {
+const showNewest = newest("newest", async (isNewest) => {
   const destination = at("destination").value;
   if (!destination) return;
   const { events, text } = await ask("newest", { destination });
@@ -207,7 +208,7 @@ form.addEventListener("submit", (event) => {
   showUsage();
 });
 
-tell(async () => {
+tell("choices", async () => {
   const choices = await ask("choices");
   at("version").textContent = choices.version;
   at("cost").hidden = !choices.cost;
