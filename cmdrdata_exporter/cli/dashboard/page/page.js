@@ -9,7 +9,7 @@ const form = at("chosen");
 const plot = new UsagePlot(at("plot"));
 let status = null;
 let live = true;
-let summed = { recorded: null, next: 0 };
+let summed = { of: null, next: 0 };
 const shown = new Map();
 
 async function ask(name, question = {}) {
@@ -117,6 +117,7 @@ const showUsage = newest("usage", async (isNewest) => {
   const units = Object.keys(usage.total.units);
   fill(form.elements.unit, [...new Set(["events", ...units, unit])].map((value) => ({ value, title: words(value) })));
   form.elements.unit.value = unit;
+  at("plot").hidden = false;
   plot.show(usage);
   const sums = (row) => units.map((name) => number(name, row.units[name], row.at_least));
   table(at("sums"), `${usage.title}, UTC`,
@@ -147,7 +148,11 @@ const find = newest("find", async (isNewest) => {
   const id = at("search").elements.id.value.trim();
   if (!id) return;
   at("found-text").textContent = "Looking ...";
-  const { events, text } = await ask("find", { id });
+  at("found").replaceChildren();
+  const { events, text } = await ask("find", { id }).catch((error) => {
+    if (isNewest()) at("found-text").textContent = "";
+    throw error;
+  });
   if (!isNewest()) return;
   at("found-text").textContent = text;
   at("found").replaceChildren(...events.map(card));
@@ -178,12 +183,14 @@ async function look() {
   if (live && !document.hidden) {
     await showStatus();
     await showNewest();
-    const recorded = status?.destinations.find(({ name }) => name === at("destination").value)?.recorded;
-    if (recorded !== summed.recorded && performance.now() >= summed.next) {
+    const states = status?.destinations.find(({ name }) => name === at("destination").value)?.states ?? [];
+    // Usage changes with what is recorded, delivered or decided, and with the hour that it is.
+    const of = [status?.at.slice(0, 13), ...states.map(({ count }) => count)].join();
+    if (of !== summed.of && performance.now() >= summed.next) {
       const start = performance.now();
       await showUsage();
       // A ledger that takes long is asked less often.
-      summed = { recorded, next: performance.now() + Math.max(SUMS, 10 * (performance.now() - start)) };
+      summed = { of, next: performance.now() + Math.max(SUMS, 10 * (performance.now() - start)) };
     }
   }
   setTimeout(look, LOOK);
@@ -194,6 +201,10 @@ at("live").addEventListener("click", () => {
   at("live").setAttribute("aria-pressed", String(live));
 });
 at("destination").addEventListener("change", async () => {
+  // What belongs to another one is not shown while, or where, this one cannot be read.
+  for (const place of [at("sums"), at("notes"), at("newest")]) place.replaceChildren();
+  shown.delete(at("newest"));
+  at("plot").hidden = true;
   await showStatus();
   await showNewest();
   await showUsage();
