@@ -30,6 +30,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
                 "descriptors",
                 "faults",
                 "ids",
+                "key_hash",
                 "processes",
                 "quick_json",
                 "scrubbing",

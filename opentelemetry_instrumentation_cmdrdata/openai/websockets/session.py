@@ -69,6 +69,7 @@ class Session:
         "_parts",
         "_recorder",
         "_server",
+        "account",
         "call",
         "frames",
         "id",
@@ -98,6 +99,8 @@ class Session:
         self.model: str | None = None
         """As the provider has told it."""
         self.transcription_model: str | None = None
+        self.account: Mapping[str, Any] = {}
+        """Who is charged at OpenAI, by the names of attributes; known once there is a connection."""
         self._recorder = recorder
         self._server = server
         self._attribution = attribution
@@ -218,6 +221,7 @@ class Session:
                 began=began,
             )
         call.begin()
+        call.exchange.account = {**self.account}
         if not refused:
             call.exchange.is_answered = True
             if request is not None:
