@@ -18,6 +18,7 @@ from cmdrdata_exporter.cli.extras import DISTRIBUTION
 from cmdrdata_exporter.cli.flush import flush
 from cmdrdata_exporter.cli.jobs import jobs
 from cmdrdata_exporter.cli.kept_events import dead_letters, held
+from cmdrdata_exporter.cli.reconcile.command import reconcile
 from cmdrdata_exporter.cli.replay import replay
 from cmdrdata_exporter.cli.status import status
 from cmdrdata_exporter.cli.terminal import plain, say
@@ -95,6 +96,7 @@ for command in (
     doctor,
     status,
     usage,
+    reconcile,
     dead_letters,
     held,
     assign,
