@@ -13,6 +13,7 @@ import pytest
 from cmdrdata_exporter.delivery.spool import commands
 from cmdrdata_exporter.delivery.spool.directory import Directory
 from cmdrdata_exporter.delivery.spool.records import Command, encode_command
+from cmdrdata_exporter.key_hash import key_hash
 from tests.cli.conftest import Run
 from tests.ledgers import fill
 from tests.usage_months import FIRST, GAPS, LAST, MINI, MONTH, SURFACES, YEAR, Call, Month
@@ -124,6 +125,7 @@ def test_by_whatever_both_tell(
     assert [] == [
         row for row in found["rows"] if any(pair["difference"] for pair in row["units"].values())
     ]
+    assert [] == found["notes"]
     if by == "key":
         assert {"key_shop", "key_lab"} == {row["key"] for row in found["rows"]}
 
@@ -241,9 +243,7 @@ def test_as_a_reader_sees_it(
         "(37 more requests there than calls here)"
     ) in text
     assert "Not counted, at gateway.internal: 30 requests, 60,000 input tokens" in text
-    assert text.endswith(
-        "Least covered: web search calls, 0.00 %. Unexplained: 2 rows."
-    )
+    assert text.endswith("Least covered: web search calls, 0.00 %. Unexplained: 2 rows.")
     assert ("Ours" in shown) or width == 60
 
 
@@ -269,3 +269,22 @@ def test_what_did_not_get_into_the_ledger(
     commands.append(local, month.records[:2])
     _, found = run_json("reconcile", *write(tmp_path, month))
     assert ["Not counted here yet: 2 more events, recorded just now."] == found["notes"]
+
+
+def test_a_key_of_which_too_little_is_shown(
+    local: Directory, tmp_path: Path, run_json: RunJson
+) -> None:
+    """It cannot be told which one it is, so it is a row of its own on each side, and that is said."""
+    month = Month(0, gaps=False)
+    month.both(Call(5, MINI, "chat.completions", 100, 10))
+    record_in(local, month)
+    keys = tmp_path / "keys.json"
+    keys.write_text('[{"id": "key_shop", "redacted_value": "sk-...xYZ"}]')
+    files = write(tmp_path, month, "api_key_id")
+    _, found = run_json("reconcile", *files, "--by", "key", "--keys", str(keys))
+    assert ["key_shop", key_hash("wxYZ")] == sorted(
+        (row["key"] for row in found["rows"]), reverse=True
+    )
+    assert [
+        "Of 1 key fewer than 4 characters are shown: its usage there is under its id, and here under its hash."
+    ] == [note for note in found["notes"] if "key" in note]

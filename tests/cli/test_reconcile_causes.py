@@ -172,6 +172,17 @@ def test_other_hosts() -> None:
     assert {} == counted.elsewhere
 
 
+def test_a_host_that_an_earlier_version_did_not_record() -> None:
+    """Nobody knows whether it was theirs; it counts only where somebody says so."""
+    theirs, ours = [there(5, input_tokens=30)], [here(5, host="", input_tokens=30)]
+    found = compared(theirs, ours)
+    assert ([("other_host", {"input_tokens": 30})], {}) == known(found.rows[0])
+    assert "usage recorded by an earlier version, without its host, which is not counted here" == (
+        found.rows[0].causes[0].text
+    )
+    assert ([], {}) == known(compared(theirs, ours, hosts=("",)).rows[0])
+
+
 def test_hosts_of_openai() -> None:
     """The hosts of its regions are its own; a name that only looks like it is not."""
     found = compared(

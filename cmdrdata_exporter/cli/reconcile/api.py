@@ -43,11 +43,14 @@ TIMEOUT = 60.0
 class Progress:
     """Is told how it goes. This one shows nothing."""
 
-    def pages(self, number: int) -> None:
-        """Take how many pages there are to come, as far as is known."""
+    def surfaces(self, number: int) -> None:
+        """Take how many surfaces there are."""
 
     def page(self, surface: str) -> None:
-        """Take the name of what a page was read of."""
+        """Take the name of what a page is asked of."""
+
+    def surface(self) -> None:
+        """Take that a surface is read."""
 
     def waits(self, seconds: float) -> None:
         """Take for how long a limit is waited for."""
@@ -126,13 +129,14 @@ class UsageApi:
                 self.documents.notes.append(
                     f"Usage of {surface.name} was not asked for: this openai package has no method for it."
                 )
-        self._progress.pages(len(asked) * math.ceil((end - start) / DAY_SECONDS / BUCKETS))
+        self._progress.surfaces(len(asked))
         for surface in asked:
             fields = [
                 field for name in by for field in FIELDS.get(name, ()) if field in surface.groups
             ]
             method = getattr(usage, surface.method)
             yield from self._pages(surface, method, start, end, fields)
+            self._progress.surface()
 
     def _pages(
         self, surface: Surface, method: Any, start: int, end: int, fields: list[str]
@@ -146,6 +150,7 @@ class UsageApi:
         if fields:
             given["group_by"] = fields
         for _ in range(PAGES):
+            self._progress.page(surface.name)
             page = self._asked(method, given, surface.name)
             if page is None:
                 self.documents.notes.append(
@@ -157,7 +162,6 @@ class UsageApi:
                 for day in range(start, end, DAY_SECONDS):
                     yield TheirLine(surface.name, day, day + DAY_SECONDS)
             yield from self.documents.page(page, f"the usage API's {surface.name}", surface)
-            self._progress.page(surface.name)
             after = page.get("next_page")
             if page.get("has_more") is not True:
                 return

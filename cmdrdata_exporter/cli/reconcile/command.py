@@ -25,7 +25,8 @@ from cmdrdata_exporter.cli.reconcile.compare import compare
 from cmdrdata_exporter.cli.reconcile.documents import Documents
 from cmdrdata_exporter.cli.reconcile.keys import Keys, read_keys
 from cmdrdata_exporter.cli.reconcile.lines import DIMENSIONS, LayoutError, Theirs
-from cmdrdata_exporter.cli.terminal import ATTENTION, Terminal, print_json, say
+from cmdrdata_exporter.cli.terminal import ATTENTION, Terminal, plural, print_json, say
+from cmdrdata_exporter.key_hash import SHOWN
 
 ALL = "all"
 DAYS = 30
@@ -126,6 +127,11 @@ def reconcile(
         else:
             theirs = _from_files(files, by, keys, since, until)
             source = files[0].name if len(files) == 1 else f"{len(files)} files of OpenAI's usage"
+        if keys.unknown:
+            theirs.notes.append(
+                f"Of {plural(keys.unknown, 'key')} fewer than {SHOWN} characters are shown: "
+                "its usage there is under its id, and here under its hash."
+            )
         days = _days(theirs)
         since, until = since or days[0], until or days[-1]
         read_by = tuple(name for name in DIMENSIONS if name in (*by, "day"))
@@ -208,13 +214,17 @@ class _Told(api.Progress):
         self._bar = bar
         self._task = task
 
-    def pages(self, number: int) -> None:
+    def surfaces(self, number: int) -> None:
         """See `api.Progress`."""
         self._bar.update(self._task, total=number)
 
     def page(self, surface: str) -> None:
         """See `api.Progress`."""
-        self._bar.update(self._task, advance=1, description=surface.replace("_", " "))
+        self._bar.update(self._task, description=f"asking for {surface.replace('_', ' ')}")
+
+    def surface(self) -> None:
+        """See `api.Progress`."""
+        self._bar.update(self._task, advance=1)
 
     def waits(self, seconds: float) -> None:
         """See `api.Progress`."""
