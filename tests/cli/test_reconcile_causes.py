@@ -122,6 +122,15 @@ def test_calls_without_usage(
     assert ([(code, {})], unexplained) == known(row)
 
 
+def test_calls_without_usage_elsewhere() -> None:
+    """What is not known of another host is no cause of what is missing at theirs."""
+    (row,) = compared(
+        [there(5, input_tokens=30)],
+        [here(5, input_tokens=10), here(5, status="missing", host="gw.test", events=2)],
+    ).rows
+    assert ([], {"input_tokens": -20}) == known(row)
+
+
 def test_calls_that_used_nothing() -> None:
     """A refused call is no request there, so it hides none that is missing."""
     (row,) = compared(
