@@ -167,6 +167,42 @@ def test_open_jobs(since: int, model: str | None, host: str, explains: bool) -> 
         assert ([], {"input_tokens": -20, "requests": -8}) == known(row)
 
 
+@pytest.mark.parametrize(
+    ("since", "by", "explains"),
+    [(5, ("model",), True), (3, ("model",), True), (2, ("model",), False), (7, ("model",), False)],
+)
+def test_open_jobs_of_the_time(since: int, by: tuple[str, ...], explains: bool) -> None:
+    """Also where no days are compared, a job is of the time only if it was started shortly before or in it."""
+    job = open_job("batch_1", at(since) + 60)
+    (row,) = compared(
+        [there(5, requests=9, input_tokens=30), there(6, input_tokens=1)],
+        [here(5, input_tokens=10)],
+        jobs=[job],
+        by=by,
+    ).rows
+    assert explains is (not row.unexplained)
+
+
+@pytest.mark.parametrize(
+    ("requests", "unexplained"), [(3, {}), (5, {"input_tokens": -20, "requests": -2})]
+)
+def test_open_responses(requests: int, unexplained: dict[str, float]) -> None:
+    """A response in the background is one request; where more are missing, they are something else."""
+    jobs = [open_job(f"resp_{number}", at(5))._replace(endpoint="responses") for number in range(2)]
+    (row,) = compared(
+        [there(5, requests=requests, input_tokens=30)], [here(5, input_tokens=10)], jobs=jobs
+    ).rows
+    assert ([("open_jobs", {})], unexplained) == known(row)
+
+
+@pytest.mark.parametrize("endpoint", ["fine_tuning.jobs", "videos"])
+def test_open_jobs_that_are_not_counted(endpoint: str) -> None:
+    """What is in no surface of theirs explains nothing."""
+    job = open_job("job_1", at(5))._replace(endpoint=endpoint)
+    (row,) = compared([there(5, input_tokens=30)], [here(5, input_tokens=10)], jobs=[job]).rows
+    assert ([], {"input_tokens": -20}) == known(row)
+
+
 def test_other_hosts() -> None:
     """Usage at another host explains as much as it is, and counts where it is said to be theirs."""
     theirs = [there(5, requests=3, input_tokens=30)]

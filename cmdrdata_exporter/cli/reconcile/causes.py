@@ -14,10 +14,11 @@ from collections import defaultdict
 from collections.abc import Mapping
 
 from cmdrdata_exporter.cli.reconcile.lines import Group
-from cmdrdata_exporter.cli.reconcile.ours import Ours, is_of_openai
+from cmdrdata_exporter.cli.reconcile.ours import Ours, is_counted, is_of_openai
 from cmdrdata_exporter.cli.reconcile.rows import Cause, Row
 from cmdrdata_exporter.cli.reconcile.sides import Side
 from cmdrdata_exporter.cli.reconcile.surfaces import REQUESTS
+from cmdrdata_exporter.delivery.open_jobs import OpenJob
 from cmdrdata_exporter.wording import plural
 
 NOT_METERED = "not_metered"
@@ -36,10 +37,12 @@ NOT_OVER = "not_over"
 _DATED = re.compile(r"-(\d{4}-\d\d-\d\d|\d{4})$")
 _UNKNOWN = {"model": "unknown"}
 """How an event says that it does not know; else by the empty text."""
+_RESPONSES = "responses"
+"""A job of it is one request."""
+_NOT_COUNTED = frozenset(("fine_tuning.jobs", "videos"))
+"""Jobs that are in no surface of the usage API."""
 _LONGEST_UNSEEN = 31
 """Days between what the provider counts of a job and its end being seen here."""
-_LONGEST_JOB = 2
-"""Days from the start of a job to what the provider counts of it last: a batch takes up to a day."""
 
 
 class Explaining:
@@ -69,6 +72,8 @@ class Explaining:
         }
         """What is not explained yet."""
         self._causes: dict[Group, list[Cause]] = defaultdict(list)
+        self._in_jobs: dict[Group, int] = defaultdict(int)
+        """The requests that are jobs which nobody has seen to end, as far as that is known."""
         self._models = {self._model(group) for group in side.units}
         self._recorded = {unit for amounts in side.units.values() for unit in amounts}
         self._alike: dict[Group, list[Group]] = defaultdict(list)
@@ -115,9 +120,9 @@ class Explaining:
         }
 
     def _requests(self, row: Row) -> float:
-        """Return how many more requests they count than there are calls here; 0 where that is not known."""
+        """Return how many more requests they count than there are calls and open responses; 0 where it is not known."""
         pair = row.units.get(REQUESTS)
-        return 0 if pair is None else max(0, -pair.difference)
+        return 0 if pair is None else max(0, -pair.difference - self._in_jobs[row.group])
 
     def _unexplained(self, row: Row) -> Mapping[str, float]:
         left = {
@@ -275,8 +280,8 @@ class Explaining:
         jobs = self._open_jobs(group)
         calls = self._side.calls.get(group, {})
         if jobs:
-            text = f"{plural(jobs, 'job')} not seen to end: run cmdrdata jobs --poll"
-            causes.append(Cause(OPEN_JOBS, text, jobs))
+            text = f"{plural(len(jobs), 'job')} not seen to end: run cmdrdata jobs --poll"
+            causes.append(Cause(OPEN_JOBS, text, len(jobs)))
         for status, code, what in (
             ("missing", NO_USAGE, "no usage"),
             ("partial", PART_OF_USAGE, "a part of the usage"),
@@ -284,7 +289,10 @@ class Explaining:
             if number := calls.get(status, 0):
                 text = f"{plural(number, 'call')} reported {what}"
                 causes.append(Cause(code, text, number))
-        if jobs or (calls and not self._requests(row)):
+        responses = [job for job in jobs if job.endpoint == _RESPONSES]
+        self._in_jobs[group] = len(responses)
+        # Of other jobs nobody knows how many requests they are.
+        if len(jobs) > len(responses) or ((jobs or calls) and not self._requests(row)):
             self._explain(row)
 
     def _explain(self, row: Row, *, more: bool = False) -> None:
@@ -292,15 +300,17 @@ class Explaining:
         for unit in self._more(row.group) if more else self._short(row):
             self._left[row.group, unit] = 0
 
-    def _open_jobs(self, group: Group) -> int:
-        """Return how many jobs are open that may be in a row: begun shortly before, of its model or of none told."""
+    def _open_jobs(self, group: Group) -> list[OpenJob]:
+        """Return the open jobs that may be in a row: begun shortly before, of its model or of none told."""
         day, model = self._day_of(group), self._model(group)
-        return sum(
-            is_of_openai(job.host, self._hosts)
-            and (not model or job.model is None or _undated(job.model) == _undated(model))
-            and (day is None or _may_count_on(job.since, day))
+        return [
+            job
             for job in self._ours.jobs
-        )
+            if is_of_openai(job.host, self._hosts)
+            and job.endpoint not in _NOT_COUNTED
+            and (not model or job.model is None or _undated(job.model) == _undated(model))
+            and (day is None or is_counted(job, day, day))
+        ]
 
     # --- Groups
 
@@ -336,11 +346,3 @@ class Explaining:
 def _undated(model: str) -> str:
     """Return the name of a model without its date, `gpt-4o` of `gpt-4o-2024-08-06`."""
     return _DATED.sub("", model)
-
-
-def _may_count_on(since: float, day: str) -> bool:
-    """Say whether a job that was started then may be counted on a day, or in a month."""
-    started = dt.datetime.fromtimestamp(since, dt.timezone.utc).date()
-    if len(day) < 10:
-        return day in (str(started)[:7], str(started + dt.timedelta(days=_LONGEST_JOB))[:7])
-    return 0 <= (dt.date.fromisoformat(day) - started).days <= _LONGEST_JOB

@@ -9,10 +9,11 @@ from typing import NamedTuple
 
 from cmdrdata_exporter.cli.reconcile.causes import Explaining
 from cmdrdata_exporter.cli.reconcile.lines import Group, LayoutError, Theirs
-from cmdrdata_exporter.cli.reconcile.ours import Ours
+from cmdrdata_exporter.cli.reconcile.ours import Ours, is_counted
 from cmdrdata_exporter.cli.reconcile.rows import Pair, Row
 from cmdrdata_exporter.cli.reconcile.sides import FIELD, sorted_side
 from cmdrdata_exporter.cli.reconcile.surfaces import BY_NAME, CHARGED, REQUESTS, UNITS
+from cmdrdata_exporter.delivery.open_jobs import OpenJob
 from cmdrdata_exporter.wording import plural
 
 
@@ -76,6 +77,7 @@ def compare(
     """
     require_told(theirs, by)
     hosts = tuple(hosts)
+    ours = ours._replace(jobs=_jobs_of(ours, theirs))
     side = sorted_side(theirs, ours, by, hosts)
     their_units: dict[Group, dict[str, float]] = defaultdict(lambda: defaultdict(int))
     asked: dict[Group, set[str]] = defaultdict(set)
@@ -129,6 +131,12 @@ def compare(
         sorted(uncompared, key=operator.itemgetter(0, 2)),
         _notes(theirs, ours),
     )
+
+
+def _jobs_of(ours: Ours, theirs: Theirs) -> list[OpenJob]:
+    """Return the open jobs that may be counted in the time that theirs is of."""
+    days = {day for found in theirs.days.values() for day in found}
+    return [job for job in ours.jobs if days and is_counted(job, min(days), max(days))]
 
 
 def _of_month(group: Group, by: tuple[str, ...], months: set[str]) -> Group:

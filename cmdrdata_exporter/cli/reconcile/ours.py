@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -27,6 +28,10 @@ _COLUMNS = {
     "key": "key",
 }
 """The ledger's name of each dimension."""
+
+
+LONGEST_JOB = 2
+"""Days from the start of a job to what the provider counts of it last: a batch takes up to a day."""
 
 
 class OurLine(NamedTuple):
@@ -64,6 +69,13 @@ def is_of_openai(host: str, others: Iterable[str] = ()) -> bool:
         others: hosts that are said to be a way to it.
     """
     return host == HOST or host.endswith(f".{HOST}") or host in others
+
+
+def is_counted(job: OpenJob, first: str, last: str) -> bool:
+    """Say whether the provider may count a job that was not seen to end between two days, or months."""
+    started = dt.datetime.fromtimestamp(job.since, dt.timezone.utc).date()
+    until = str(started + dt.timedelta(days=LONGEST_JOB))
+    return str(started)[: len(last)] <= last and first <= until[: len(first)]
 
 
 def read(
