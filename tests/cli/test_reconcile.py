@@ -193,6 +193,8 @@ def test_csv(files: list[str], run: Run) -> None:
         (["BAD"], "bad.json is no whole JSON"),
         (["FILE", "--keys", "BAD"], "bad.json is no list of keys"),
         (["--from-api"], "OPENAI_ADMIN_KEY is not set"),
+        (["--from-api", "--since", "today"], "is after --until"),
+        (["FILE", "--since", "today", "--until", "7d"], "is after --until"),
     ],
 )
 def test_what_cannot_be_compared(
