@@ -568,6 +568,13 @@ def test_a_file_that_is_no_index(host: Host) -> None:
     host.tidy()
     assert [2, 3] == [row[0] for row in host.rows("events")]
     assert host.about().reason == "SQLite says file is not a database"
+    # Later it is their age for which events are missing.
+    host.tidy(NOW + 3 + 10 * KEEP)
+    missing = host.about()
+    assert (NOW + 3, "SQLite says file is not a database") != (
+        missing.missing_before,
+        missing.reason,
+    )
     assert counts(host.directory) == {"recorded": 3, "delivered": 1, "pending": 2}
 
 

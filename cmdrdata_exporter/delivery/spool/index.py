@@ -160,6 +160,8 @@ class Index:
 
     def begin_anew(self, reason: str) -> None:
         """Remove it, and begin another one at the next occasion."""
+        if self._most == 0:
+            return
         self.close()
         self.clear()
         self._storage = None
