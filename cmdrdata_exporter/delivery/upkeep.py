@@ -68,7 +68,7 @@ class Upkeep:
         ledger.index.tidy(ledger.before, ledger.last(), clock)
         if self._options.post is None and self._log.nearly_full:
             ledger.retention.shrink_local(BODIES)
-        full = sorted(ledger.totals.full_labels)
+        full = ledger.totals.full_labels()
         self._log.full_labels(full)
         ledger.note(
             self._log.facts(self._gate, clock)

@@ -320,16 +320,19 @@ class FleetReader:
 
     def about(self) -> About:
         """Return what is known of the events that can be found."""
-        counts, facts = self.counts(), self.facts()
-        since = facts.get("kept_since")
+        since = self.facts().get("kept_since")
         begin = since and dt.datetime.fromisoformat(since).replace(tzinfo=dt.timezone.utc)
         return About(
             there=True,
-            events=counts["recorded"] - counts.get("forgotten", 0),
             missing_before=begin.timestamp() if begin else None,
             filling=False,
             reason=None,
         )
+
+    def count(self) -> int:
+        """Return how many events can be found."""
+        counts = self.counts()
+        return counts["recorded"] - counts.get("forgotten", 0)
 
     def newest(
         self,
