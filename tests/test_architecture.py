@@ -68,6 +68,8 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "http": ({f"{EXPORTER}.delivery.http.*"}, {"base", "pacing", "event"}),
     "kafka": ({f"{EXPORTER}.delivery.kafka.*"}, {"base", "pacing", "event"}),
     "delivery": ({f"{EXPORTER}.delivery.*"}, {"base", "pacing", "event", "spool", "http"}),
+    # Nothing of the others imports it.
+    "fleet": ({f"{EXPORTER}.fleet.*"}, {"base", "pacing", "events", "event", "spool"}),
     # Nothing imports it but the command line: what usage costs is no part of an event.
     "prices": ({f"{EXPORTER}.prices", f"{EXPORTER}.prices.*"}, {"base", "spool"}),
     "exporter": (
