@@ -150,7 +150,7 @@ class Shelf(_Connected):
                 'SELECT partition, next FROM gateway_positions WHERE "group" = %s AND topic = %s',
                 (group, topic),
             )
-            return {partition: offset for partition, offset in found}
+            return dict(found.fetchall())
 
 
 def bucket_of(trace: bytes) -> int:

@@ -75,7 +75,8 @@ class Counts:
 
 def _labels(labels: tuple[tuple[str, str], ...]) -> str:
     # Their values are words of ours: none has to be escaped.
-    return f"{{{','.join(f'{name}="{value}"' for name, value in labels)}}}" if labels else ""
+    written = ",".join(f'{name}="{value}"' for name, value in labels)
+    return f"{{{written}}}" if written else ""
 
 
 class Page(NamedTuple):
