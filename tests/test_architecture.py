@@ -50,7 +50,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
         {"base"},
     ),
     "events": (
-        {f"{EXPORTER}.{name}" for name in ("events", "foreign", "deduplication")},
+        {f"{EXPORTER}.{name}" for name in ("bodies", "events", "foreign", "deduplication")},
         {"base", "customer"},
     ),
     "event": (
@@ -69,6 +69,10 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "delivery": ({f"{EXPORTER}.delivery.*"}, {"base", "pacing", "event", "spool", "http"}),
     # Nothing of the others imports it.
     "fleet": ({f"{EXPORTER}.fleet.*"}, {"base", "pacing", "events", "event", "spool"}),
+    "gateway": (
+        {f"{EXPORTER}.fleet.gateway", f"{EXPORTER}.fleet.gateway.*"},
+        {"base", "pacing", "settings", "events", "kafka", "fleet"},
+    ),
     "exporter": (
         {f"{EXPORTER}.{name}" for name in ("exporter", "runtime", "telemetry")} | {EXPORTER},
         {"base", "settings", "customer", "events", "event", "delivery", "spool", "http", "kafka"},
