@@ -162,7 +162,7 @@ def gateway(**options: object) -> None:
     require("gateway", "confluent_kafka", "google.rpc", "grpc", "opentelemetry.proto", "psycopg")
     from cmdrdata_exporter.fleet.connection import UnusableUrlError, name_of
 
-    given = _Options(**options)  # type: ignore[arg-type]
+    given = _Options(**options)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Formatter("%(asctime)s %(levelname)s %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
