@@ -30,6 +30,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
                 "descriptors",
                 "faults",
                 "ids",
+                "key_hash",
                 "measures",
                 "processes",
                 "quick_json",
@@ -73,6 +74,8 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
         {f"{EXPORTER}.fleet.gateway", f"{EXPORTER}.fleet.gateway.*"},
         {"base", "pacing", "settings", "events", "kafka", "fleet"},
     ),
+    # Nothing imports it but the command line: what usage costs is no part of an event.
+    "prices": ({f"{EXPORTER}.prices", f"{EXPORTER}.prices.*"}, {"base", "spool"}),
     "exporter": (
         {f"{EXPORTER}.{name}" for name in ("exporter", "runtime", "telemetry")} | {EXPORTER},
         {"base", "settings", "customer", "events", "event", "delivery", "spool", "http", "kafka"},
@@ -161,8 +164,10 @@ def test_no_http_client_of_the_sdk(module: str) -> None:
 
 @pytest.mark.parametrize("module", [name for name in MODULES if "cli" not in name])
 def test_the_core_needs_no_extra(module: str) -> None:
-    """Outside the command line only what the core depends on is imported."""
-    extras = {"click", "rich"}
+    """Outside the command line only what the core depends on is imported; prices have an extra of their own."""
+    extras = {"click", "rich", "genai_prices"}
+    if room_of(module) == "prices":
+        extras.remove("genai_prices")
     assert not {name.split(".")[0] for name in imports(MODULES[module])} & extras
 
 

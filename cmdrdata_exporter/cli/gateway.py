@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -149,7 +149,7 @@ _PATH = click.Path(path_type=Path)
     show_default=True,
     help="Connections of OTLP over HTTP.",
 )
-def gateway(**options: object) -> None:
+def gateway(**options: Any) -> None:
     """
     Take spans and events of many hosts into one ledger, until SIGTERM or SIGINT.
 

@@ -76,13 +76,13 @@ def call(
 ) -> bytes:
     """Make a call; return the answer."""
     address = f"localhost:{intake.port}"
-    channel = (
+    channel: Any = (
         grpc.insecure_channel(address)
         if credentials is None
         else grpc.secure_channel(address, credentials)
     )
     with channel:
-        method: Any = channel.unary_unary(f"/{SERVICE}/{METHOD}")
+        method = channel.unary_unary(f"/{SERVICE}/{METHOD}")
         metadata = [] if token is None else [("authorization", f"Bearer {token}")]
         return method(body, metadata=metadata, timeout=20, compression=compression)
 

@@ -1,8 +1,9 @@
 """
 Events as the records of a topic.
 
-The value is the body, unchanged; the headers, see `headers`, have the event's id and this host's name. The key is the customer, so that what
-one customer used is in one partition, in order. A record counts as delivered once all replicas in sync have it.
+The value is the body, unchanged; the headers, see `headers`, have the event's id and this host's name. The key is the
+customer, so that what one customer used is in one partition, in order. A record counts as delivered once all replicas
+in sync have it.
 Nothing is produced where a call is made: a record that waits in memory is lost with its process.
 Now and then a record says how this host is. It may be lost: the next one says more.
 """

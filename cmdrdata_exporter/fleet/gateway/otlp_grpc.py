@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import grpc
 from google.protobuf.any_pb2 import Any as Packed
@@ -83,7 +83,7 @@ class GrpcIntake:
         )
         # As a stream, which has one message here: so it is not read before it is clear that whoever sends it may. The
         # bytes, so that they are counted before anything is made of them.
-        handler: Any = grpc.stream_unary_rpc_method_handler(self._export)
+        handler = cast("Any", grpc).stream_unary_rpc_method_handler(self._export)
         self._server.add_generic_rpc_handlers(
             (grpc.method_handlers_generic_handler(SERVICE, {METHOD: handler}),)
         )

@@ -142,7 +142,8 @@ class Intake(HTTPServer):
     def server_bind(self) -> None:
         """Bind, without asking anybody for the name of this machine."""
         TCPServer.server_bind(self)
-        self.server_name, self.server_port = self.server_address[:2]
+        address: Any = self.server_address
+        self.server_name, self.server_port = address[:2]
 
     @property
     def connections(self) -> int:
