@@ -8,16 +8,19 @@ import queue
 import signal
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from cmdrdata_exporter import setting_values
-from cmdrdata_exporter.cli.destination import Refusal
+from cmdrdata_exporter import runtime, setting_values
+from cmdrdata_exporter.cli.destination import Refusal, settings_of
 from cmdrdata_exporter.cli.extras import require
 from cmdrdata_exporter.cli.terminal import ATTENTION, plain
+from cmdrdata_exporter.delivery import KEPT_DAYS
+from cmdrdata_exporter.delivery.destination import HTTP, LOCAL
 from cmdrdata_exporter.settings import CMDRDATA_KAFKA_OPTIONS, ConfigurationError
 
 if TYPE_CHECKING:
@@ -59,6 +62,7 @@ class _Options(NamedTuple):
     max_request: int
     max_in_flight: int
     max_connections: int
+    keep_events: int
 
 
 _PATH = click.Path(path_type=Path)
@@ -149,6 +153,14 @@ _PATH = click.Path(path_type=Path)
     show_default=True,
     help="Connections of OTLP over HTTP.",
 )
+@click.option(
+    "--keep-events",
+    metavar="DAYS",
+    type=click.IntRange(1, 36500),
+    default=KEPT_DAYS,
+    show_default=True,
+    help="Days after which settled events are forgotten, but for their usage.",
+)
 def gateway(**options: Any) -> None:
     """
     Take spans and events of many hosts into one ledger, until SIGTERM or SIGINT.
@@ -217,8 +229,24 @@ def _gateway(given: _Options) -> Gateway:
     from cmdrdata_exporter.fleet.gateway.gateway import Gateway
     from cmdrdata_exporter.fleet.store import FleetLedger
 
-    plan = _plan(given)
-    return Gateway(plan, lambda: FleetLedger(given.ledger), _kafka_options(given))
+    plan, settings = _plan(given), settings_of(None)
+    if settings.target.kind == HTTP:
+        plan = replace(plan, post=runtime.options(settings).post)
+    elif settings.target.kind != LOCAL:
+        raise ConfigurationError(
+            f"CMDRDATA_ENDPOINT is {settings.endpoint!r}, and a gateway sends events on by HTTP only; "
+            "unset it, and name a topic that is to be read by --events-topic"
+        )
+
+    def opened() -> FleetLedger:
+        return FleetLedger(
+            given.ledger,
+            forwards=plan.post is not None,
+            total_by=settings.total_by or None,
+            keep_events=given.keep_events,
+        )
+
+    return Gateway(plan, opened, _kafka_options(given))
 
 
 def _plan(given: _Options) -> Plan:
