@@ -37,6 +37,8 @@ QUICK = ("--window", "0.2")
 
 Run = Callable[..., GatewayProcess]
 
+pytestmark = pytest.mark.timeout(240)
+
 
 @pytest.fixture
 def run(database: str, tmp_path: Path) -> Iterator[Run]:
