@@ -28,6 +28,7 @@ import psycopg
 from cmdrdata_exporter import clocks
 from cmdrdata_exporter.delivery import KEPT_DAYS, Handed, Outcome, Verdict
 from cmdrdata_exporter.delivery.backoff import backoff
+from cmdrdata_exporter.delivery.spool.details import LONGEST
 from cmdrdata_exporter.delivery.spool.facts import TOTAL_BY
 from cmdrdata_exporter.delivery.spool.records import key_of
 from cmdrdata_exporter.delivery.spool.schema import (
@@ -48,12 +49,15 @@ from cmdrdata_exporter.fleet.totals import Place, Totals, as_json, hour_of
 
 LEASE = 120.0
 """Seconds after which an event that is in flight is taken back: whoever had it has died."""
+PATIENCE = 1
+"""Seconds for which a change of tables waits for those who use them."""
 AHEAD = 2
 """Days from today for which there are tables."""
 KEYS_FOR = 400
 """Days for which the id of an event is known, at least; an event of an earlier day is set aside."""
 
 _DAY = 86400.0
+_LARGEST = (1 << 63) - 1
 _COLUMNS = (
     *(
         "key",
@@ -248,7 +252,7 @@ class FleetLedger(Connected):
     def _row(self, connection: Connection, new: _New, now: float) -> tuple[object, ...]:
         """Return an event as its table has it, and count it."""
         arrival, key, (event, said) = new
-        header, host = event.header, storable_text(arrival.host)
+        header, host = event.header, storable_text(arrival.host)[:LONGEST]
         place = self._totals.place(connection, event, said, host)
         self._totals.add(place, header.units)
         state, reason = (HELD, UNATTRIBUTED) if header.customer is None else (self._arrival, None)
@@ -269,8 +273,9 @@ class FleetLedger(Connected):
             if connection.execute("SELECT to_regclass(%s)", (name,)).fetchone() == (None,):
                 # Two that begin the same day do so one after the other.
                 connection.execute("SELECT pg_advisory_xact_lock(%s, %s)", (LOCKS, DAYS))
-                with contextlib.suppress(psycopg.errors.CheckViolation), connection.transaction():
-                    # Where some of its events are in the common table already, it stays with that.
+                # Where some of its events are in the common table already, or someone reads all the time, it stays
+                # with that.
+                with _briefly(connection, psycopg.errors.CheckViolation):
                     connection.execute(
                         f"CREATE TABLE IF NOT EXISTS {name} PARTITION OF fleet_events"
                         f" FOR VALUES FROM ('{day}') TO ('{day + dt.timedelta(days=1)}')".encode()
@@ -308,7 +313,12 @@ class FleetLedger(Connected):
                 " recorded = excluded.recorded, pending = excluded.pending, held = excluded.held,"
                 " dead = excluded.dead, unspooled = excluded.unspooled WHERE known.at <= excluded.at",
                 (
-                    *(storable_text(report.host), storable_text(report.version), *report[2:]),
+                    *(
+                        storable_text(report.host)[:LONGEST],
+                        storable_text(report.version),
+                        report.at,
+                    ),
+                    *(min(number, _LARGEST) for number in report[3:]),
                     self._clock(),
                 ),
             )
@@ -516,7 +526,9 @@ class FleetLedger(Connected):
             if digits.isdecimal() and digits < f"{first:%Y%m%d}":
                 rest = connection.execute(f"SELECT FROM {name} LIMIT 1".encode())
                 if rest.fetchone() is None:
-                    connection.execute(f"DROP TABLE {name}".encode())
+                    # The next time, where someone reads all the time.
+                    with _briefly(connection):
+                        connection.execute(f"DROP TABLE {name}".encode())
                     self._days.clear()
 
 
@@ -525,6 +537,24 @@ _COUNTED = {"assign": "assigned", "replay": "replayed", "drop": "dropped"}
 
 def _day_of(seconds: float) -> dt.date:
     return dt.datetime.fromtimestamp(seconds, dt.timezone.utc).date()
+
+
+@contextlib.contextmanager
+def _briefly(connection: Connection, *tolerated: type[psycopg.Error]) -> Generator[None]:
+    """
+    Change tables, or leave it where others use them: all who come later would wait behind this.
+
+    Args:
+        connection: in a transaction, which goes on.
+        tolerated: what else may keep it from being done.
+    """
+    with (
+        contextlib.suppress(psycopg.errors.LockNotAvailable, *tolerated),
+        connection.transaction(),
+    ):
+        connection.execute(f"SET LOCAL lock_timeout = '{PATIENCE}s'".encode())
+        yield
+        connection.execute("SET LOCAL lock_timeout TO DEFAULT")
 
 
 def _note(connection: Connection, facts: Mapping[str, object]) -> None:

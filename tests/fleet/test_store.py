@@ -225,6 +225,18 @@ def test_texts_that_postgresql_does_not_have(opened: Opening, query: Query) -> N
     assert body == sent.body
 
 
+def test_texts_that_are_too_long_for_an_index(opened: Opening, query: Query) -> None:
+    """Nothing that comes can keep what comes after it from being stored, however long its texts are."""
+    # Random, so that no compression makes it short.
+    long = "".join(f"{number:x}" for number in range(1 << 16))
+    ledger = opened()
+    sent = arrival(1, host=long, customer=long, model=long, usage={long: 1})
+    assert ledger.store([sent, arrival(2)._replace(id=long)]) == 1
+    ledger.report(HostReport(long, "0.9.0", NOW, 1 << 70, 0, 0, 0, 0))
+    assert query("SELECT length(host), length(customer) FROM fleet_events") == [(200, len(long))]
+    assert query("SELECT id, reason FROM fleet_set_aside") == [(long, "damaged")]
+
+
 def test_amounts_are_exact(opened: Opening, query: Query) -> None:
     """Sums of large integers and of decimal fractions have no rounding."""
     ledger = opened()
@@ -250,6 +262,26 @@ def test_each_day_has_a_table(opened: Opening, query: Query) -> None:
         ("fleet_events_20261121",),
         ("fleet_events_other",),
     ]
+
+
+def test_a_reader_that_never_ends_keeps_nothing_from_being_stored(
+    opened: Opening, query: Query, database: str
+) -> None:
+    """While someone reads, a day whose table cannot be made is in the common one, and counted as ever."""
+    ledger = opened()
+    ledger.store([arrival(1)])
+    with psycopg.connect(database) as reader:
+        reader.execute("SELECT count(*) FROM fleet_events")
+        assert ledger.store([arrival(2, timestamp=int(NOW) - DAY)]) == 1
+    assert ledger.store([arrival(3, timestamp=int(NOW) - DAY)]) == 1
+    assert opened().store([arrival(4, timestamp=int(NOW) - DAY)]) == 1
+    assert query(
+        "SELECT tableoid::regclass::text, count(*) FROM fleet_events GROUP BY 1 ORDER BY 1"
+    ) == [
+        ("fleet_events_20261121", 1),
+        ("fleet_events_other", 3),
+    ]
+    assert totals(query) == of("acme", 4)
 
 
 def test_time_lets_settled_events_go_and_no_others(
