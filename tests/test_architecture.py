@@ -67,6 +67,8 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "http": ({f"{EXPORTER}.delivery.http.*"}, {"base", "pacing", "event"}),
     "kafka": ({f"{EXPORTER}.delivery.kafka.*"}, {"base", "pacing", "event"}),
     "delivery": ({f"{EXPORTER}.delivery.*"}, {"base", "pacing", "event", "spool", "http"}),
+    # Nothing of the others imports it.
+    "fleet": ({f"{EXPORTER}.fleet.*"}, {"base", "pacing", "events", "event", "spool"}),
     "exporter": (
         {f"{EXPORTER}.{name}" for name in ("exporter", "runtime", "telemetry")} | {EXPORTER},
         {"base", "settings", "customer", "events", "event", "delivery", "spool", "http", "kafka"},
