@@ -1,15 +1,13 @@
-"""The Collector of the example: what it has acknowledged is in the topic, whatever is killed; what it cannot keep, it refuses."""
+"""The example's Collector: what it has acknowledged is in the topic, whatever is killed; the rest it refuses."""
 
 from __future__ import annotations
 
-import socket
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import urllib3
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from tests.delivery.samples import wait_for
 from tests.engines.collector import Collector

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from cmdrdata_exporter.fleet.arrivals import Arrival, Position
-from cmdrdata_exporter.fleet.gateway.shelf import Shelf, Settled, Settler
+from cmdrdata_exporter.fleet.gateway.shelf import Settled, Settler, Shelf
 from cmdrdata_exporter.fleet.gateway.spans import SpanRow, read_protobuf, take
 from tests.fleet.otlp import CHAT, request, span
 

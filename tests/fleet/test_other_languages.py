@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cmdrdata_exporter.fleet.gateway.spans import resource_spans_of_record, take
+from cmdrdata_exporter.fleet.gateway.spans import SpanRow, read_record, take
 from tests import replies
 from tests.delivery.samples import wait_for
 from tests.engines import node
@@ -49,11 +48,12 @@ def provider() -> Iterator[Provider]:
 
 
 @pytest.fixture
-def collector(broker: Broker, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Collector]:
+def collector(
+    broker: Broker, tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[Collector]:
     """A Collector with a topic of its own."""
-    topic = broker.topic(f"node-{request.node.name}"[:60])
+    topic = broker.topic(request.node.name)
     collector = Collector(tmp_path, broker.servers, topic)
-    collector.topic = topic
     collector.start()
     try:
         yield collector
@@ -78,3 +78,82 @@ def run(program: str, provider: Provider, collector: Collector) -> None:
         timeout=120,
     )
     assert (0, "") == (done.returncode, done.stderr)
+
+
+def rows(broker: Broker, topic: str, calls: int) -> list[SpanRow]:
+    """Return what a gateway reads of a topic, once `calls` calls are there."""
+    found: list[SpanRow] = []
+
+    def are_there() -> bool:
+        found[:] = [
+            row
+            for message in messages(broker.servers, topic)
+            for row in take(read_record(message.value)).rows
+        ]
+        return len(found) >= calls
+
+    wait_for(are_there, timeout=60)
+    return found
+
+
+def test_calls_of_each_kind(
+    broker: Broker, provider: Provider, collector: Collector, request: pytest.FixtureRequest
+) -> None:
+    """Each call is one event with who pays, model and totals; what the spans do not tell is not made up."""
+    run("app.mjs", provider, collector)
+    events: list[Any] = [
+        json.loads(row.body or b"{}") for row in rows(broker, request.node.name, 4)
+    ]
+    told = sorted(
+        (
+            event["metadata"]["endpoint"],
+            event["request"]["streaming"],
+            event["customer_id"],
+            event["provider"],
+            event["model"],
+            (event["input_tokens"], event["output_tokens"], event["total_tokens"]),
+            event["metadata"]["usage_status"],
+            event["metadata"]["response_id"],
+            event["metadata"]["source"],
+            event["metadata"]["usage"],
+        )
+        for event in events
+    )
+    chat, response = replies.CHAT, replies.RESPONSE
+    used, answered = chat["usage"], response["usage"]
+    tokens = (used["prompt_tokens"], used["completion_tokens"], used["total_tokens"])
+    of_chat = ("acme", "openai", chat["model"], tokens, "reported", chat["id"], "span", {})
+    assert [
+        # A span does not say that it is one of a stream.
+        ("chat.completions", False, *of_chat),
+        ("chat.completions", False, *of_chat),
+        (
+            *("embeddings", False, "globex", "openai", replies.EMBEDDINGS["model"]),
+            *((9, 0, 9), "reported", None, "span", {}),
+        ),
+        (
+            *("responses", False, "globex", "openai", response["model"]),
+            (answered["input_tokens"], answered["output_tokens"], answered["total_tokens"]),
+            *("reported", response["id"], "span", {}),
+        ),
+    ] == told
+    assert 4 == len({event["request"]["id"] for event in events})
+    # What the provider said, and its spans do not.
+    assert used["prompt_tokens_details"]["cached_tokens"]
+    assert used["completion_tokens_details"]["reasoning_tokens"]
+
+
+def test_a_stream_without_usage(
+    broker: Broker, provider: Provider, collector: Collector, request: pytest.FixtureRequest
+) -> None:
+    """A stream that was not asked for its usage is no event: its span tells nothing that could be billed."""
+    provider.answer("/v1/chat/completions", Reply(events=replies.chat_chunks(usage=None)))
+    program = node.installed() / f"stream-{os.getpid()}.mjs"
+    program.write_text(_WITHOUT_USAGE)
+    try:
+        run(program.name, provider, collector)
+    finally:
+        program.unlink()
+    assert [(False, None)] == [
+        (row.is_call, row.body) for row in rows(broker, request.node.name, 1)
+    ]

@@ -82,7 +82,7 @@ def totals(query: Query) -> dict[tuple[str, str], Decimal]:
         {
             (customer, unit): amount
             for customer, unit, amount in query(
-                f"SELECT customer, unit, sum(amount) FROM {table} JOIN fleet_groups ON number = group_number"  # noqa: S608 - of two names
+                f"SELECT customer, unit, sum(amount) FROM {table} JOIN fleet_groups ON number = group_number"
                 " GROUP BY customer, unit HAVING sum(amount) <> 0"
             )
         }
