@@ -140,6 +140,9 @@ Whether prompts and completions are recorded, by the GenAI conventions: `NO_CONT
 NAMES = tuple(name for name in list(globals()) if name.startswith("CMDRDATA_"))
 """Every variable: the constants above."""
 
+OF_COMMANDS = frozenset({"CMDRDATA_GATEWAY_TOKEN", "CMDRDATA_LEDGER"})
+"""Variables that commands read, in the place of options, and no application does."""
+
 _FORMER = {
     "CMDRDATA_URL": f"{CMDRDATA_ENDPOINT}, which takes the full URL to POST events to",
 }
@@ -378,6 +381,7 @@ def unknown_variables(environ: Mapping[str, str] | None = None) -> list[str]:
         f"{name} is no setting and has no effect; {_meant(name)}"
         for name, value in sorted(variables.items())
         if name not in NAMES
+        and name not in OF_COMMANDS
         and re.sub(r"[\W_]", "", name).upper().startswith("CMDRDATA")
         and value.strip()
         and not _OF_KUBERNETES.fullmatch(name)

@@ -24,6 +24,7 @@ from cmdrdata_exporter import (
     ConfigurationError,
     bodies,
     current_exporter,
+    exporter,
     faults,
     processes,
     runtime,
@@ -222,7 +223,8 @@ def test_metadata_without_bounds(events: RecordedEvents, caplog: pytest.LogCaptu
     assert all(len(body) < bodies.LARGEST_BODY for body in events.bodies.values())
     (message,) = (text for text in caplog.messages if "too large" in text)
     assert message.endswith(
-        "(more than 262144 bytes in all); these are cut or left out: 'text' (further ones of this kind are only counted)"
+        "(more than 262144 bytes in all); these are cut or left out: 'text' "
+        "(further ones of this kind are only counted)"
     )
     assert faults.counts.pop("metadata size") == 2
 

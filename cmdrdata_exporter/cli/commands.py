@@ -16,6 +16,7 @@ from cmdrdata_exporter.cli.doctor.command import doctor
 from cmdrdata_exporter.cli.drain import drain
 from cmdrdata_exporter.cli.extras import DISTRIBUTION
 from cmdrdata_exporter.cli.flush import flush
+from cmdrdata_exporter.cli.gateway import gateway
 from cmdrdata_exporter.cli.jobs import jobs
 from cmdrdata_exporter.cli.kept_events import dead_letters, held
 from cmdrdata_exporter.cli.replay import replay
@@ -102,5 +103,6 @@ for command in (
     flush,
     drain,
     jobs,
+    gateway,
 ):
     cmdrdata.add_command(command)

@@ -73,9 +73,8 @@ class Connected:
         with self._lock:
             try:
                 if self._connection is None:
-                    connection = connect(self._url)
-                    self._prepare(connection)
-                    self._connection = connection
+                    self._connection = connect(self._url)
+                    self._prepare(self._connection)
                 with self._connection.transaction():
                     yield self._connection
             except BaseException:

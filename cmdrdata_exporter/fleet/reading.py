@@ -42,14 +42,14 @@ def read(arrival: Arrival, labels: tuple[str, ...] = ()) -> Read | None:
     if said is None:
         return None
     try:
-        sent = json.loads(arrival.body)
+        sent = cast("dict[str, Any]", json.loads(arrival.body))
         metadata = cast("dict[str, Any]", sent["metadata"])
-        units = {
+        units: dict[str, Any] = {
             **{name: sent[name] for name in ("input_tokens", "output_tokens", "total_tokens")},
             **(metadata.get("usage") or {}),
         }
-        customer = sent["customer_id"]
-        texts = sent["model"], metadata["endpoint"], metadata["usage_status"]
+        customer: object = sent["customer_id"]
+        texts: list[Any] = [sent["model"], metadata["endpoint"], metadata["usage_status"]]
         day = dt.datetime.fromtimestamp(said.at, dt.timezone.utc).date().isoformat()
     except _UNREADABLE:
         return None

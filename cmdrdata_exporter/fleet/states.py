@@ -1,4 +1,4 @@
-"""The states of events in a fleet's ledger, as they are stored: those of a local one, and those whose rows it has not."""
+"""The states of events in the ledger of a fleet, as they are stored: those of a local one, and the settled ones."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ The ledger of a fleet: a PostgreSQL database that knows each event of many hosts
 | state | an event comes into it by | and leaves it by |
 |---|---|---|
 | local | `store`, where nothing is forwarded; `assign` there | final |
-| pending | `store`, where events are forwarded; a failed attempt; `assign`; `replay` | `claim` → in flight; `tidy` → dead |
+| pending | `store`, where events are forwarded; a failed attempt; `assign`, `replay` | `claim` → in flight; `tidy` → dead |
 | in flight | `claim` | an outcome → delivered, pending, dead; `recover` |
 | held | `store`, where it has no customer | `assign` → pending, local |
 | dead | a refusal; 30 days in vain | `replay` → pending; `drop` → dropped |
@@ -31,7 +31,6 @@ from cmdrdata_exporter.delivery.backoff import backoff
 from cmdrdata_exporter.delivery.spool.facts import TOTAL_BY
 from cmdrdata_exporter.delivery.spool.records import key_of
 from cmdrdata_exporter.delivery.spool.schema import (
-    AMBIGUOUS,
     DEAD,
     EXPIRED,
     HELD,
@@ -131,14 +130,14 @@ class FleetLedger(Connected):
         migrate(connection)
         self._days.clear()
         self._totals.clear()
-        facts = {"total_by": self._totals.total_by}
-        if self._total_by is None:
+        facts: dict[str, object] = {"forwards": self._arrival == PENDING}
+        if self._total_by is not None:
+            facts[TOTAL_BY] = self._total_by
+        else:
             for (value,) in connection.execute(
                 "SELECT value FROM fleet_facts WHERE name = %s", (TOTAL_BY,)
             ):
                 self._totals.total_by = tuple(json.loads(value))
-            facts = {}
-        facts["forwards"] = self._arrival == PENDING
         for name, value in facts.items():
             connection.execute(
                 "INSERT INTO fleet_facts VALUES (%s, %s)"
@@ -421,7 +420,7 @@ class FleetLedger(Connected):
 
     def _find(
         self, connection: Connection, key: bytes, state: int
-    ) -> tuple[dt.date, Place, dict[str, Any], bytes | None] | None:
+    ) -> tuple[dt.date, Place, dict[str, Any], bytes] | None:
         """Return the day, the place, the units and the body of an event in a state, which nobody else changes now."""
         row = connection.execute(
             "SELECT day, at, host, group_number, units, body FROM fleet_events"
@@ -435,7 +434,7 @@ class FleetLedger(Connected):
 
     def _assign(self, connection: Connection, key: bytes, now: float, customer: str | None) -> bool:
         found = self._find(connection, key, HELD)
-        if found is None or not customer or found[3] is None:
+        if found is None or not customer:
             return False
         day, place, units, body = found
         known = read(Arrival(key.hex(), body, place.host, ""))
@@ -516,10 +515,8 @@ class FleetLedger(Connected):
         for (name,) in tables:
             digits = name.rpartition("_")[2]
             if digits.isdecimal() and digits < f"{first:%Y%m%d}":
-                empty = (
-                    connection.execute(f"SELECT FROM {name} LIMIT 1".encode()).fetchone() is None
-                )  # noqa: S608 - a table of ours
-                if empty:
+                rest = connection.execute(f"SELECT FROM {name} LIMIT 1".encode())
+                if rest.fetchone() is None:
                     connection.execute(f"DROP TABLE {name}".encode())
                     self._days.clear()
 

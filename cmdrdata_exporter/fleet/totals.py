@@ -7,8 +7,7 @@ import json
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from decimal import Decimal
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from cmdrdata_exporter.delivery import Event
 from cmdrdata_exporter.delivery.groups import MOST_VALUES, OTHER, Group, as_labels, labels_of
@@ -181,13 +180,11 @@ def hour_of(at: int) -> dt.datetime:
     return hour.replace(tzinfo=None)
 
 
-def _columns(rows: Mapping[tuple[object, ...], int | float]) -> list[list[object]]:
+def _columns(rows: Mapping[Any, int | float]) -> list[list[object]]:
     """Return rows as columns, in the order of their keys, the amounts last."""
-    ordered = sorted(rows.items(), key=lambda row: row[0])  # pyright: ignore[reportArgumentType, reportUnknownLambdaType, reportUnknownMemberType] - keys of one kind
-    # As it is written: sums of decimal fractions are exact.
-    amounts: list[object] = [
-        Decimal(repr(amount)) if isinstance(amount, float) else amount for _, amount in ordered
-    ]
+    ordered = sorted(rows.items())
+    # As they are written: sums of decimal fractions are exact.
+    amounts: list[object] = [repr(amount) for _, amount in ordered]
     return [*map(list, zip(*(key for key, _ in ordered), strict=True)), amounts]
 
 

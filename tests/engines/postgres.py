@@ -58,14 +58,20 @@ class Postgres:
 
     def start(self) -> None:
         """Start it, and wait until it takes connections."""
-        options = f"-p {self.port} -k {self._data} -h 127.0.0.1 -c max_connections=200"
+        options = f"-p {self.port} -k '' -h 127.0.0.1 -c max_connections=200"
         log = str(self._data / "log")
         self._run("pg_ctl", "-D", str(self._data), "-l", log, "-o", options, "-w", "start")
 
     def kill(self) -> None:
         """Kill it, with all its processes, as a crash does."""
-        number = (self._data / "postmaster.pid").read_text().split()[0]
-        os.kill(int(number), signal.SIGKILL)
+        number = int((self._data / "postmaster.pid").read_text().split()[0])
+        # It starts others until it is dead, and cannot start again before these are.
+        os.kill(number, signal.SIGSTOP)
+        children = Path(f"/proc/{number}/task/{number}/children").read_text().split()
+        for process in (*map(int, children), number):
+            os.kill(process, signal.SIGKILL)
+        # Where nobody waits for orphans, it stays as a process that has ended, and the next one takes it for running.
+        (self._data / "postmaster.pid").unlink()
 
     def stop(self) -> None:
         """Stop it, if it runs."""

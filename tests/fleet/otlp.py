@@ -45,9 +45,7 @@ def _pairs(values: dict[str, Any]) -> list[KeyValue]:
     return [KeyValue(key=key, value=_value(value)) for key, value in values.items()]
 
 
-def request(
-    *spans: tuple[str, Span], host: str = "web-1"
-) -> ExportTraceServiceRequest:
+def request(*spans: tuple[str, Span], host: str = "web-1") -> ExportTraceServiceRequest:
     """Return a request with spans, each with the name of its scope."""
     message = ExportTraceServiceRequest()
     batch = message.resource_spans.add()

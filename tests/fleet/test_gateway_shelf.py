@@ -89,7 +89,7 @@ def test_one_call_in_any_order(
     for number in order:
         shelf.store(rows(CALL[number]))
     settling = settler(database, ledger)
-    assert settling.round() == Settled(4, 3, 2, 2)
+    assert settling.round() == Settled(4, 3, 2, 2, 2)
     settling.close()
     assert ledger.spans == [f"{3:016x}", f"{9:016x}"]
 
@@ -98,15 +98,15 @@ def test_spans_that_come_late(database: str, shelf: Shelf, ledger: Taking) -> No
     """What was decided stays decided: a span of the same call that comes after it makes no second event."""
     settling = settler(database, ledger)
     shelf.store(rows(CALL[0]))
-    assert settling.round() == Settled(1, 1, 1, 1)
+    assert settling.round() == Settled(1, 1, 1, 1, 1)
     shelf.store(rows(*CALL[1:]))
-    assert settling.round() == Settled(2, 1, 0, 0)
+    assert settling.round() == Settled(2, 1, 0, 0, 0)
     # The other way round: who contains it came before, and was billed.
     outer, inner = (FRAMEWORK, span(2, 1, at=(0, 3))), (SDK, span(2, 2, parent=1, at=(1, 2)))
     shelf.store(rows(outer))
-    assert settling.round() == Settled(1, 1, 1, 1)
+    assert settling.round() == Settled(1, 1, 1, 1, 1)
     shelf.store(rows(inner))
-    assert settling.round() == Settled(1, 1, 0, 0)
+    assert settling.round() == Settled(1, 1, 0, 0, 0)
     settling.close()
     assert ledger.spans == [f"{1:016x}", f"{3:016x}"]
 
@@ -116,10 +116,10 @@ def test_a_batch_that_comes_again(database: str, shelf: Shelf, ledger: Taking) -
     settling = settler(database, ledger)
     shelf.store(rows(*CALL))
     shelf.store(rows(CALL[2]))
-    assert settling.round() == Settled(3, 2, 1, 1)
+    assert settling.round() == Settled(3, 2, 1, 1, 1)
     shelf.store(rows(CALL[2]))
     shelf.store(rows(*CALL))
-    assert settling.round() == Settled(0, 0, 0, 0)
+    assert settling.round() == Settled(0, 0, 0, 0, 0)
     settling.close()
     assert ledger.spans == [f"{3:016x}"]
 
@@ -135,7 +135,7 @@ def test_two_calls_of_one_trace(database: str, shelf: Shelf, ledger: Taking) -> 
         )
     )
     settling = settler(database, ledger)
-    assert settling.round() == Settled(3, 3, 3, 3)
+    assert settling.round() == Settled(3, 3, 3, 3, 3)
     settling.close()
     assert ledger.spans == [f"{number:016x}" for number in (2, 3, 4)]
     assert {(each.host, each.source) for each in ledger.events.values()} == {("web-1", "span")}
@@ -155,7 +155,7 @@ def test_our_own_spans(database: str, shelf: Shelf, ledger: Taking) -> None:
         )
     )
     settling = settler(database, ledger)
-    assert settling.round() == Settled(3, 2, 0, 0)
+    assert settling.round() == Settled(3, 2, 0, 0, 0)
     settling.close()
     assert ledger.spans == []
 
@@ -164,7 +164,7 @@ def test_the_window(database: str, shelf: Shelf, ledger: Taking) -> None:
     """Before its window is over nothing of a span is decided."""
     settling = settler(database, ledger, window=3600)
     shelf.store(rows(*CALL))
-    assert settling.round() == Settled(0, 0, 0, 0)
+    assert settling.round() == Settled(0, 0, 0, 0, 0)
     assert settling.waiting() == 3
     settling.close()
 
@@ -180,7 +180,7 @@ def test_a_ledger_that_is_away(database: str, shelf: Shelf, ledger: Taking) -> N
     shelf.store(rows(inner))
     ledger.fails = False
     other = settler(database, ledger)
-    assert other.round() == Settled(1, 1, 0, 1)
+    assert other.round() == Settled(1, 1, 0, 1, 1)
     assert ledger.spans == [f"{1:016x}"]
     other.close()
     settling.close()
@@ -199,9 +199,9 @@ def test_two_settle_at_once(database: str, shelf: Shelf, ledger: Taking) -> None
 
     slow = Slow()
     first = settler(database, slow)
-    assert first.round() == Settled(3, 2, 1, 1)
-    assert met == [Settled(0, 0, 0, 0)]
-    assert second.round() == Settled(0, 0, 0, 0)
+    assert first.round() == Settled(3, 2, 1, 1, 1)
+    assert met == [Settled(0, 0, 0, 0, 0)]
+    assert second.round() == Settled(0, 0, 0, 0, 0)
     first.close()
     second.close()
 

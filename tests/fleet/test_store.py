@@ -330,7 +330,8 @@ def test_dead_letters_are_replayed_or_dropped(opened: Opening, query: Query) -> 
     assert ledger.apply("replay", keys) == 1
     assert states(query) == {"dropped": 1, "pending": 1}
     assert query(
-        "SELECT fate, sum(amount) FROM fleet_totals JOIN fleet_groups ON number = group_number WHERE unit = 'events' GROUP BY fate ORDER BY fate"
+        "SELECT fate, sum(amount) FROM fleet_totals JOIN fleet_groups ON number = group_number"
+        " WHERE unit = 'events' GROUP BY fate ORDER BY fate"
     ) == [
         ("", 1),
         ("dropped", 1),

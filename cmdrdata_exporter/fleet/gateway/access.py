@@ -1,4 +1,4 @@
-"""Who may send: whoever has the token, or a certificate of the right authority. Without either only this machine may."""
+"""Who may send: who has the token, or a certificate of the right authority. Without either only this machine may."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ class Held:
         self._most = most
         self._parts: dict[str, int] = {}
 
-    def __enter__(self) -> Held:
+    def __enter__(self) -> Held:  # noqa: PYI034 - Python 3.10 has no `Self`
         """Return this."""
         return self
 

@@ -246,7 +246,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     # Answers
 
-    def do_GET(self) -> None:  # noqa: N802 - the base's name
+    def do_GET(self) -> None:
         """Answer with a page."""
         self._refuse_body()
         page = self.server.pages.page(self.path.partition("?")[0])
@@ -255,7 +255,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._answer(HTTPStatus(page.status), page.text.encode(), page.content_type)
 
-    def do_POST(self) -> None:  # noqa: N802 - the base's name
+    def do_POST(self) -> None:
         """Take spans."""
         self._has_body = True
         with self.server.answering():
@@ -319,10 +319,13 @@ class _Handler(BaseHTTPRequestHandler):
                 HTTPStatus.SERVICE_UNAVAILABLE, "this gateway ends; send it again", retry=True
             )
         if server.shelving is None or self.path.partition("?")[0] != TRACES:
-            raise _RefusedError(HTTPStatus.NOT_FOUND, f"traces are taken at {TRACES}, nothing else is")
+            raise _RefusedError(
+                HTTPStatus.NOT_FOUND, f"traces are taken at {TRACES}, nothing else is"
+            )
         if not server.access.admits(self.headers.get("Authorization")):
             raise _RefusedError(
-                HTTPStatus.UNAUTHORIZED, "expected is the gateway's token: Authorization: Bearer TOKEN"
+                HTTPStatus.UNAUTHORIZED,
+                "expected is the gateway's token: Authorization: Bearer TOKEN",
             )
         if given not in (PROTOBUF, JSON):
             raise _RefusedError(

@@ -13,7 +13,9 @@ from cmdrdata_exporter.deduplication import Calls
 from cmdrdata_exporter.fleet.gateway.spans import Relation, SpanRow, relation_of, report_of, span_of
 
 
-def settle(settled: Iterable[SpanRow], waiting: Iterable[SpanRow]) -> tuple[list[SpanRow], set[bytes]]:
+def settle(
+    settled: Iterable[SpanRow], waiting: Iterable[SpanRow]
+) -> tuple[list[SpanRow], set[bytes]]:
     """
     Decide which spans of one trace are charges.
 

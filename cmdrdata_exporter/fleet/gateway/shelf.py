@@ -150,7 +150,7 @@ class Shelf(_Connected):
                 'SELECT partition, next FROM gateway_positions WHERE "group" = %s AND topic = %s',
                 (group, topic),
             )
-            return {partition: offset for partition, offset in found}
+            return dict(found.fetchall())
 
 
 def bucket_of(trace: bytes) -> int:
@@ -180,12 +180,17 @@ class Settled(NamedTuple):
     """How many of them report a call."""
     charges: int
     """How many of those are events: the others report a call that another span reports."""
+    stored: int
+    """How many events the ledger has got, of these and of others decided before."""
     new: int
-    """How many events are new to the ledger."""
+    """How many of them are new to it."""
 
     def __add__(self, other: Any) -> Settled:
         """Return what two rounds have done."""
         return Settled(*(ours + theirs for ours, theirs in zip(self, other, strict=True)))
+
+
+NOTHING = Settled(0, 0, 0, 0, 0)
 
 
 class Settler(_Connected):
@@ -219,7 +224,7 @@ class Settler(_Connected):
         Raises:
             psycopg.Error: what is not done is tried again by the next round, here or elsewhere.
         """
-        done = Settled(0, 0, 0, 0)
+        done = NOTHING
         with self._connected() as connection:
             due = connection.execute(
                 """
@@ -237,12 +242,12 @@ class Settler(_Connected):
         lock = (_LOCKS, bucket)
         taken = connection.execute("SELECT pg_try_advisory_lock(%s, %s)", lock).fetchone()
         if taken is None or not taken[0]:
-            return Settled(0, 0, 0, 0)
+            return NOTHING
         done = self._decide(connection, bucket)
-        new = self._pass_on(connection, bucket)
+        stored, new = self._pass_on(connection, bucket)
         # After an error the connection is closed, and the lock with it.
         connection.execute("SELECT pg_advisory_unlock(%s, %s)", lock)
-        return done._replace(new=new)
+        return done._replace(stored=stored, new=new)
 
     def _decide(self, connection: psycopg.Connection[Any], bucket: int) -> Settled:
         traces = connection.execute(
@@ -256,7 +261,7 @@ class Settler(_Connected):
             (bucket, self._window, DUE),
         ).fetchall()
         if not traces:
-            return Settled(0, 0, 0, 0)
+            return NOTHING
         order: list[SpanRow] = []
         charges: list[bool] = []
         for waiting, settled in self._read(connection, [trace for (trace,) in traces]):
@@ -281,7 +286,7 @@ class Settler(_Connected):
                 ),
             )
         calls = sum(row.event is not None for row in order)
-        return Settled(len(order), calls, sum(charges), 0)
+        return Settled(len(order), calls, sum(charges), 0, 0)
 
     def _read(
         self, connection: psycopg.Connection[Any], traces: list[bytes]
@@ -303,14 +308,12 @@ class Settler(_Connected):
                 """,  # noqa: S608 - made of constants
                 (traces,),
             ):
-                found.setdefault(trace, []).append(
-                    SpanRow(trace, span, relation, event=event)
-                )
+                found.setdefault(trace, []).append(SpanRow(trace, span, relation, event=event))
         return ((waiting[trace], settled.get(trace, [])) for trace in waiting)
 
-    def _pass_on(self, connection: psycopg.Connection[Any], bucket: int) -> int:
-        """Give the ledger the events that it does not have."""
-        new = 0
+    def _pass_on(self, connection: psycopg.Connection[Any], bucket: int) -> tuple[int, int]:
+        """Give the ledger the events that it does not have; return how many, and how many were new."""
+        stored = new = 0
         while found := connection.execute(
             "SELECT trace, span, event, body, host FROM gateway_spans WHERE bucket = %s AND charged LIMIT %s",
             (bucket, STORED),
@@ -327,7 +330,8 @@ class Settler(_Connected):
                     """,
                     ([each[0] for each in found], [each[1] for each in found]),
                 )
-        return new
+            stored += len(found)
+        return stored, new
 
     def forget(self) -> int:
         """

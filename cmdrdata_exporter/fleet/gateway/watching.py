@@ -18,7 +18,7 @@ COUNTERS = {
     "calls": "Spans that report a call and were settled.",
     "calls_repeated": "Those whose call another span reports. They make no event.",
     "events": "Events that are new to the ledger, by what they are made of.",
-    "events_repeated": "Events that the ledger had.",
+    "events_repeated": "Events that the ledger had, or set aside since it cannot read them.",
     "reports": "Reports of hosts.",
     "failures": "What did not work and is tried again, by the part.",
 }
@@ -55,7 +55,10 @@ class Counts:
             values = dict(self._values)
         lines: list[str] = []
         for name, meaning in COUNTERS.items():
-            lines += [f"# HELP {PREFIX}{name}_total {meaning}", f"# TYPE {PREFIX}{name}_total counter"]
+            lines += [
+                f"# HELP {PREFIX}{name}_total {meaning}",
+                f"# TYPE {PREFIX}{name}_total counter",
+            ]
             lines += [
                 f"{PREFIX}{name}_total{_labels(labels)} {number}"
                 for (counted, labels), number in sorted(values.items())
@@ -72,7 +75,8 @@ class Counts:
 
 def _labels(labels: tuple[tuple[str, str], ...]) -> str:
     # Their values are words of ours: none has to be escaped.
-    return f"{{{','.join(f'{name}="{value}"' for name, value in labels)}}}" if labels else ""
+    written = ",".join(f'{name}="{value}"' for name, value in labels)
+    return f"{{{written}}}" if written else ""
 
 
 class Page(NamedTuple):
