@@ -62,9 +62,12 @@ COMMON = (
     "span_id",
     "call_site",
     "request_id",
+    "openai_organization",
+    "openai_project",
+    "openai_key_hash",
     "usage",
 )
-"""The metadata keys that belong to events of every endpoint; the last three are there where they are known."""
+"""The metadata keys that belong to events of every endpoint; the last six are there where they are known."""
 
 OURS = frozenset(COMMON).union(*RESERVED.values())
 """The metadata keys that belong to events of some endpoint."""
@@ -260,7 +263,7 @@ def reserved(endpoint: str) -> dict[str, Any]:
 
 @functools.lru_cache(maxsize=256)
 def _reserved(endpoint: str) -> dict[str, Any]:
-    return dict.fromkeys((*RESERVED.get(endpoint, ("response_id",)), *COMMON[:-3]))
+    return dict.fromkeys((*RESERVED.get(endpoint, ("response_id",)), *COMMON[:-6]))
 
 
 def add_users_keys(metadata: dict[str, Any], users: Mapping[str, Any]) -> tuple[str, ...]:

@@ -203,6 +203,7 @@ def options(settings: Settings, telemetry: Telemetry | None = None) -> Options:
         probe_interval=settings.probe_interval,
         totals_by_day_for=settings.totals_by_day_for,
         total_by=settings.total_by,
+        index_events=settings.index_events,
     )
     if settings.target.kind not in TRANSPORTS:
         return how

@@ -102,6 +102,12 @@ Metadata keys of yours by which usage is summed, too: up to 8 names with commas 
 may have 1,000 values, others count as `(other)`. Default: none.
 """
 
+CMDRDATA_INDEX_EVENTS = "CMDRDATA_INDEX_EVENTS"
+"""
+How many events of the last 30 days `cmdrdata events` finds that have been delivered; each takes about 300 bytes.
+0 to 100000000; 0 keeps no index. Default: 1000000.
+"""
+
 CMDRDATA_STREAM_USAGE = "CMDRDATA_STREAM_USAGE"
 """
 Whether streamed chats and completions are asked to tell their usage (`stream_options.include_usage`), where the
@@ -174,6 +180,7 @@ _OF_EVENTS: dict[str, Callable[[str, str], Any]] = {
     CMDRDATA_TOTALS_BY_DAY_FOR: values.whole(31, 36500, "days"),
     CMDRDATA_KAFKA_OPTIONS: values.options_file,
     CMDRDATA_TOTAL_BY: values.metadata_keys,
+    CMDRDATA_INDEX_EVENTS: values.whole(0, 100_000_000, "events"),
 }
 """
 What makes of each setting's text what is used, or refuses it; the second ones only where metering is on.
@@ -206,6 +213,8 @@ class Settings:
     kafka_options: Path | None = None
     total_by: tuple[str, ...] = ()
     """The user's metadata keys by which usage is summed."""
+    index_events: int = 1_000_000
+    """How many events the index of a destination has, at most; 0: there is none."""
     stream_usage: str = "auto"
     metrics_customer: bool = False
     """Whether the metric of the tokens tells the customer."""

@@ -46,7 +46,7 @@ from opentelemetry_instrumentation_cmdrdata.openai.parameters import (
     request_attributes,
     request_details,
 )
-from opentelemetry_instrumentation_cmdrdata.openai.providers import Server
+from opentelemetry_instrumentation_cmdrdata.openai.providers import OPENAI, Server
 from opentelemetry_instrumentation_cmdrdata.openai.usage import Attributes, Reading, get
 from opentelemetry_instrumentation_cmdrdata.random_ids import random_ids
 
@@ -192,7 +192,7 @@ class Call:
         self.measures_chunks = streaming and self._is_measured
         """Whether the time from each chunk to the next is measured."""
         self._chunk_times: ChunkTimes | None = None
-        self.exchange = Exchange()
+        self.exchange = Exchange(reads_account=server.provider == OPENAI)
         self.chunks: weakref.ref[Any] | None = None
         """The SDK's generator of the chunks that a stream hands out."""
         self.said: CallContent | None = None
@@ -574,7 +574,7 @@ class Call:
     ) -> Attributes:
         """Return what was read of the answer, and what is known of it only now that the call ends."""
         reading = self._reading
-        facts = {**self._details, **reading.attributes}
+        facts = {**self._details, **self.exchange.account, **reading.attributes}
         if self._first_chunk is not None and self.streaming:
             facts[semconv.TIME_TO_FIRST_CHUNK] = (self._first_chunk - self._begin) / 1e9
         if failure is not None:
@@ -610,6 +610,7 @@ class Call:
             None if exporter is None else exporter.settings.customer_id,
             self._starts_job,
             None if exporter is None else exporter.keeps_jobs,
+            self.exchange.account,
         )
 
     def _report_silent(self) -> None:

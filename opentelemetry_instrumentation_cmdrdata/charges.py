@@ -112,6 +112,7 @@ def _of_job(
     """
     if reading.job is None:
         return
+    facts = {**call.account, **facts}
     key = jobs.Key(call.server.address, reading.job)
     of_starter = key if reading.within is None else jobs.Key(key.host, reading.within)
     if facts.get(semconv.CREATED, oldest) < oldest and not jobs.known.has_started(of_starter):
@@ -136,9 +137,10 @@ def _of_job(
             found = found or durable.find(call, of_starter, billed)
             started = found.started
         if started is not None:
-            # What started it is what spends, not the code that asks how it goes.
+            # What started it is what spends, not the code that asks how it goes, nor the key that it asks with.
             billed.pop(semconv.CALL_SITE, None)
-            billed = {**started.facts, **billed}
+            account = {name: started.facts[name] for name in _ACCOUNT if name in started.facts}
+            billed = {**started.facts, **billed, **account}
             payer, model = started.attribution, model or started.request_model
         elif call.endpoint.lists:
             # A page shows the jobs of all customers: whose this one is, the caller has not said.
@@ -161,6 +163,9 @@ def _of_job(
         durable.forget(call.keeper, key)
         if found is not None and found.unnamed is not None and call.keeper is not None:
             call.keeper.end_job(found.unnamed)
+
+
+_ACCOUNT = (semconv.OPENAI_ORGANIZATION, semconv.OPENAI_PROJECT, semconv.OPENAI_KEY_HASH)
 
 
 def _lasting(facts: Attributes) -> Attributes:

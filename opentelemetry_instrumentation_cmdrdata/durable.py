@@ -49,7 +49,7 @@ def keep(
 @faults.guarded
 def keep_unnamed(keeper: KeepsJobs, call: EndedCall) -> None:
     """Keep a job whose id is not known: the provider has accepted it, and its stream was left before it told."""
-    started = jobs.StartedJob(call.attribution.attributes, call.request_model, {})
+    started = jobs.StartedJob(call.attribution.attributes, call.request_model, {**call.account})
     keeper.start_job(_open_job(call, os.urandom(16), None, None, started))
 
 

@@ -72,6 +72,8 @@ class EndedCall(NamedTuple):
     """Whether what it asks for is a job."""
     keeper: KeepsJobs | None = None
     """What keeps jobs whose end is not seen here, where that is the case."""
+    account: Mapping[str, Any] = {}
+    """Who is charged at OpenAI, by the names of attributes."""
 
 
 class FinishedCall(NamedTuple):

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from cmdrdata_exporter.delivery import Header, Outcome, Verdict
 from cmdrdata_exporter.delivery.spool.directory import Directory
+from cmdrdata_exporter.delivery.spool.index import Index
 from cmdrdata_exporter.delivery.spool.ledger import Ledger
 from cmdrdata_exporter.delivery.spool.records import encode_event
 
@@ -32,7 +33,16 @@ def body(
 ) -> dict[str, object]:
     """Return what is sent of an event, as far as a ledger cares."""
     sent: dict[str, object] = {"customer_id": customer, "request": {"id": event_id(number)}}
-    return sent if metadata is None else {**sent, "metadata": metadata}
+    if metadata is None:
+        return sent
+    ended = int(NOW) - 3600 + 60 * number
+    return {
+        **sent,
+        "provider": "openai",
+        "input_tokens": 1000,
+        "timestamp": ended,
+        "metadata": metadata,
+    }
 
 
 def record(
@@ -73,6 +83,7 @@ def fill(
     hold_ambiguous: bool = False,
     now: float = NOW,
     facts: Mapping[str, object] | None = None,
+    index: int | None = None,
 ) -> None:
     """
     Put events into a ledger.
@@ -85,8 +96,11 @@ def fill(
         hold_ambiguous: whether ambiguous ones are held.
         now: when all of that happens.
         facts: what the process that drains notes of itself.
+        index: how many events the index may have; None: as many as it may already, if there is one.
     """
-    ledger = Ledger(directory, local=local, hold_ambiguous=hold_ambiguous)
+    ledger = Ledger(
+        directory, local=local, hold_ambiguous=hold_ambiguous, index=Index(directory, index)
+    )
     with ledger.transaction():
         ledger.import_records(SEED, 0, records, [], now)
         ledger.forget_journals([SEED])

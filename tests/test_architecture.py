@@ -30,6 +30,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
                 "descriptors",
                 "faults",
                 "ids",
+                "key_hash",
                 "measures",
                 "processes",
                 "quick_json",
@@ -69,6 +70,8 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "delivery": ({f"{EXPORTER}.delivery.*"}, {"base", "pacing", "event", "spool", "http"}),
     # Nothing of the others imports it.
     "fleet": ({f"{EXPORTER}.fleet.*"}, {"base", "pacing", "events", "event", "spool"}),
+    # Nothing imports it but the command line: what usage costs is no part of an event.
+    "prices": ({f"{EXPORTER}.prices", f"{EXPORTER}.prices.*"}, {"base", "spool"}),
     "exporter": (
         {f"{EXPORTER}.{name}" for name in ("exporter", "runtime", "telemetry")} | {EXPORTER},
         {"base", "settings", "customer", "events", "event", "delivery", "spool", "http", "kafka"},
@@ -157,8 +160,10 @@ def test_no_http_client_of_the_sdk(module: str) -> None:
 
 @pytest.mark.parametrize("module", [name for name in MODULES if "cli" not in name])
 def test_the_core_needs_no_extra(module: str) -> None:
-    """Outside the command line only what the core depends on is imported."""
-    extras = {"click", "rich"}
+    """Outside the command line only what the core depends on is imported; prices have an extra of their own."""
+    extras = {"click", "rich", "genai_prices"}
+    if room_of(module) == "prices":
+        extras.remove("genai_prices")
     assert not {name.split(".")[0] for name in imports(MODULES[module])} & extras
 
 

@@ -47,6 +47,7 @@ def span_of(
         semconv.RESPONSE_ID: call.response_id,
         semconv.STREAM: call.streaming,
         **attribution,
+        **call.account,
         **facts,
         semconv.USAGE_STATUS: usage_status,
         semconv.EVENT_ID: event_id,
@@ -110,7 +111,8 @@ def test_a_call(
     made: list[tuple[UsageEvent, UsageEvent | None]],
 ) -> None:
     """A call that succeeds and one that fails make the events that their spans would make."""
-    provider.answer(case.path, case.reply(form, **{"x-request-id": "req_1"}))
+    of_account = {"openai-organization": "acme-inc", "openai-project": "proj_1"}
+    provider.answer(case.path, case.reply(form, **{"x-request-id": "req_1"}, **of_account))
     with customer_context("acme", plan="pro", endpoint="theirs", ratio=float("inf"), tags=["a"]):
         make("sync", provider, case.method, form, case.arguments)
     provider.answer(case.path, Reply(status=401, json=replies.REFUSAL))

@@ -64,6 +64,8 @@ class Standin:
     messages: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     refuses: int | None = None
     """The HTTP status that no connection is made with."""
+    answered: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Headers that the handshake is answered with."""
 
     def __enter__(self) -> Self:
         self._lock = threading.Lock()
@@ -72,6 +74,7 @@ class Standin:
             "127.0.0.1",
             0,
             process_request=self._refuse,
+            process_response=self._answer,
             compression=None,
             close_timeout=1,
         )
@@ -90,6 +93,9 @@ class Standin:
 
     def _refuse(self, connection: ServerConnection, request: Any) -> Any:
         return None if self.refuses is None else connection.respond(self.refuses, "no\n")
+
+    def _answer(self, _connection: ServerConnection, _request: Any, response: Any) -> None:
+        response.headers.update(self.answered)
 
     def _play(self, connection: ServerConnection) -> None:
         assert connection.request is not None

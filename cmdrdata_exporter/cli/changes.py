@@ -16,6 +16,8 @@ from cmdrdata_exporter.delivery.spool.ledger_view import Kept, LedgerReader
 
 _COUNTERS = {"drop": "dropped", "assign": "assigned", "replay": "replayed"}
 """What can be done, and what counts how often it was."""
+SHORT = 12
+"""Characters of an id in a list: enough to name the event."""
 TIMEOUT = 10.0
 """Seconds that a command waits for the leader."""
 
@@ -139,6 +141,19 @@ def metadata_of(event: Kept) -> Json:
         return {}
     body = json.loads(event.event.body, parse_int=str, parse_float=str)
     return body.get("metadata") or {}
+
+
+def body_of(body: bytes | None) -> Json | None:
+    """Return the body of an event, None where it is damaged or gone."""
+    return None if body is None else json.loads(body, parse_int=_integer)
+
+
+def _integer(digits: str) -> int | str:
+    """Return an integer, as text where it has more digits than Python converts."""
+    try:
+        return int(digits)
+    except ValueError:
+        return digits
 
 
 def id_of(event: Kept) -> str:

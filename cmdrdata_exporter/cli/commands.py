@@ -11,14 +11,17 @@ from typing import Any
 import click
 
 from cmdrdata_exporter.cli.assign import assign
+from cmdrdata_exporter.cli.dashboard.command import dashboard
 from cmdrdata_exporter.cli.demo.command import demo
 from cmdrdata_exporter.cli.doctor.command import doctor
 from cmdrdata_exporter.cli.drain import drain
+from cmdrdata_exporter.cli.events import events
 from cmdrdata_exporter.cli.extras import DISTRIBUTION
 from cmdrdata_exporter.cli.flush import flush
 from cmdrdata_exporter.cli.gateway import gateway
 from cmdrdata_exporter.cli.jobs import jobs
 from cmdrdata_exporter.cli.kept_events import dead_letters, held
+from cmdrdata_exporter.cli.reconcile.command import reconcile
 from cmdrdata_exporter.cli.replay import replay
 from cmdrdata_exporter.cli.status import status
 from cmdrdata_exporter.cli.terminal import plain, say
@@ -96,6 +99,9 @@ for command in (
     doctor,
     status,
     usage,
+    events,
+    dashboard,
+    reconcile,
     dead_letters,
     held,
     assign,

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 
 import click
 from rich.console import Console
 from rich.text import Text
 
-from cmdrdata_exporter.cli.changes import by_ids, change, events_in, id_of, metadata_of, report
+from cmdrdata_exporter.cli.changes import (
+    SHORT,
+    body_of,
+    by_ids,
+    change,
+    events_in,
+    id_of,
+    metadata_of,
+    report,
+)
 from cmdrdata_exporter.cli.destination import Destination, on_destination
 from cmdrdata_exporter.cli.states import DEAD_LETTER, HELD_EVENT, NO_CUSTOMER
 from cmdrdata_exporter.cli.terminal import (
@@ -25,8 +33,6 @@ from cmdrdata_exporter.cli.terminal import (
 )
 from cmdrdata_exporter.delivery.spool.ledger_view import Kept
 
-SHORT = 12
-"""Characters of an id in a list: enough to name the event."""
 WIDE = 76
 """Columns of a terminal that has room for the time."""
 LONGEST_REASON = 80
@@ -57,7 +63,8 @@ def _add_commands(group: click.Group, state: str, noun: str) -> None:
     @on_destination
     def show(destination: Destination, event_id: str, as_json: bool) -> None:  # noqa: ARG001 - JSON it is
         [event] = by_ids(events_in(destination, state), [event_id], noun)
-        print_json({**_row(event), "event": _body(event)})
+        body = None if event.event is None else event.event.body
+        print_json({**_row(event), "event": body_of(body)})
 
     list_.help = (
         f"List each {noun}: why it is one, since when, and its customer.\n\n"
@@ -101,18 +108,6 @@ def _reason(event: Kept) -> str | None:
     elif reason is not None and len(reason) > LONGEST_REASON:
         reason = f"{reason[:LONGEST_REASON]}… (show has all)"
     return reason if site is None or event.reason != NO_CUSTOMER else f"{reason}: {site}"
-
-
-def _body(event: Kept) -> Json | None:
-    return None if event.event is None else json.loads(event.event.body, parse_int=_integer)
-
-
-def _integer(digits: str) -> int | str:
-    """Return an integer, as text where it has more digits than Python converts."""
-    try:
-        return int(digits)
-    except ValueError:
-        return digits
 
 
 def _show(console: Console, events: Iterable[Kept], limit: int, noun: str) -> None:

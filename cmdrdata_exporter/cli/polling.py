@@ -7,7 +7,6 @@ it is meant for, to no other one, and never over plain HTTP but to this machine.
 
 from __future__ import annotations
 
-import ipaddress
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -15,6 +14,7 @@ from importlib.util import find_spec
 from typing import Any, NamedTuple, cast
 from urllib.parse import urlsplit
 
+from cmdrdata_exporter.cli.base_url import OPENAI, require_safe
 from cmdrdata_exporter.cli.destination import Refusal, settings_of
 from cmdrdata_exporter.delivery import Header
 from cmdrdata_exporter.delivery.durable import DurableDelivery
@@ -27,7 +27,6 @@ TIMEOUT = 30.0
 """Seconds that an answer may take."""
 PAGES = 1000
 """Pages of one job, the turns of a session, that are read at most."""
-OPENAI = "https://api.openai.com/v1"
 
 BILLED, ENDED, RUNNING = "billed", "ended", "running"
 NOT_FOUND, REFUSED, UNREACHABLE = "not found", "refused", "unreachable"
@@ -115,25 +114,8 @@ def _access() -> tuple[str, str]:
     if not key:
         raise Refusal("OPENAI_API_KEY is not set; --poll asks with the key of the application")
     base_url = os.environ.get("OPENAI_BASE_URL", "").strip() or OPENAI
-    try:
-        parts = urlsplit(base_url)
-        host, _ = parts.hostname, parts.port
-    except ValueError:
-        host, parts = None, urlsplit("")
-    if parts.scheme not in ("http", "https") or not host:
-        raise Refusal("OPENAI_BASE_URL is no URL; expected is one like https://api.openai.com/v1")
-    if parts.scheme == "http" and not _is_loopback(host):
-        raise Refusal(
-            "OPENAI_BASE_URL is http://, which would show the key to whoever is on the way; use https://"
-        )
+    require_safe(base_url, "OPENAI_BASE_URL")
     return key, base_url
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _client(key: str, base_url: str, exporter: CmdrDataSpanExporter) -> Any:

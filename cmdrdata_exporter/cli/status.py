@@ -20,6 +20,7 @@ from cmdrdata_exporter.cli.destination import (
     spool_option,
     spool_path,
 )
+from cmdrdata_exporter.cli.event_rows import about_json
 from cmdrdata_exporter.cli.states import (
     COUNTED,
     DEAD_LETTER,
@@ -48,6 +49,7 @@ from cmdrdata_exporter.cli.watching import Watching, needs_of
 from cmdrdata_exporter.cli.webhook import webhook_in_file, webhook_url
 from cmdrdata_exporter.delivery.options import LARGEST
 from cmdrdata_exporter.delivery.spool.directory import unusable
+from cmdrdata_exporter.delivery.spool.index_view import IndexReader
 from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader, UnreadableError
 from cmdrdata_exporter.delivery.spool.schema import AMBIGUOUS
 from cmdrdata_exporter.delivery.status_log import BACKEND_TROUBLES, NEARLY
@@ -142,8 +144,8 @@ def _destination(destination: Destination) -> Json:
         "directory": str(destination.directory.path),
     }
     try:
-        with LedgerReader(destination.directory) as ledger:
-            known = _known(destination, ledger)
+        with IndexReader(destination.directory) as reader:
+            known = {**_known(destination, reader.ledger), "index": about_json(reader.about())}
     except (UnreadableError, OSError) as error:
         needs = {"unreadable": str(error)}
     else:
@@ -302,21 +304,30 @@ def _show_needs(console: Console, needs: Sequence[str]) -> None:
 
 
 def _show(console: Console, destination: Json) -> None:
-    endpoint, account = destination["endpoint"], destination["account"]
-    goes = "stay on this host" if endpoint is None else f"go to {endpoint}, account {account}"
-    console.print(cell(f"Events {goes}."))
+    console.print(cell(where_to(destination)))
     console.print(cell(f"Kept in {destination['directory']}."), soft_wrap=True)
     if "events" in destination:
-        console.print(cell(_who_leads(destination)))
+        console.print(cell(who_leads(destination)))
         console.print()
         _show_events(console, destination)
         console.print()
         _show_spool(console, destination["spool"])
+        index = destination["index"]
+        if index["reason"]:
+            state = "Index of events begun anew" if index["there"] else "No index of events"
+            console.print(cell(f"{state}: {index['reason']}."))
         _show_counted(console, destination["counted"])
     console.print()
     if destination["attention"]:
         console.print("Needs you:")
     _show_needs(console, destination["attention"])
+
+
+def where_to(destination: Json) -> str:
+    """Return where the events of a destination go."""
+    endpoint, account = destination["endpoint"], destination["account"]
+    goes = "stay on this host" if endpoint is None else f"go to {endpoint}, account {account}"
+    return f"Events {goes}."
 
 
 def _items(rows: Iterable[tuple[str, str]]) -> Table:
@@ -327,7 +338,8 @@ def _items(rows: Iterable[tuple[str, str]]) -> Table:
     return items
 
 
-def _who_leads(destination: Json) -> str:
+def who_leads(destination: Json) -> str:
+    """Return which process sends, and what keeps it from doing so."""
     sending = destination["sending"]
     leader = sending["leader"]
     does = "keeps the ledger" if destination["endpoint"] is None else "sends them"
@@ -348,11 +360,12 @@ def _show_events(console: Console, destination: Json) -> None:
     width = max(len(f"{events['recorded']:,}"), 5)
     console.print(Text(f"  {events['recorded']:>{width},} recorded", style="bold"))
     for sign, name in zip("=++++++", STATES, strict=True):
-        line = f"{sign} {events[name]:>{width},} {word(name):<10}{_why(destination, name)}"
+        line = f"{sign} {events[name]:>{width},} {word(name):<10}{why_there(destination, name)}"
         console.print(cell(line.rstrip(), "" if events[name] else "dim"))
 
 
-def _why(destination: Json, name: str) -> str:
+def why_there(destination: Json, name: str) -> str:
+    """Return why events of a destination are in a state, as far as there is more to say than its name."""
     if name in ("held", "dead"):
         reasons = destination[name]
         return ", ".join(f"{count:,} {reason}" for reason, count in reasons.items())

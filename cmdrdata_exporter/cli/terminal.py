@@ -12,7 +12,7 @@ import json
 import sys
 import time
 from datetime import datetime, timedelta, timezone
-from typing import Any
+from typing import Any, cast
 
 import click
 from rich import box
@@ -62,13 +62,18 @@ _ASCII_HEAD = box.Box("    \n    \n -- \n    \n    \n -- \n    \n    \n", ascii=
 
 def table(*headers: str) -> Table:
     """Return a table without rows."""
-    lines = box.SIMPLE_HEAD if encoding().lower().startswith("utf") else _ASCII_HEAD
+    lines = box.SIMPLE_HEAD if is_utf_8() else _ASCII_HEAD
     return Table(*headers, box=lines, show_edge=False)
 
 
 def encoding() -> str:
     """Return how standard output is encoded."""
     return getattr(sys.stdout, "encoding", None) or "utf-8"
+
+
+def is_utf_8() -> bool:
+    """Say whether standard output takes every character."""
+    return encoding().lower().startswith("utf")
 
 
 def plain(text: object, keep: str = "") -> str:
@@ -81,11 +86,27 @@ def plain(text: object, keep: str = "") -> str:
         text: text from others.
         keep: characters that stay.
     """
-    shown = "".join(
+    return printable(text, keep).encode(encoding(), "backslashreplace").decode(encoding())
+
+
+def printable(text: object, keep: str = "") -> str:
+    """Return text in which control characters and marks that reverse text or take no room are escaped."""
+    return "".join(
         c if c.isprintable() or c in keep else c.encode("unicode_escape").decode()
         for c in str(text)
     )
-    return shown.encode(encoding(), "backslashreplace").decode(encoding())
+
+
+def printable_values(document: Any) -> Any:
+    """Return a document of JSON in which every text is printable, those that are names, too."""
+    if isinstance(document, str):
+        return printable(document)
+    if isinstance(document, dict):
+        named = cast("Json", document)
+        return {printable(name): printable_values(value) for name, value in named.items()}
+    if isinstance(document, list):
+        return [printable_values(value) for value in cast("list[Any]", document)]
+    return document
 
 
 def cell(text: str | None, style: str = "") -> Text:

@@ -15,12 +15,13 @@ A `Delivery` is all the exporter sees. The one that counts is `durable`, made of
 | `kafka.client` | one record of a topic, in the place of a POST; `kafka.answers`: what a refusal means | the wire |
 
 In `spool`, `schema`, `totals`, `details`, `facts`, `retention` and `storage` are parts of the ledger, `directory` is
-where the files are, `file_systems` says which may hold it, `backlog` what of a journal waits in memory,
-`records` what is in them, `journal_reader` how they are imported, `ledger_view` what a command may know of a ledger,
-and `usage_view` of its totals, `commands` how it has something changed there, `salvage` and `leaves` what is done with
-a damaged one. `gate` says when anything may be sent, `backoff` how long to wait, `senders` are the threads that send,
-`watch` looks after destinations with nothing to do, `options` says how a directory is drained, `status_log` what the
-log is told. `destination` says what differs by the kind of a destination, `groups` by what usage is summed.
+where the files are, `file_systems` says which may hold it, `backlog` what of a journal waits in memory, `records` what
+is in them, `journal_reader` how they are imported, `ledger_view` what a command may know of a ledger, and `usage_view`
+of its totals, `commands` how it has something changed there, `index` finds events that are delivered, `index_rows`
+what, `index_view` reads it, `salvage` and `leaves` what is done with a damaged one. `gate` says when anything may be
+sent, `backoff` how long to wait, `senders` are the threads that send, `watch` looks after destinations with nothing to
+do, `options` says how a directory is drained, `status_log` what the log is told. `destination` says what differs by the
+kind of a destination, `groups` by what usage is summed.
 Where nothing can be written, `memory`, of which `memory_queue` is a part, and `local` keep what they can.
 """
 

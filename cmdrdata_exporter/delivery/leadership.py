@@ -15,7 +15,8 @@ from collections.abc import Callable
 
 from cmdrdata_exporter import clocks
 from cmdrdata_exporter.delivery.options import Options
-from cmdrdata_exporter.delivery.spool.directory import LEDGER, LOCK, Directory
+from cmdrdata_exporter.delivery.spool.directory import INDEX, LEDGER, LOCK, Directory
+from cmdrdata_exporter.delivery.spool.index import Index
 from cmdrdata_exporter.delivery.spool.journal_reader import remove_unnamed
 from cmdrdata_exporter.delivery.spool.ledger import Ledger
 from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader, UnreadableError
@@ -29,7 +30,7 @@ LEAD_INTERVAL = 1.0
 FORK_TIMEOUT = 1.0
 """Seconds that a fork waits until the ledger can be closed."""
 
-_abandoned: list[Ledger | int] = []
+_abandoned: list[Ledger | Index | int] = []
 """
 Ledgers that this process can never close, since what they have open is not its own; and descriptors of their files,
 whose inodes no other file may get: SQLite would take it for the ledger.
@@ -61,6 +62,7 @@ class Leadership:
         """Held while this process uses SQLite, so that it is not forked then."""
         self._lock_file: OpenFile | None = None
         self._ledger: Ledger | None = None
+        self._index = self._new_index()
         self._offsets: dict[str, int] = {}
         """How far journals were imported by a ledger that was removed."""
         self.is_damaged = False
@@ -68,6 +70,9 @@ class Leadership:
         self._modified = 0
         """When the ledger was changed last, as far as this process knows."""
         self.restart()
+
+    def _new_index(self) -> Index:
+        return Index(self._directory, self._options.index_events, self._log.index_begun_anew)
 
     def restart(self) -> None:
         """Try to lead at the next occasion."""
@@ -105,6 +110,7 @@ class Leadership:
                 finish(self._directory)
                 if self._poisoned:
                     _abandoned.append(renew(self._directory))
+                    self._renew_index()
                     self._poisoned = False
                 self._recover()
         except BaseException:
@@ -114,6 +120,16 @@ class Leadership:
             raise
         begin()
         return True
+
+    def _renew_index(self) -> None:
+        """Put a copy of the index in its place, or none."""
+        if (self._directory.path / INDEX).exists():
+            # Whatever comes of it, no other file may get its inode.
+            _abandoned.append(self._directory.open_or_create(INDEX))
+            try:
+                _abandoned.append(renew(self._directory, INDEX))
+            except (OSError, sqlite3.Error):
+                self._index.begin_anew("this program has closed its descriptors")
 
     def _recover(self) -> None:
         """Open the ledger, salvaged if it is damaged, and take back what was in flight. Called with the database."""
@@ -147,11 +163,14 @@ class Leadership:
                 local=self._options.post is None,
                 hold_ambiguous=self._options.hold_ambiguous,
                 total_by=self._options.total_by,
+                index=self._index,
             )
         return self._ledger
 
     def _salvage(self) -> None:
         self._close_ledger()
+        # Of an event that is in neither it could not be told whether it was delivered or lost.
+        self._index.begin_anew("its ledger had to be salvaged")
         path, lost = salvage(self._directory, self._options.clock())
         self.is_damaged = False
         self._log.ledger_salvaged(path, lost)
@@ -178,6 +197,7 @@ class Leadership:
             self.resign()
         elif ledger is not None:
             ledger.storage.mend_index()
+            ledger.index.check()
 
     def resign(self) -> None:
         """Let another process lead. Called with the database."""
@@ -195,6 +215,7 @@ class Leadership:
             # by now, and SQLite would open it anew with what it has of it.
             self._log.descriptors_closed()
             _abandoned.append(ledger)
+            self._index = self._new_index()
             self._poisoned = True
             return
         with contextlib.suppress(sqlite3.Error):
@@ -253,8 +274,7 @@ class Leadership:
         if not parked and (self._ledger is not None or self.database.locked()):
             # Nobody can release SQLite's own locks here, and closing would undo those of the parent.
             self.may_lead = False
-            if self._ledger is not None:
-                _abandoned.append(self._ledger)
+            _abandoned.append(self._index if self._ledger is None else self._ledger)
         if self._lock_file is not None:
             # A copy; unlocking it would unlock the parent's.
             self._lock_file.close()

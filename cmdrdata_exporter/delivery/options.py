@@ -13,6 +13,8 @@ SENDERS = 32
 """How many events are sent at once, at most."""
 LARGEST = 1 << 30
 """Bytes that a directory may have."""
+INDEX_EVENTS = 1_000_000
+"""How many events the index of a destination has, at most."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,8 @@ class Options:
     """The user's metadata keys by which usage is summed."""
     largest: int = LARGEST
     """Bytes that the directory may have."""
+    index_events: int = INDEX_EVENTS
+    """How many events its index may have; 0: there is none."""
     drains: bool = True
     """Whether this process may drain it; otherwise it only records, and another process drains."""
     stays: bool = False

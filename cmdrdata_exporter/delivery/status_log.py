@@ -54,6 +54,8 @@ class StatusLog:
         self._last_error: str | None = None
         self._backend: str | None = None
         """The state of the gate that the log tells; None: it is open."""
+        self._index_reason: str | None = None
+        """Why the index was begun anew last."""
         self._has_stalled = False
         self._has_long_reader = False
         self._full_labels: set[str] = set()
@@ -144,6 +146,18 @@ class StatusLog:
             path,
         )
 
+    def index_begun_anew(self, reason: str) -> None:
+        """Log why the index is begun anew, unless it is the same as the last time."""
+        if reason != self._index_reason:
+            self._index_reason = reason
+            faults.say(
+                logging.WARNING,
+                "the index of events in %s is begun anew: %s. No usage event is lost or waits for it; delivered ones "
+                "of before are not found by `cmdrdata events` any more",
+                self._place,
+                reason,
+            )
+
     def count_refusals(self, outcomes: Sequence[Done]) -> None:
         """Count the events that were refused for good, for `log_refusals`."""
         for event, outcome in outcomes:
@@ -226,6 +240,7 @@ class StatusLog:
             "probing": gate.in_trouble,
             "reason": gate.reason,
             "next_attempt": clock + gate.delay(),
+            "index": self._index_reason,
         }
 
 

@@ -65,6 +65,7 @@ class Upkeep:
             expired = ledger.retention.expire(clock)
             self._last_day, self._totals_size = "", 0
         self._tidy_totals(ledger, clock)
+        ledger.index.tidy(ledger.before, ledger.last(), clock)
         if self._options.post is None and self._log.nearly_full:
             ledger.retention.shrink_local(BODIES)
         full = sorted(ledger.totals.full_labels)

@@ -4,7 +4,7 @@ The ledger of a fleet: a PostgreSQL database that knows each event of many hosts
 | state | an event comes into it by | and leaves it by |
 |---|---|---|
 | local | `store`, where nothing is forwarded; `assign` there | final |
-| pending | `store`, where events are forwarded; a failed attempt; `assign`, `replay` | `claim` → in flight; `tidy` → dead |
+| pending | `store`, where events are forwarded; `assign`, `replay`, a failed attempt | `claim` → in flight; `tidy` |
 | in flight | `claim` | an outcome → delivered, pending, dead; `recover` |
 | held | `store`, where it has no customer | `assign` → pending, local |
 | dead | a refusal; 30 days in vain | `replay` → pending; `drop` → dropped |
@@ -20,7 +20,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import json
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import psycopg
@@ -138,12 +138,7 @@ class FleetLedger(Connected):
                 "SELECT value FROM fleet_facts WHERE name = %s", (TOTAL_BY,)
             ):
                 self._totals.total_by = tuple(json.loads(value))
-        for name, value in facts.items():
-            connection.execute(
-                "INSERT INTO fleet_facts VALUES (%s, %s)"
-                " ON CONFLICT (name) DO UPDATE SET value = excluded.value",
-                (name, json.dumps(value)),
-            )
+        _note(connection, facts)
 
     @contextlib.contextmanager
     def _change(self) -> Generator[Connection]:
@@ -506,9 +501,12 @@ class FleetLedger(Connected):
 
     def _forget(self, connection: Connection, first: dt.date) -> None:
         """Forget settled events of days before one: with the table of the day where nothing else is in it."""
-        connection.execute(
+        forgotten = connection.execute(
             "DELETE FROM fleet_events WHERE day < %s AND state <> ALL (%s)", (first, list(OPEN))
-        )
+        ).rowcount
+        if forgotten:
+            self._totals.counts["forgotten"] += forgotten
+            _note(connection, {"kept_since": first.isoformat()})
         tables = connection.execute(
             "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'fleet_events'::regclass"
         ).fetchall()
@@ -526,3 +524,11 @@ _COUNTED = {"assign": "assigned", "replay": "replayed", "drop": "dropped"}
 
 def _day_of(seconds: float) -> dt.date:
     return dt.datetime.fromtimestamp(seconds, dt.timezone.utc).date()
+
+
+def _note(connection: Connection, facts: Mapping[str, object]) -> None:
+    """Write down what readers, and other gateways, should know."""
+    connection.cursor().executemany(
+        "INSERT INTO fleet_facts VALUES (%s, %s) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+        [(name, json.dumps(value)) for name, value in sorted(facts.items())],
+    )

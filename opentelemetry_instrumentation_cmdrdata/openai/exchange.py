@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from cmdrdata_exporter import faults
 from opentelemetry_instrumentation_cmdrdata.openai import failures
-from opentelemetry_instrumentation_cmdrdata.openai.usage import count
+from opentelemetry_instrumentation_cmdrdata.openai.account import account
+from opentelemetry_instrumentation_cmdrdata.openai.usage import Attributes, count
 
 if TYPE_CHECKING:
     from opentelemetry_instrumentation_cmdrdata.call import Call
@@ -20,11 +21,26 @@ class Exchange:
 
     Kept out of `Call`: contexts are copied into long-lived objects (a connection that is kept alive, for instance),
     which would keep the call alive. It must go when its stream goes.
+
+    Args:
+        reads_account: whether the other side may be OpenAI, so that it matters whom it charges there.
     """
 
-    __slots__ = ("asked", "has_left", "is_answered", "request_id", "response", "retry_count")
+    __slots__ = (
+        "account",
+        "asked",
+        "has_left",
+        "is_answered",
+        "reads_account",
+        "request_id",
+        "response",
+        "retry_count",
+    )
 
-    def __init__(self) -> None:
+    def __init__(self, *, reads_account: bool = False) -> None:
+        self.reads_account = reads_account
+        self.account: Attributes = {}
+        """Who is charged at OpenAI, by the names of attributes: what is known of it."""
         self.asked: weakref.ref[Call] | None = None
         """The call, if its usage was asked for by us: what is answered because of that must be kept back."""
         self.is_answered = False
@@ -49,6 +65,8 @@ class Exchange:
             self.request_id = request_id if isinstance(request_id, str) else None
             if isinstance(retries_taken, int):
                 self.retry_count = retries_taken
+            if self.reads_account:
+                self.account = account(response.request.headers, response.headers)
         except Exception as error:  # noqa: BLE001 - the call is billed all the same
             faults.absorb(error, "the note of an answer")
 
@@ -62,6 +80,11 @@ class Exchange:
         response = getattr(error, "response", None)
         if response is not None:
             self.request_id = response.headers.get("x-request-id") or self.request_id
+        if self.reads_account and not self.account:
+            self.account = account(
+                None if request is None else request.headers,
+                None if response is None else response.headers,
+            )
 
 
 running: ContextVar[Exchange | None] = ContextVar("cmdrdata_exchange", default=None)

@@ -29,7 +29,8 @@ class Hosts(NamedTuple):
     """
 
 
-_OPENAI = "openai"
+OPENAI = "openai"
+"""OpenAI itself, and whoever else speaks its protocol at a host that is not listed."""
 _AZURE = Hosts(
     "azure.ai.openai",
     tuple(
@@ -41,7 +42,7 @@ _AZURE = Hosts(
     "2024-09-01",
 )
 HOSTS = (
-    Hosts(_OPENAI, ("api.openai.com", "*.api.openai.com"), ""),
+    Hosts(OPENAI, ("api.openai.com", "*.api.openai.com"), ""),
     _AZURE,
     Hosts(
         "aws.bedrock",
@@ -61,7 +62,7 @@ HOSTS = (
 )
 """The hosts that we know; docs/metering.md has the same table."""
 
-_OTHER = Hosts(_OPENAI, ())
+_OTHER = Hosts(OPENAI, ())
 """A host that is not listed is called by the protocol it speaks; `server.address` tells the difference."""
 _PATTERNS = tuple((re.compile("|".join(map(translate, row.names))), row) for row in HOSTS)
 

@@ -24,6 +24,9 @@ COMMANDS = [
     ("usage", "--by", "customer,model"),
     ("dead-letters", "list"),
     ("held", "list"),
+    ("events", "list"),
+    ("events", "show", "é"),
+    ("events", "export"),
     ("dead-letters", "show", "0"),
     ("usage", "--destination", "é"),
     ("--help",),
@@ -65,7 +68,13 @@ def used(remote: Directory) -> Directory:
     """A ledger in which customers and models have names in several scripts."""
     fill(
         remote,
-        [record(1, "Müller"), record(2, "客"), record(3, None), record(4, model="modèle")],
+        [
+            record(1, "Müller"),
+            record(2, "客"),
+            record(3, None),
+            record(4, model="modèle"),
+            record(5, model="a model that no line has room for"),
+        ],
         [REFUSED, AMBIGUOUS],
     )
     return remote

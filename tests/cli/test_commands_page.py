@@ -47,6 +47,15 @@ def examples() -> dict[str, str]:
     )
 
 
+def ids(number: int) -> dict[str, object]:
+    """Return by what the provider calls an event, and the trace that it is in."""
+    return {
+        "trace_id": "3defa82929f15b575c9ff5dc68fa4dab",
+        "response_id": f"chatcmpl-B9MHDbslfkBeAs8l4b{number}",
+        "request_id": f"req_011CVzRkR7Qm{number}",
+    }
+
+
 def always(value: object) -> Callable[..., object]:
     """Return a function that returns a value, whatever it is asked."""
     return lambda *_: value
@@ -66,7 +75,7 @@ def example(spool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(
         remote,
         [
-            *(record(number) for number in (1, 2)),
+            *(record(number, metadata=ids(number)) for number in (1, 2)),
             record(3, "globex", units={**CACHED, "cache_read_input_tokens": 4096}),
             record(4, "globex", model="whisper-1", units=AUDIO),
             *(record(number, day="2026-11-21") for number in (5, 6, 7, 8)),
@@ -87,6 +96,7 @@ def example(spool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             "reason": "HTTP 401",
             "next_attempt": NOW + 240,
         },
+        index=1000,
     )
     keep(
         remote,

@@ -121,6 +121,9 @@ Commands:
   doctor        Find what would keep calls from being metered.
   status        Show where every event is, and what needs you.
   usage         Show the usage that was recorded.
+  events        See what was recorded, and what became of each event.
+  dashboard     Serve a page with usage over time, and where every event is.
+  reconcile     Compare what was recorded with what OpenAI counts.
   dead-letters  See dead letters: events refused, expired or damaged.
   held          See events that wait for your decision.
   assign        Give held events a customer, and send them.

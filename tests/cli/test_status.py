@@ -112,6 +112,13 @@ def test_everything_as_json(
                         "journals": 1,
                         "not_imported": 1,
                     },
+                    "index": {
+                        "there": False,
+                        "events": 0,
+                        "missing_before": None,
+                        "filling": False,
+                        "reason": None,
+                    },
                     "counted": {**NOTHING_COUNTED, "repeated": 1, "ambiguous": 2},
                     "incomplete_usage": {"since": terminal.day(6), "missing": 0, "partial": 0},
                     "attention": list(needs.values()),

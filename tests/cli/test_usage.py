@@ -242,8 +242,8 @@ def test_nothing_was_used(remote: Directory, run: Run) -> None:
             "Invalid value for '--since': '2026-02-30' is no day; expected is one of: 2026-11-21, 2026-11, "
             "today, yesterday, 7d (seven days ago), month, last-month",
         ),
-        (["--csv", "--json"], "--csv, --focus and --json exclude each other"),
-        (["--csv", "--focus"], "--csv, --focus and --json exclude each other"),
+        (["--csv", "--json"], "--csv, --focus, --html and --json exclude each other"),
+        (["--csv", "--focus"], "--csv, --focus, --html and --json exclude each other"),
         (["--focus", "--by", "day"], "--focus has columns of its own: leave --by away"),
         (["--only", "dead"], "Invalid value for '--only': 'dead' is not 'billed'."),
         (["--customer", "acme", "--unattributed"], "exclude each other"),

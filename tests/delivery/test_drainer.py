@@ -662,6 +662,7 @@ def test_a_wrong_key(
         "breaks": [],
         "full_labels": [],
         "present": pytest.approx(NOW, abs=50),
+        "index": None,
         "next_attempt": pytest.approx(NOW + 60, abs=50),
         "paused": True,
         "pid": os.getpid(),

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from cmdrdata_exporter.delivery.spool.directory import LEDGER
+from cmdrdata_exporter.delivery.spool.index_view import About, IndexReader
 from tests.faults.hosts import Host, Zygote
 
 WRITING = [
@@ -51,6 +52,10 @@ DRAINING = [
     "after:spool.ledger.Ledger.claim:1",
     "before:spool.totals.Totals.write:3",
     "after:spool.totals.Totals.write:3",
+    "before:spool.index.Index._adopt:1",
+    "after:spool.index_rows.Rows.insert:1",
+    "before:spool.index.Index.write:2",
+    "after:spool.index.Index.write:2",
     "before:spool.journal_reader.JournalsReader.remove_finished:2",
     "after:relay.Relay.step:1",
     "after:relay.Relay.step:2",
@@ -84,6 +89,10 @@ FAILING = [
     ("after:spool.ledger.Ledger.record_outcomes:2", "sqlite"),
     ("after:spool.ledger.Ledger.claim:1", "sqlite"),
     ("after:spool.totals.Totals.write:3", "sqlite"),
+    ("before:spool.index.Index._connect:1", "EIO"),
+    ("before:spool.index_rows.Rows.insert:1", "sqlite"),
+    ("after:spool.index_rows.Rows.insert:2", "ENOSPC"),
+    ("before:spool.index_rows.Rows.prune:1", "sqlite"),
     ("before:spool.journal_reader.JournalsReader.remove_finished:2", "EIO"),
     ("after:spool.journal_reader.JournalsReader.remove_finished:2", "EIO"),
     ("before:spool.storage.Storage.vacuum:1", "sqlite"),
@@ -119,6 +128,12 @@ def test_killed_at(host: Host, point: str) -> None:
     died = host.start("produce", at(point, "kill"), count=40)
     assert -signal.SIGKILL == died.wait()
     assert 5 > host.drain()
+    with IndexReader(host.directory) as reader:
+        found = reader.newest(100)
+        # All are found by their ids, whatever was not committed just then.
+        assert reader.about() == About(True, len(found), None, filling=False, reason=None)
+    assert {event.state for event in found} <= {"delivered"}
+    assert {event.id for event in found} == host.oracle.keys
 
 
 @pytest.mark.parametrize(("point", "error"), FAILING)

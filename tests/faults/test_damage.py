@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import random
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,8 +16,9 @@ from cmdrdata_exporter import faults
 from cmdrdata_exporter.delivery import Header
 from cmdrdata_exporter.delivery.drainer import Options
 from cmdrdata_exporter.delivery.durable import DurableDelivery
-from cmdrdata_exporter.delivery.spool.directory import LEDGER, Directory
+from cmdrdata_exporter.delivery.spool.directory import INDEX, LEDGER, Directory
 from cmdrdata_exporter.delivery.spool.frames import frame
+from cmdrdata_exporter.delivery.spool.index_view import IndexReader
 from cmdrdata_exporter.delivery.spool.ledger import Ledger
 from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader
 from cmdrdata_exporter.delivery.spool.records import encode_event
@@ -146,3 +149,33 @@ def test_killed_while_salvaging(host: Host, point: str) -> None:
     assert 10 >= unreadable(host, written)
     assert 1 == host.counts["salvaged"]
     assert set(died.ids) <= host.oracle.keys
+
+
+def _overwrite(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.write(random.Random(1).randbytes(path.stat().st_size))
+
+
+INDEX_DAMAGE: dict[str, Callable[[Path], object]] = {
+    "garbage": _overwrite,
+    "truncated": lambda path: os.truncate(path, 0),
+    "removed": Path.unlink,
+    "log removed": lambda path: path.with_name(f"{INDEX}-wal").unlink(),
+    "shared memory removed": lambda path: path.with_name(f"{INDEX}-shm").unlink(),
+    "made a directory": lambda path: (path.unlink(), path.mkdir()),
+}
+
+
+@pytest.mark.parametrize("damage", INDEX_DAMAGE)
+def test_the_index_is_damaged_meanwhile(host: Host, damage: str) -> None:
+    """Whatever happens to the index of a process that delivers, each event is delivered once, and none waits."""
+    process = host.start("produce", count=300, pause=0.005, end="wait")
+    host.oracle.wait_for_accepted(20)
+    INDEX_DAMAGE[damage](host.directory.path / INDEX)
+    host.oracle.wait_for_accepted(300)
+    process.send(signal.SIGTERM)
+    assert -signal.SIGTERM == process.wait()
+    assert 0 == host.oracle.duplicates
+    host.settle()
+    with IndexReader(host.directory) as reader:
+        assert {event.state for event in reader.newest(1000)} <= {"delivered"}

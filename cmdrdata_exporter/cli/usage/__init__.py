@@ -5,6 +5,7 @@
     report.py    a table for a reader, with bars where there is room; `layout.py` says where what stands
     table.py     the same as CSV, a line for each unit
     focus.py     the same as FOCUS, a line for each charge; `meters.py` splits usage so that nothing is in two lines
+    costs.py     what it costs, which all of these show, too
     command.py   the options
 """
 

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import click
 
+from cmdrdata_exporter.cli.dashboard.report import usage_as_html
 from cmdrdata_exporter.cli.days import day_option
 from cmdrdata_exporter.cli.destination import Destination, on_destinations
 from cmdrdata_exporter.cli.terminal import Terminal, print_file, print_json, say
-from cmdrdata_exporter.cli.usage import focus
-from cmdrdata_exporter.cli.usage.numbers import COLUMNS, EVENTS, Question, document, labels_of, read
+from cmdrdata_exporter.cli.usage import costs, focus
+from cmdrdata_exporter.cli.usage.numbers import COLUMNS, EVENTS, Question, labels_of
 from cmdrdata_exporter.cli.usage.report import footnotes, show_usage
 from cmdrdata_exporter.cli.usage.table import usage_as_csv
+from cmdrdata_exporter.prices import PriceTable
 
 SHORT = {"tier": "service_tier"}
 """Other names of columns."""
-TAKEN = frozenset({EVENTS, "units", "unit", "amount"})
+TAKEN = frozenset({EVENTS, "units", "unit", "amount", "cost", "cost_is_least"})
 """What rows have beside the columns: a label of such a name cannot be told from that."""
 
 
@@ -41,6 +45,21 @@ TAKEN = frozenset({EVENTS, "units", "unit", "amount"})
 @click.option(
     "--focus", "as_focus", is_flag=True, help="Print FOCUS 1.2, as CSV for finance tools."
 )
+@click.option(
+    "--html",
+    "html",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Write a report to look at or to mail, with plots, as one file.",
+)
+@click.option("--cost", "with_cost", is_flag=True, help="Show what it costs, too, in US dollars.")
+@click.option(
+    "--prices",
+    "price_file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="With --cost: prices of your own, which come before those of the table; TOML or JSON.",
+)
 @on_destinations
 def usage(
     destinations: Sequence[Destination],
@@ -53,6 +72,9 @@ def usage(
     only: str | None,
     as_csv: bool,
     as_focus: bool,
+    html: Path | None,
+    with_cost: bool,
+    price_file: Path | None,
     as_json: bool,
 ) -> None:
     """
@@ -64,21 +86,32 @@ def usage(
     """
     if of is not None and no_customer:
         raise click.UsageError("--customer and --no-customer exclude each other")
-    if as_csv + as_focus + as_json > 1:
-        raise click.UsageError("--csv, --focus and --json exclude each other")
+    if as_csv + as_focus + as_json + (html is not None) > 1:
+        raise click.UsageError("--csv, --focus, --html and --json exclude each other")
     if as_focus and said is not None:
         raise click.UsageError("--focus has columns of its own: leave --by away")
+    if price_file is not None and not with_cost:
+        raise click.UsageError("--prices has an effect only with --cost")
+    prices = costs.load(price_file) if with_cost else None
     question = Question(since, until, "" if no_customer else of, billed=only is not None)
     if as_focus:
-        _print_focus(destinations, question)
+        _print_focus(destinations, question, prices)
         return
     by = columns_of(said or "customer", destinations)
-    found = document(read(destinations, by, question), by, question)
+    # A plot is by day, too.
+    columns = by if html is None else tuple(dict.fromkeys((*by, "day")))
+    numbers = costs.read_priced(destinations, columns, question, prices)
+    found = costs.priced(numbers, by, question, prices)
     if as_json:
         print_json(found)
     elif as_csv:
         print_file(usage_as_csv(found))
         _say_notes(footnotes(found))
+    elif html is not None:
+        by_day = costs.priced(numbers, columns, question, prices)
+        report = usage_as_html(found, by_day, footnotes(found), time.time())
+        html.write_text(report, encoding="utf-8")
+        say(f"Written to {html}.")
     else:
         show_usage(Terminal(), found)
 
@@ -102,12 +135,14 @@ def columns_of(said: str, destinations: Sequence[Destination]) -> tuple[str, ...
     return tuple(by)
 
 
-def _print_focus(destinations: Sequence[Destination], question: Question) -> None:
+def _print_focus(
+    destinations: Sequence[Destination], question: Question, prices: PriceTable | None
+) -> None:
     labels = labels_of(destinations)
-    numbers = read(destinations, (*focus.FINE, *labels), question)
-    lines = [focus.line_of(charge) for charge in focus.charges(numbers, labels)]
+    numbers = costs.read_priced(destinations, (*focus.FINE, *labels), question, prices)
+    lines = [focus.line_of(charge) for charge in focus.charges(numbers, labels, prices)]
     print_file(focus.as_focus(lines))
-    notes = footnotes(document(numbers, (), question))
+    notes = footnotes(costs.priced(numbers, (), question, prices))
     if wanted := focus.wanted(lines):
         notes.append(
             f"FOCUS wants a value in columns for which none is known: {', '.join(wanted)}."

@@ -10,13 +10,15 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import date, timedelta
 from decimal import Decimal
 from typing import NamedTuple
 
+from cmdrdata_exporter.cli.usage.costs import CURRENCY, cost_of, rounded
 from cmdrdata_exporter.cli.usage.meters import Reading, readings
-from cmdrdata_exporter.cli.usage.numbers import DESTINATION, EVENTS, Numbers
+from cmdrdata_exporter.cli.usage.numbers import DESTINATION, EVENTS, Group, Numbers
+from cmdrdata_exporter.prices import PriceTable
 
 FINE = (
     "day",
@@ -103,6 +105,7 @@ PROVIDERS = {
     "perplexity": ("Perplexity", "Perplexity API"),
 }
 """Who makes a service available, and what it is called. Another provider has its own name for both."""
+_LEAST = Decimal("1e-12")
 _OPENAI_HOST = "api.openai.com"
 
 
@@ -114,22 +117,50 @@ class Charge(NamedTuple):
     tags: dict[str, str]
     """The customer, and the labels that are known."""
     reading: Reading
+    cost: Decimal | None = None
+    """In US dollars; None where it is not known."""
+    list_cost: Decimal | None = None
+    """By the table, whatever a file of one's own says."""
 
 
-def charges(numbers: Numbers, labels: Iterable[str]) -> Iterator[Charge]:
+def charges(
+    numbers: Numbers, labels: Iterable[str], prices: PriceTable | None = None
+) -> Iterator[Charge]:
     """
     Yield the charges that make up what was used.
 
     Args:
         numbers: read by `FINE` and the labels.
         labels: the user's metadata keys, which become tags.
+        prices: by which they cost something.
     """
     labels = tuple(labels)
     for group, units in sorted(numbers.groups.items()):
         named = dict(zip(numbers.columns, group, strict=True))
         tags = {name: named[name] for name in ("customer", *labels) if named[name]}
-        for reading in readings({unit: units[unit] for unit in units if unit != EVENTS}):
-            yield Charge(named, tags, reading)
+        found = list(readings({unit: units[unit] for unit in units if unit != EVENTS}))
+        paid = _costs(prices, numbers, group, found)
+        listed = _costs(prices and prices.without_file, numbers, group, found)
+        for reading, cost, list_cost in zip(found, paid, listed, strict=True):
+            yield Charge(named, tags, reading, cost, list_cost)
+
+
+def _costs(
+    prices: PriceTable | None, numbers: Numbers, group: Group, found: Sequence[Reading]
+) -> list[Decimal | None]:
+    """Return what each of the readings of a group costs, as far as that is certain; together it is what that costs."""
+    unknown: list[Decimal | None] = [None] * len(found)
+    if prices is None:
+        return unknown
+    whole = cost_of(prices, numbers, group)
+    costs = [cost_of(prices, numbers, group, reading.units) for reading in found]
+    if whole.gaps:
+        return [None if cost.gaps else cost.amount for cost in costs]
+    # What has no price alone is nothing but a number of what was charged.
+    amounts = [cost.amount or Decimal(0) for cost in costs]
+    # A price of a part that has no reading of its own, of text for instance, is in none of the lines.
+    is_all = abs(sum(amounts) - (whole.amount or 0)) < _LEAST
+    return list(amounts) if is_all else unknown
 
 
 def line_of(charge: Charge) -> dict[str, str]:
@@ -193,15 +224,29 @@ def wanted(lines: Iterable[dict[str, str]]) -> list[str]:
     return sorted(missing)
 
 
-def decimal(amount: float) -> str:
+def decimal(amount: float | Decimal) -> str:
     """Return a number with digits and a point, by which whoever reads the file knows that the column has decimals."""
     text = format(Decimal(str(amount)), "f")
     return text if "." in text else f"{text}.0"
 
 
-def _price(charge: Charge) -> dict[str, str]:  # noqa: ARG001 - what a price depends on
-    """Return the columns that a price fills. No price is known here, and 0 would be a guess, so there are none."""
-    return {}
+def _price(charge: Charge) -> dict[str, str]:
+    """Return the columns that a price fills: none where no price is certain. A cost of 0 would be a guess."""
+    cost, listed, reading = charge.cost, charge.list_cost, charge.reading
+    columns: dict[str, str] = {}
+    if cost is not None:
+        paid = decimal(rounded(cost))
+        columns |= dict.fromkeys((name for name in COSTS if name != "ListCost"), paid)
+        columns["BillingCurrency"] = CURRENCY
+        columns["PricingQuantity"] = decimal(reading.quantity)
+        columns["PricingUnit"] = reading.meter.unit
+    if listed is not None:
+        columns["ListCost"] = decimal(rounded(listed))
+        columns["ListUnitPrice"] = decimal(rounded(listed / Decimal(str(reading.quantity)), 18))
+        tier = charge.named["service_tier"] or "default"
+        sku = f"{charge.named['model']}/{reading.meter.counted[0]}"
+        columns["SkuPriceId"] = f"{sku}/{tier}/{charge.named['context'] or '-'}"
+    return columns
 
 
 def _service(provider: str, host: str) -> tuple[str, str]:

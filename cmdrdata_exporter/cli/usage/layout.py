@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.text import Text
 
 from cmdrdata_exporter.cli.terminal import Json, cell, customer, encoding, number, plain
+from cmdrdata_exporter.cli.usage import costs
 from cmdrdata_exporter.cli.usage.numbers import EVENTS
 
 ENOUGH = 3
@@ -62,7 +63,7 @@ def show_rows(console: Console, found: Json, units: Sequence[str]) -> list[str]:
         the units for which there was room.
     """
     names = [_names(found, name) for name in found["by"]]
-    fixed = [_numbers(found, EVENTS)]
+    fixed = [_numbers(found, EVENTS), *_costs(found)]
     of_units = [_numbers(found, unit) for unit in units]
     if not console.is_terminal:
         _print(console, _rows(found, [*names, *fixed, *of_units], margin=""))
@@ -98,6 +99,14 @@ def _names(found: Json, name: str) -> Column:
 def _numbers(found: Json, unit: str) -> Column:
     rows = [*found["rows"], *[found["total"]] * _has_total(found)]
     return _column(unit, [Text(number(_amount(row, unit))) for row in rows], right=True)
+
+
+def _costs(found: Json) -> list[Column]:
+    """Return a column of what rows cost, none where that was not asked for."""
+    if "cost" not in found["total"]:
+        return []
+    rows = [*found["rows"], *[found["total"]] * _has_total(found)]
+    return [_column(costs.HEADING, [Text(costs.shown(row)) for row in rows], right=True)]
 
 
 def _bars(found: Json, room: int) -> list[Column]:

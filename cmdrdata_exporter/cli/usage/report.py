@@ -7,6 +7,7 @@ from rich.text import Text
 
 from cmdrdata_exporter.cli.states import STATES, word
 from cmdrdata_exporter.cli.terminal import Json, cell, plural
+from cmdrdata_exporter.cli.usage import costs
 from cmdrdata_exporter.cli.usage.layout import show_rows
 from cmdrdata_exporter.cli.usage.numbers import EVENTS, ordered
 
@@ -38,7 +39,7 @@ def footnotes(found: Json) -> list[str]:
         _too_low(found),
         _not_counted(found),
     )
-    return [note for note in notes if note is not None]
+    return [*costs.footnotes(found), *(note for note in notes if note is not None)]
 
 
 def _say(console: Console, line: Text, *, wide: bool = False) -> None:

@@ -20,6 +20,13 @@ def usage_as_csv(found: Json) -> str:
     lines = csv.writer(written, lineterminator="\n")
     lines.writerow([*found["by"], "unit", "amount"])
     for row in found["rows"]:
-        for unit, amount in {EVENTS: row[EVENTS], **row["units"]}.items():
+        for unit, amount in {EVENTS: row[EVENTS], **row["units"], **_cost(row)}.items():
             lines.writerow([*(row[name] or "" for name in found["by"]), unit, amount])
     return written.getvalue()
+
+
+def _cost(row: Json) -> Json:
+    """Return what a row costs as one more unit, whose name says whether it is only the least."""
+    if row.get("cost") is None:
+        return {}
+    return {"cost_usd_at_least" if row["cost_is_least"] else "cost_usd": row["cost"]}

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from cmdrdata_exporter.delivery import FOR_EVER, Event
 from cmdrdata_exporter.delivery.groups import DROPPED
 from cmdrdata_exporter.delivery.spool import jobs
+from cmdrdata_exporter.delivery.spool.index import Index
 from cmdrdata_exporter.delivery.spool.records import Command, assigned, intact
 from cmdrdata_exporter.delivery.spool.retention import Retention
 from cmdrdata_exporter.delivery.spool.schema import AMBIGUOUS, DEAD, HELD, PENDING, UNATTRIBUTED
@@ -24,15 +25,22 @@ class Decisions:
         totals: where it counts.
         retention: knows events that are dropped.
         arrival: the state of an event that gets a customer.
+        index: what is told of events that get a customer, and of those that are dropped.
     """
 
     def __init__(
-        self, db: sqlite3.Connection, totals: Totals, retention: Retention, arrival: int
+        self,
+        db: sqlite3.Connection,
+        totals: Totals,
+        retention: Retention,
+        arrival: int,
+        index: Index,
     ) -> None:
         self._db = db
         self._totals = totals
         self._retention = retention
         self._arrival = arrival
+        self._index = index
 
     def apply(self, command: Command, now: float) -> None:
         """Do with each event that a command names what it asks."""
@@ -57,6 +65,7 @@ class Decisions:
                 self._retention.remember(key, remember, now)
                 counts["dropped"] += 1
                 self._move(event, place, fate=DROPPED)
+                self._index.drop(key)
             elif event is None:
                 continue
             elif command.action == "replay" and (
@@ -75,6 +84,7 @@ class Decisions:
                 moved = self._move(event, place, customer=command.customer)
                 self._update(seq, self._arrival, now, remember, zlib.crc32(new), new, *moved)
                 counts["assigned"] += 1
+                self._index.assign(key, command.customer)
 
     def _move(
         self, event: Event | None, place: Sequence[object], **changes: str

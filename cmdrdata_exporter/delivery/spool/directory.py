@@ -6,6 +6,7 @@ The directory of one destination: whose it is, and what its files are called.
         lock               held by the process that drains
         ledger.db          SQLite, with ledger.db-wal and ledger.db-shm
         ledger.db.broken-* a ledger that was damaged, for whoever wants to look at it
+        index.sqlite       SQLite: by which ids an event is found; with the same files beside it
         totals.size        how many bytes of the ledger are usage totals
         *.journal          one per process that recorded something lately
 
@@ -41,6 +42,7 @@ NEW = ".new"
 BROKEN = f"{LEDGER}.broken-"
 """How the names of damaged ledgers begin, which count for nothing."""
 TOTALS = "totals.size"
+INDEX = "index.sqlite"
 
 RESERVE = 1 << 20
 """Bytes of the disk that new events leave free, so that what becomes of the others can be committed."""
@@ -178,12 +180,12 @@ class Directory:
         Return how many bytes events take.
 
         What stays for ever counts for nothing, since no event may be refused for its sake: usage totals and the copies
-        of damaged ledgers.
+        of damaged ledgers. Nor does the index, which has a bound of its own.
         """
         total = 0
         with contextlib.suppress(FileNotFoundError), os.scandir(self.path) as entries:
             for entry in entries:
-                if not entry.name.startswith(BROKEN):
+                if not entry.name.startswith((BROKEN, INDEX)):
                     with contextlib.suppress(FileNotFoundError):
                         total += entry.stat(follow_symlinks=False).st_size
         with contextlib.suppress(OSError, ValueError):

@@ -31,11 +31,13 @@ import zlib
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from typing import Any
 
+from cmdrdata_exporter import clocks
 from cmdrdata_exporter.delivery import FOR_EVER, Event, Handed, Outcome, Verdict
 from cmdrdata_exporter.delivery.backoff import backoff
 from cmdrdata_exporter.delivery.spool.decisions import Decisions
 from cmdrdata_exporter.delivery.spool.directory import Directory
 from cmdrdata_exporter.delivery.spool.facts import TOTAL_BY, read_names, write_facts
+from cmdrdata_exporter.delivery.spool.index import Index, Numbered
 from cmdrdata_exporter.delivery.spool.records import (
     Command,
     UnknownRecordError,
@@ -73,6 +75,7 @@ class Ledger:
         local: whether the destination is `local`, so that imported events are where they belong.
         hold_ambiguous: whether an event whose attempt may have been accepted unseen waits for a person.
         total_by: the user's metadata keys by which usage is summed; None: as the last leader did.
+        index: in which events are found that come into it; None: as it was before, if there is one.
 
     Raises:
         sqlite3.Error: it cannot be opened.
@@ -86,6 +89,7 @@ class Ledger:
         local: bool = False,
         hold_ambiguous: bool = False,
         total_by: Sequence[str] | None = None,
+        index: Index | None = None,
     ) -> None:
         self._arrival = LOCAL if local else PENDING
         self._hold_ambiguous = hold_ambiguous
@@ -94,11 +98,16 @@ class Ledger:
         self.totals = Totals(self._db, known)
         self.retention = Retention(self._db, self.totals)
         self.storage = Storage(self._db, directory)
-        self._decisions = Decisions(self._db, self.totals, self.retention, self._arrival)
+        self.index = Index(directory, None) if index is None else index
+        self._decisions = Decisions(
+            self._db, self.totals, self.retention, self._arrival, self.index
+        )
         self._counts = self.totals.counts
+        self.index.open(self.last(), clocks.wall())
 
     def close(self) -> None:
-        """Close the database."""
+        """Close the database, and the index."""
+        self.index.close()
         self._db.close()
 
     @contextlib.contextmanager
@@ -108,9 +117,11 @@ class Ledger:
         try:
             yield
             self.totals.write()
+            self.index.write(self.last())
             self._db.execute("COMMIT")
         except BaseException:
             self.totals.clear()
+            self.index.clear()
             with contextlib.suppress(sqlite3.Error):
                 self._db.execute("ROLLBACK")
             raise
@@ -195,7 +206,28 @@ class Ledger:
             return None
         self._counts["recorded"] += 1
         self.totals.add(place, header.units)
-        return inserted.lastrowid
+        seq = inserted.lastrowid
+        if seq is not None:
+            self.index.add(seq, key, event, now)
+        return seq
+
+    def last(self) -> int:
+        """Return the number of the event that was imported last."""
+        row = self._db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchone()
+        return 0 if row is None else row[0]
+
+    def before(self, seq: int, limit: int) -> tuple[list[Numbered], int]:
+        """Return events that were imported before one; see `index.Before`."""
+        rows = self._db.execute(
+            "SELECT seq, key, crc, record, recorded FROM events WHERE seq < ? ORDER BY seq DESC LIMIT ?",
+            (seq, limit),
+        ).fetchall()
+        found = [
+            Numbered(seq, key, event, recorded)
+            for seq, key, crc, record, recorded in rows
+            if isinstance(recorded, float) and (event := intact(key, crc, record)) is not None
+        ]
+        return found, rows[-1][0] if len(rows) == limit else 0
 
     def note_offsets(self, offsets: Mapping[str, int]) -> None:
         """Note how far another ledger has imported journals, so that none is imported again."""

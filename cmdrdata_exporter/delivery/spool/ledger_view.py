@@ -113,12 +113,6 @@ class LedgerReader:
         """Return how far each journal was imported."""
         return dict(self._query("SELECT name, offset FROM journals"))
 
-    def last(self) -> int:
-        """Return the number of the event that was imported last."""
-        for (seq,) in self._query("SELECT max(seq) FROM events"):
-            return seq or 0
-        return 0
-
     def is_delivered(self, last: int) -> bool:
         """Say whether nothing up to the number `last` is left to send."""
         rows = self._query(
@@ -226,6 +220,79 @@ class LedgerReader:
             limit -= part if limit > 0 else 0
             after, position = " AND (due, recorded, seq) > (?, ?, ?)", (*rows[-1][1:3], rows[-1][7])
 
+    def last(self) -> int:
+        """Return the number of the event that was imported last, whether or not it is there still."""
+        for (seq,) in self._query("SELECT seq FROM sqlite_sequence WHERE name = 'events'"):
+            return seq
+        return 0
+
+    def new_records(self) -> Iterator[bytes]:
+        """Yield the records that are in journals only."""
+        return self._not_imported()
+
+    def with_keys(self, keys: Sequence[bytes]) -> dict[bytes, Kept]:
+        """Return those of some events that are here, by their keys; without their records."""
+        found: dict[bytes, Kept] = {}
+        for start in range(0, len(keys), PART):
+            part = keys[start : start + PART]
+            marks = ", ".join("?" * len(part))
+            rows = self._query(
+                f"SELECT key, state, due, recorded, attempts, reason FROM events WHERE key IN ({marks})",  # noqa: S608 - question marks
+                part,
+            )
+            for key, state, due, recorded, attempts, reason in rows:
+                found[key] = Kept(key, _state(state), due, recorded, attempts, reason, None)
+        return found
+
+    def latest(
+        self,
+        state: str | None = None,
+        *,
+        after: int = 0,
+        before: int | None = None,
+        holding: bytes = b"",
+    ) -> Iterator[tuple[int, Kept]]:
+        """
+        Yield events and their numbers, the one that was imported last first.
+
+        Args:
+            state: in which they are; None: in any.
+            after: the number after which they come.
+            before: the number before which they come.
+            holding: what is somewhere in their records.
+        """
+        # By an index that has all of it: the records may be large.
+        condition, given = ("state = ? AND ", [STATES.index(state)]) if state else ("", [])
+        numbers = sorted(
+            (
+                seq
+                for (seq,) in self._query(
+                    f"SELECT seq FROM events INDEXED BY by_state WHERE {condition}seq > ? AND seq < ?",  # noqa: S608 - see above
+                    (*given, after, 1 << 62 if before is None else before),
+                )
+            ),
+            reverse=True,
+        )
+        for start in range(0, len(numbers), PART):
+            part = numbers[start : start + PART]
+            yield from self._numbered(
+                f"seq IN ({', '.join('?' * len(part))}) AND instr(record, ?) ORDER BY seq DESC",
+                (*part, holding),
+            )
+
+    def beginning_with(self, low: bytes, high: bytes, limit: int) -> list[tuple[int, Kept]]:
+        """Return events whose keys lie between two, both included, with their numbers."""
+        return list(self._numbered("key BETWEEN ? AND ? LIMIT ?", (low, high, limit)))
+
+    def _numbered(self, condition: str, values: Sequence[object]) -> Iterator[tuple[int, Kept]]:
+        for seq, key, state, due, recorded, attempts, reason, crc, record in self._query(
+            "SELECT seq, key, state, due, recorded, attempts, reason, crc, record FROM events"  # noqa: S608 - texts of this class
+            f" WHERE {condition}",
+            values,
+        ):
+            event = intact(key, crc, record)
+            yield seq, Kept(key, _state(state), due, recorded, attempts, reason, event)
+
     def knows(self, key: bytes, now: float) -> bool:
         """Return whether a duplicate of this event would be recognised."""
         rows = self._query(
@@ -316,3 +383,8 @@ class LedgerReader:
         view.require_whole_months(since, until)
         of = {} if customer is None else {"customer": customer}
         return view, Asked(since, until, {**(where or {}), **of})
+
+
+def _state(state: object) -> str:
+    """Return the name of a state; where damage has made another one of it, nothing will be done with the event."""
+    return STATES[state] if isinstance(state, int) and 0 <= state < len(STATES) else "dead"

@@ -34,7 +34,7 @@ LARGEST_CHECKED = 64 << 20
 """Bytes up to which a database is checked as a whole when it is opened: that takes a second, at most."""
 
 _NEW = f"{LEDGER}.new"
-_COPY = f"{LEDGER}.copy"
+_COPY = ".copy"
 _FILES = ("", "-wal", "-shm", "-journal")
 """What the names of SQLite's files end in."""
 _PASSING = ("full", "unable to open", "locked", "readonly")
@@ -135,11 +135,15 @@ def _copy_readable(path: Path, new: sqlite3.Connection, version: int, now: float
     return lost
 
 
-def renew(directory: Directory) -> int:
+def renew(directory: Directory, name: str = LEDGER) -> int:
     """
-    Put a copy of the ledger in its place, so that SQLite takes it for another one than what it has open of it.
+    Put a copy of a database in its place, so that SQLite takes it for another one than what it has open of it.
 
     To be called by who holds the lock. Half done it is as it was: the log holds nothing that the copy has not.
+
+    Args:
+        directory: where it is.
+        name: which: the ledger, if none is named.
 
     Returns:
         a descriptor of what was copied.
@@ -148,13 +152,13 @@ def renew(directory: Directory) -> int:
         sqlite3.Error: the copy cannot be written.
         OSError: likewise.
     """
-    path, copy = directory.path / LEDGER, directory.path / _COPY
+    path, copy = directory.path / name, directory.path / f"{name}{_COPY}"
     _remove(copy)
-    old = directory.open_or_create(LEDGER)
+    old = directory.open_or_create(name)
     try:
         for suffix in ("-wal", ""):
             with contextlib.suppress(FileNotFoundError):
-                os.close(directory.create(f"{_COPY}{suffix}"))
+                os.close(directory.create(f"{copy.name}{suffix}"))
                 shutil.copyfile(f"{path}{suffix}", f"{copy}{suffix}")
         with contextlib.closing(sqlite3.connect(copy, isolation_level=None)) as db:
             # Into the file itself.

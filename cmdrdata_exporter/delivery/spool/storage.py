@@ -20,11 +20,12 @@ class Storage:
     Args:
         db: the ledger's database.
         directory: where its files are.
+        name: what the database is called there.
     """
 
-    def __init__(self, db: sqlite3.Connection, directory: Directory) -> None:
+    def __init__(self, db: sqlite3.Connection, directory: Directory, name: str = LEDGER) -> None:
         self._db = db
-        self._path = directory.path / LEDGER
+        self._path = directory.path / name
         found = self._path.lstat()
         self._file = found.st_dev, found.st_ino
         self._index_size = 0
@@ -45,7 +46,7 @@ class Storage:
 
         Who reads beyond its end is killed by SIGBUS. SQLite finds it empty then, and makes it anew from the log.
         """
-        index = self._path.with_name(f"{LEDGER}-shm")
+        index = self._path.with_name(f"{self._path.name}-shm")
         with contextlib.suppress(OSError):
             size = index.stat().st_size
             if size < self._index_size:

@@ -21,6 +21,7 @@ from cmdrdata_exporter import faults
 from cmdrdata_exporter.customer import metadata_attributes
 from opentelemetry_instrumentation_cmdrdata.call import Recorder
 from opentelemetry_instrumentation_cmdrdata.openai import keywords, observation
+from opentelemetry_instrumentation_cmdrdata.openai.account import account
 from opentelemetry_instrumentation_cmdrdata.openai.providers import Server, provider_of
 from opentelemetry_instrumentation_cmdrdata.openai.replacing import (
     Method,
@@ -211,6 +212,16 @@ def _open(manager: Any) -> Session | None:
 def _attach(connection: Any, session: Session) -> None:
     _replace_all(connection, _CONNECTION)
     connection.__dict__[_SESSION] = session
+    if session.call.exchange.reads_account:
+        socket = connection._connection  # noqa: SLF001 - the SDK shows it nowhere else
+        session.account = account(
+            _headers(getattr(socket, "request", None)), _headers(getattr(socket, "response", None))
+        )
+
+
+def _headers(message: Any) -> Any:
+    """Return the headers of one side's part of a handshake, None where it is not known."""
+    return getattr(message, "headers", None)
 
 
 def _server(client: Any) -> Server:

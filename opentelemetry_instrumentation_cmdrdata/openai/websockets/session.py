@@ -94,6 +94,7 @@ class Session:
         "_server",
         "_starters",
         "_starting",
+        "account",
         "call",
         "frames",
         "id",
@@ -123,6 +124,8 @@ class Session:
         self.model: str | None = None
         """As the provider has told it."""
         self.transcription_model: str | None = None
+        self.account: Mapping[str, Any] = {}
+        """Who is charged at OpenAI, by the names of attributes; known once there is a connection."""
         self._recorder = recorder
         self._server = server
         self._attribution = attribution
@@ -216,6 +219,8 @@ class Session:
         call = self._parts.get(key)
         # One that has not begun is of an attempt that was interrupted.
         if call.has_begun if call is not None else self._has_ended(key):
+            if call is not None and endpoint is charged.RESPONSES:
+                self._take_lane(lane, call)  # Where that was interrupted.
             return call
 
         def begin() -> Call:
@@ -247,11 +252,16 @@ class Session:
         if len(self._parts) > MOST_OPEN:
             self.end(next(iter(self._parts.values())), cut=True)
         if endpoint is charged.RESPONSES:
-            if (before := self._lanes.get(lane)) is not None:
-                # A lane has one response at a time: the end of this one was lost with its connection.
+            self._take_lane(lane, call)
+        return call
+
+    def _take_lane(self, lane: str | None, call: Call) -> None:
+        """Note which response is under way in a lane, which has one at a time: the end of another one was lost."""
+        before = self._lanes.get(lane)
+        if before is not call:
+            if before is not None:
                 self.end(before, cut=True)
             self._lanes[lane] = call
-        return call
 
     def _has_ended(self, key: _Key) -> bool:
         """Say whether a part has ended; of those without an id only whether this very frame has ended it."""
@@ -290,7 +300,7 @@ class Session:
             if request.payer is not None:
                 attribution = attribution._replace(attributes=request.payer)
         with self._as_parent():
-            return Call(
+            call = Call(
                 self._recorder,
                 endpoint,
                 parameters,
@@ -299,6 +309,8 @@ class Session:
                 streaming=not refused,
                 began=began,
             )
+        call.exchange.account = {**self.account}
+        return call
 
     @contextmanager
     def _as_parent(self) -> Generator[None]:

@@ -1,0 +1,1 @@
+"""`cmdrdata reconcile`: what was recorded here beside what the provider counts."""
