@@ -466,7 +466,8 @@ class FleetLedger(Connected):
         day, place, units, _ = found
         after = self._totals.move(connection, place, units, fate="dropped")
         connection.execute(
-            "UPDATE fleet_events SET state = %s, due = %s, group_number = %s, body = NULL WHERE day = %s AND key = %b",
+            "UPDATE fleet_events SET state = %s, due = %s, reason = NULL, group_number = %s, body = NULL"
+            " WHERE day = %s AND key = %b",
             (DROPPED, now, after.group, day, key),
         )
         return True

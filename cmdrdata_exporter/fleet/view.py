@@ -146,11 +146,10 @@ class FleetReader:
         recorded = delivered + local + pending + in_flight + held + dead + dropped.
         """
         names = ("recorded", "delivered", *HOST_STATES, "dropped")
-        counts = dict.fromkeys((*names, "repeated", "ambiguous", "damaged"), 0)
-        for name, value in self._query(
-            "SELECT name, sum(value)::bigint FROM fleet_counters GROUP BY name"
-        ):
-            counts[name] = value
+        counts: dict[str, int] = dict.fromkeys((*names, "repeated", "ambiguous", "damaged"), 0)
+        counts |= dict(
+            self._query("SELECT name, sum(value)::bigint FROM fleet_counters GROUP BY name")
+        )
         for state, number in self._query(
             "SELECT state, count(*) FROM fleet_events WHERE state < 4 GROUP BY state"
         ):
@@ -193,7 +192,7 @@ class FleetReader:
     def hosts(self) -> list[HostState]:
         """Return what each host has said of itself, by name."""
         rows = self._query(
-            f'SELECT {", ".join(HostState._fields)} FROM fleet_hosts ORDER BY host COLLATE "C"'
+            f'SELECT {", ".join(HostState._fields)} FROM fleet_hosts ORDER BY host COLLATE "C"'  # noqa: S608 - texts of this module
         )
         return [HostState(*row) for row in rows]
 
@@ -208,7 +207,7 @@ class FleetReader:
 
     def columns(self) -> tuple[str, ...]:
         """Return all that totals may be grouped by."""
-        return tuple(dict.fromkeys((*groups.COLUMNS, SOURCE_HOST, *self.labels())))
+        return tuple(dict.fromkeys((*groups.COLUMNS, *sorted({SOURCE_HOST, *self.labels()}))))
 
     def totals(
         self,
@@ -279,14 +278,14 @@ class FleetReader:
         self, asked: _Asked
     ) -> Iterator[tuple[int, Mapping[str, str], Mapping[str, float]]]:
         """Yield of each event that is not settled its state, what it may be grouped by, and what it used."""
-        tests, given = ["state < 4"], []
+        tests, given = ["state < 4"], list[object]()
         for test, value in (("day >= %s", asked.since), ("day <= %s", asked.until)):
             if value is not None:
                 tests.append(test)
                 given.append(value)
         columns = ", ".join(f"g.{name}" for name in Group._fields)
         for state, at, host, units, *group in self._query(
-            f"SELECT e.state, e.at, e.host, e.units, {columns} FROM fleet_events e"
+            f"SELECT e.state, e.at, e.host, e.units, {columns} FROM fleet_events e"  # noqa: S608 - texts of this module
             f" JOIN fleet_groups g ON g.number = e.group_number WHERE {' AND '.join(tests)}",
             given,
         ):
@@ -305,7 +304,7 @@ class FleetReader:
     def kept(self, state: str, limit: int = -1) -> Iterator[Kept]:
         """Yield the events in a state whose bodies are here, the oldest first."""
         rows = self._stream(
-            f"SELECT {_EVENT} FROM fleet_events WHERE state = %s AND body IS NOT NULL"
+            f"SELECT {_EVENT} FROM fleet_events WHERE state = %s AND body IS NOT NULL"  # noqa: S608 - texts of this module
             " ORDER BY due, recorded, seq LIMIT %s",
             (STATES.index(state), None if limit < 0 else limit),
         )
@@ -382,7 +381,7 @@ class FleetReader:
         return found
 
     def _events(self, condition: str, values: Sequence[object]) -> list[IndexedEvent]:
-        rows = self._query(f"SELECT {_EVENT} FROM fleet_events WHERE {condition}", values)
+        rows = self._query(f"SELECT {_EVENT} FROM fleet_events WHERE {condition}", values)  # noqa: S608 - texts of this module
         return [_indexed(row) for row in rows]
 
     def body(self, event: IndexedEvent) -> bytes | None:
@@ -393,13 +392,11 @@ class FleetReader:
         )
         return next((body for (body,) in rows), None)
 
-    def bodies(
-        self, states: Iterable[str]
-    ) -> Iterator[tuple[IndexedEvent, bytes | None]]:
+    def bodies(self, states: Iterable[str]) -> Iterator[tuple[IndexedEvent, bytes | None]]:
         """Yield the events in some states whose bodies are here, and these, the oldest first."""
         for state in states:
             for row in self._stream(
-                f"SELECT {_EVENT} FROM fleet_events WHERE state = %s AND body IS NOT NULL ORDER BY due, seq",
+                f"SELECT {_EVENT} FROM fleet_events WHERE state = %s AND body IS NOT NULL ORDER BY due, seq",  # noqa: S608 - texts of this module
                 (STATES.index(state),),
             ):
                 yield _indexed(row), row[-1]
@@ -466,16 +463,14 @@ def _sums_query(names: Sequence[str], asked: _Asked) -> tuple[str, list[object]]
             outer_values += given
     where = f" WHERE {' AND '.join(tests)}" if tests else ""
     by_number = ", ".join(map(str, range(1, len(inner) + 1)))
-    sums = (
-        f"(SELECT {', '.join(inner)}, sum(amount) AS amount FROM {table}{where} GROUP BY {by_number}) AS sums"
-    )
+    sums = f"(SELECT {', '.join(inner)}, sum(amount) AS amount FROM {table}{where} GROUP BY {by_number}) AS sums"  # noqa: S608 - texts of this module
     of = f" WHERE {' AND '.join(of_group)}" if of_group else ""
     if of_group or len(inner) - 2 < len(names):
         sums += " JOIN fleet_groups ON number = group_number"
     columns = [f'({text}) COLLATE "C"' for text in (*outer, "unit")]
     places = ", ".join(map(str, range(1, len(columns) + 1)))
     return (
-        f"SELECT {', '.join(columns)}, sum(amount) FROM {sums}{of} GROUP BY {places}"
+        f"SELECT {', '.join(columns)}, sum(amount) FROM {sums}{of} GROUP BY {places}"  # noqa: S608 - texts of this module
         f" HAVING sum(amount) <> 0 ORDER BY {places}",
         [*outer_values, *inner_values, *of_group_values],
     )

@@ -76,7 +76,7 @@ class Postgres:
     def stop(self) -> None:
         """Stop it, if it runs."""
         if (self._data / "postmaster.pid").exists():
-            self._run("pg_ctl", "-D", str(self._data), "-m", "immediate", "-w", "stop")
+            self._run("pg_ctl", "-D", str(self._data), "-m", "fast", "-w", "stop")
 
     def database(self) -> str:
         """Make a database, and return its URL."""

@@ -1,0 +1,76 @@
+"""What the commands ask of a ledger: that of a host, in SQLite, and that of a fleet, in PostgreSQL, answer the same."""
+
+# ruff: noqa: D102 - the contracts are with the methods of the readers
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from cmdrdata_exporter.delivery.open_jobs import OpenJob
+from cmdrdata_exporter.delivery.spool.index_view import About
+from cmdrdata_exporter.delivery.spool.indexed import IndexedEvent
+from cmdrdata_exporter.delivery.spool.ledger_view import Kept
+from cmdrdata_exporter.delivery.spool.usage_view import Total
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class Ledger(Protocol):
+    """A ledger at one instant. See `LedgerReader`, whose methods have the contracts."""
+
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *_: object) -> None: ...
+    def counts(self) -> dict[str, int]: ...
+    def not_imported(self) -> int: ...
+    def open_jobs(self) -> list[OpenJob]: ...
+    def oldest_pending(self) -> float | None: ...
+    def facts(self) -> dict[str, Any]: ...
+    def kept(self, state: str, limit: int = -1) -> Iterator[Kept]: ...
+    def knows(self, key: bytes, now: float) -> bool: ...
+    def reasons(self, state: str) -> dict[str, int]: ...
+    def labels(self) -> tuple[str, ...]: ...
+    def columns(self) -> tuple[str, ...]: ...
+    def totals(
+        self,
+        by: Sequence[str],
+        *,
+        since: str | None = None,
+        until: str | None = None,
+        customer: str | None = None,
+        billed: bool = False,
+        where: Mapping[str, str] | None = None,
+    ) -> Iterator[Total]: ...
+    def outside(
+        self, since: str | None = None, until: str | None = None, customer: str | None = None
+    ) -> dict[str, tuple[int, dict[str, float]]]: ...
+    def dropped_before(self) -> int: ...
+
+
+class Index(Protocol):
+    """The events of a ledger, to be found. See `IndexReader`."""
+
+    last: int
+
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *_: object) -> None: ...
+    @property
+    def ledger(self) -> Ledger: ...
+    def about(self) -> About: ...
+    def newest(
+        self,
+        limit: int,
+        *,
+        state: str | None = None,
+        customer: str | None = None,
+        model: str | None = None,
+        endpoint: str | None = None,
+        since: int | None = None,
+        until: int | None = None,
+        no_usage: bool = False,
+        after: int | None = None,
+    ) -> list[IndexedEvent]: ...
+    def find(self, text: str) -> list[IndexedEvent]: ...
+    def body(self, event: IndexedEvent) -> bytes | None: ...
+    def bodies(self, states: Iterable[str]) -> Iterator[tuple[IndexedEvent, bytes | None]]: ...
