@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -149,7 +149,7 @@ _PATH = click.Path(path_type=Path)
     show_default=True,
     help="Connections of OTLP over HTTP.",
 )
-def gateway(**options: object) -> None:
+def gateway(**options: Any) -> None:
     """
     Take spans and events of many hosts into one ledger, until SIGTERM or SIGINT.
 
@@ -162,7 +162,7 @@ def gateway(**options: object) -> None:
     require("gateway", "confluent_kafka", "google.rpc", "grpc", "opentelemetry.proto", "psycopg")
     from cmdrdata_exporter.fleet.connection import UnusableUrlError, name_of
 
-    given = _Options(**options)  # type: ignore[arg-type]
+    given = _Options(**options)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Formatter("%(asctime)s %(levelname)s %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import os
 import signal
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 from cmdrdata_exporter.cli import main
+from cmdrdata_exporter.fleet.arrivals import Position
 from cmdrdata_exporter.fleet.gateway.shelf import Shelf
+from cmdrdata_exporter.fleet.gateway.spans import SpanRow
 
 _store = Shelf.store
 
 
-def _store_and_die(self: Shelf, *arguments: Any) -> None:
-    _store(self, *arguments)
+def _store_and_die(
+    self: Shelf, rows: Sequence[SpanRow], positions: Iterable[Position] = ()
+) -> None:
+    _store(self, rows, positions)
     os.kill(os.getpid(), signal.SIGKILL)
 
 

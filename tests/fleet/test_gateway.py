@@ -6,6 +6,7 @@ import itertools
 import json
 import random
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,11 +15,15 @@ from typing import Any
 import psycopg
 import pytest
 from confluent_kafka.cimpl import Producer
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
+from cmdrdata_exporter import CmdrDataSpanExporter
+from cmdrdata_exporter.version import VERSION
 from tests.engines.kafka import Broker
 from tests.engines.postgres import Postgres
 from tests.fleet.gateways import GatewayProcess, events, post, recorded, wait_for
-from tests.fleet.otlp import request, span
+from tests.fleet.otlp import CHAT, request, span
 
 SDK = "opentelemetry.instrumentation.openai.v1"
 FRAMEWORK = "opentelemetry.instrumentation.langchain"
@@ -203,7 +208,7 @@ def test_a_topic_of_events(run: Run, database: str, broker: Broker) -> None:
         [
             (json.dumps(report).encode(), [("CmdrData-Report", b"1")]),
             (b"{}", [("CmdrData-Report", b"1")]),
-            (b"\xff garbage", []),
+            (b"\xff garbage", [("Of", b"nobody")]),
             (event_of(7), [("Idempotency-Key", f"{7:032x}".encode())]),
         ],
     )
@@ -228,7 +233,8 @@ def test_a_topic_of_events(run: Run, database: str, broker: Broker) -> None:
 def test_a_topic_of_spans(run: Run, database: str, broker: Broker) -> None:
     """Records as the Collector writes them are taken, and garbage among them is said and left out."""
     topic = broker.topic("otlp-spans")
-    produce(broker, topic, [(body_of(n, n), []) for n in range(1, 200)] + [(b"\xff", [])])
+    produce(broker, topic, [(body_of(n, n), []) for n in range(1, 200)])
+    produce(broker, topic, [(b"\xff", [])])
     gateway = run("--spans-topic", f"kafka://{broker.servers}/{topic}", *QUICK)
     wait_for(lambda: recorded(database) == 199)
     wait_for(lambda: 'records_total{intake="spans"} 200' in gateway.page("/metrics")[1])
@@ -241,6 +247,33 @@ def test_a_topic_of_spans(run: Run, database: str, broker: Broker) -> None:
     produce(broker, topic, [(body_of(1000, 1000), [])])
     wait_for(lambda: recorded(database) == 200)
     assert 'records_total{intake="spans"} 1\n' in second.page("/metrics")[1]
+
+
+def test_from_an_application(
+    run: Run, database: str, broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an application records is in the ledger of the fleet, with its host, which says how it is."""
+    topic = broker.topic("whole-way")
+    endpoint = f"kafka://{broker.servers}/{topic}"
+    gateway = run("--events-topic", endpoint)
+    monkeypatch.setattr(socket, "gethostname", lambda: "web-3")
+    exporter = CmdrDataSpanExporter(endpoint=endpoint, spool_dir=tmp_path / "spool")
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    for customer in ("acme", "", "globex"):
+        with provider.get_tracer(SDK).start_as_current_span("chat") as its:
+            its.set_attributes(CHAT | {"cmdrdata.customer.id": customer})
+    assert exporter.force_flush(20_000)
+    wait_for(lambda: recorded(database) == 2)
+    found = {(each["customer_id"], each["total_tokens"]) for each in events(database)}
+    assert found == {("acme", 15), ("globex", 15)}
+    with psycopg.connect(database) as connection:
+        hosts = connection.execute("SELECT DISTINCT host FROM fleet_events").fetchall()
+        wait_for(lambda: connection.execute("SELECT host FROM fleet_hosts").fetchall())
+        [(host, version)] = connection.execute("SELECT host, version FROM fleet_hosts").fetchall()
+    assert (hosts, host, version) == ([("web-3",)], "web-3", VERSION)
+    provider.shutdown()
+    assert gateway.end() == 0
 
 
 def test_members_that_come_and_go(run: Run, database: str, broker: Broker) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import psycopg
 
 from cmdrdata_exporter import clocks, faults, processes
 from cmdrdata_exporter.delivery.backoff import backoff
+from cmdrdata_exporter.fleet.arrivals import Arrival
 from cmdrdata_exporter.fleet.gateway.access import Access
 from cmdrdata_exporter.fleet.gateway.ledgers import Ledger, Open
 from cmdrdata_exporter.fleet.gateway.limits import Limits, Room
@@ -216,10 +217,10 @@ class Settling:
         self._stop.set()
         return self._ended.wait(seconds)
 
-    def _store(self, arrivals: object) -> int:
+    def _store(self, arrivals: Sequence[Arrival]) -> int:
         if self._ledger is None:
             self._ledger = self._open()
-        return self._ledger.store(arrivals)  # type: ignore[arg-type]
+        return self._ledger.store(arrivals)
 
     def _run(self) -> None:
         failures, next_forget = 0, 0.0

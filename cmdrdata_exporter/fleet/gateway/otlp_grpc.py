@@ -7,8 +7,9 @@ https://opentelemetry.io/docs/specs/otlp/#otlpgrpc
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import grpc
 from google.protobuf.any_pb2 import Any as Packed
@@ -32,8 +33,8 @@ from cmdrdata_exporter.fleet.gateway.watching import Counts
 from cmdrdata_exporter.setting_values import ConfigurationError
 
 SERVICE, METHOD = "opentelemetry.proto.collector.trace.v1.TraceService", "Export"
-THREADS = 32
-"""How many calls are served at once."""
+THREADS = 16
+"""How many calls are served at once. Of the others nothing is read yet."""
 _INTAKE = "grpc"
 
 
@@ -79,11 +80,10 @@ class GrpcIntake:
                 ("grpc.keepalive_time_ms", 60_000),
                 ("grpc.max_connection_idle_ms", (10 * 60 * 1000)),
             ),
-            # More than are served wait, each with a message in memory: so few do.
-            maximum_concurrent_rpcs=2 * THREADS,
         )
-        # The bytes, so that they are counted before anything is made of them.
-        handler = grpc.unary_unary_rpc_method_handler(self._export)
+        # As a stream, which has one message here: so it is not read before it is clear that whoever sends it may. The
+        # bytes, so that they are counted before anything is made of them.
+        handler = cast("Any", grpc).stream_unary_rpc_method_handler(self._export)
         self._server.add_generic_rpc_handlers(
             (grpc.method_handlers_generic_handler(SERVICE, {METHOD: handler}),)
         )
@@ -117,17 +117,17 @@ class GrpcIntake:
         """Take no more, and wait for the answers to what was begun, so many seconds at most."""
         self._server.stop(timeout).wait(timeout)
 
-    def _export(self, body: bytes, context: Any) -> bytes:
+    def _export(self, messages: Iterator[bytes], context: Any) -> bytes:
         status = grpc.StatusCode.OK
         try:
-            return self._take(body, context)
+            return self._take(messages, context)
         except _RefusedError as error:
             status = error.status
             self._refuse(context, error)
         finally:
             self._counts.add("requests", intake=_INTAKE, status=status.name)
 
-    def _take(self, body: bytes, context: Any) -> bytes:
+    def _take(self, messages: Iterator[bytes], context: Any) -> bytes:
         metadata: dict[str, Any] = dict(context.invocation_metadata())
         if not self._access.admits(metadata.get("authorization")):
             raise _RefusedError(
@@ -136,6 +136,7 @@ class GrpcIntake:
             )
         with Held(self._room, self._limits.request) as held:
             try:
+                body = next(messages, b"")
                 held.add("body", len(body))
                 taken = take(read_protobuf(body))
                 self._shelving.store(taken.rows)

@@ -15,7 +15,7 @@ import socket
 import ssl
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from socketserver import TCPServer
@@ -142,7 +142,8 @@ class Intake(HTTPServer):
     def server_bind(self) -> None:
         """Bind, without asking anybody for the name of this machine."""
         TCPServer.server_bind(self)
-        self.server_name, self.server_port = self.server_address[:2]  # type: ignore[assignment]
+        address: Any = self.server_address
+        self.server_name, self.server_port = address[:2]
 
     @property
     def connections(self) -> int:
@@ -208,7 +209,7 @@ class Intake(HTTPServer):
             self.shutdown_request(current)
 
     @contextlib.contextmanager
-    def answering(self) -> Iterator[None]:
+    def answering(self) -> Generator[None]:
         """Keep the server from ending before a request is answered."""
         with self._lock:
             self._busy += 1
@@ -223,7 +224,7 @@ class Intake(HTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     """One connection."""
 
-    server: Intake
+    server: Intake  # pyright: ignore[reportIncompatibleVariableOverride] - what makes it
     protocol_version = "HTTP/1.1"
     server_version = "cmdrdata-gateway"
     sys_version = ""
@@ -367,7 +368,7 @@ class _Handler(BaseHTTPRequestHandler):
         if number > self.server.limits.request:
             raise TooLargeError
         while number:
-            chunk = self.rfile.read1(min(number, _STEP))  # type: ignore[attr-defined]
+            chunk = self.rfile.read1(min(number, _STEP))
             if not chunk:
                 _garbage("the body ends before its time")
             held.add("body", len(chunk))
@@ -377,7 +378,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _chunked(self, held: Held) -> Iterator[bytes]:
         while size := self._size():
             while size:
-                chunk = self.rfile.read1(min(size, _STEP))  # type: ignore[attr-defined]
+                chunk = self.rfile.read1(min(size, _STEP))
                 if not chunk:
                     _garbage("the body ends before its time")
                 held.add("body", len(chunk))

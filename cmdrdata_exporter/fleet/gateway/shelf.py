@@ -134,7 +134,7 @@ class Shelf(_Connected):
                 (_OTHERS, [row for row in rows if not row.is_call]),
             ):
                 if chosen:
-                    connection.execute(statement, _columns(chosen))
+                    connection.execute(statement.encode(), _columns(chosen))
             for position in positions:
                 connection.execute(_POSITION, position)
 
@@ -305,7 +305,7 @@ class Settler(_Connected):
                     SELECT span, relation, event, decided FROM gateway_spans
                     WHERE gateway_spans.trace = due.trace AND {condition}
                 ) AS theirs ORDER BY decided
-                """,  # noqa: S608 - made of constants
+                """.encode(),  # noqa: S608 - made of constants
                 (traces,),
             ):
                 found.setdefault(trace, []).append(SpanRow(trace, span, relation, event=event))

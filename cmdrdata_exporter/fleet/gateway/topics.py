@@ -62,10 +62,6 @@ class Target(Protocol):
         ...
 
 
-class _StoppedError(Exception):
-    """The positions of partitions cannot be read."""
-
-
 class Member:
     """
     A member of a group.
