@@ -18,7 +18,7 @@ from cmdrdata_exporter import setting_values
 from cmdrdata_exporter.cli.destination import Refusal
 from cmdrdata_exporter.cli.extras import require
 from cmdrdata_exporter.cli.terminal import ATTENTION, plain
-from cmdrdata_exporter.settings import CMDRDATA_KAFKA_OPTIONS, ConfigurationError
+from cmdrdata_exporter.settings import CMDRDATA_KAFKA_OPTIONS, CMDRDATA_TOTAL_BY, ConfigurationError
 
 if TYPE_CHECKING:
     # What it needs is an extra.
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 TOKEN = "CMDRDATA_GATEWAY_TOKEN"  # noqa: S105 - the variable's name
 GROUP = "cmdrdata-gateway"
+SOURCE = "source"
+"""The metadata key that says of an event that it was made of a span."""
 
 _logger = logging.getLogger("cmdrdata")
 
@@ -217,8 +219,17 @@ def _gateway(given: _Options) -> Gateway:
     from cmdrdata_exporter.fleet.gateway.gateway import Gateway
     from cmdrdata_exporter.fleet.store import FleetLedger
 
-    plan = _plan(given)
-    return Gateway(plan, lambda: FleetLedger(given.ledger), _kafka_options(given))
+    plan, total_by = _plan(given), _total_by()
+    return Gateway(
+        plan, lambda: FleetLedger(given.ledger, total_by=total_by), _kafka_options(given)
+    )
+
+
+def _total_by() -> tuple[str, ...]:
+    """Return by what usage is summed: the metadata keys that were asked for, and which events are made of spans."""
+    text = os.environ.get(CMDRDATA_TOTAL_BY)
+    asked = setting_values.metadata_keys(CMDRDATA_TOTAL_BY, text) if text else ()
+    return tuple(dict.fromkeys((*asked, SOURCE)))
 
 
 def _plan(given: _Options) -> Plan:

@@ -117,14 +117,15 @@ def calls_of(database: str) -> Counter[str]:
     return Counter(response if source == "span" else event for source, event, response in rows)
 
 
-def tokens_of(database: str) -> dict[str, int]:
-    """Return the tokens of each customer, as the totals have them."""
+def tokens_of(database: str) -> dict[tuple[str, str], int]:
+    """Return the tokens of each customer, apart by whether a span told them, as the totals have them."""
     with psycopg.connect(database) as connection:
         rows = connection.execute(
-            "SELECT customer, sum(amount)::bigint FROM fleet_totals JOIN fleet_groups ON number = group_number"
-            " WHERE unit = 'total_tokens' GROUP BY customer"
+            "SELECT customer, coalesce(labels::json->>'source', ''), sum(amount)::bigint"
+            " FROM fleet_totals JOIN fleet_groups ON number = group_number"
+            " WHERE unit = 'total_tokens' GROUP BY 1, 2"
         ).fetchall()
-    return dict(rows)
+    return {(customer, source): tokens for customer, source, tokens in rows}
 
 
 @pytest.fixture
@@ -187,5 +188,9 @@ def test_every_acknowledged_call_is_in_the_ledger_once(
     wait_for(lambda: recorded(database) >= len(expected), PATIENCE)
     print(f"{len(expected)} calls, {len(victims)} kills, {time.monotonic() - began:.0f} s")
     assert expected == calls_of(database)
-    customers = Counter(f"c{number % 7}" for numbers in acknowledged for number in numbers)
-    assert {customer: 15 * number for customer, number in customers.items()} == tokens_of(database)
+    customers = Counter(
+        (f"c{number % 7}", source)
+        for numbers, source in zip(acknowledged, ("", "", "span", "span"), strict=True)
+        for number in numbers
+    )
+    assert {of: 15 * number for of, number in customers.items()} == tokens_of(database)
