@@ -121,7 +121,7 @@ def tokens_of(database: str) -> dict[tuple[str, str], int]:
     """Return the tokens of each customer, apart by whether a span told them, as the totals have them."""
     with psycopg.connect(database) as connection:
         rows = connection.execute(
-            "SELECT customer, coalesce(labels::json->>'source', ''), sum(amount)::bigint"
+            "SELECT customer, coalesce(nullif(labels, '')::json->>'source', ''), sum(amount)::bigint"
             " FROM fleet_totals JOIN fleet_groups ON number = group_number"
             " WHERE unit = 'total_tokens' GROUP BY 1, 2"
         ).fetchall()
