@@ -122,7 +122,16 @@ def test_calls_of_each_kind(
     chat, response = replies.CHAT, replies.RESPONSE
     used, answered = chat["usage"], response["usage"]
     tokens = (used["prompt_tokens"], used["completion_tokens"], used["total_tokens"])
-    of_chat = ("acme", "openai", chat["model"], tokens, "reported", chat["id"], "span", {})
+    of_chat: tuple[Any, ...] = (
+        "acme",
+        "openai",
+        chat["model"],
+        tokens,
+        "reported",
+        chat["id"],
+        "span",
+        {},
+    )
     assert [
         # A span does not say that it is one of a stream.
         ("chat.completions", False, *of_chat),
