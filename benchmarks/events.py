@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 from random import Random as Chance
 from statistics import median
+from typing import Any
 
 from spool import BODY, HEADER
 

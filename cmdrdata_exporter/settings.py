@@ -126,6 +126,11 @@ Whether `metadata.call_site` says which line of the application made a call: `un
 `true` (or `1`) of all, and on their spans too, `false` (or `0`) of none. Default: `unattributed`.
 """
 
+CMDRDATA_LEDGER = "CMDRDATA_LEDGER"
+"""
+The ledger of a fleet that the commands ask instead of this host's, `postgresql://USER@HOST:PORT/DATABASE`.
+"""
+
 CMDRDATA_CONTENT_MAX_LENGTH = "CMDRDATA_CONTENT_MAX_LENGTH"
 """
 How many characters of one part of a message are recorded, where content is. 1 to 100000000.

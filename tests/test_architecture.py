@@ -72,7 +72,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "fleet": ({f"{EXPORTER}.fleet.*"}, {"base", "pacing", "events", "event", "spool"}),
     "gateway": (
         {f"{EXPORTER}.fleet.gateway", f"{EXPORTER}.fleet.gateway.*"},
-        {"base", "pacing", "settings", "events", "kafka", "fleet"},
+        {"base", "pacing", "settings", "events", "event", "delivery", "kafka", "fleet"},
     ),
     # Nothing imports it but the command line: what usage costs is no part of an event.
     "prices": ({f"{EXPORTER}.prices", f"{EXPORTER}.prices.*"}, {"base", "spool"}),

@@ -8,17 +8,20 @@ import queue
 import signal
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from cmdrdata_exporter import setting_values
-from cmdrdata_exporter.cli.destination import Refusal
+from cmdrdata_exporter import runtime, setting_values
+from cmdrdata_exporter.cli.destination import Refusal, settings_of
 from cmdrdata_exporter.cli.extras import require
 from cmdrdata_exporter.cli.terminal import ATTENTION, plain
-from cmdrdata_exporter.settings import CMDRDATA_KAFKA_OPTIONS, CMDRDATA_TOTAL_BY, ConfigurationError
+from cmdrdata_exporter.delivery import KEPT_DAYS
+from cmdrdata_exporter.delivery.destination import HTTP, LOCAL
+from cmdrdata_exporter.settings import CMDRDATA_KAFKA_OPTIONS, ConfigurationError
 
 if TYPE_CHECKING:
     # What it needs is an extra.
@@ -61,6 +64,7 @@ class _Options(NamedTuple):
     max_request: int
     max_in_flight: int
     max_connections: int
+    keep_events: int
 
 
 _PATH = click.Path(path_type=Path)
@@ -151,6 +155,14 @@ _PATH = click.Path(path_type=Path)
     show_default=True,
     help="Connections of OTLP over HTTP.",
 )
+@click.option(
+    "--keep-events",
+    metavar="DAYS",
+    type=click.IntRange(1, 36500),
+    default=KEPT_DAYS,
+    show_default=True,
+    help="Days after which settled events are forgotten, but for their usage.",
+)
 def gateway(**options: Any) -> None:
     """
     Take spans and events of many hosts into one ledger, until SIGTERM or SIGINT.
@@ -219,17 +231,24 @@ def _gateway(given: _Options) -> Gateway:
     from cmdrdata_exporter.fleet.gateway.gateway import Gateway
     from cmdrdata_exporter.fleet.store import FleetLedger
 
-    plan, total_by = _plan(given), _total_by()
-    return Gateway(
-        plan, lambda: FleetLedger(given.ledger, total_by=total_by), _kafka_options(given)
-    )
+    plan, settings = _plan(given), settings_of(None)
+    if settings.target.kind == HTTP:
+        plan = replace(plan, post=runtime.options(settings).post)
+    elif settings.target.kind != LOCAL:
+        raise ConfigurationError(
+            f"CMDRDATA_ENDPOINT is {settings.endpoint!r}, and a gateway sends events on by HTTP only; "
+            "unset it, and name a topic that is to be read by --events-topic"
+        )
 
+    def opened() -> FleetLedger:
+        return FleetLedger(
+            given.ledger,
+            forwards=plan.post is not None,
+            total_by=tuple(dict.fromkeys((*settings.total_by, SOURCE))),
+            keep_events=given.keep_events,
+        )
 
-def _total_by() -> tuple[str, ...]:
-    """Return by what usage is summed: the metadata keys that were asked for, and which events are made of spans."""
-    text = os.environ.get(CMDRDATA_TOTAL_BY)
-    asked = setting_values.metadata_keys(CMDRDATA_TOTAL_BY, text) if text else ()
-    return tuple(dict.fromkeys((*asked, SOURCE)))
+    return Gateway(plan, opened, _kafka_options(given))
 
 
 def _plan(given: _Options) -> Plan:

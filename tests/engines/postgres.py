@@ -38,9 +38,6 @@ class Postgres:
         self._user = "postgres" if os.geteuid() == 0 else None
         if self._user is not None:
             shutil.chown(directory, self._user)
-            for parent in (directory, *directory.parents):
-                if parent.owner() != self._user and not parent.stat().st_mode & 0o001:
-                    parent.chmod(parent.stat().st_mode | 0o011)
         self._run("initdb", "-D", str(self._data), "-U", "postgres", "-A", "trust", "-N")
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))

@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
 from tests.engines.kafka import Broker
 from tests.engines.postgres import Postgres
+
+
+@contextmanager
+def _running() -> Iterator[Postgres]:
+    """Run a server. Not below the directory of all runs of pytest, which each of them closes to other users."""
+    with TemporaryDirectory(prefix="postgres-") as directory:
+        server = Postgres(Path(directory))
+        try:
+            server.start()
+            yield server
+        finally:
+            server.stop()
 
 
 @pytest.fixture(scope="session")
@@ -36,14 +50,10 @@ def mortal(tmp_path: Path) -> Iterator[Broker]:
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+def postgres() -> Iterator[Postgres]:
     """A server that runs all the time."""
-    server = Postgres(tmp_path_factory.mktemp("postgres"))
-    try:
-        server.start()
+    with _running() as server:
         yield server
-    finally:
-        server.stop()
 
 
 @pytest.fixture
@@ -53,13 +63,7 @@ def database(postgres: Postgres) -> str:
 
 
 @pytest.fixture
-def mortal_postgres(tmp_path: Path) -> Iterator[Postgres]:
+def mortal_postgres() -> Iterator[Postgres]:
     """A server of one's own."""
-    directory = tmp_path / "postgres"
-    directory.mkdir()
-    server = Postgres(directory)
-    try:
-        server.start()
+    with _running() as server:
         yield server
-    finally:
-        server.stop()

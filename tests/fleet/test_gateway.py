@@ -17,8 +17,12 @@ import pytest
 from confluent_kafka.cimpl import Producer
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from pytest_httpserver import HTTPServer
+from werkzeug import Request, Response
 
 from cmdrdata_exporter import CmdrDataSpanExporter
+from cmdrdata_exporter.delivery.spool.schema import DEAD, HELD
+from cmdrdata_exporter.fleet.states import DELIVERED
 from cmdrdata_exporter.version import VERSION
 from tests.engines.kafka import Broker
 from tests.engines.postgres import Postgres
@@ -296,6 +300,44 @@ def test_members_that_come_and_go(run: Run, database: str, broker: Broker) -> No
     with psycopg.connect(database) as connection:
         [[total]] = connection.execute("SELECT sum(next) FROM fleet_positions").fetchall()
     assert total == 20000
+
+
+def test_on_to_cmdrdata(run: Run, database: str, httpserver: HTTPServer) -> None:
+    """Each event is sent on once, by whichever gateway; one without a customer waits, one that is refused is dead."""
+    got: list[tuple[str, bytes]] = []
+
+    def take(taken: Request) -> Response:
+        body = taken.get_data()
+        got.append((taken.headers["Idempotency-Key"], body))
+        return Response(status=400 if json.loads(body)["customer_id"] == "bad" else 200)
+
+    httpserver.expect_request("/api/events").respond_with_handler(take)
+    environment = {
+        "CMDRDATA_API_KEY": "tk-0123456789abcdef0123",
+        "CMDRDATA_ENDPOINT": httpserver.url_for("/api/events"),
+    }
+    options = (*OTLP, "--window", "0")
+    gateways = [run(*options, environment=environment) for _ in range(2)]
+    for number in range(1, 101):
+        port = gateways[number % 2].port("OTLP/HTTP")
+        assert post(port, body_of(number, number)) == 200
+    for number, customer in ((101, ""), (102, "bad")):
+        its = span(number, number, attributes=CHAT | {"cmdrdata.customer.id": customer})
+        assert post(gateways[0].port("OTLP/HTTP"), request((SDK, its)).SerializeToString()) == 200
+
+    def states() -> dict[int, int]:
+        with psycopg.connect(database) as connection:
+            return dict(
+                connection.execute(
+                    "SELECT state, count(*) FROM fleet_events GROUP BY state"
+                ).fetchall()
+            )
+
+    wait_for(lambda: states() == {DELIVERED: 100, HELD: 1, DEAD: 1})
+    assert len(got) == len({event_id for event_id, _ in got}) == 101
+    assert all(json.loads(body)["request"]["id"] == event_id for event_id, body in got)
+    assert [each.end() for each in gateways] == [0, 0]
+    assert "tk-0123" not in "".join(each.log for each in gateways)
 
 
 def test_the_second_signal(run: Run, database: str) -> None:

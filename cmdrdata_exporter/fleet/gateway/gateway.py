@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 import psycopg
 
 from cmdrdata_exporter import clocks, faults, processes
+from cmdrdata_exporter.delivery import Transport
 from cmdrdata_exporter.delivery.backoff import backoff
 from cmdrdata_exporter.fleet.arrivals import Arrival
 from cmdrdata_exporter.fleet.gateway.access import Access
+from cmdrdata_exporter.fleet.gateway.forwarding import Forwarding
 from cmdrdata_exporter.fleet.gateway.ledgers import Ledger, Open
 from cmdrdata_exporter.fleet.gateway.limits import Limits, Room
 from cmdrdata_exporter.fleet.gateway.otlp_grpc import GrpcIntake
@@ -50,6 +52,8 @@ class Plan:
     """Seconds that a span waits for others of its call."""
     remember: float = 3600.0
     """Seconds in which it is known to those that come late."""
+    post: Transport | None = None
+    """Sends an event on to CmdrData; None: events stay in the ledger."""
 
 
 class Gateway:
@@ -72,6 +76,7 @@ class Gateway:
         self._shelving = Shelving(Shelf(plan.url))
         self._takes_spans = any((plan.http, plan.grpc, plan.spans))
         self._settling = Settling(plan, open_ledger, self.counts)
+        self._forwarding = Forwarding(open_ledger, plan.post, self.counts)
         self._members: list[Member] = []
         if plan.spans is not None:
             spans = Spans(plan.spans, Shelf(plan.url), self.counts)
@@ -116,7 +121,7 @@ class Gateway:
         if self._takes_spans:
             self._shelving.start()
             self._settling.start()
-        for part in (*self._members, self.http, self.grpc, self.pages):
+        for part in (self._forwarding, *self._members, self.http, self.grpc, self.pages):
             if part is not None:
                 part.start()
 
@@ -144,6 +149,7 @@ class Gateway:
         if self._takes_spans:
             self._shelving.stop()
             in_time = self._settling.stop(max(0.1, deadline - clocks.monotonic()))
+        in_time &= self._forwarding.stop(max(0.1, deadline - clocks.monotonic()))
         for member in self._members:
             in_time &= member.wait(max(0.1, deadline - clocks.monotonic()))
         # The last one, so that whoever watches sees the end.
@@ -164,6 +170,8 @@ class Gateway:
             f"the topic {each.topic.name} of {each.intake}, group {each.topic.group}"
             for each in self._members
         ]
+        if self._plan.post is not None:
+            found.append("events are sent on to CmdrData")
         return found
 
     def troubles(self) -> list[str]:

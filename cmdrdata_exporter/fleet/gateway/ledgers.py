@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
+from cmdrdata_exporter.delivery import Handed, Outcome
 from cmdrdata_exporter.fleet.arrivals import Arrival, HostReport, Position
 
 
@@ -21,6 +22,22 @@ class Ledger(Protocol):
 
     def report(self, report: HostReport) -> None:
         """Note what a host says of itself."""
+        ...
+
+    def claim(self, limit: int) -> list[Handed]:
+        """Move events that are due into flight, and return them."""
+        ...
+
+    def record_outcomes(self, outcomes: Sequence[tuple[Handed, Outcome | None]]) -> None:
+        """Note what came of them."""
+        ...
+
+    def recover(self) -> int:
+        """Take back what has been in flight for too long; return how many."""
+        ...
+
+    def tidy(self) -> None:
+        """Remove what is old."""
         ...
 
     def close(self) -> None:

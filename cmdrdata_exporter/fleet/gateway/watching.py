@@ -19,6 +19,7 @@ COUNTERS = {
     "calls_repeated": "Those whose call another span reports. They make no event.",
     "events": "Events that are new to the ledger, by what they are made of.",
     "events_repeated": "Events that the ledger had, or set aside since it cannot read them.",
+    "forwarded": "Attempts to send an event on to CmdrData, by what came of it.",
     "reports": "Reports of hosts.",
     "failures": "What did not work and is tried again, by the part.",
 }
