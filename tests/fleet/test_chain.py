@@ -18,7 +18,7 @@ import pytest
 
 from tests.engines.collector import Collector
 from tests.engines.kafka import Broker
-from tests.fleet.gateways import GatewayProcess, recorded, wait_for
+from tests.fleet.gateways import GatewayProcess, recorded, usage, wait_for
 from tests.fleet.metered import TOGETHER
 
 APART = 10_000_000
@@ -117,15 +117,12 @@ def calls_of(database: str) -> Counter[str]:
     return Counter(response if source == "span" else event for source, event, response in rows)
 
 
-def tokens_of(database: str) -> dict[tuple[str, str], int]:
-    """Return the tokens of each customer, apart by whether a span told them, as the totals have them."""
-    with psycopg.connect(database) as connection:
-        rows = connection.execute(
-            "SELECT customer, coalesce(nullif(labels, '')::json->>'source', ''), sum(amount)::bigint"
-            " FROM fleet_totals JOIN fleet_groups ON number = group_number"
-            " WHERE unit = 'total_tokens' GROUP BY 1, 2"
-        ).fetchall()
-    return {(customer, source): tokens for customer, source, tokens in rows}
+def tokens_of(database: str) -> dict[tuple[str, str | None], int]:
+    """Return the tokens of each customer, apart by whether spans told them, as `cmdrdata usage` says."""
+    return {
+        (row["customer"], row["source"]): row["units"]["total_tokens"]
+        for row in usage(database, "customer,source")
+    }
 
 
 @pytest.fixture
@@ -190,7 +187,7 @@ def test_every_acknowledged_call_is_in_the_ledger_once(
     assert expected == calls_of(database)
     customers = Counter(
         (f"c{number % 7}", source)
-        for numbers, source in zip(acknowledged, ("", "", "span", "span"), strict=True)
+        for numbers, source in zip(acknowledged, (None, None, "span", "span"), strict=True)
         for number in numbers
     )
     assert {of: 15 * number for of, number in customers.items()} == tokens_of(database)

@@ -17,6 +17,7 @@ from tests.delivery.samples import wait_for
 from tests.engines import node
 from tests.engines.collector import Collector
 from tests.engines.kafka import Broker
+from tests.fleet.gateways import GatewayProcess, recorded, usage
 from tests.fleet.topics import messages
 from tests.provider import Provider, Reply
 
@@ -150,6 +151,53 @@ def test_calls_of_each_kind(
     # What the provider said, and its spans do not.
     assert used["prompt_tokens_details"]["cached_tokens"]
     assert used["completion_tokens_details"]["reasoning_tokens"]
+
+
+def test_usage_of_the_calls(
+    broker: Broker,
+    provider: Provider,
+    collector: Collector,
+    database: str,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+) -> None:
+    """From the application to `cmdrdata usage`: each customer's tokens, told apart as those of spans."""
+    run("app.mjs", provider, collector)
+    topic = f"kafka://{broker.servers}/{request.node.name}"
+    gateway = GatewayProcess(
+        database, tmp_path / "gateway.log", "--spans-topic", topic, "--window", "0.2"
+    )
+    try:
+        wait_for(lambda: recorded(database) == 4, timeout=60)
+    finally:
+        gateway.kill()
+    told = {
+        (row["customer"], row["endpoint"], row["source"]): (
+            row["events"],
+            {unit: amount for unit, amount in row["units"].items() if amount},
+        )
+        for row in usage(database, "customer,endpoint,source")
+    }
+    used, answered = replies.CHAT["usage"], replies.RESPONSE["usage"]
+    assert {
+        ("acme", "chat.completions", "span"): (
+            2,
+            {
+                "input_tokens": 2 * used["prompt_tokens"],
+                "output_tokens": 2 * used["completion_tokens"],
+                "total_tokens": 2 * used["total_tokens"],
+            },
+        ),
+        ("globex", "embeddings", "span"): (1, {"input_tokens": 9, "total_tokens": 9}),
+        ("globex", "responses", "span"): (
+            1,
+            {
+                "input_tokens": answered["input_tokens"],
+                "output_tokens": answered["output_tokens"],
+                "total_tokens": answered["total_tokens"],
+            },
+        ),
+    } == told
 
 
 def test_a_stream_without_usage(
