@@ -80,6 +80,7 @@ class Collector:
     def __init__(
         self, directory: Path, brokers: str, topic: str, configuration: Path = CONFIGURATION
     ) -> None:
+        self.brokers, self.topic = brokers, topic
         self._program = binary()
         self._configuration = configuration
         http, grpc, health, metrics = free_ports(4)

@@ -81,14 +81,14 @@ def run(program: str, provider: Provider, collector: Collector) -> None:
     assert (0, "") == (done.returncode, done.stderr)
 
 
-def rows(broker: Broker, topic: str, calls: int) -> list[SpanRow]:
+def rows(collector: Collector, calls: int) -> list[SpanRow]:
     """Return what a gateway reads of a topic, once `calls` calls are there."""
     found: list[SpanRow] = []
 
     def are_there() -> bool:
         found[:] = [
             row
-            for message in messages(broker.servers, topic)
+            for message in messages(collector.brokers, collector.topic)
             for row in take(read_record(message.value)).rows
         ]
         return len(found) >= calls
@@ -97,14 +97,10 @@ def rows(broker: Broker, topic: str, calls: int) -> list[SpanRow]:
     return found
 
 
-def test_calls_of_each_kind(
-    broker: Broker, provider: Provider, collector: Collector, request: pytest.FixtureRequest
-) -> None:
+def test_calls_of_each_kind(provider: Provider, collector: Collector) -> None:
     """Each call is one event with who pays, model and totals; what the spans do not tell is not made up."""
     run("app.mjs", provider, collector)
-    events: list[Any] = [
-        json.loads(row.body or b"{}") for row in rows(broker, request.node.name, 4)
-    ]
+    events: list[Any] = [json.loads(row.body or b"{}") for row in rows(collector, 4)]
     told = sorted(
         (
             event["metadata"]["endpoint"],
@@ -154,16 +150,11 @@ def test_calls_of_each_kind(
 
 
 def test_usage_of_the_calls(
-    broker: Broker,
-    provider: Provider,
-    collector: Collector,
-    database: str,
-    tmp_path: Path,
-    request: pytest.FixtureRequest,
+    provider: Provider, collector: Collector, database: str, tmp_path: Path
 ) -> None:
     """From the application to `cmdrdata usage`: each customer's tokens, told apart as those of spans."""
     run("app.mjs", provider, collector)
-    topic = f"kafka://{broker.servers}/{request.node.name}"
+    topic = f"kafka://{collector.brokers}/{collector.topic}"
     gateway = GatewayProcess(
         database, tmp_path / "gateway.log", "--spans-topic", topic, "--window", "0.2"
     )
@@ -200,9 +191,7 @@ def test_usage_of_the_calls(
     } == told
 
 
-def test_a_stream_without_usage(
-    broker: Broker, provider: Provider, collector: Collector, request: pytest.FixtureRequest
-) -> None:
+def test_a_stream_without_usage(provider: Provider, collector: Collector) -> None:
     """A stream that was not asked for its usage is no event: its span tells nothing that could be billed."""
     provider.answer("/v1/chat/completions", Reply(events=replies.chat_chunks(usage=None)))
     program = node.installed() / f"stream-{os.getpid()}.mjs"
@@ -211,6 +200,4 @@ def test_a_stream_without_usage(
         run(program.name, provider, collector)
     finally:
         program.unlink()
-    assert [(False, None)] == [
-        (row.is_call, row.body) for row in rows(broker, request.node.name, 1)
-    ]
+    assert [(False, None)] == [(row.is_call, row.body) for row in rows(collector, 1)]
