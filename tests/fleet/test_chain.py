@@ -136,7 +136,7 @@ def stack() -> Iterator[ExitStack]:
     "size",
     [
         pytest.param((8, 2_000), id="short", marks=pytest.mark.timeout(600)),
-        pytest.param((60, 100_000), id="long", marks=[pytest.mark.long, pytest.mark.timeout(7200)]),
+        pytest.param((40, 100_000), id="long", marks=[pytest.mark.long, pytest.mark.timeout(7200)]),
     ],
 )
 def test_every_acknowledged_call_is_in_the_ledger_once(
