@@ -96,6 +96,11 @@ class Chain:
         self._stack.callback(gateway.kill)
         return gateway
 
+    def must_run(self) -> None:
+        """Fail where a gateway has ended by itself."""
+        for gateway in self._gateways:
+            assert gateway.process.poll() is None, gateway.log
+
     def kill(self, victim: str) -> None:
         """Kill -9 a part of it, and start it again."""
         if victim == "collector":
@@ -106,6 +111,7 @@ class Chain:
             self._broker.start()
         else:
             place = int(victim)
+            self.must_run()
             self._gateways[place].kill()
             self._gateways[place] = self._gateway()
 
@@ -184,6 +190,7 @@ def test_every_acknowledged_call_is_in_the_ledger_once(
     expected.update(f"chatcmpl-{number}" for numbers in acknowledged[2:] for number in numbers)
     wait_for(lambda: recorded(database) >= len(expected), PATIENCE)
     print(f"{len(expected)} calls, {len(victims)} kills, {time.monotonic() - began:.0f} s")
+    chain.must_run()
     assert expected == calls_of(database)
     customers = Counter(
         (f"c{number % 7}", source)
