@@ -147,8 +147,8 @@ class Gateway:
             part.stop(max(0.1, deadline - clocks.monotonic()))
         in_time = True
         if self._takes_spans:
-            self._shelving.stop()
-            in_time = self._settling.stop(max(0.1, deadline - clocks.monotonic()))
+            in_time = self._shelving.stop(max(0.1, deadline - clocks.monotonic()))
+            in_time &= self._settling.stop(max(0.1, deadline - clocks.monotonic()))
         in_time &= self._forwarding.stop(max(0.1, deadline - clocks.monotonic()))
         for member in self._members:
             in_time &= member.wait(max(0.1, deadline - clocks.monotonic()))
@@ -177,7 +177,8 @@ class Gateway:
     def troubles(self) -> list[str]:
         """Return what keeps the gateway from taking something now, a line each."""
         found = ["this gateway ends"] if self._stopping else []
-        if self._takes_spans and not (self._shelving.works and self._settling.works):
+        works = (self._shelving.works, self._settling.works, self._forwarding.works)
+        if not all(works):
             found.append("the ledger cannot be written")
         found += [member.trouble for member in self._members if member.trouble is not None]
         return found

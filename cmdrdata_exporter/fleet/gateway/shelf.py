@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import psycopg
 
 from cmdrdata_exporter.fleet.arrivals import Arrival, Position
+from cmdrdata_exporter.fleet.connection import connect
 from cmdrdata_exporter.fleet.gateway.settling import settle
 from cmdrdata_exporter.fleet.gateway.spans import SpanRow
 
@@ -34,6 +35,7 @@ COMPARED = 10_000
 STORED = 2000
 """How many events go to the ledger at once."""
 FORGOTTEN = 5000
+COUNTED = 100_000
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS gateway_spans (
@@ -92,7 +94,7 @@ class _Connected:
     @contextlib.contextmanager
     def _connected(self) -> Generator[psycopg.Connection[tuple[Any, ...]]]:
         if self._connection is None:
-            self._connection = psycopg.connect(self._url, autocommit=True, connect_timeout=5)
+            self._connection = connect(self._url)
         try:
             yield self._connection
         except BaseException:
@@ -228,11 +230,14 @@ class Settler(_Connected):
         with self._connected() as connection:
             due = connection.execute(
                 """
-                SELECT DISTINCT bucket FROM gateway_spans
+                SELECT bucket FROM (
+                    SELECT bucket FROM gateway_spans
                     WHERE decided IS NULL AND arrived <= now() - make_interval(secs => %s)
+                    ORDER BY arrived LIMIT %s
+                ) AS due
                 UNION SELECT DISTINCT bucket FROM gateway_spans WHERE charged
                 """,
-                (self._window,),
+                (self._window, BUCKETS * DUE),
             ).fetchall()
             for (bucket,) in due:
                 done += self._settle(connection, bucket)
@@ -354,14 +359,19 @@ class Settler(_Connected):
 
     def waiting(self) -> int:
         """
-        Return how many spans wait, or their events do.
+        Return how many spans wait, or their events do; of many no more are counted than `COUNTED` of each.
 
         Raises:
             psycopg.Error: the database cannot be read.
         """
         with self._connected() as connection:
             [[number]] = connection.execute(
-                "SELECT (SELECT count(*) FROM gateway_spans WHERE decided IS NULL)"
-                " + (SELECT count(*) FROM gateway_spans WHERE charged)"
+                """
+                SELECT count(*) FROM (
+                    (SELECT FROM gateway_spans WHERE decided IS NULL LIMIT %s)
+                    UNION ALL (SELECT FROM gateway_spans WHERE charged LIMIT %s)
+                ) AS waiting
+                """,
+                (COUNTED, COUNTED),
             ).fetchall()
             return number

@@ -64,10 +64,10 @@ class Shelving:
         if not waiting.done.wait(PATIENCE) or waiting.failed:
             raise AwayError
 
-    def stop(self) -> None:
-        """Store what is waited for, and end."""
+    def stop(self, seconds: float) -> bool:
+        """Store what is waited for, and end; say whether it ended in time."""
         self._queue.put(None)
-        self._ended.wait(PATIENCE)
+        return self._ended.wait(seconds)
 
     def _run(self) -> None:
         goes_on = True
