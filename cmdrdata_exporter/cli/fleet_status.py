@@ -38,9 +38,10 @@ NAMED = 3
 WIDE, USUAL = 100, 76
 """Columns of a terminal that has room for all of a host, and for all but its version and what it recorded."""
 SET_ASIDE = {
-    "late": "came so late that nobody knows whether they were counted; they are set aside",
+    "damaged": "are no events as they are sent",
+    "late": "are of a day so old that nobody knows whether they were counted",
 }
-"""What else is counted here alone."""
+"""Why what came is set aside, as it is counted."""
 
 
 def status_of(place: Place) -> Json:
@@ -66,7 +67,8 @@ def _known(ledger: FleetReader) -> Json:
         "waited": 0.0 if oldest is None else now - oldest,
         "held": ledger.reasons("held"),
         "dead": ledger.reasons("dead"),
-        "counted": {name: counts.get(name, 0) for name in (*COUNTED, *SET_ASIDE)},
+        "counted": {name: counts.get(name, 0) for name in COUNTED if name not in SET_ASIDE},
+        "set_aside": {name: counts.get(name, 0) for name in SET_ASIDE},
         "incomplete_usage": {"since": since, **incomplete(ledger, since=since)},
         "hosts": [_host(host, now) for host in ledger.hosts()],
     }
@@ -84,12 +86,12 @@ def _host(host: HostState, now: float) -> Json:
 
 def _needs(known: Json) -> dict[str, str]:
     """Return what needs a person, by its kind, and what to do about it."""
-    events, counted, hosts = known["events"], known["counted"], known["hosts"]
+    events, hosts = known["events"], known["hosts"]
     quiet = [host["host"] for host in hosts if host["quiet"]]
     unassigned = known["held"].get(NO_CUSTOMER, 0)
     missing = known["incomplete_usage"]["missing"]
     unspooled = sum(host["unspooled"] for host in hosts)
-    aside = counted["damaged"] + counted["late"]
+    aside = {name: number for name, number in known["set_aside"].items() if number}
     needs: dict[str, tuple[object, str]] = {
         "quiet": (
             quiet,
@@ -110,7 +112,9 @@ def _needs(known: Json) -> dict[str, str]:
         ),
         "set_aside": (
             aside,
-            f"{plural(aside, 'record')} set aside, of which no usage is counted: see the table fleet_set_aside",
+            f"{plural(sum(aside.values()), 'record')} set aside, of which no usage is counted "
+            f"({'; '.join(f'{number:,} {SET_ASIDE[name]}' for name, number in aside.items())}): "
+            "see the table fleet_set_aside",
         ),
         "unspooled": (
             unspooled,
