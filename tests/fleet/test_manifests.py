@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import yaml
 
 from cmdrdata_exporter.cli.gateway import gateway
 from tests.engines.collector import CONFIGURATION, EXAMPLES
+from tests.engines.kafka import libraries
 
 KUSTOMIZATION: Any = yaml.safe_load((EXAMPLES / "kustomization.yaml").read_text())
 COMPOSE: Any = yaml.safe_load((EXAMPLES / "docker-compose.yaml").read_text())
@@ -89,6 +91,42 @@ def test_the_gateway_knows_its_options(command: list[str]) -> None:
     assert {"otlp_spans", "usage"} == {topic.rpartition("/")[2] for topic in topics}
     with pytest.raises(click.ClickException):
         gateway.make_context(name, [*options, "--no-such-option"])
+
+
+def kafka_settings() -> Iterator[Any]:
+    """Return what each form says to a broker, as the image would write it to a file."""
+    of_compose = COMPOSE["services"]["kafka"]["environment"]
+    [container] = (container for name, container in containers() if name == "kafka")
+    of_kubernetes = {
+        # As the command of the first pod sets them.
+        "KAFKA_NODE_ID": "0",
+        "KAFKA_ADVERTISED_LISTENERS": "PLAINTEXT://kafka-0.kafka:9092",
+        **{each["name"]: each["value"] for each in container["env"]},
+    }
+    for form, variables in (("compose", of_compose), ("kubernetes", of_kubernetes)):
+        settings = {
+            name.removeprefix("KAFKA_").lower().replace("_", "."): value
+            for name, value in variables.items()
+            if name.startswith("KAFKA_")
+        }
+        yield pytest.param(settings, id=form)
+
+
+@pytest.mark.parametrize("settings", list(kafka_settings()))
+def test_a_broker_takes_its_settings(settings: dict[str, str], tmp_path: Path) -> None:
+    """Kafka makes its log with what the manifests say, as the first node of the quorum."""
+    properties = tmp_path / "server.properties"
+    lines = (settings | {"log.dirs": str(tmp_path / "logs")}).items()
+    properties.write_text("".join(f"{name}={value}\n" for name, value in lines))
+    tool = ["java", "-cp", f"{libraries()}/*", "kafka.tools.StorageTool", "format"]
+    done = subprocess.run(
+        [*tool, "-t", "bWV0ZXJpbmctZXhhbXBsZQ", "-c", str(properties)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"node.id={settings['node.id']}" in (tmp_path / "logs/meta.properties").read_text()
 
 
 def test_topics_take_what_the_collector_takes() -> None:
