@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from cmdrdata_exporter.fleet.gateway.spans import SpanRow, read_record, take
+from cmdrdata_exporter.fleet.gateway.spans import Taken, read_record, take
 from tests import replies
 from tests.delivery.samples import wait_for
 from tests.engines import node
@@ -81,17 +81,16 @@ def run(program: str, provider: Provider, collector: Collector) -> None:
     assert (0, "") == (done.returncode, done.stderr)
 
 
-def rows(collector: Collector, calls: int) -> list[SpanRow]:
-    """Return what a gateway reads of a topic, once `calls` calls are there."""
-    found: list[SpanRow] = []
+def read(collector: Collector, spans: int) -> list[Taken]:
+    """Return what a gateway reads of each record of a topic, once so many spans are there."""
+    found: list[Taken] = []
 
     def are_there() -> bool:
         found[:] = [
-            row
+            take(read_record(message.value))
             for message in messages(collector.brokers, collector.topic)
-            for row in take(read_record(message.value)).rows
         ]
-        return len(found) >= calls
+        return sum(taken.spans for taken in found) >= spans
 
     wait_for(are_there, timeout=60)
     return found
@@ -100,7 +99,9 @@ def rows(collector: Collector, calls: int) -> list[SpanRow]:
 def test_calls_of_each_kind(provider: Provider, collector: Collector) -> None:
     """Each call is one event with who pays, model and totals; what the spans do not tell is not made up."""
     run("app.mjs", provider, collector)
-    events: list[Any] = [json.loads(row.body or b"{}") for row in rows(collector, 4)]
+    found = read(collector, 4)
+    assert 0 == sum(taken.without_usage for taken in found)
+    events: list[Any] = [json.loads(row.body or b"{}") for taken in found for row in taken.rows]
     told = sorted(
         (
             event["metadata"]["endpoint"],
@@ -192,7 +193,7 @@ def test_usage_of_the_calls(
 
 
 def test_a_stream_without_usage(provider: Provider, collector: Collector) -> None:
-    """A stream that was not asked for its usage is no event: its span tells nothing that could be billed."""
+    """A stream that was not asked for its usage is no event, but is counted: its span tells nothing to bill."""
     provider.answer("/v1/chat/completions", Reply(events=replies.chat_chunks(usage=None)))
     program = node.installed() / f"stream-{os.getpid()}.mjs"
     program.write_text(_WITHOUT_USAGE)
@@ -200,4 +201,6 @@ def test_a_stream_without_usage(provider: Provider, collector: Collector) -> Non
         run(program.name, provider, collector)
     finally:
         program.unlink()
-    assert [(False, None)] == [(row.is_call, row.body) for row in rows(collector, 1)]
+    [taken] = read(collector, 1)
+    assert 1 == taken.without_usage
+    assert [(False, None)] == [(row.is_call, row.body) for row in taken.rows]
