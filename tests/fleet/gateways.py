@@ -16,7 +16,8 @@ from typing import Any
 
 import psycopg
 
-DEADLINE = 50.0
+DEADLINE = 120.0
+"""Seconds: an interpreter, a broker and a database start, on a machine that does other things, too."""
 
 
 def wait_for(condition: Callable[[], object], timeout: float = DEADLINE) -> None:

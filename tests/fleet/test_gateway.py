@@ -27,7 +27,7 @@ from cmdrdata_exporter.version import VERSION
 from tests.engines.kafka import Broker
 from tests.engines.postgres import Postgres
 from tests.fleet.gateways import GatewayProcess, events, post, recorded, wait_for
-from tests.fleet.otlp import CHAT, request, span
+from tests.fleet.otlp import BEGAN, CHAT, SECOND, request, span
 
 SDK = "opentelemetry.instrumentation.openai.v1"
 FRAMEWORK = "opentelemetry.instrumentation.langchain"
@@ -36,6 +36,8 @@ OTLP = ("--otlp", "127.0.0.1:0")
 QUICK = ("--window", "0.2")
 
 Run = Callable[..., GatewayProcess]
+
+pytestmark = pytest.mark.timeout(240)
 
 
 @pytest.fixture
@@ -83,9 +85,9 @@ def event_of(number: int, customer: str | None = "acme") -> bytes:
             usage={},
             metadata=reserved("chat.completions")
             | {"endpoint": "chat.completions", "usage_status": "reported"},
-            timestamp=1_790_000_000,
-            start_time=1_790_000_000,
-            end_time=1_790_000_000,
+            timestamp=BEGAN // SECOND,
+            start_time=BEGAN // SECOND,
+            end_time=BEGAN // SECOND,
             duration_ms=0,
         )
     )
