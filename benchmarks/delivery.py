@@ -524,7 +524,7 @@ def measure_reports(ground: Ground, rounds: int, quick: bool) -> Report:  # noqa
                 ("by customer", ("customer",), None),
                 ("by customer and model", ("customer", "model"), None),
                 ("by day", ("day",), None),
-                ("of the last day", ("customer",), spool.last_day(size)),
+                ("of the last day, by hour", ("hour",), spool.last_day()),
             )
         }
     return report

@@ -6,19 +6,21 @@ import contextlib
 import os
 import sqlite3
 import time
+from collections import Counter
 from pathlib import Path
 
 import ours
 
 from cmdrdata_exporter.delivery import Header
+from cmdrdata_exporter.delivery.groups import Group
+from cmdrdata_exporter.delivery.options import Options
 from cmdrdata_exporter.delivery.relay import IMPORT_BYTES
 from cmdrdata_exporter.delivery.spool.directory import LEDGER, Directory
 from cmdrdata_exporter.delivery.spool.journal import Journal
 from cmdrdata_exporter.delivery.spool.journal_reader import JournalsReader
 from cmdrdata_exporter.delivery.spool.ledger import Ledger
 from cmdrdata_exporter.delivery.spool.records import encode_event
-
-CUSTOMERS = 1000
+from cmdrdata_exporter.delivery.spool.totals import HOURS_FOR
 
 HEADER = Header(
     customer="customer-0001",
@@ -88,42 +90,69 @@ def fill_ledger(spool: Path, number: int) -> float:
     return time.perf_counter() - began
 
 
-_MODELS = ("gpt-4o", "gpt-4o-mini", "gpt-4.1", "text-embedding-3-small")
-_UNITS = ("events", "input_tokens", "output_tokens", "total_tokens")
-_EACH = 100
-"""Events that a customer has of each model a day."""
+_DAYS = 400
+"""Over how many days the totals are of events that were recorded before."""
+_LAST_DAY = 20_786
+"""In days since 1970: a Sunday in November 2026."""
+_GROUPS = [
+    Group(
+        *(f"customer-{customer:04}", model, "chat.completions", "reported"),
+        *("openai", "api.openai.com", model, "default", "0"),
+    )
+    for customer in range(200)
+    for model in ("gpt-4o", "gpt-4o-mini", "gpt-4.1", "gpt-5", "gpt-5-mini", "gpt-5-nano")
+]
+_UNITS = ("events", "input_tokens", "input_tokens.cached", "output_tokens", "total_tokens")
 
 
-def _days(events: int) -> list[str]:
-    """Return the days over which so many events are spread."""
-    number = max(1, events // (CUSTOMERS * len(_MODELS) * _EACH))
-    return [
-        time.strftime("%Y-%m-%d", time.gmtime(day * 86400))
-        for day in range(20_000, 20_000 + number)
-    ]
+def _day(number: int) -> str:
+    """Return a day, as it is written."""
+    return time.strftime("%Y-%m-%d", time.gmtime(number * 86400))
 
 
-def last_day(events: int) -> str:
-    """Return the last day of so many events."""
-    return _days(events)[-1]
+def last_day() -> str:
+    """Return the last day."""
+    return _day(_LAST_DAY)
+
+
+def _times(each: int) -> Counter[str]:
+    """Return how many events a group has at each time by which totals are known, of so many a day."""
+    found: Counter[str] = Counter()
+    kept = Options(post=None).totals_by_day_for
+    for number in range(_LAST_DAY - _DAYS + 1, _LAST_DAY + 1):
+        day = _day(number)
+        if number >= _LAST_DAY - HOURS_FOR:
+            for event in range(each):
+                found[f"{day}T{event * 24 // each:02}"] += 1
+        elif day >= _day(_LAST_DAY - kept)[:7]:
+            found[day] += each
+        else:
+            found[day[:7]] += each
+    return found
 
 
 def fill_totals(spool: Path, events: int) -> int:
     """Write the totals of so many events into a new ledger, and return how many rows they have."""
     where = directory(spool)
     Ledger(where).close()
-    rows = [
-        (day, f"customer-{customer:04}", model, unit, _EACH)
-        for day in _days(events)
-        for customer in range(CUSTOMERS)
-        for model in _MODELS
-        for unit in _UNITS
-    ]
+    times = _times(max(1, events // _DAYS // len(_GROUPS)))
+    numbers = sorted(group.number for group in _GROUPS)
+    marks = ", ".join("?" * (1 + len(Group._fields)))
     with contextlib.closing(sqlite3.connect(where.path / LEDGER)) as db, db:
         db.executemany(
-            "INSERT INTO totals VALUES (?, ?, ?, 'chat.completions', 'reported', ?, ?)", rows
+            f"INSERT INTO groups VALUES ({marks})",  # noqa: S608 - question marks
+            [(group.number, *group) for group in _GROUPS],
         )
-    return len(rows)
+        db.executemany(
+            "INSERT INTO totals VALUES (?, ?, ?, ?)",
+            (
+                (when, unit, number, times[when])
+                for when in sorted(times)
+                for unit in _UNITS
+                for number in numbers
+            ),
+        )
+    return len(times) * len(_UNITS) * len(_GROUPS)
 
 
 def settle_on_disk() -> None:

@@ -104,7 +104,7 @@ may have 1,000 values, others count as `(other)`. Default: none.
 
 CMDRDATA_INDEX_EVENTS = "CMDRDATA_INDEX_EVENTS"
 """
-How many events of the last 30 days `cmdrdata events` finds that have been delivered; each takes about 300 bytes.
+How many events of the last 30 days `cmdrdata events` finds that have been delivered; each takes about 250 bytes.
 0 to 100000000; 0 keeps no index. Default: 1000000.
 """
 

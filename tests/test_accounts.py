@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 from typing import Any
 
 import openai
@@ -18,7 +19,7 @@ from tests import replies
 from tests.metering import Meter
 from tests.provider import Provider, Reply
 from tests.sdk import FORMS, VERSION, Form, client, make
-from tests.test_jobs import BATCHED, KINDS, Kind
+from tests.test_jobs import BATCHED, BY_NAME, KINDS, Kind
 from tests.test_websocket_sessions import created, done, read
 from tests.websocket import Await, Session, Standin
 
@@ -64,7 +65,6 @@ def test_what_the_answer_names(world: str, form: Form, provider: Provider, meter
         ARGUMENTS,
         default_headers={"Authorization": f"Bearer {KEY}"},
         organization="org-1",
-        project="proj_1",
     )
 
     (event,) = meter.recorded.wire
@@ -84,8 +84,7 @@ def test_what_the_request_names(world: str, provider: Provider, meter: Meter) ->
     provider.answer(CHAT, Reply(json=replies.CHAT))
     of_client = {
         "organization": "org-1",
-        "project": "proj_1",
-        "default_headers": {"Authorization": f"Bearer {KEY}"},
+        "default_headers": {"Authorization": f"Bearer {KEY}", "OpenAI-Project": "proj_1"},
     }
     of_call = {
         "extra_headers": {
@@ -119,28 +118,37 @@ def test_a_key_of_the_clients_that_is_replaced(provider: Provider, meter: Meter)
 
 
 @plain
-def test_a_call_that_fails(world: str, provider: Provider, meter: Meter) -> None:
-    """Of a refusal both sides are known, of a call that nobody answered what was sent."""
-    options: dict[str, Any] = {
-        "project": "proj_1",
-        "default_headers": {"Authorization": f"Bearer {KEY}"},
-    }
+def test_a_call_that_is_refused(world: str, provider: Provider, meter: Meter) -> None:
+    """Of a refusal both sides are known."""
     provider.answer(CHAT, Reply(status=429, json=replies.REFUSAL, headers=ANSWERED))
     with pytest.raises(openai.RateLimitError):
-        make(world, provider, "chat.completions.create", FORMS[0], ARGUMENTS, **options)
-    provider.answer(CHAT, Reply(silent=True))
-    with pytest.raises(openai.APITimeoutError):
         make(
-            world, provider, "chat.completions.create", FORMS[0], ARGUMENTS, timeout=0.05, **options
+            world,
+            provider,
+            "chat.completions.create",
+            FORMS[0],
+            ARGUMENTS,
+            default_headers={"Authorization": f"Bearer {KEY}", "OpenAI-Project": "proj_1"},
         )
-
-    refused, unanswered = meter.recorded.wire
-    assert told(refused) == {
+    (event,) = meter.recorded.wire
+    assert told(event) == {
         "organization": "acme-inc",
         "project": "proj_of_the_key",
         "key_hash": HASH,
     }
-    assert told(unanswered) == {"project": "proj_1", "key_hash": HASH}
+
+
+def test_a_call_that_nobody_answers(provider: Provider, meter: Meter) -> None:
+    """What was sent is known also where no answer came."""
+    provider.answer(CHAT, Reply(silent=True))
+    headers = {"Authorization": f"Bearer {KEY}", "OpenAI-Project": "proj_1"}
+    with (
+        client(provider, timeout=0.05, default_headers=headers) as sdk,
+        pytest.raises(openai.APITimeoutError),
+    ):
+        sdk.chat.completions.create(**ARGUMENTS)
+    (event,) = meter.recorded.wire
+    assert told(event) == {"project": "proj_1", "key_hash": HASH}
 
 
 def test_another_provider(
@@ -213,18 +221,20 @@ def test_a_job(kind: Kind, provider: Provider, meter: Meter) -> None:
         }
 
 
-def test_a_listed_job(provider: Provider, meter: Meter) -> None:
-    """A job that nobody here started, and that a page shows, is of the account that the page is of."""
-    page = {
-        "object": "list",
-        "data": [{**BATCHED, "created_at": 4_000_000_000}],
-        "has_more": False,
-    }
-    provider.answer("/v1/batches", Reply(json=page, headers=ANSWERED))
-    with client(provider) as sdk:
-        list(sdk.batches.list())
-    (event,) = meter.recorded.wire
-    assert told(event) == {"organization": "acme-inc", "project": "proj_of_the_key"}
+if "batch" in BY_NAME:
+
+    def test_a_listed_job(provider: Provider, meter: Meter) -> None:
+        """A job that nobody here started, and that a page shows, is of the account that the page is of."""
+        page = {
+            "object": "list",
+            "data": [{**BATCHED, "created_at": 4_000_000_000}],
+            "has_more": False,
+        }
+        provider.answer("/v1/batches", Reply(json=page, headers=ANSWERED))
+        with client(provider) as sdk:
+            list(sdk.batches.list())
+        (event,) = meter.recorded.wire
+        assert told(event) == {"organization": "acme-inc", "project": "proj_of_the_key"}
 
 
 def test_the_users_own_keys(provider: Provider, meter: Meter) -> None:
@@ -235,6 +245,17 @@ def test_the_users_own_keys(provider: Provider, meter: Meter) -> None:
     (event,) = meter.recorded.wire
     assert (event["metadata"]["user_openai_project"], told(event)) == ("theirs", {})
     assert faults.counts.pop("metadata key openai_project") == 1
+
+
+if "project" in inspect.signature(openai.OpenAI).parameters:
+
+    def test_the_project_of_a_client(provider: Provider, meter: Meter) -> None:
+        """A client's project is what it sends."""
+        provider.answer(CHAT, Reply(json=replies.CHAT))
+        with client(provider, project="proj_1") as sdk:
+            sdk.chat.completions.create(**ARGUMENTS)
+        (event,) = meter.recorded.wire
+        assert told(event) == {"project": "proj_1"}
 
 
 if VERSION >= (2, 54):

@@ -163,7 +163,6 @@ def about_json(about: About) -> Json:
     """Return what a script gets of an index."""
     return {
         "there": about.there,
-        "events": about.events,
         "missing_before": None if about.missing_before is None else moment(about.missing_before),
         "filling": about.filling,
         "reason": about.reason,

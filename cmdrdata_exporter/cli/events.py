@@ -17,6 +17,7 @@ from cmdrdata_exporter.cli.changes import body_of
 from cmdrdata_exporter.cli.days import day_option
 from cmdrdata_exporter.cli.destination import Command, Place, on_place
 from cmdrdata_exporter.cli.event_rows import DAMAGED, GONE, Lines, about_json, show_whole, to_json
+from cmdrdata_exporter.cli.reading import Index
 from cmdrdata_exporter.cli.states import STATES
 from cmdrdata_exporter.cli.terminal import (
     ATTENTION,
@@ -226,8 +227,7 @@ def show(destination: Place, identifier: str, as_json: bool) -> None:
     with destination.events() as reader:
         found = reader.find(identifier)
         whole = [(event, reader.body(event)) for event in found]
-        about, ledger = reader.about(), reader.ledger.counts()
-        new = reader.ledger.not_imported()
+        about, searched = reader.about(), None if found else _searched(reader)
     if len(found) > 1 and not any(identifier.strip() in _ids(event) for event in found):
         raise click.UsageError(
             f"{len(found):,} events have an id that begins with {identifier!r}; expected is one: "
@@ -238,11 +238,8 @@ def show(destination: Place, identifier: str, as_json: bool) -> None:
             {
                 "destination": destination.name,
                 "looked_for": identifier,
-                "looked_through": {
-                    "index": about_json(about),
-                    "ledger": _kept(ledger, new),
-                    "journals": new,
-                },
+                "index": about_json(about),
+                "searched": searched,
                 "events": [{**to_json(event), **_body(event, body)} for event, body in whole],
             }
         )
@@ -252,15 +249,15 @@ def show(destination: Place, identifier: str, as_json: bool) -> None:
             if number:
                 console.print()
             show_whole(console, event, body)
-        if not whole:
+        if searched is not None:
             _say(
                 console,
                 f"No event has the id {identifier!r}: as its own, or of a response, request or trace.",
             )
+            index, ledger, journals = (plural(number, "event") for number in searched.values())
             _say(
                 console,
-                f"Looked through: {_index(about)}, the ledger ({plural(_kept(ledger, new), 'event')}), "
-                f"journals ({plural(new, 'event')}).",
+                f"Looked through: the index ({index}), the ledger ({ledger}), journals ({journals}).",
             )
             if note := _incomplete(about):
                 _say(console, note)
@@ -272,18 +269,19 @@ def _ids(event: IndexedEvent) -> tuple[str, ...]:
     return event.id, event.response_id, event.request_id, event.trace_id
 
 
-def _kept(counts: dict[str, int], new: int) -> int:
-    """Return how many events the ledger has that are not delivered."""
-    return sum(counts[state] for state in schema.STATES) - new
+def _searched(reader: Index) -> dict[str, int]:
+    """Return how many events there are where one was looked for."""
+    counts, new = reader.ledger.counts(), reader.ledger.not_imported()
+    return {
+        "index": reader.count(),
+        "ledger": sum(counts[state] for state in schema.STATES) - new,
+        "journals": new,
+    }
 
 
 def _body(event: IndexedEvent, body: bytes | None) -> Json:
     gone = None if body is not None else GONE.get(event.state, DAMAGED)
     return {"event": body_of(body), "body": gone}
-
-
-def _index(about: About) -> str:
-    return f"the index ({plural(about.events, 'event')})" if about.there else "no index"
 
 
 def _incomplete(about: About) -> str | None:

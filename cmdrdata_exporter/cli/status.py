@@ -176,7 +176,10 @@ def _destination(destination: Destination) -> Json:
     }
     try:
         with destination.events() as reader:
-            known = {**_known(destination, reader.ledger), "index": about_json(reader.about())}
+            known = {
+                **_known(destination, reader.ledger),
+                "index": {"events": reader.count(), **about_json(reader.about())},
+            }
     except (UnreadableError, OSError) as error:
         needs = {"unreadable": str(error)}
     else:

@@ -86,8 +86,8 @@ MIGRATIONS = (
             # What most questions do not need, in a table of its own: it has many times the rows of the other.
             """
             CREATE TABLE fleet_totals_by_hour (
-                hour timestamp, host text, group_number bigint, unit text, amount numeric NOT NULL,
-                PRIMARY KEY (hour, host, group_number, unit)
+                hour timestamp, source_host text, group_number bigint, unit text, amount numeric NOT NULL,
+                PRIMARY KEY (hour, source_host, group_number, unit)
             )
             """,
             # In slots, so that gateways do not wait for each other; the sum counts.
@@ -128,6 +128,10 @@ def migrate(connection: psycopg.Connection[Any]) -> None:
         psycopg.Error: they cannot be made.
         UnknownVersionError: a later version wrote them.
     """
+    there = connection.execute("SELECT to_regclass('fleet_migrations')").fetchone() != (None,)
+    # Whoever may not make tables may write those that are as they should be.
+    if there and require_known(version_of(connection)) == len(MIGRATIONS):
+        return
     with connection.transaction():
         connection.execute("SELECT pg_advisory_xact_lock(%s, %s)", (LOCKS, MIGRATE))
         connection.execute(

@@ -137,7 +137,8 @@ class Totals:
             connection.execute(
                 "INSERT INTO fleet_totals_by_hour AS known"
                 " SELECT * FROM unnest(%s::timestamp[], %s::text[], %s::bigint[], %s::text[], %s::numeric[])"
-                " ON CONFLICT (hour, host, group_number, unit) DO UPDATE SET amount = known.amount + excluded.amount",
+                " ON CONFLICT (hour, source_host, group_number, unit)"
+                " DO UPDATE SET amount = known.amount + excluded.amount",
                 _columns(hours),
             )
             connection.execute(

@@ -16,7 +16,7 @@ import psycopg
 
 from cmdrdata_exporter import clocks
 from cmdrdata_exporter.delivery import Event, Header, groups
-from cmdrdata_exporter.delivery.groups import DROPPED, TIMES, Group, labels_of
+from cmdrdata_exporter.delivery.groups import DROPPED, Group, labels_of
 from cmdrdata_exporter.delivery.open_jobs import OpenJob
 from cmdrdata_exporter.delivery.spool.facts import TOTAL_BY
 from cmdrdata_exporter.delivery.spool.index_view import About
@@ -92,6 +92,9 @@ class FleetReader:
         try:
             with self._reading():
                 self._db.execute("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+                # Sums of a million rows in memory; to compile a query takes longer than it.
+                self._db.execute("SET LOCAL work_mem = '128MB'")
+                self._db.execute("SET LOCAL jit = off")
                 require_known(version_of(self._db))
             [(self.last,)] = self._query(
                 "SELECT coalesce(max(seq), 0) FROM fleet_events WHERE recorded < %s",
@@ -317,16 +320,19 @@ class FleetReader:
 
     def about(self) -> About:
         """Return what is known of the events that can be found."""
-        counts, facts = self.counts(), self.facts()
-        since = facts.get("kept_since")
+        since = self.facts().get("kept_since")
         begin = since and dt.datetime.fromisoformat(since).replace(tzinfo=dt.timezone.utc)
         return About(
             there=True,
-            events=counts["recorded"] - counts.get("forgotten", 0),
             missing_before=begin.timestamp() if begin else None,
             filling=False,
             reason=None,
         )
+
+    def count(self) -> int:
+        """Return how many events can be found."""
+        counts = self.counts()
+        return counts["recorded"] - counts.get("forgotten", 0)
 
     def newest(
         self,
@@ -415,72 +421,71 @@ def _where(customer: str | None, where: Mapping[str, str] | None) -> dict[str, s
     return {**(where or {}), **({} if customer is None else {"customer": customer})}
 
 
-_DAILY = {"day": "day::text", "month": "to_char(day, 'YYYY-MM')"}
+_DAILY = {"day": ("day", "day::text"), "month": ("day", "to_char(day, 'YYYY-MM')")}
 _HOURLY = {
-    "hour": "to_char(hour, 'YYYY-MM-DD\"T\"HH24')",
-    "day": "hour::date::text",
-    "month": "to_char(hour, 'YYYY-MM')",
-    SOURCE_HOST: "host",
+    "hour": ("hour", "to_char(hour, 'YYYY-MM-DD\"T\"HH24')"),
+    "day": ("hour", "hour::date::text"),
+    "month": ("hour", "to_char(hour, 'YYYY-MM')"),
+    SOURCE_HOST: (SOURCE_HOST, SOURCE_HOST),
 }
+"""What a table has of times and hosts: its column, and as it is shown."""
 
 
 def _sums_query(names: Sequence[str], asked: _Asked) -> tuple[str, list[object]]:
-    """Return how SQL asks for sums, and its values."""
+    """
+    Return how SQL asks for sums, and its values.
+
+    It sums by what is in the tables first; of these sums, which are few, times and labels are read, and summed again.
+    """
     fine = not {*names, *asked.where}.isdisjoint(("hour", SOURCE_HOST))
     table, day, own = (
         ("fleet_totals_by_hour", "hour::date", _HOURLY) if fine else ("fleet_totals", "day", _DAILY)
     )
-    inner, inner_values = ["group_number", "unit"], list[object]()
     tests: list[str] = []
-    # Texts and values in the order in which they are in the query.
-    for text, value in ((f"{day} >= %s", asked.since), (f"{day} <= %s", asked.until)):
+    values: list[object] = []
+    for test, value in ((f"{day} >= %s", asked.since), (f"{day} <= %s", asked.until)):
         if value is not None:
-            tests.append(text)
-            inner_values.append(value)
+            tests.append(test)
+            values.append(value)
     of_group: list[str] = []
     of_group_values: list[object] = []
     for name, value in asked.where.items():
+        _, text, given = _column(name, own)
         if name in own:
-            tests.append(f"{own[name]} = %s")
-            inner_values.append(value)
+            tests.append(f"{text} = %s")
+            values.append(value)
         else:
-            text, given = _of_group(name)
             of_group.append(f"{text} = %s")
             of_group_values += [*given, value]
     if asked.fate is not None:
         of_group.append("fate = %s")
         of_group_values.append(asked.fate)
-    outer: list[str] = []
-    outer_values: list[object] = []
-    for name in names:
-        if name in own:
-            alias = f"own_{len(inner)}"
-            inner.append(f"{own[name]} AS {alias}")
-            outer.append(alias)
-        else:
-            text, given = _of_group(name)
-            outer.append(text)
-            outer_values += given
+    if of_group:
+        of = " AND ".join(of_group)
+        tests.append(f"group_number IN (SELECT number FROM fleet_groups WHERE {of})")  # noqa: S608 - texts of this module
+    columns = [_column(name, own) for name in names]
+    inner = ", ".join(dict.fromkeys((*(raw for raw, _, _ in columns), "unit")))
+    source = table
+    if any(name not in own for name in names):
+        source += " JOIN fleet_groups ON number = group_number"
     where = f" WHERE {' AND '.join(tests)}" if tests else ""
-    by_number = ", ".join(map(str, range(1, len(inner) + 1)))
-    sums = f"(SELECT {', '.join(inner)}, sum(amount) AS amount FROM {table}{where} GROUP BY {by_number}) AS sums"  # noqa: S608 - texts of this module
-    of = f" WHERE {' AND '.join(of_group)}" if of_group else ""
-    if of_group or len(inner) - 2 < len(names):
-        sums += " JOIN fleet_groups ON number = group_number"
-    columns = [f'({text}) COLLATE "C"' for text in (*outer, "unit")]
-    places = ", ".join(map(str, range(1, len(columns) + 1)))
+    sums = f"(SELECT {inner}, sum(amount) AS amount FROM {source}{where} GROUP BY {inner}) AS sums"  # noqa: S608 - texts of this module
+    outer = [f'({text}) COLLATE "C"' for text in (*(text for _, text, _ in columns), "unit")]
+    places = ", ".join(map(str, range(1, len(outer) + 1)))
     return (
-        f"SELECT {', '.join(columns)}, sum(amount) FROM {sums}{of} GROUP BY {places}"  # noqa: S608 - texts of this module
+        f"SELECT {', '.join(outer)}, sum(amount) FROM {sums} GROUP BY {places}"  # noqa: S608 - texts of this module
         f" HAVING sum(amount) <> 0 ORDER BY {places}",
-        [*outer_values, *inner_values, *of_group_values],
+        [*(value for _, _, given in columns for value in given), *values, *of_group_values],
     )
 
 
-def _of_group(name: str) -> tuple[str, list[object]]:
-    """Return how SQL reads a column or a label of a group, and its values."""
-    if name in Group._fields and name not in TIMES:
-        return f"fleet_groups.{name}", []
-    return "coalesce(nullif(labels, '')::json ->> %s, '')", [name]
+def _column(name: str, own: Mapping[str, tuple[str, str]]) -> tuple[str, str, list[object]]:
+    """Return in which column of the tables something is, how SQL reads it there, and the values of that."""
+    if name in own:
+        return (*own[name], [])
+    if name in Group._fields:
+        return name, name, []
+    return "labels", "coalesce(nullif(labels, '')::json ->> %s, '')", [name]
 
 
 def _number(amount: Decimal) -> float:

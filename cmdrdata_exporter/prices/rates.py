@@ -137,10 +137,11 @@ def reach(total: Decimal, *, context: str, endpoint: str) -> Reach:
         context: the step of `LADDER` that is the same for all of them; another text, where that is not known.
         endpoint: of their events.
     """
-    if endpoint in SUMS or not context.isdecimal() or int(context) not in (0, *LADDER):
+    if not context.isdecimal() or int(context) not in (0, *LADDER):
         return Reach(0, total)
-    low = int(context)
-    return Reach(low, min(total, Decimal(_NEXT.get(low, total))))
+    step = int(context)
+    # Of an event that is a sum itself the step is that of its sum, than which none of its calls is larger.
+    return Reach(0 if endpoint in SUMS else step, min(total, Decimal(_NEXT.get(step, total))))
 
 
 def unpriced(units: Mapping[str, Decimal], reason: str) -> Cost:
@@ -171,8 +172,9 @@ def charge(prices: Prices, units: Mapping[str, Decimal], size: Reach) -> Cost:
             }
             if tokens:
                 try:
-                    amount += _tokens(prices, whole, tokens, size)
+                    least = _tokens(prices, whole, tokens, size)
                     gaps += _perhaps_more(prices, whole, tokens, size)
+                    amount += least
                     is_priced = True
                 except _NotCertainError as error:
                     gaps.append(Gap(whole, tokens.get(whole), str(error)))
@@ -187,6 +189,8 @@ def charge(prices: Prices, units: Mapping[str, Decimal], size: Reach) -> Cost:
             elif price is not None:
                 amount += number * price
                 is_priced = True
+            elif rate is not None:
+                gaps.append(Gap(unit, number, _sizes(rate)))
             elif unit not in COUNTS or not has_tokens:
                 gaps.append(Gap(unit, number, "it has no price"))
         rest = units.get(TOTAL, 0) - units.get(INPUT, 0) - units.get(OUTPUT, 0)
@@ -221,10 +225,7 @@ def _tokens(prices: Prices, whole: str, tokens: Mapping[str, Decimal], size: Rea
         if price is not None:
             cost += left[unit] * price
         elif left[unit]:
-            steps = ", ".join(f"{start:,}" for start, _ in prices.rates[unit].steps)
-            raise _NotCertainError(
-                f"calls with more than {steps} input tokens have another price, and the sum does not tell their size"
-            )
+            raise _NotCertainError(_sizes(prices.rates[unit]))
     return cost
 
 
@@ -292,6 +293,12 @@ def _modality_of(unit: str, whole: str) -> str | None:
     if unit not in TOKENS or mark(unit, KIND) or mark(unit, DIRECTION) != mark(whole, DIRECTION):
         return None
     return mark(unit, MODALITY)
+
+
+def _sizes(rate: Rate) -> str:
+    """Return why a rate gives no price."""
+    steps = " or ".join(f"{start:,}" for start, _ in rate.steps)
+    return f"calls with more than {steps} input tokens have another price, and the sum does not tell their size"
 
 
 def _said(unit: str) -> str:

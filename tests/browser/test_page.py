@@ -11,7 +11,7 @@ from playwright.sync_api import Page, expect
 
 from cmdrdata_exporter.cli.dashboard.server import DashboardServer
 from cmdrdata_exporter.delivery.spool import commands
-from cmdrdata_exporter.delivery.spool.directory import Directory
+from cmdrdata_exporter.delivery.spool.directory import LEDGER, Directory
 from tests.browser.conftest import Open, picture
 from tests.ledgers import NOW, event_id
 from tests.used import EVENTS, HOSTILE, SHOWN, TRACE, record
@@ -240,6 +240,26 @@ def test_newest(dashboard: Open, remote: Directory) -> None:
     expect(page.locator("#found dl")).to_contain_text("resp_5000")
     expect(page.locator("#found dl")).to_contain_text("pending")
     assert page.evaluate("window.hacked") is None
+
+
+def test_a_ledger_that_cannot_be_read(
+    dashboard: Open, remote: Directory, complaints: list[str]
+) -> None:
+    """It is said, and stays said while nothing changes; the other destinations can be looked at."""
+    page = dashboard(frozen=True)
+    (remote.path / LEDGER).write_bytes(b"no database at all, but longer than a header is" * 30)
+    alert = page.get_by_role("alert")
+    for _ in range(2):
+        page.clock.run_for(12_000)
+        expect(alert).to_have_text("the ledger cannot be read: file is not a database")
+        expect(page.locator("#needs li").first).to_have_text(
+            "the ledger cannot be read: file is not a database"
+        )
+    page.get_by_label("Destination").select_option("local")
+    expect(alert).to_be_hidden()
+    expect(page.locator("#sums tbody th")).to_have_text("acme")
+    assert {"503 (Service Unavailable)"} == {text.rsplit("status of ")[-1] for text in complaints}
+    complaints.clear()
 
 
 def test_the_end(dashboard: Open, server: DashboardServer, complaints: list[str]) -> None:

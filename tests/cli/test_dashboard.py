@@ -327,6 +327,15 @@ def test_usage_by_month_of_one_customer(some: Directory, reader: Reader) -> None
     ] == sorted(found["series"], key=lambda one: one["amounts"], reverse=True)
 
 
+def test_a_customer_called_like_nobody(remote: Directory, reader: Reader) -> None:
+    """Whoever is called "no customer" is not added to those who are nobody."""
+    fill(remote, [record(1, NO_CUSTOMER), record(2, NO_CUSTOMER), record(3, None)])
+    found = reader.ask("usage", destination=remote.path.name)
+    assert [([NO_CUSTOMER], 2), ([NO_CUSTOMER], 1)] == [
+        (row["names"], row["units"]["events"]) for row in found["rows"]
+    ]
+
+
 def test_many_groups(remote: Directory, reader: Reader) -> None:
     """Seven groups are told apart in the plot and the others are one; what is not listed is said."""
     fill(
@@ -608,6 +617,12 @@ def test_a_port_in_use(run: Run) -> None:
         done.returncode,
         done.stderr.split("Address")[0],
     )
+
+
+def test_a_host_that_is_none(run: Run) -> None:
+    """A host that cannot be one is refused."""
+    done = run("dashboard", "--host", "a" * 70, "--port", "0")
+    assert (2, True) == (done.returncode, done.stderr.startswith("Error: cannot listen at aaa"))
 
 
 def test_a_destination_that_is_not_there(some: Directory, run: Run) -> None:

@@ -74,6 +74,7 @@ LEDGER: dict[str, Any] = {
                 "dead": {},
                 "sending": {"leader": None, "state": "open"},
                 "spool": {"bytes": 84 << 10, "limit": 1 << 30, "not_imported": 0},
+                "index": {"there": True, "missing_before": None, "filling": False, "reason": None},
                 "counted": {},
                 "attention": [],
             }

@@ -25,7 +25,7 @@ from tests.ledgers import AMBIGUOUS, DELIVERED, IN_FLIGHT, NOW, REFUSED, body, e
 
 RunJson = Callable[..., tuple[int, Any]]
 UNITS = {"input_tokens": 1000, "output_tokens": 20, "total_tokens": 1020}
-ABOUT = {"there": True, "events": 7, "missing_before": None, "filling": False, "reason": None}
+ABOUT = {"there": True, "missing_before": None, "filling": False, "reason": None}
 
 
 def metadata(number: int) -> dict[str, object]:
@@ -338,7 +338,8 @@ def test_a_delivered_event(mixed: Directory, run: Run, run_json: RunJson) -> Non
     assert {
         "destination": mixed.path.name,
         "looked_for": "req_1",
-        "looked_through": {"index": ABOUT, "ledger": 6, "journals": 1},
+        "index": ABOUT,
+        "searched": None,
     } == {name: value for name, value in found.items() if name != "events"}
     assert (
         """\
@@ -437,10 +438,10 @@ Looked through: the index (7 events), the ledger (6 events), journals (1 event).
         == done.stdout
     )
     code, found = run_json("events", "show", "req_99")
-    assert (1, [], {"index": ABOUT, "ledger": 6, "journals": 1}) == (
+    assert (1, [], {"index": 7, "ledger": 6, "journals": 1}) == (
         code,
         found["events"],
-        found["looked_through"],
+        found["searched"],
     )
 
 
@@ -454,7 +455,7 @@ def test_not_found_without_an_index(mixed: Directory, run: Run) -> None:
     for path in mixed.path.glob(f"{INDEX}*"):
         path.unlink()
     shown = run("events", "show", "chatcmpl-1").stdout
-    assert "Looked through: no index, the ledger (" in shown
+    assert "Looked through: the index (0 events), the ledger (" in shown
     assert shown.endswith("\nThere is no index: events that were delivered are not found.\n")
 
 

@@ -8,8 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import openai
 import pytest
 
+from cmdrdata_exporter.cli.reconcile import api
 from cmdrdata_exporter.delivery.spool import commands
 from cmdrdata_exporter.delivery.spool.directory import Directory
 from cmdrdata_exporter.delivery.spool.records import Command, encode_command
@@ -191,6 +193,8 @@ def test_csv(files: list[str], run: Run) -> None:
         (["BAD"], "bad.json is no whole JSON"),
         (["FILE", "--keys", "BAD"], "bad.json is no list of keys"),
         (["--from-api"], "OPENAI_ADMIN_KEY is not set"),
+        (["--from-api", "--since", "today"], "is after --until"),
+        (["FILE", "--since", "today", "--until", "7d"], "is after --until"),
     ],
 )
 def test_what_cannot_be_compared(
@@ -203,6 +207,28 @@ def test_what_cannot_be_compared(
     done = run("reconcile", *(names.get(argument, argument) for argument in arguments))
     assert (2, "") == (done.returncode, done.stdout)
     assert message in " ".join(done.stderr.split())
+
+
+def test_an_sdk_without_the_admin_api(
+    files: list[str], monkeypatch: pytest.MonkeyPatch, run: Run
+) -> None:
+    """Without the SDK, or with one from before the admin API, files can be compared, and the API cannot be asked."""
+
+    def from_before(*, api_key: str, base_url: str, timeout: float, max_retries: int) -> None:
+        """Take what the client of an older version takes."""
+
+    monkeypatch.setenv("OPENAI_ADMIN_KEY", "sk-admin-AbCdEfGhIjKlMnOp")
+    monkeypatch.setattr(openai, "OpenAI", from_before)
+    done = run("reconcile", "--from-api")
+    assert (2, "") == (done.returncode, done.stdout)
+    assert "knows no admin API; upgrade it, or give a file of usage" in " ".join(
+        done.stderr.split()
+    )
+    monkeypatch.setattr(api, "find_spec", {"openai": None}.get)
+    done = run("reconcile", "--from-api")
+    assert (2, "") == (done.returncode, done.stdout)
+    assert "--from-api needs the openai package" in done.stderr
+    assert 0 == run("reconcile", *files).returncode
 
 
 def test_all_destinations(

@@ -12,7 +12,7 @@ from cmdrdata_exporter.delivery.spool.directory import Directory
 from tests.cli.conftest import Run
 from tests.cli.test_reconcile import CALLS, differing, record_in
 from tests.usage_api import KEY, UsageServer
-from tests.usage_months import FIRST, GAPS, LAST, Month, Provider
+from tests.usage_months import FIRST, GAPS, LAST, MINI, Call, Month, Provider
 
 RunJson = Callable[..., tuple[int, Any]]
 
@@ -170,3 +170,24 @@ def test_a_surface_that_the_server_lacks(
         (one["surface"], one["reason"]) for one in found["not_compared"]
     ]
     assert [] == waits
+
+
+@pytest.mark.usefixtures("waits")
+def test_usage_without_a_key(local: Directory, run_json: RunJson) -> None:
+    """What the API groups by is compared, also where none of its lines has a key or a project."""
+    month = Month(0, gaps=False)
+    call = Call(5, MINI, "chat.completions", 100, 10, project="", key="")
+    month.provider.count(call)
+    record_in(local, month)
+    with UsageServer(month.provider) as server:
+        code, found = run_json(
+            *("reconcile", "--from-api", "--base-url", server.url, "--by", "project,key"),
+            *("--since", FIRST, "--until", LAST),
+        )
+    assert (0, [(None, None, 100)]) == (
+        code,
+        [
+            (row["project"], row["key"], row["units"]["input_tokens"]["theirs"])
+            for row in found["rows"]
+        ],
+    )

@@ -300,6 +300,50 @@ def test_focus(used: Directory, run: Run, run_json: RunJson) -> None:
 
 
 @needs_table
+def test_focus_knows_the_size_of_calls(remote: Directory, run: Run) -> None:
+    """A line has no price where that of the whole is not certain: the output of a batch that may have large calls."""
+    fill(
+        remote,
+        [
+            call(1, "acme", "gpt-5.4", tokens(300_000, 1000), endpoint="batches"),
+            call(2, "acme", "gpt-5.4", tokens(200_000, 1000), endpoint="batches"),
+            # Together they have more than a large call, and none of them has.
+            call(3, "globex", "gpt-5.4", tokens(270_000, 1000), endpoint="batches"),
+            call(4, "globex", "gpt-5.4", tokens(270_000, 1000), endpoint="batches"),
+        ],
+    )
+    done = run("usage", "--focus", "--cost")
+    assert {
+        ("acme", "Input Tokens", "272000"): "",
+        ("acme", "Output Tokens", "272000"): "",
+        ("acme", "Input Tokens", "199999"): "0.25",
+        ("acme", "Output Tokens", "199999"): "0.0075",
+        ("globex", "Input Tokens", "256000"): "0.675",
+        ("globex", "Output Tokens", "256000"): "0.015",
+    } == {
+        (
+            json.loads(line["Tags"])["customer"],
+            line["SkuMeter"],
+            line["x_InputTokensAbove"],
+        ): line["BilledCost"]
+        for line in csv.DictReader(io.StringIO(done.stdout))
+    }
+
+
+@needs_table
+@pytest.mark.parametrize("form", [(), ("--csv",), ("--focus",)], ids=str)
+def test_text_of_others(form: tuple[str, ...], remote: Directory, run: Run) -> None:
+    """What a footnote says of a model and a host cannot command a terminal."""
+    fill(remote, [call(1, "acme", "a\x1b[31m", tokens(1, 1), host="b\u202ec")])
+    done = run("usage", "--cost", *form)
+    said = done.stderr if form else done.stdout
+    assert "No certain price: a\\x1b[31m (openai, b\\u202ec, default): 1 input token" in " ".join(
+        said.split()
+    )
+    assert not re.search("[\x1b\u202e]", said)
+
+
+@needs_table
 def test_nothing_was_used(remote: Directory, run_json: RunJson) -> None:
     """Nothing has no cost; it is not zero dollars that were charged."""
     _, found = run_json("usage", "--cost")

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import psycopg
 import pytest
 
 from cmdrdata_exporter.cli.commands import cmdrdata
@@ -171,13 +172,42 @@ def test_what_is_set_aside_needs_a_person(run: Run, database: str) -> None:
             "127.0.0.1:1/x cannot be read",
         ),
     ],
-    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+    ids=str,
 )
 def test_what_cannot_be_done(run: Run, arguments: tuple[str, ...], status: int, said: str) -> None:
     """One line says what is wrong, without the password."""
     found, out, err = run(*arguments)
     assert (found, out) == (status, "")
     assert said in err
+
+
+def test_doctor(run: Run, forwarded: FleetLedger) -> None:
+    """What needs a person in the ledger is among what is found."""
+    found = json.loads(run("doctor", "--json")[1])["findings"]
+    name = forwarded.name
+    ours = [finding["what"] for finding in found if name in finding["what"]]
+    assert ours == [f"Ledger {name}: 1 held, no customer.", f"Ledger {name}: 1 dead letter."]
+
+
+def test_whoever_decides_need_not_own_the_tables(
+    run: Run, forwarded: FleetLedger, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A role that may read and write the tables, and make none, can assign."""
+    del forwarded
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute("CREATE ROLE operator LOGIN")
+        connection.execute(
+            "GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA public TO operator"
+        )
+        try:
+            monkeypatch.setenv("CMDRDATA_LEDGER", database.replace("postgres@", "operator@"))
+            assert run("assign", "--customer", "gamma", "--all")[:2] == (
+                0,
+                "1 of 1 held event assigned.\nA gateway sends them as soon as it can.\n",
+            )
+        finally:
+            connection.execute("DROP OWNED BY operator")
+            connection.execute("DROP ROLE operator")
 
 
 def test_a_named_destination_comes_first(run: Run) -> None:

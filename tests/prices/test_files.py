@@ -91,6 +91,30 @@ def test_json_is_exact(tmp_path: Path) -> None:
     assert Decimal("1.000000000000000000001") == cost.amount
 
 
+def test_what_an_entry_leaves_to_the_table(tmp_path: Path) -> None:
+    """Beside the table, an entry's own prices count, and those of other units stay; alone, it is the whole price."""
+    cached = {**MILLION, "cache_read_input_tokens": 1_000_000, "web_search_calls": 100}
+    own = {"provider": "openai", "model": "gpt-4o"}
+    beside = {**own, "per_million": {"output_tokens": 4}, "keep_table": True}
+    table = PriceTable.load(written(tmp_path, beside))
+    # 1.25 for what was cached, 4 for the output, and 1 for the searches.
+    assert (Decimal("6.25"), ()) == cost_of(table, cached)
+    assert Decimal("12.25") == cost_of(table.without_file, cached).amount
+    alone = cost_of(PriceTable.load(written(tmp_path, GOOD)), cached)
+    assert (7, ("web_search_calls",)) == (alone.amount, alone.unpriced)
+
+
+def test_units_that_depend_on_the_size_of_a_call(tmp_path: Path) -> None:
+    """Of units that are no tokens, too, the price is certain or not."""
+    above = [{"input_tokens": 32_000, "per_unit": {"images": 2}}]
+    table = PriceTable.load(written(tmp_path, {**GOOD, "per_unit": {"images": 1}, "above": above}))
+    large = {"images": 3, "input_tokens": 100_000}
+    assert Decimal("6.3") == cost_of(table, large, context="32000").amount
+    unknown = cost_of(table, large, context="")
+    assert (Decimal("0.3"), ("images",)) == (unknown.amount, unknown.unpriced)
+    assert "calls with more than 32,000 input tokens have another price" in (unknown.reason or "")
+
+
 @pytest.mark.parametrize(
     ("wanted", "fits"),
     [

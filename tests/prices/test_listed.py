@@ -210,6 +210,12 @@ def test_parts_that_events_do_not_tell() -> None:
         cost(cheaper).amount,
         cost(cheaper).reason,
     )
+    # What is certain of the rest is priced, and only that.
+    both = model(
+        ModelPrice(input_mtok=Decimal(2), input_video_mtok=Decimal(1), output_mtok=Decimal(5))
+    )
+    found = cost(both, {"input_tokens": 1_000_000, "output_tokens": 1_000_000})
+    assert (5, ("input_tokens",)) == (found.amount, found.unpriced)
     told = {"input_tokens": 1_000_000, "text_input_tokens": 1_000_000}
     assert (2, ()) == cost(cheaper, told)
     sound = {"input_tokens": 1_000_000, "audio_input_tokens": 10}

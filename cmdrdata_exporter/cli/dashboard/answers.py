@@ -148,8 +148,12 @@ class Answers:
             "periods": periods,
             "series": usage.series(unit),
             "rows": [
-                {"names": list(names), "units": units, "at_least": names in usage.at_least}
-                for names, units in rows[:LISTED]
+                {
+                    "names": usage.names(group),
+                    "units": units,
+                    "at_least": group in usage.at_least,
+                }
+                for group, units in rows[:LISTED]
             ],
             "total": {"units": usage.total(), "at_least": bool(usage.at_least)},
             "notes": [

@@ -56,7 +56,7 @@ def dashboard(
     Serve a page with usage over time, and where every event is.
 
     It is read-only, on this host alone, and only for whoever has the address that is printed. Ctrl-C
-    ends it. From another host: ssh -L 8765:127.0.0.1:8765 HOST, and open the address there.
+    ends it. From another host: ssh -t -L 8765:127.0.0.1:8765 HOST cmdrdata dashboard
 
     Example: cmdrdata dashboard --open
     """
@@ -64,9 +64,10 @@ def dashboard(
     answers = Answers(path, _first(spool, name), _prices(price_file))
     try:
         server = DashboardServer(host, port, answers)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
         raise Refusal(
-            f"cannot listen at {host}, port {port}: {error.strerror}; choose others with --host and --port"
+            f"cannot listen at {host}, port {port}: {reason}; choose others with --host and --port"
         ) from None
     # A service is ended by SIGTERM as a reader ends it by Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -14,8 +14,8 @@ from cmdrdata_exporter.cli.usage.numbers import EVENTS, ordered
 PLOTTED = 7
 """How many groups are told apart in a plot; the others are one."""
 
-Names = tuple[str | None, ...]
-"""What a group is called: a value for each column, None where none is known."""
+Group = tuple[str | None, ...]
+"""A value for each column, None where there is none."""
 Units = dict[str, float]
 
 
@@ -72,33 +72,34 @@ class OverTime:
     """
 
     def __init__(self, found: Json, by: Sequence[str], column: str, periods: Sequence[str]) -> None:
+        self.by = list(by)
         self.periods = list(periods)
         self.elsewhere = 0
         """How many events have no such period, as an earlier version recorded them: an hour, for instance."""
-        self.at_least: set[Names] = set()
+        self.at_least: set[Group] = set()
         """The groups that may cost more than is known."""
-        self._groups: dict[Names, dict[str, Units]] = {}
+        self._groups: dict[Group, dict[str, Units]] = {}
         wanted = set(periods)
         for row in found["rows"]:
             period: str = row[column] or ""
             if period in wanted:
-                names = tuple(named(name, row[name]) for name in by)
-                of_group = self._groups.setdefault(names, {})
+                group = tuple(row[name] for name in by)
+                of_group = self._groups.setdefault(group, {})
                 _add(of_group.setdefault(period, {}), _amounts(row))
                 if row.get("cost_is_least"):
-                    self.at_least.add(names)
+                    self.at_least.add(group)
             elif len(period) != len(self.periods[0]):
                 self.elsewhere += row[EVENTS]
 
-    def rows(self, unit: str) -> list[tuple[Names, Units]]:
+    def rows(self, unit: str) -> list[tuple[Group, Units]]:
         """Return the sums of each group, in the order of a unit, the most first."""
-        rows = [(names, _sum(periods.values())) for names, periods in self._groups.items()]
+        rows = [(group, _sum(periods.values())) for group, periods in self._groups.items()]
         return sorted(
             rows,
             key=lambda row: (
                 -row[1].get(unit, 0),
                 -row[1][EVENTS],
-                [name or "" for name in row[0]],
+                [(value is None, value or "") for value in row[0]],
             ),
         )
 
@@ -108,19 +109,23 @@ class OverTime:
 
     def series(self, unit: str) -> list[Json]:
         """Return what is plotted of each group, the most first, and of all the others together."""
-        names = [names for names, units in self.rows(unit) if units.get(unit)]
-        shown = len(names) if len(names) <= PLOTTED + 1 else PLOTTED
+        groups = [group for group, units in self.rows(unit) if units.get(unit)]
+        shown = len(groups) if len(groups) <= PLOTTED + 1 else PLOTTED
         series: list[Json] = [
-            {"names": list(group) or ["all"], "amounts": self._amounts(group, unit)}
-            for group in names[:shown]
+            {"names": self.names(group) or ["all"], "amounts": self._amounts(group, unit)}
+            for group in groups[:shown]
         ]
-        if rest := [self._amounts(group, unit) for group in names[shown:]]:
+        if rest := [self._amounts(group, unit) for group in groups[shown:]]:
             amounts = [sum(column) for column in zip(*rest, strict=True)]
             series.append({"names": [f"{len(rest):,} others"], "amounts": amounts})
         return series
 
-    def _amounts(self, names: Names, unit: str) -> list[float]:
-        of_group = self._groups[names]
+    def names(self, group: Group) -> list[str | None]:
+        """Return what a group is called."""
+        return [named(column, value) for column, value in zip(self.by, group, strict=True)]
+
+    def _amounts(self, group: Group, unit: str) -> list[float]:
+        of_group = self._groups[group]
         return [of_group.get(period, {}).get(unit, 0) for period in self.periods]
 
 

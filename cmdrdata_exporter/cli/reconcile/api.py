@@ -135,7 +135,9 @@ class UsageApi:
                 field for name in by for field in FIELDS.get(name, ()) if field in surface.groups
             ]
             method = getattr(usage, surface.method)
-            yield from self._pages(surface, method, start, end, fields)
+            for line in self._pages(surface, method, start, end, fields):
+                # It was asked to group by all of it, also where nothing has a key, for instance.
+                yield line._replace(told=frozenset(by))
             self._progress.surface()
 
     def _pages(

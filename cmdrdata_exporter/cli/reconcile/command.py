@@ -115,11 +115,14 @@ def reconcile(
         raise click.UsageError(
             "--by key needs --keys FILE, or --from-api: a file of usage has ids of keys, events have hashes"
         )
+    if since is not None and until is not None:
+        _require_order(since, until)
     destinations = places(url, spool, name)
     try:
         keys = Keys() if keys_file is None else read_keys(keys_file)
         if from_api:
             first, last = since or _ago(DAYS), until or _ago(1)
+            _require_order(first, last)
             theirs, keys = _from_api(base_url, by, first, last, keys if keys_file else None)
             source = "OpenAI's usage API"
         else:
@@ -151,6 +154,11 @@ def reconcile(
         covered = "nothing" if found.lowest is None else report.share(found.lowest)
         say(f"Covered is {covered}; expected is {check:g} % or more.", err=True)
         click.get_current_context().exit(ATTENTION)
+
+
+def _require_order(since: str, until: str) -> None:
+    if since > until:
+        raise click.UsageError(f"--since {since} is after --until {until}")
 
 
 def _print(whole: report.Report, *, as_csv: bool, as_json: bool) -> None:

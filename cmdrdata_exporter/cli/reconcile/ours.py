@@ -29,6 +29,8 @@ _COLUMNS = {
 """The ledger's name of each dimension."""
 
 
+OUTSIDE = ("pending", "in_flight", "held", "dead", "dropped")
+"""The states of events that the backend does not have, or not yet."""
 LONGEST_JOB = 2
 """Days from the start of a job to what the provider counts of it last: a batch takes up to a day."""
 
@@ -54,7 +56,7 @@ class Ours(NamedTuple):
     """The first day, or month, of which a ledger has usage at all; None where there is none."""
     not_imported: int
     outside: dict[str, int]
-    """Events by their state that the backend does not have, of the time that is compared."""
+    """Events by their state that the backend does not have, of all times: those of a time take long to count."""
     losses: dict[str, int]
     """Events that never came into the ledgers, of all times."""
 
@@ -111,9 +113,9 @@ def read(
                 :1
             ]
             waiting += ledger.not_imported()
-            for state, (events, _) in ledger.outside(since, until, None).items():
-                outside[state] = outside.get(state, 0) + events
             counts = ledger.counts()
+            for state in OUTSIDE:
+                outside[state] = outside.get(state, 0) + counts.get(state, 0)
             for name in ("unspooled", "damaged", "lost", "jobs_given_up"):
                 losses[name] = losses.get(name, 0) + counts.get(name, 0)
     return Ours(

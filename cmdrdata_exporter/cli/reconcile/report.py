@@ -38,7 +38,7 @@ class Report(NamedTuple):
     since: str
     until: str
     outside: Mapping[str, int]
-    """Our events that the backend does not have, by their state."""
+    """Our events of all times that the backend does not have, by their state."""
     name_of_key: Callable[[str], str]
 
     def values(self, group: Group) -> dict[str, str | None]:
@@ -209,7 +209,9 @@ def _rest(console: Console, report: Report) -> None:
         states = ", ".join(
             f"{amount:,} {state.replace('_', ' ')}" for state, amount in report.outside.items()
         )
-        lines.append(f"Ours is what was recorded. Of it the backend does not have: {states}.")
+        lines.append(
+            f"Ours is what was recorded. The backend does not have, of all times: {states}."
+        )
     lines += found.notes
     if lines:
         console.print()

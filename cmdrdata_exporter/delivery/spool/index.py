@@ -145,7 +145,10 @@ class Index:
             if self._reason is not None:
                 facts["reason"] = self._reason
         self._last = last
-        rows.note({**facts, "most": self._most, "last": last, "fill": self._fill})
+        noted = {**facts, "most": self._most, "last": last, "fill": self._fill}
+        # Where a process forks often it is opened as often.
+        if noted != rows.facts():
+            rows.note(noted)
 
     def close(self) -> None:
         """Close it."""
@@ -157,6 +160,8 @@ class Index:
 
     def begin_anew(self, reason: str) -> None:
         """Remove it, and begin another one at the next occasion."""
+        if self._most == 0:
+            return
         self.close()
         self.clear()
         self._storage = None

@@ -189,9 +189,13 @@ class Rows:
             " AND (number <= (SELECT max(number) FROM events) - ? OR at < ?)",
             (limit, most, since),
         )
-        self._db.execute(
-            "UPDATE facts SET value = max(value, ?) WHERE name = 'missing_before'", (newest,)
+        moved = self._db.execute(
+            "UPDATE facts SET value = ? WHERE name = 'missing_before' AND value < ?",
+            (newest, newest),
         )
+        if moved.rowcount:
+            # That is not why any more.
+            self._db.execute("DELETE FROM facts WHERE name = 'reason'")
 
     def remove_after(self, number: int) -> None:
         """Remove the events that have a larger number."""

@@ -41,7 +41,6 @@ class About(NamedTuple):
 
     there: bool
     """Whether there is one that can be read."""
-    events: int
     missing_before: float | None
     """Unix seconds before which events may have been delivered that are not in it; None: none is missing."""
     filling: bool
@@ -119,18 +118,21 @@ class IndexReader:
 
     def about(self) -> About:
         """Return what is known of the index."""
-        [(events,)] = self._query("SELECT count(*) FROM events INDEXED BY by_time") or [(0,)]
         if self._db is None:
             reason = self._reason or self.ledger.facts().get("index")
-            return About(there=False, events=0, missing_before=None, filling=False, reason=reason)
+            return About(there=False, missing_before=None, filling=False, reason=reason)
         facts = self._facts
         return About(
             there=True,
-            events=events,
             missing_before=facts.get("missing_before") or None,
             filling=bool(facts.get("fill")),
             reason=facts.get("reason"),
         )
+
+    def count(self) -> int:
+        """Return how many events are in the index; of a million that takes some milliseconds."""
+        [(events,)] = self._query("SELECT count(*) FROM events INDEXED BY by_time") or [(0,)]
+        return events
 
     # Sources
 

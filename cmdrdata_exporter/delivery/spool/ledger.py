@@ -103,7 +103,11 @@ class Ledger:
             self._db, self.totals, self.retention, self._arrival, self.index
         )
         self._counts = self.totals.counts
-        self.index.open(self.last(), clocks.wall())
+        try:
+            self.index.open(self.last(), clocks.wall())
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Close the database, and the index."""

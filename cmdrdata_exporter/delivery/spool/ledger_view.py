@@ -17,7 +17,7 @@ from cmdrdata_exporter.delivery.spool.directory import LEDGER, Directory
 from cmdrdata_exporter.delivery.spool.facts import TOTAL_BY
 from cmdrdata_exporter.delivery.spool.frames import scan
 from cmdrdata_exporter.delivery.spool.records import intact, is_event
-from cmdrdata_exporter.delivery.spool.schema import IN_FLIGHT, PENDING, STATES
+from cmdrdata_exporter.delivery.spool.schema import IN_FLIGHT, PENDING, STATES, readable
 from cmdrdata_exporter.delivery.spool.usage_view import (
     Asked,
     Total,
@@ -75,6 +75,7 @@ class LedgerReader:
                     isolation_level=None,
                     timeout=5.0,
                 )
+                self._db.text_factory = readable
                 self._db.create_function("label", 2, label)
             except sqlite3.Error as error:
                 raise UnreadableError(f"{path} cannot be read: {error}") from error

@@ -161,6 +161,8 @@ def connect(
     db = sqlite3.connect(
         directory.path / name, isolation_level=None, check_same_thread=False, timeout=LOCK_TIMEOUT
     )
+    # What damage has made of a text can be read still, and holds nothing up.
+    db.text_factory = readable
     try:
         _set_up(db, len(MIGRATIONS) if version is None else version)
     except BaseException:
@@ -206,9 +208,14 @@ def migrate(db: sqlite3.Connection, newest: int) -> None:
         raise
 
 
+def readable(data: bytes) -> str:
+    """Return a text of a database, whatever damage has made of it."""
+    return data.decode("utf-8", "replace")
+
+
 def _group_number(*texts: str) -> int:
     """Return the number of a group of an earlier version, of texts in hexadecimal, which damage may have altered."""
-    return Group(*(bytes.fromhex(text).decode("utf-8", "replace") for text in texts)).number
+    return Group(*(readable(bytes.fromhex(text)) for text in texts)).number
 
 
 def is_broken(error: sqlite3.Error) -> bool:

@@ -61,7 +61,7 @@ class Totals:
         """The last month of which only the sum is kept, and the last such day; None: not read yet."""
         self._hour = -1, ""
         """The last hour that an event was of, in hours since 1970 and as it is written."""
-        self.full_labels: set[str] = set()
+        self._full: set[str] = set()
         """Labels that have had more values than are told apart."""
         self.counts: Counter[str] = Counter()
         """What is added to the counters, by their names."""
@@ -113,30 +113,38 @@ class Totals:
         """Return the labels of an event; where one has too many values already, a new one is counted as `OTHER`."""
         if known is None or not known.labels:
             return ""
-        if self._values is None:
-            self._read_values()
-        values = self._values or {}
+        values = self._known_values()
         labels: dict[str, str] = {}
         for name, given in known.labels.items():
             value, there = _text(given), values.setdefault(name, set())
             if value and value not in there:
                 if len(there) >= MOST_VALUES:
                     value = OTHER
-                    self.full_labels.add(name)
+                    self._full.add(name)
                 else:
                     there.add(value)
             if value:
                 labels[name] = value
         return as_labels(labels)
 
-    def _read_values(self) -> None:
-        self._values = {name: set() for name in self._total_by}
-        for (text,) in self._db.execute("SELECT DISTINCT labels FROM groups"):
-            for name, value in labels_of(text).items():
-                if value == OTHER:
-                    self.full_labels.add(name)
-                elif name in self._values:
-                    self._values[name].add(value)
+    def _known_values(self) -> dict[str, set[str]]:
+        """Return the values that each label has in the ledger."""
+        if self._values is None:
+            self._values = {name: set() for name in self._total_by}
+            # Without labels there is nothing to be read.
+            groups = "SELECT DISTINCT labels FROM groups"
+            for (text,) in self._db.execute(groups) if self._total_by else ():
+                for name, value in labels_of(text).items():
+                    if value == OTHER and name in self._values:
+                        self._full.add(name)
+                    elif name in self._values:
+                        self._values[name].add(value)
+        return self._values
+
+    def full_labels(self) -> list[str]:
+        """Return the labels that have had more values than are told apart."""
+        self._known_values()
+        return sorted(self._full)
 
     def counted(self, event: Event | None, time: object, number: object) -> Counted | None:
         """
@@ -157,7 +165,8 @@ class Totals:
         elif number is None:
             place = Place(_text(event.header.day), self._add(group_of(event.header)))
         else:
-            # Its row was damaged, or that of its group.
+            # Its row was damaged, or that of its group, which is written anew.
+            self._numbers.clear()
             place = self.place(event)
         group = self._group(place.group)
         return group and Counted(Place(self._kept_as(place), place.group), group)
@@ -171,7 +180,11 @@ class Totals:
         if number in self._new:
             return self._new[number]
         row = self._db.execute("SELECT * FROM groups WHERE number = ?", (number,)).fetchone()
-        return None if row is None else Group(*row[1:])
+        # A damaged row may hold anything.
+        if row is None or not all(isinstance(text, str) for text in row[1:]):
+            return None
+        group = Group(*row[1:])
+        return group if group.number == number else None
 
     def _kept_as(self, place: Place) -> str:
         """Return the time under which an amount is kept now: its hour, or the day or month that this has become."""

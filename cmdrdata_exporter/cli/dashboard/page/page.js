@@ -9,7 +9,7 @@ const form = at("chosen");
 const plot = new UsagePlot(at("plot"));
 let status = null;
 let live = true;
-let summed = { recorded: null, next: 0 };
+let summed = { of: null, next: 0 };
 const shown = new Map();
 
 async function ask(name, question = {}) {
@@ -20,26 +20,27 @@ async function ask(name, question = {}) {
   return answer;
 }
 
-// Does a piece of work, and tells in one place what came in its way.
-async function tell(work) {
+// Does a piece of work, and tells in one place what came in its way, until the same work is done.
+const troubles = new Map();
+async function tell(name, work) {
   try {
     await work();
-    at("trouble").hidden = true;
+    troubles.delete(name);
   } catch (error) {
-    at("trouble").textContent =
-      error instanceof TypeError
-        ? "cmdrdata dashboard does not answer any more. Start it again, and open the address that it prints."
-        : error.message;
-    at("trouble").hidden = false;
+    const ended = "cmdrdata dashboard does not answer any more. Start it again, and open the address that it prints.";
+    troubles.set(name, error instanceof TypeError ? ended : error.message);
   }
+  const text = [...new Set(troubles.values())].join(" ");
+  if (at("trouble").textContent !== text) at("trouble").textContent = text;
+  at("trouble").hidden = !text;
 }
 
 // Where what is asked for later is answered sooner, only the later answer is shown.
-function newest(work) {
+function newest(name, work) {
   let last = 0;
-  return async (...given) => {
+  return (...given) => {
     const mine = ++last;
-    await tell(() => work(() => mine === last, ...given));
+    return tell(name, () => work(() => mine === last, ...given));
   };
 }
 
@@ -75,7 +76,7 @@ const number = (unit, amount, atLeast) => ({
   content: amount === undefined ? (unit === COST ? "-" : "") : (unit === COST && atLeast ? "≥ " : "") + figure(unit, amount),
 });
 
-const showStatus = newest(async (isNewest) => {
+const showStatus = newest("status", async (isNewest) => {
   const found = await ask("status");
   if (!isNewest()) return;
   status = found;
@@ -100,7 +101,7 @@ const showStatus = newest(async (isNewest) => {
     element("div", {}, element("dt", {}, `${NUMBER.format(count)} ${word}:`), element("dd", {}, meaning))));
 });
 
-const showUsage = newest(async (isNewest) => {
+const showUsage = newest("usage", async (isNewest) => {
   const destination = at("destination").value;
   if (!destination) return;
   const busy = setTimeout(() => { at("busy").textContent = "Adding up ..."; }, PATIENCE);
@@ -116,6 +117,7 @@ const showUsage = newest(async (isNewest) => {
   const units = Object.keys(usage.total.units);
   fill(form.elements.unit, [...new Set(["events", ...units, unit])].map((value) => ({ value, title: words(value) })));
   form.elements.unit.value = unit;
+  at("plot").hidden = false;
   plot.show(usage);
   const sums = (row) => units.map((name) => number(name, row.units[name], row.at_least));
   table(at("sums"), `${usage.title}, UTC`,
@@ -142,17 +144,21 @@ function card(event) {
     ...IDS.filter(([, key]) => event[key]).map(([name, key]) => row(name, event[key], "id")));
 }
 
-const find = newest(async (isNewest) => {
+const find = newest("find", async (isNewest) => {
   const id = at("search").elements.id.value.trim();
   if (!id) return;
   at("found-text").textContent = "Looking ...";
-  const { events, text } = await ask("find", { id });
+  at("found").replaceChildren();
+  const { events, text } = await ask("find", { id }).catch((error) => {
+    if (isNewest()) at("found-text").textContent = "";
+    throw error;
+  });
   if (!isNewest()) return;
   at("found-text").textContent = text;
   at("found").replaceChildren(...events.map(card));
 });
 
-const showNewest = newest(async (isNewest) => {
+const showNewest = newest("newest", async (isNewest) => {
   const destination = at("destination").value;
   if (!destination) return;
   const { events, text } = await ask("newest", { destination });
@@ -177,12 +183,14 @@ async function look() {
   if (live && !document.hidden) {
     await showStatus();
     await showNewest();
-    const recorded = status?.destinations.find(({ name }) => name === at("destination").value)?.recorded;
-    if (recorded !== summed.recorded && performance.now() >= summed.next) {
+    const states = status?.destinations.find(({ name }) => name === at("destination").value)?.states ?? [];
+    // Usage changes with what is recorded, delivered or decided, and with the hour that it is.
+    const of = [status?.at.slice(0, 13), ...states.map(({ count }) => count)].join();
+    if (of !== summed.of && performance.now() >= summed.next) {
       const start = performance.now();
       await showUsage();
       // A ledger that takes long is asked less often.
-      summed = { recorded, next: performance.now() + Math.max(SUMS, 10 * (performance.now() - start)) };
+      summed = { of, next: performance.now() + Math.max(SUMS, 10 * (performance.now() - start)) };
     }
   }
   setTimeout(look, LOOK);
@@ -193,6 +201,10 @@ at("live").addEventListener("click", () => {
   at("live").setAttribute("aria-pressed", String(live));
 });
 at("destination").addEventListener("change", async () => {
+  // What belongs to another one is not shown while, or where, this one cannot be read.
+  for (const place of [at("sums"), at("notes"), at("newest")]) place.replaceChildren();
+  shown.delete(at("newest"));
+  at("plot").hidden = true;
   await showStatus();
   await showNewest();
   await showUsage();
@@ -207,7 +219,7 @@ form.addEventListener("submit", (event) => {
   showUsage();
 });
 
-tell(async () => {
+tell("choices", async () => {
   const choices = await ask("choices");
   at("version").textContent = choices.version;
   at("cost").hidden = !choices.cost;
