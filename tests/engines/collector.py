@@ -1,4 +1,8 @@
-"""A real OpenTelemetry Collector, built from the Go module proxy as `examples/fleet/build.yaml` says."""
+"""
+A real OpenTelemetry Collector, built from the Go module proxy as `examples/fleet/build.yaml` says.
+
+    python -m tests.engines.collector           builds it, where it is not there yet
+"""
 
 from __future__ import annotations
 
@@ -138,3 +142,8 @@ class Collector:
             self._process.send_signal(number)
             self._process.wait()
             self._process = None
+
+
+if __name__ == "__main__":
+    # Before the tests, whose time is limited.
+    binary()
