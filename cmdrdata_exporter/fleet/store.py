@@ -48,6 +48,8 @@ from cmdrdata_exporter.fleet.totals import Place, Totals, as_json, hour_of
 
 LEASE = 120.0
 """Seconds after which an event that is in flight is taken back: whoever had it has died."""
+PATIENCE = 1
+"""Seconds for which a change of tables waits for those who use them."""
 AHEAD = 2
 """Days from today for which there are tables."""
 KEYS_FOR = 400
@@ -269,8 +271,9 @@ class FleetLedger(Connected):
             if connection.execute("SELECT to_regclass(%s)", (name,)).fetchone() == (None,):
                 # Two that begin the same day do so one after the other.
                 connection.execute("SELECT pg_advisory_xact_lock(%s, %s)", (LOCKS, DAYS))
-                with contextlib.suppress(psycopg.errors.CheckViolation), connection.transaction():
-                    # Where some of its events are in the common table already, it stays with that.
+                # Where some of its events are in the common table already, or someone reads all the time, it stays
+                # with that.
+                with _briefly(connection, psycopg.errors.CheckViolation):
                     connection.execute(
                         f"CREATE TABLE IF NOT EXISTS {name} PARTITION OF fleet_events"
                         f" FOR VALUES FROM ('{day}') TO ('{day + dt.timedelta(days=1)}')".encode()
@@ -516,7 +519,9 @@ class FleetLedger(Connected):
             if digits.isdecimal() and digits < f"{first:%Y%m%d}":
                 rest = connection.execute(f"SELECT FROM {name} LIMIT 1".encode())
                 if rest.fetchone() is None:
-                    connection.execute(f"DROP TABLE {name}".encode())
+                    # The next time, where someone reads all the time.
+                    with _briefly(connection):
+                        connection.execute(f"DROP TABLE {name}".encode())
                     self._days.clear()
 
 
@@ -525,6 +530,24 @@ _COUNTED = {"assign": "assigned", "replay": "replayed", "drop": "dropped"}
 
 def _day_of(seconds: float) -> dt.date:
     return dt.datetime.fromtimestamp(seconds, dt.timezone.utc).date()
+
+
+@contextlib.contextmanager
+def _briefly(connection: Connection, *tolerated: type[psycopg.Error]) -> Generator[None]:
+    """
+    Change tables, or leave it where others use them: all who come later would wait behind this.
+
+    Args:
+        connection: in a transaction, which goes on.
+        tolerated: what else may keep it from being done.
+    """
+    with (
+        contextlib.suppress(psycopg.errors.LockNotAvailable, *tolerated),
+        connection.transaction(),
+    ):
+        connection.execute(f"SET LOCAL lock_timeout = '{PATIENCE}s'".encode())
+        yield
+        connection.execute("SET LOCAL lock_timeout TO DEFAULT")
 
 
 def _note(connection: Connection, facts: Mapping[str, object]) -> None:

@@ -252,6 +252,26 @@ def test_each_day_has_a_table(opened: Opening, query: Query) -> None:
     ]
 
 
+def test_a_reader_that_never_ends_keeps_nothing_from_being_stored(
+    opened: Opening, query: Query, database: str
+) -> None:
+    """While someone reads, a day whose table cannot be made is in the common one, and counted as ever."""
+    ledger = opened()
+    ledger.store([arrival(1)])
+    with psycopg.connect(database) as reader:
+        reader.execute("SELECT count(*) FROM fleet_events")
+        assert ledger.store([arrival(2, timestamp=int(NOW) - DAY)]) == 1
+    assert ledger.store([arrival(3, timestamp=int(NOW) - DAY)]) == 1
+    assert opened().store([arrival(4, timestamp=int(NOW) - DAY)]) == 1
+    assert query(
+        "SELECT tableoid::regclass::text, count(*) FROM fleet_events GROUP BY 1 ORDER BY 1"
+    ) == [
+        ("fleet_events_20261121", 1),
+        ("fleet_events_other", 3),
+    ]
+    assert totals(query) == of("acme", 4)
+
+
 def test_time_lets_settled_events_go_and_no_others(
     opened: Opening, query: Query, clock: Clock
 ) -> None:
