@@ -8,7 +8,7 @@ import math
 from typing import Any, NamedTuple, cast
 
 from cmdrdata_exporter.delivery import Event, Header
-from cmdrdata_exporter.delivery.spool.details import Details, details
+from cmdrdata_exporter.delivery.spool.details import LONGEST, Details, details
 from cmdrdata_exporter.events import customer_place
 from cmdrdata_exporter.fleet.arrivals import Arrival
 
@@ -16,6 +16,8 @@ _UNREADABLE = (
     *(ValueError, LookupError, TypeError, AttributeError),
     *(OverflowError, OSError, RecursionError),
 )
+LONGEST_ID = 500
+"""Characters that an id may have: an index holds no row of some thousand bytes."""
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
@@ -54,7 +56,8 @@ def read(arrival: Arrival, labels: tuple[str, ...] = ()) -> Read | None:
     except _UNREADABLE:
         return None
     if not (
-        all(isinstance(text, str) for text in texts)
+        len(arrival.id) <= LONGEST_ID
+        and all(isinstance(text, str) for text in texts)
         and (customer is None or (isinstance(customer, str) and customer))
         and all(_is_amount(value) for value in units.values())
     ):
@@ -65,7 +68,7 @@ def read(arrival: Arrival, labels: tuple[str, ...] = ()) -> Read | None:
         model=model,
         endpoint=endpoint,
         status=status,
-        units={storable_text(unit): amount for unit, amount in units.items()},
+        units={storable_text(unit)[:LONGEST]: amount for unit, amount in units.items()},
         day=day,
         customer_at=customer_place(arrival.body) if customer is None else None,
     )

@@ -28,6 +28,7 @@ import psycopg
 from cmdrdata_exporter import clocks
 from cmdrdata_exporter.delivery import KEPT_DAYS, Handed, Outcome, Verdict
 from cmdrdata_exporter.delivery.backoff import backoff
+from cmdrdata_exporter.delivery.spool.details import LONGEST
 from cmdrdata_exporter.delivery.spool.facts import TOTAL_BY
 from cmdrdata_exporter.delivery.spool.records import key_of
 from cmdrdata_exporter.delivery.spool.schema import (
@@ -56,6 +57,7 @@ KEYS_FOR = 400
 """Days for which the id of an event is known, at least; an event of an earlier day is set aside."""
 
 _DAY = 86400.0
+_LARGEST = (1 << 63) - 1
 _COLUMNS = (
     *(
         "key",
@@ -250,7 +252,7 @@ class FleetLedger(Connected):
     def _row(self, connection: Connection, new: _New, now: float) -> tuple[object, ...]:
         """Return an event as its table has it, and count it."""
         arrival, key, (event, said) = new
-        header, host = event.header, storable_text(arrival.host)
+        header, host = event.header, storable_text(arrival.host)[:LONGEST]
         place = self._totals.place(connection, event, said, host)
         self._totals.add(place, header.units)
         state, reason = (HELD, UNATTRIBUTED) if header.customer is None else (self._arrival, None)
@@ -311,7 +313,12 @@ class FleetLedger(Connected):
                 " recorded = excluded.recorded, pending = excluded.pending, held = excluded.held,"
                 " dead = excluded.dead, unspooled = excluded.unspooled WHERE known.at <= excluded.at",
                 (
-                    *(storable_text(report.host), storable_text(report.version), *report[2:]),
+                    *(
+                        storable_text(report.host)[:LONGEST],
+                        storable_text(report.version),
+                        report.at,
+                    ),
+                    *(min(number, _LARGEST) for number in report[3:]),
                     self._clock(),
                 ),
             )

@@ -225,6 +225,18 @@ def test_texts_that_postgresql_does_not_have(opened: Opening, query: Query) -> N
     assert body == sent.body
 
 
+def test_texts_that_are_too_long_for_an_index(opened: Opening, query: Query) -> None:
+    """Nothing that comes can keep what comes after it from being stored, however long its texts are."""
+    # Random, so that no compression makes it short.
+    long = "".join(f"{number:x}" for number in range(1 << 16))
+    ledger = opened()
+    sent = arrival(1, host=long, customer=long, model=long, usage={long: 1})
+    assert ledger.store([sent, arrival(2)._replace(id=long)]) == 1
+    ledger.report(HostReport(long, "0.9.0", NOW, 1 << 70, 0, 0, 0, 0))
+    assert query("SELECT length(host), length(customer) FROM fleet_events") == [(200, len(long))]
+    assert query("SELECT id, reason FROM fleet_set_aside") == [(long, "damaged")]
+
+
 def test_amounts_are_exact(opened: Opening, query: Query) -> None:
     """Sums of large integers and of decimal fractions have no rounding."""
     ledger = opened()
