@@ -144,6 +144,21 @@ def event_from_span(span: ReadableSpan, *, customer_id: str | None = None) -> Us
     )
 
 
+def is_without_usage(span: ReadableSpan) -> bool:
+    """
+    Say whether a span is of a model call that did not fail, and tells nothing of what it used, so that it is no event.
+
+    That may be a stream that was not asked for its usage, and then a charge is missing. It may also be a framework's
+    span around a call that another one tells.
+    """
+    scope = span.instrumentation_scope
+    return (
+        span.status.status_code is not StatusCode.ERROR
+        and _endpoint(span.attributes or {}, scope.name if scope else "") is not None
+        and event_from_span(span) is None
+    )
+
+
 _MOST = 2.0**63
 """More than any quantity, and than an integer of the ledger."""
 

@@ -13,7 +13,9 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
 from cmdrdata_exporter import event_from_span, quick_json
+from cmdrdata_exporter.attributes import OUR_SCOPE
 from cmdrdata_exporter.events import encode, error_type
+from cmdrdata_exporter.foreign import is_without_usage
 
 RECORDED = Path(__file__).parent / "recorded"
 SECOND = 1_000_000_000
@@ -509,3 +511,33 @@ def test_integers_of_any_length() -> None:
     assert [1, hex(huge)] == sent["metadata"]["list"]
     assert 3 == sent["metadata"]["usage"]["images"]
     assert "searches" not in sent["metadata"]["usage"]
+
+
+@pytest.mark.parametrize(
+    ("expected", "attributes", "others"),
+    [
+        pytest.param(True, {"gen_ai.operation.name": "chat"}, {}, id="call"),
+        pytest.param(
+            False,
+            {"gen_ai.operation.name": "chat", "gen_ai.usage.input_tokens": 1},
+            {},
+            id="call with usage",
+        ),
+        pytest.param(
+            False,
+            {"gen_ai.operation.name": "chat"},
+            {"status": Status(StatusCode.ERROR)},
+            id="call that failed",
+        ),
+        pytest.param(False, {"gen_ai.operation.name": "execute_tool"}, {}, id="tool"),
+        pytest.param(False, {"http.request.method": "GET"}, {}, id="something else"),
+        pytest.param(
+            False, {"gen_ai.operation.name": "chat"}, {"scope": OUR_SCOPE}, id="call of ours"
+        ),
+    ],
+)
+def test_calls_without_usage(
+    expected: bool, attributes: dict[str, Any], others: dict[str, Any]
+) -> None:
+    """A span is without usage where it is of a call that went well, and nothing can be billed of it."""
+    assert expected == is_without_usage(span(attributes, **others))

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 TOKEN = "CMDRDATA_GATEWAY_TOKEN"  # noqa: S105 - the variable's name
 GROUP = "cmdrdata-gateway"
+SOURCE = "source"
+"""The metadata key that says of an event that it was made of a span."""
 
 _logger = logging.getLogger("cmdrdata")
 
@@ -242,7 +244,7 @@ def _gateway(given: _Options) -> Gateway:
         return FleetLedger(
             given.ledger,
             forwards=plan.post is not None,
-            total_by=settings.total_by or None,
+            total_by=tuple(dict.fromkeys((*settings.total_by, SOURCE))),
             keep_events=given.keep_events,
         )
 

@@ -53,7 +53,7 @@ STARTED = 90.0
 """Seconds that a broker may take to start."""
 
 
-def _libraries() -> Path:
+def libraries() -> Path:
     """Return the folder of the broker's libraries, fetched where they are not there yet."""
     folder = CACHE / f"kafka-{VERSION}"
     if (folder / "complete").exists():
@@ -82,7 +82,8 @@ def _libraries() -> Path:
     return folder / "libs"
 
 
-def _free_ports(number: int) -> list[int]:
+def free_ports(number: int) -> list[int]:
+    """Return ports of loopback that nobody listens at."""
     sockets = [socket.socket() for _ in range(number)]
     try:
         for each in sockets:
@@ -103,8 +104,8 @@ class Broker:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._classes = f"{_libraries()}/*"
-        plain, sasl, controller = _free_ports(3)
+        self._classes = f"{libraries()}/*"
+        plain, sasl, controller = free_ports(3)
         self.servers, self.sasl_servers = f"127.0.0.1:{plain}", f"127.0.0.1:{sasl}"
         self._properties = directory / "server.properties"
         self._properties.write_text(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,7 +14,7 @@ from tests.engines.postgres import Postgres
 
 
 @contextmanager
-def _running() -> Iterator[Postgres]:
+def _running() -> Generator[Postgres]:
     """Run a server. Not below the directory of all runs of pytest, which each of them closes to other users."""
     with TemporaryDirectory(prefix="postgres-") as directory:
         server = Postgres(Path(directory))

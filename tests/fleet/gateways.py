@@ -128,3 +128,18 @@ def recorded(database: str) -> int:
             return 0
         [[number]] = connection.execute("SELECT count(*) FROM fleet_events").fetchall()
         return number
+
+
+def usage(database: str, by: str) -> list[dict[str, Any]]:
+    """Return the rows that `cmdrdata usage` prints of a ledger."""
+    done = subprocess.run(
+        [
+            *(sys.executable, "-c", "from cmdrdata_exporter.cli import main; main()"),
+            *("usage", "--ledger", database, "--by", by, "--json"),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (0, "") == (done.returncode, done.stderr)
+    return json.loads(done.stdout)["rows"]

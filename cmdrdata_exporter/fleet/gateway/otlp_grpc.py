@@ -162,6 +162,7 @@ class GrpcIntake:
                 ) from None
         self._counts.add("spans", taken.spans, intake=_INTAKE)
         self._counts.add("spans_refused", taken.refused, intake=_INTAKE)
+        self._counts.add("spans_without_usage", taken.without_usage, intake=_INTAKE)
         answer = ExportTraceServiceResponse()
         if taken.refused:
             answer.partial_success.rejected_spans = taken.refused

@@ -309,6 +309,7 @@ class _Handler(BaseHTTPRequestHandler):
                 ) from None
         server.counts.add("spans", taken.spans, intake=_INTAKE)
         server.counts.add("spans_refused", taken.refused, intake=_INTAKE)
+        server.counts.add("spans_without_usage", taken.without_usage, intake=_INTAKE)
         return taken.refused
 
     def _content_type(self) -> str:

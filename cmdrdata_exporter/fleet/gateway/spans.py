@@ -28,7 +28,7 @@ from cmdrdata_exporter.attributes import OUR_SCOPE
 from cmdrdata_exporter.bodies import written
 from cmdrdata_exporter.deduplication import Report
 from cmdrdata_exporter.events import UsageEvent
-from cmdrdata_exporter.foreign import event_from_span
+from cmdrdata_exporter.foreign import event_from_span, is_without_usage
 
 _READ = frozenset(
     chain(
@@ -98,26 +98,30 @@ class Taken(NamedTuple):
     """How many there were."""
     refused: int
     """How many of them cannot be read."""
+    without_usage: int
+    """How many are of model calls, and tell no usage."""
 
 
 def take(batches: Iterable[Any]) -> Taken:
     """Return what is kept of the spans of `ResourceSpans`."""
     rows: list[SpanRow] = []
-    spans = refused = 0
+    spans = refused = without_usage = 0
     for span, scope, resource in _each(batches):
         spans += 1
         if len(span.trace_id) != 16 or len(span.span_id) != 8 or not any(span.trace_id):
             refused += 1
             continue
         try:
-            rows.append(_row(span, scope, resource))
+            row, tells_nothing = _row(span, scope, resource)
+            rows.append(row)
+            without_usage += tells_nothing
         except (ValueError, TypeError, OverflowError) as error:
             # No value that is known does this. One span shall not keep others from being billed.
             faults.report(
                 "span", "a span cannot be read (%s) and makes no event", type(error).__name__
             )
             refused += 1
-    return Taken(rows, spans, refused)
+    return Taken(rows, spans, refused, without_usage)
 
 
 def _each(batches: Iterable[Any]) -> Iterator[tuple[Span, str, Sequence[KeyValue]]]:
@@ -127,13 +131,16 @@ def _each(batches: Iterable[Any]) -> Iterator[tuple[Span, str, Sequence[KeyValue
                 yield span, group.scope.name, batch.resource.attributes
 
 
-def _row(span: Span, scope: str, resource: Sequence[KeyValue]) -> SpanRow:
+def _row(span: Span, scope: str, resource: Sequence[KeyValue]) -> tuple[SpanRow, bool]:
+    """Return what is kept of a span, and whether it is of a model call that tells no usage."""
     parent = span.parent_span_id.hex() if len(span.parent_span_id) == 8 else None
     relation = Relation(span.start_time_unix_nano, span.end_time_unix_nano, parent, scope)
     read = _attributes(span.attributes)
-    event = event_from_span(_readable(span, scope, read)) if read else None
+    readable = _readable(span, scope, read) if read else None
+    event = event_from_span(readable) if readable else None
     if event is None:
-        return SpanRow(span.trace_id, span.span_id, _written(relation), is_call=False)
+        row = SpanRow(span.trace_id, span.span_id, _written(relation), is_call=False)
+        return row, readable is not None and is_without_usage(readable)
     relation = relation._replace(
         provider=event.provider,
         endpoint=event.endpoint,
@@ -141,7 +148,7 @@ def _row(span: Span, scope: str, resource: Sequence[KeyValue]) -> SpanRow:
         tokens=(event.input_tokens, event.output_tokens),
     )
     if relation.is_ours:
-        return SpanRow(span.trace_id, span.span_id, _written(relation))
+        return SpanRow(span.trace_id, span.span_id, _written(relation)), False
     event, body, cut = written(_marked(event))
     if cut:
         faults.report(
@@ -149,7 +156,7 @@ def _row(span: Span, scope: str, resource: Sequence[KeyValue]) -> SpanRow:
             "the metadata of a span's event were too large; these are cut or left out: %s",
             ", ".join(cut),
         )
-    return SpanRow(
+    row = SpanRow(
         span.trace_id,
         span.span_id,
         _written(relation),
@@ -157,6 +164,7 @@ def _row(span: Span, scope: str, resource: Sequence[KeyValue]) -> SpanRow:
         body=body,
         host=host_of(resource),
     )
+    return row, False
 
 
 def _attributes(pairs: Iterable[KeyValue]) -> dict[str, Any]:

@@ -290,7 +290,7 @@ class Spans:
     def store(self, messages: Sequence[Any], positions: Sequence[Position]) -> None:
         """See `Target`."""
         rows: list[SpanRow] = []
-        spans = refused = garbage = 0
+        spans = refused = without_usage = garbage = 0
         for message in messages:
             try:
                 taken = take(read_record(message.value() or b""))
@@ -301,11 +301,13 @@ class Spans:
             rows += taken.rows
             spans += taken.spans
             refused += taken.refused
+            without_usage += taken.without_usage
         self._shelf.store(rows, positions)
         self._counts.add("records", len(messages), intake="spans")
         self._counts.add("records_refused", garbage, intake="spans")
         self._counts.add("spans", spans, intake="spans")
         self._counts.add("spans_refused", refused, intake="spans")
+        self._counts.add("spans_without_usage", without_usage, intake="spans")
 
     def close(self) -> None:
         """See `Target`."""

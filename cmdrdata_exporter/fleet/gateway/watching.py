@@ -13,6 +13,7 @@ COUNTERS = {
     "requests": "Requests of OTLP that were answered, by how they came and the answer.",
     "spans": "Spans that came, by how.",
     "spans_refused": "Spans among them that cannot be read.",
+    "spans_without_usage": "Spans among them of model calls that did not fail and told no usage. They make no event.",
     "records": "Records of topics that were read.",
     "records_refused": "Records among them that are garbage. Each is in the log, with its place.",
     "calls": "Spans that report a call and were settled.",
