@@ -89,7 +89,9 @@ def _others() -> Iterator[str]:
     yield "| environment | what is tested | openai |"
     yield "|---|---|---|"
     for name in environments():
-        section = parser[sections[name]] if name in sections else {}
+        if name not in sections:
+            continue
+        section = parser[sections[name]]
         deps = [line.strip() for line in section.get("deps", "").split("\n")]
         openai = [dep.partition(": ")[2] or dep for dep in deps if _is_openai(dep, name)]
         if openai and not name.startswith(("py", "openai-1.0")):

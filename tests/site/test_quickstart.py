@@ -19,7 +19,9 @@ NEEDED = ("cmdrdata_exporter", "opentelemetry_instrumentation_cmdrdata", "pyproj
 
 def blocks() -> list[tuple[str, str]]:
     """Return the blocks of the page, each with its language."""
-    return re.findall(r"^```(\w*)\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.M | re.S)
+    return re.findall(
+        r"^```(\w*)\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    )
 
 
 @pytest.fixture

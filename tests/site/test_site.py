@@ -123,7 +123,9 @@ def test_nothing_comes_from_elsewhere(page: tuple[Path, Path, Html]) -> None:
 def test_tables_and_lists_are_such(page: tuple[Path, Path, Html]) -> None:
     """What is a table or a list on GitHub is one in the site, whose Markdown is stricter."""
     source, _, html = page
-    text = re.sub(r"^```.*?^```", "", source.read_text(encoding="utf-8"), flags=re.M | re.S)
+    text = re.sub(
+        r"^```.*?^```", "", source.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL
+    )
     assert len(re.findall(r"^\|(?:\s*:?-+:?\s*\|)+$", text, re.MULTILINE)) == html.tables
     assert [] == [
         text for text in html.paragraphs if re.search(r"^\s*([-*|]|\d+\.)\s", text, re.MULTILINE)
