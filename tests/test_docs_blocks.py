@@ -66,8 +66,9 @@ PLAIN = {
 }
 """How the blocks begin that no test runs: pictures, files of other programs, and what other packages had."""
 
-OTHERS = {"export", "git", "kubectl", "pre-commit", "prometheus", "promtool", "pyinstaller"}
-OTHERS |= {"jq", "source", "ssh", "twine"}
+OTHERS = frozenset(
+    "export git jq kubectl pre-commit prometheus promtool pyinstaller source ssh twine".split()
+)
 """Programs of others, whose arguments are theirs."""
 
 
