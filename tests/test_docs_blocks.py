@@ -67,7 +67,19 @@ PLAIN = {
 """How the blocks begin that no test runs: pictures, files of other programs, and what other packages had."""
 
 OTHERS = frozenset(
-    "export git jq kubectl pre-commit prometheus promtool pyinstaller source ssh twine".split()
+    [
+        "export",
+        "git",
+        "jq",
+        "kubectl",
+        "pre-commit",
+        "prometheus",
+        "promtool",
+        "pyinstaller",
+        "source",
+        "ssh",
+        "twine",
+    ]
 )
 """Programs of others, whose arguments are theirs."""
 
