@@ -17,11 +17,12 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from cmdrdata_exporter import call_sites, faults, runtime
 from cmdrdata_exporter.announcement import NOTHING_METERED
 from cmdrdata_exporter.attributes import OUR_SCOPE
+from cmdrdata_exporter.bodies import LARGEST_BODY, written
 from cmdrdata_exporter.customer import take_from_baggage
 from cmdrdata_exporter.deduplication import Calls, Report, own_calls
 from cmdrdata_exporter.delivery import Delivery, Header
 from cmdrdata_exporter.delivery.open_jobs import KeepsJobs
-from cmdrdata_exporter.events import UsageEvent, customer_place, encode
+from cmdrdata_exporter.events import UsageEvent, customer_place
 from cmdrdata_exporter.foreign import event_from_span
 from cmdrdata_exporter.processes import SHUTDOWN_TIMEOUT
 from cmdrdata_exporter.runtime import announce
@@ -30,13 +31,6 @@ from cmdrdata_exporter.telemetry import Telemetry
 from cmdrdata_exporter.wording import plural
 
 _logger = logging.getLogger("cmdrdata")
-
-LARGEST_BODY = 256 << 10
-"""Bytes above which metadata are cut."""
-_METADATA = 32 << 10
-"""Characters that they have afterwards, in all, at most."""
-_VALUE, _KEY = 1000, 200
-"""Characters that stay of a value that is cut, and that its key may have."""
 
 
 class CmdrDataSpanExporter(SpanExporter):
@@ -194,17 +188,15 @@ class CmdrDataSpanExporter(SpanExporter):
             )
         if event.customer_id is None:
             runtime.process.unattributed.note(held=hold, site=event.metadata.get("call_site"))
-        body = encode(event)
-        if len(body) > LARGEST_BODY:
-            event, cut = _bounded(event)
+        event, body, cut = written(event)
+        if cut:
             faults.report(
                 "metadata size",
-                "the metadata of a usage event were too large (%d bytes in all, of %d); these are cut or left out: %s",
-                len(body),
+                "the metadata of a usage event were too large (more than %d bytes in all); these are cut or left out: "
+                "%s",
                 LARGEST_BODY,
-                ", ".join(repr(key[:_KEY]) for key in cut[:10]),
+                ", ".join(cut),
             )
-            body = encode(event)
         header = _header(event, body, kept, hold=hold)
         # In one step of the interpreter, for a delivery that does not tell itself.
         kept.extend(map(self._delivery.record, (event.id,), (header,), (body,)))
@@ -297,33 +289,6 @@ def _header(event: UsageEvent, body: bytes, kept: list[object], *, hold: bool) -
         remember=event.remember,
         kept=kept,
     )
-
-
-def _bounded(event: UsageEvent) -> tuple[UsageEvent, list[str]]:
-    """Return an event with less metadata, the largest cut or left out, and their keys. Nothing else is changed."""
-    metadata = dict(event.metadata)
-    sizes = {key: len(key) + len(_shown(value)) for key, value in metadata.items()}
-    cut: list[str] = []
-    left = sum(sizes.values())
-    for key in sorted(sizes, key=lambda key: sizes[key], reverse=True):
-        if left <= _METADATA:
-            break
-        value = _shown(metadata.pop(key))
-        left -= sizes[key]
-        cut.append(key)
-        if len(value) > _VALUE and len(key) <= _KEY:
-            metadata[key] = f"{value[:_VALUE]}\u2026"
-            left += len(key) + _VALUE
-    # In the order that they had.
-    ordered = {key: metadata[key] for key in event.metadata if key in metadata}
-    return event._replace(metadata=ordered), cut
-
-
-def _shown(value: object) -> str:
-    try:
-        return str(value)
-    except ValueError:  # an integer with thousands of digits
-        return "a number"
 
 
 @functools.lru_cache(maxsize=8)

@@ -209,7 +209,9 @@ def options(settings: Settings, telemetry: Telemetry | None = None) -> Options:
         return how
     note = None if telemetry is None else telemetry.note
     client = TRANSPORTS[settings.target.kind](settings, note)
-    return replace(how, post=client.post, reset=client.reset)
+    # Of the transports to those who want to know.
+    report = getattr(client, "report", None)
+    return replace(how, post=client.post, reset=client.reset, report=report)
 
 
 def _http(settings: Settings, note: Callable[[Outcome, float], None] | None) -> Client:

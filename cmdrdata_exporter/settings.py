@@ -126,6 +126,11 @@ Whether `metadata.call_site` says which line of the application made a call: `un
 `true` (or `1`) of all, and on their spans too, `false` (or `0`) of none. Default: `unattributed`.
 """
 
+CMDRDATA_LEDGER = "CMDRDATA_LEDGER"
+"""
+The ledger of a fleet that the commands ask instead of this host's, `postgresql://USER@HOST:PORT/DATABASE`.
+"""
+
 CMDRDATA_CONTENT_MAX_LENGTH = "CMDRDATA_CONTENT_MAX_LENGTH"
 """
 How many characters of one part of a message are recorded, where content is. 1 to 100000000.
@@ -145,6 +150,9 @@ Whether prompts and completions are recorded, by the GenAI conventions: `NO_CONT
 
 NAMES = tuple(name for name in list(globals()) if name.startswith("CMDRDATA_"))
 """Every variable: the constants above."""
+
+OF_COMMANDS = frozenset({"CMDRDATA_GATEWAY_TOKEN", "CMDRDATA_LEDGER"})
+"""Variables that commands read, in the place of options, and no application does."""
 
 _FORMER = {
     "CMDRDATA_URL": f"{CMDRDATA_ENDPOINT}, which takes the full URL to POST events to",
@@ -387,6 +395,7 @@ def unknown_variables(environ: Mapping[str, str] | None = None) -> list[str]:
         f"{name} is no setting and has no effect; {_meant(name)}"
         for name, value in sorted(variables.items())
         if name not in NAMES
+        and name not in OF_COMMANDS
         and re.sub(r"[\W_]", "", name).upper().startswith("CMDRDATA")
         and value.strip()
         and not _OF_KUBERNETES.fullmatch(name)

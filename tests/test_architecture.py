@@ -51,7 +51,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
         {"base"},
     ),
     "events": (
-        {f"{EXPORTER}.{name}" for name in ("events", "foreign", "deduplication")},
+        {f"{EXPORTER}.{name}" for name in ("bodies", "events", "foreign", "deduplication")},
         {"base", "customer"},
     ),
     "event": (
@@ -68,6 +68,12 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "http": ({f"{EXPORTER}.delivery.http.*"}, {"base", "pacing", "event"}),
     "kafka": ({f"{EXPORTER}.delivery.kafka.*"}, {"base", "pacing", "event"}),
     "delivery": ({f"{EXPORTER}.delivery.*"}, {"base", "pacing", "event", "spool", "http"}),
+    # Nothing of the others imports it.
+    "fleet": ({f"{EXPORTER}.fleet.*"}, {"base", "pacing", "events", "event", "spool"}),
+    "gateway": (
+        {f"{EXPORTER}.fleet.gateway", f"{EXPORTER}.fleet.gateway.*"},
+        {"base", "pacing", "settings", "events", "event", "delivery", "kafka", "fleet"},
+    ),
     # Nothing imports it but the command line: what usage costs is no part of an event.
     "prices": ({f"{EXPORTER}.prices", f"{EXPORTER}.prices.*"}, {"base", "spool"}),
     "exporter": (

@@ -15,7 +15,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from cmdrdata_exporter import attributes, deduplication, events, exporter, ids, processes, settings
+from cmdrdata_exporter import attributes, bodies, deduplication, events, ids, processes, settings
 from cmdrdata_exporter import measures as measures_of_destinations
 from cmdrdata_exporter.cli import states, status
 from cmdrdata_exporter.cli.usage import command, focus, numbers
@@ -416,7 +416,7 @@ NUMBERS = [
     ("docs/migration.md", f"any string of 1 to {ids.LONGEST} characters"),
     ("docs/delivery.md", f"at {LARGEST >> 30} GiB new events go to the log"),
     ("docs/delivery.md", f"by the day for {Settings.read({}).totals_by_day_for} days"),
-    ("docs/delivery.md", f"a body of more than {exporter.LARGEST_BODY >> 10} KiB"),
+    ("docs/delivery.md", f"a body of more than {bodies.LARGEST_BODY >> 10} KiB"),
     ("docs/delivery.md", f"for {jobs.REMEMBERED // 86400} days for each job"),
     ("docs/delivery.md", f"above {status.LATE / 60:.0f} minutes"),
     ("docs/commands.md", f"until an event has waited for {status.LATE / 60:.0f} minutes"),

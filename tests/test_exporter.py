@@ -22,6 +22,7 @@ from werkzeug import Request, Response
 from cmdrdata_exporter import (
     CmdrDataSpanExporter,
     ConfigurationError,
+    bodies,
     current_exporter,
     exporter,
     faults,
@@ -219,10 +220,11 @@ def test_metadata_without_bounds(events: RecordedEvents, caplog: pytest.LogCaptu
     for event in (one, several):
         for name in ("input_tokens", "output_tokens", "total_tokens"):
             assert plain[name] == event[name]
-    assert all(len(body) < exporter.LARGEST_BODY for body in events.bodies.values())
+    assert all(len(body) < bodies.LARGEST_BODY for body in events.bodies.values())
     (message,) = (text for text in caplog.messages if "too large" in text)
     assert message.endswith(
-        "bytes in all, of 262144); these are cut or left out: 'text' (further ones of this kind are only counted)"
+        "(more than 262144 bytes in all); these are cut or left out: 'text' "
+        "(further ones of this kind are only counted)"
     )
     assert faults.counts.pop("metadata size") == 2
 

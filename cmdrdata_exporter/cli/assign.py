@@ -8,7 +8,7 @@ import click
 
 from cmdrdata_exporter.cli.changes import by_ids, change, events_in, metadata_of, report
 from cmdrdata_exporter.cli.days import day_option
-from cmdrdata_exporter.cli.destination import Destination, on_destination
+from cmdrdata_exporter.cli.destination import Place, on_place
 from cmdrdata_exporter.cli.states import HELD_EVENT, NO_CUSTOMER
 from cmdrdata_exporter.delivery.spool.ledger_view import Kept
 from cmdrdata_exporter.ids import as_written, complaint
@@ -36,9 +36,9 @@ from cmdrdata_exporter.ids import as_written, complaint
     multiple=True,
     help="Events with this in their metadata. Repeat it to require several.",
 )
-@on_destination
+@on_place
 def assign(
-    destination: Destination,
+    destination: Place,
     *,
     customer: str,
     event_ids: tuple[str, ...],

@@ -8,18 +8,12 @@ from typing import NamedTuple
 
 import click
 
-from cmdrdata_exporter.cli.destination import Destination, require_owner
+from cmdrdata_exporter.cli.destination import COUNTERS, TIMEOUT, Place
 from cmdrdata_exporter.cli.terminal import ATTENTION, Json, plural, print_json, say
-from cmdrdata_exporter.delivery.spool import commands
-from cmdrdata_exporter.delivery.spool.directory import Directory
-from cmdrdata_exporter.delivery.spool.ledger_view import Kept, LedgerReader
+from cmdrdata_exporter.delivery.spool.ledger_view import Kept
 
-_COUNTERS = {"drop": "dropped", "assign": "assigned", "replay": "replayed"}
-"""What can be done, and what counts how often it was."""
 SHORT = 12
 """Characters of an id in a list: enough to name the event."""
-TIMEOUT = 10.0
-"""Seconds that a command waits for the leader."""
 
 
 class Change(NamedTuple):
@@ -31,27 +25,16 @@ class Change(NamedTuple):
     in_time: bool
 
 
-def change(
-    destination: Destination, action: str, keys: Sequence[bytes], customer: str | None = None
-) -> Change:
+def change(place: Place, action: str, keys: Sequence[bytes], customer: str | None = None) -> Change:
     """Have a command applied to events, and count what it changed."""
     if not keys:
         return Change(action, 0, 0, in_time=True)
-    directory = destination.directory
-    require_owner(directory.path)
-    before = _count(directory, action)
-    in_time = commands.apply(directory, action, keys, customer=customer, timeout=TIMEOUT)
-    return Change(action, len(keys), _count(directory, action) - before, in_time)
-
-
-def _count(directory: Directory, action: str) -> int:
-    """Return how many events such a command has ever changed."""
-    with LedgerReader(directory) as ledger:
-        return ledger.counts().get(_COUNTERS[action], 0)
+    changed, in_time = place.change(action, keys, customer)
+    return Change(action, len(keys), changed, in_time)
 
 
 def report(
-    destination: Destination,
+    destination: Place,
     found: Change,
     noun: str,
     *,
@@ -70,7 +53,7 @@ def report(
         as_json: whether to print JSON.
         more: what else the JSON says.
     """
-    done = _COUNTERS[found.action]
+    done = COUNTERS[found.action]
     if as_json:
         document = {"selected": found.selected, done: found.changed, "in_time": found.in_time}
         print_json({**document, **(more or {})})
@@ -79,19 +62,15 @@ def report(
     else:
         say(f"{found.changed:,} of {plural(found.selected, noun)} {done}.")
         if found.changed and found.action != "drop":
-            say_who_sends(destination.directory)
+            say_who_sends(destination)
     end(found.changed >= found.selected, in_time=found.in_time)
 
 
-def say_who_sends(directory: Directory) -> None:
+def say_who_sends(place: Place) -> None:
     """Print what becomes of events that are to be sent now."""
-    if not directory.is_local:
-        leader = directory.leader()
-        say(
-            "No process sends them now: start the application, or run cmdrdata flush."
-            if leader is None
-            else f"Process {leader} sends them as soon as it can."
-        )
+    said = place.who_sends()
+    if said is not None:
+        say(said)
 
 
 def end(fine: bool, *, in_time: bool) -> None:
@@ -106,9 +85,9 @@ def end(fine: bool, *, in_time: bool) -> None:
         click.get_current_context().exit(ATTENTION)
 
 
-def events_in(destination: Destination, *states: str) -> Iterator[Kept]:
+def events_in(destination: Place, *states: str) -> Iterator[Kept]:
     """Yield the events in some states, the oldest first."""
-    with LedgerReader(destination.directory) as ledger:
+    with destination.ledger() as ledger:
         for state in states:
             yield from ledger.kept(state)
 

@@ -18,6 +18,7 @@ from cmdrdata_exporter.cli.drain import drain
 from cmdrdata_exporter.cli.events import events
 from cmdrdata_exporter.cli.extras import DISTRIBUTION
 from cmdrdata_exporter.cli.flush import flush
+from cmdrdata_exporter.cli.gateway import gateway
 from cmdrdata_exporter.cli.jobs import jobs
 from cmdrdata_exporter.cli.kept_events import dead_letters, held
 from cmdrdata_exporter.cli.reconcile.command import reconcile
@@ -108,5 +109,6 @@ for command in (
     flush,
     drain,
     jobs,
+    gateway,
 ):
     cmdrdata.add_command(command)

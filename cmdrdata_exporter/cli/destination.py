@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import click
+from click.core import ParameterSource
 
+from cmdrdata_exporter.cli.extras import require
+from cmdrdata_exporter.cli.reading import Index, Ledger
 from cmdrdata_exporter.cli.terminal import REFUSED, plain
+from cmdrdata_exporter.delivery.spool import commands
 from cmdrdata_exporter.delivery.spool.directory import Directory, destinations
 from cmdrdata_exporter.delivery.spool.file_systems import UnsafeDirectoryError
+from cmdrdata_exporter.delivery.spool.index_view import IndexReader
+from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader
 from cmdrdata_exporter.settings import ConfigurationError, Settings, check_text, spool_directory
 
 Command = Callable[..., None]
@@ -22,6 +28,42 @@ class Refusal(click.ClickException):
     """A command or a setting that cannot be used."""
 
     exit_code = REFUSED
+
+
+TIMEOUT = 10.0
+"""Seconds that a command waits for the leader."""
+COUNTERS = {"drop": "dropped", "assign": "assigned", "replay": "replayed"}
+"""What can be done with events, and what counts how often it was."""
+
+
+class Place(Protocol):
+    """Where events are: a destination of this host, or the ledger of a fleet. All that most commands know of it."""
+
+    @property
+    def name(self) -> str:
+        """What a reader knows it by."""
+        ...
+
+    @property
+    def settles_as(self) -> str:
+        """The state of an event for which nothing more is to be done: `delivered` or `local`."""
+        ...
+
+    def ledger(self) -> Ledger:
+        """Open its ledger."""
+        ...
+
+    def events(self) -> Index:
+        """Open what finds its events."""
+        ...
+
+    def change(self, action: str, keys: Sequence[bytes], customer: str | None) -> tuple[int, bool]:
+        """Have something done with events; return with how many it was, and whether that was all in time."""
+        ...
+
+    def who_sends(self) -> str | None:
+        """Say what becomes of events that are to be sent now; None: they go nowhere."""
+        ...
 
 
 class Destination(NamedTuple):
@@ -42,6 +84,40 @@ class Destination(NamedTuple):
         if self.directory.is_local:
             return "events stay on this host"
         return f"account {self.account} at {self.endpoint}"
+
+    @property
+    def settles_as(self) -> str:
+        """See `Place`."""
+        return "local" if self.directory.is_local else "delivered"
+
+    def ledger(self) -> LedgerReader:
+        """See `Place`."""
+        return LedgerReader(self.directory)
+
+    def events(self) -> IndexReader:
+        """See `Place`."""
+        return IndexReader(self.directory)
+
+    def change(self, action: str, keys: Sequence[bytes], customer: str | None) -> tuple[int, bool]:
+        """See `Place`. The leader does it."""
+        require_owner(self.directory.path)
+        before = self._count(action)
+        in_time = commands.apply(self.directory, action, keys, customer=customer, timeout=TIMEOUT)
+        return self._count(action) - before, in_time
+
+    def _count(self, action: str) -> int:
+        """Return how many events such a command has ever changed."""
+        with self.ledger() as ledger:
+            return ledger.counts().get(COUNTERS[action], 0)
+
+    def who_sends(self) -> str | None:
+        """See `Place`."""
+        if self.directory.is_local:
+            return None
+        leader = self.directory.leader()
+        if leader is None:
+            return "No process sends them now: start the application, or run cmdrdata flush."
+        return f"Process {leader} sends them as soon as it can."
 
 
 ELSEWHERE = "If the application uses another directory, set CMDRDATA_SPOOL_DIR or --spool-dir to it"
@@ -71,6 +147,15 @@ def _destination_option(also: str = "") -> Callable[[Command], Command]:
     return click.option("--destination", "name", **options)
 
 
+ledger_option = click.option(
+    "--ledger",
+    "url",
+    metavar="URL",
+    envvar="CMDRDATA_LEDGER",
+    help="The ledger of a fleet instead: postgresql://... Default: CMDRDATA_LEDGER.",
+)
+
+
 def location_options(command: Command) -> Command:
     """Give a command the options that name a destination, and `--json`."""
     return _destination_option()(spool_option(json_option(command)))
@@ -87,17 +172,66 @@ def on_destination(command: Command) -> Command:
     return choosing
 
 
-def on_destinations(command: Command) -> Command:
-    """Give a command these options, and as its first argument the chosen destinations: one, or all."""
+def on_place(command: Command) -> Command:
+    """Give a command these options and `--ledger`, and the chosen place as its first argument."""
+
+    @_destination_option()
+    @spool_option
+    @ledger_option
+    @json_option
+    @functools.wraps(command)
+    def choosing(*, name: str | None, spool: Path | None, url: str | None, **options: Any) -> None:
+        command(fleet(url, spool, name) or chosen(spool, name), **options)
+
+    return choosing
+
+
+def on_places(command: Command) -> Command:
+    """Give a command these options, and as its first argument the chosen places: one, or all destinations."""
 
     @_destination_option(f"; or {ALL}")
     @spool_option
+    @ledger_option
     @json_option
     @functools.wraps(command)
-    def choosing(*, name: str | None, spool: Path | None, **options: Any) -> None:
-        command(each(spool) if name == ALL else [chosen(spool, name)], **options)
+    def choosing(*, name: str | None, spool: Path | None, url: str | None, **options: Any) -> None:
+        command(places(url, spool, name), **options)
 
     return choosing
+
+
+def places(url: str | None, spool: Path | None, name: str | None) -> Sequence[Place]:
+    """
+    Return the fleet's ledger, if that is asked for, or the destination of a name, or all.
+
+    Raises:
+        Refusal: there is none such.
+    """
+    found = fleet(url, spool, name)
+    if found is not None:
+        return [found]
+    return each(spool) if name == ALL else [chosen(spool, name)]
+
+
+def fleet(url: str | None, spool: Path | None, name: str | None = None) -> Place | None:
+    """
+    Return the ledger of a fleet, if that is asked for. A destination that is named comes before the environment.
+
+    Raises:
+        Refusal: there is no such ledger, or both are named.
+    """
+    if not url:
+        return None
+    if spool is not None or name is not None:
+        asked = click.get_current_context().get_parameter_source("url")
+        if asked is ParameterSource.COMMANDLINE:
+            raise click.UsageError("--ledger excludes --destination and --spool-dir")
+        return None
+    require("fleet", "psycopg")
+    # Only now: it imports what may be missing.
+    from cmdrdata_exporter.cli.fleet import FleetPlace
+
+    return FleetPlace.of(url)
 
 
 def spool_path(spool: Path | None) -> Path:

@@ -15,8 +15,9 @@ from rich.console import Console
 
 from cmdrdata_exporter.cli.changes import body_of
 from cmdrdata_exporter.cli.days import day_option
-from cmdrdata_exporter.cli.destination import Command, Destination, on_destination
+from cmdrdata_exporter.cli.destination import Command, Place, on_place
 from cmdrdata_exporter.cli.event_rows import DAMAGED, GONE, Lines, about_json, show_whole, to_json
+from cmdrdata_exporter.cli.reading import Index
 from cmdrdata_exporter.cli.states import STATES
 from cmdrdata_exporter.cli.terminal import (
     ATTENTION,
@@ -30,9 +31,8 @@ from cmdrdata_exporter.cli.terminal import (
     say,
 )
 from cmdrdata_exporter.delivery.spool import schema
-from cmdrdata_exporter.delivery.spool.index_view import About, IndexReader
-from cmdrdata_exporter.delivery.spool.indexed import IndexedEvent, Wanted, bodies
-from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader
+from cmdrdata_exporter.delivery.spool.index_view import About
+from cmdrdata_exporter.delivery.spool.indexed import IndexedEvent, Wanted
 from cmdrdata_exporter.delivery.spool.records import line
 
 LOOK = 0.5
@@ -119,9 +119,9 @@ def _state_of(ctx: click.Context, param: click.Parameter, value: str | None) -> 
     help=f"How many to show. Default: 100; with --follow {FIRST} of before.",
 )
 @click.option("--follow", "-f", is_flag=True, help="Go on with what is recorded from now on.")
-@on_destination
+@on_place
 def list_(
-    destination: Destination,
+    destination: Place,
     *,
     wanted: Wanted,
     state: str | None,
@@ -142,7 +142,7 @@ def list_(
         _follow(destination, wanted, limit or FIRST, as_lines=as_json)
         return
     limit = limit or 100
-    with IndexReader(destination.directory) as reader:
+    with destination.events() as reader:
         # One more tells whether there are more.
         found = reader.newest(limit + 1, **wanted._asdict())
         about = reader.about()
@@ -180,7 +180,7 @@ def _say(console: Console, line: str) -> None:
     console.print(cell(line))
 
 
-def _follow(destination: Destination, wanted: Wanted, limit: int, *, as_lines: bool) -> None:
+def _follow(destination: Place, wanted: Wanted, limit: int, *, as_lines: bool) -> None:
     """Show events as they come, until Ctrl-C."""
     lines = Lines(Terminal())
 
@@ -196,7 +196,7 @@ def _follow(destination: Destination, wanted: Wanted, limit: int, *, as_lines: b
         after: int | None = None
         seen: set[bytes] = set()
         while True:
-            with IndexReader(destination.directory) as reader:
+            with destination.events() as reader:
                 new = reader.newest(
                     limit if after is None else sys.maxsize, **wanted._asdict(), after=after
                 )
@@ -214,8 +214,8 @@ def _follow(destination: Destination, wanted: Wanted, limit: int, *, as_lines: b
 
 @events.command()
 @click.argument("identifier", metavar="ID")
-@on_destination
-def show(destination: Destination, identifier: str, as_json: bool) -> None:
+@on_place
+def show(destination: Place, identifier: str, as_json: bool) -> None:
     """
     Show what became of an event, or of all events of a trace.
 
@@ -224,7 +224,7 @@ def show(destination: Destination, identifier: str, as_json: bool) -> None:
 
     Example: cmdrdata events show chatcmpl-B9MHDbslfkBeAs8l4bebGdFOJ6PeG
     """
-    with IndexReader(destination.directory) as reader:
+    with destination.events() as reader:
         found = reader.find(identifier)
         whole = [(event, reader.body(event)) for event in found]
         about, searched = reader.about(), None if found else _searched(reader)
@@ -269,7 +269,7 @@ def _ids(event: IndexedEvent) -> tuple[str, ...]:
     return event.id, event.response_id, event.request_id, event.trace_id
 
 
-def _searched(reader: IndexReader) -> dict[str, int]:
+def _searched(reader: Index) -> dict[str, int]:
     """Return how many events there are where one was looked for."""
     counts, new = reader.ledger.counts(), reader.ledger.not_imported()
     return {
@@ -305,10 +305,8 @@ def _incomplete(about: About) -> str | None:
     help="Only events in this state; may be given again. Default: all of these.",
 )
 @_filters
-@on_destination
-def export(
-    destination: Destination, *, wanted: Wanted, states: tuple[str, ...], as_json: bool
-) -> None:
+@on_place
+def export(destination: Place, *, wanted: Wanted, states: tuple[str, ...], as_json: bool) -> None:
     """
     Print events whose bodies are here, one line of JSON each.
 
@@ -321,8 +319,8 @@ def export(
     chosen = [name for name in KEPT if not states or name.replace("_", "-") in states]
     write = _writer()
     damaged = 0
-    with LedgerReader(destination.directory) as ledger:
-        for event, body in bodies(ledger, chosen):
+    with destination.events() as reader:
+        for event, body in reader.bodies(chosen):
             if body is None:
                 damaged += 1
             elif wanted.fits(event):

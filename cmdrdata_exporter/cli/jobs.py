@@ -107,7 +107,7 @@ def _show_asked(destination: Destination, asked: dict[bytes, Asked]) -> None:
         if (words := POLL_WORDS.get(outcome)) is not None:
             say(f"{outcomes.count(outcome):,} {words}")
     if events:
-        say_who_sends(destination.directory)
+        say_who_sends(destination)
 
 
 def _show(console: Console, found: list[OpenJob], asked: dict[bytes, Asked]) -> None:

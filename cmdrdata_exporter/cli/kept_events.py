@@ -18,7 +18,7 @@ from cmdrdata_exporter.cli.changes import (
     metadata_of,
     report,
 )
-from cmdrdata_exporter.cli.destination import Destination, on_destination
+from cmdrdata_exporter.cli.destination import Place, on_place
 from cmdrdata_exporter.cli.states import DEAD_LETTER, HELD_EVENT, NO_CUSTOMER
 from cmdrdata_exporter.cli.terminal import (
     Json,
@@ -50,8 +50,8 @@ def _add_commands(group: click.Group, state: str, noun: str) -> None:
         show_default=True,
         help="How many to show; --json has all.",
     )
-    @on_destination
-    def list_(destination: Destination, limit: int, as_json: bool) -> None:
+    @on_place
+    def list_(destination: Place, limit: int, as_json: bool) -> None:
         events = events_in(destination, state)
         if as_json:
             print_json({"destination": destination.name, "events": [_row(e) for e in events]})
@@ -60,8 +60,8 @@ def _add_commands(group: click.Group, state: str, noun: str) -> None:
 
     @click.command()
     @click.argument("event_id", metavar="ID")
-    @on_destination
-    def show(destination: Destination, event_id: str, as_json: bool) -> None:  # noqa: ARG001 - JSON it is
+    @on_place
+    def show(destination: Place, event_id: str, as_json: bool) -> None:  # noqa: ARG001 - JSON it is
         [event] = by_ids(events_in(destination, state), [event_id], noun)
         body = None if event.event is None else event.event.body
         print_json({**_row(event), "event": body_of(body)})
@@ -164,9 +164,9 @@ def dead_letters() -> None:
 @click.argument("event_ids", metavar="ID...", nargs=-1)
 @click.option("--all", "all_", is_flag=True, help="Every dead letter; needs --yes.")
 @click.option("--yes", is_flag=True, help="Confirm that their usage is never to be billed.")
-@on_destination
+@on_place
 def drop(
-    destination: Destination, event_ids: tuple[str, ...], all_: bool, yes: bool, as_json: bool
+    destination: Place, event_ids: tuple[str, ...], all_: bool, yes: bool, as_json: bool
 ) -> None:
     """
     Give dead letters up for good: their usage is never billed.

@@ -10,7 +10,6 @@ import click
 
 from cmdrdata_exporter import clocks
 from cmdrdata_exporter.cli.changes import (
-    TIMEOUT,
     by_ids,
     change,
     end,
@@ -20,9 +19,13 @@ from cmdrdata_exporter.cli.changes import (
 )
 from cmdrdata_exporter.cli.days import day_option
 from cmdrdata_exporter.cli.destination import (
+    TIMEOUT,
     Destination,
+    Place,
     Refusal,
     chosen,
+    fleet,
+    ledger_option,
     location_options,
     prepared,
     require_owner,
@@ -54,6 +57,7 @@ from cmdrdata_exporter.delivery.spool.schema import AMBIGUOUS
 @day_option("--since", "With --local: the first UTC day.")
 @day_option("--until", "With --local: the last UTC day.")
 @location_options
+@ledger_option
 def replay(
     *,
     event_ids: tuple[str, ...],
@@ -65,6 +69,7 @@ def replay(
     until: str | None,
     name: str | None,
     spool: Path | None,
+    url: str | None,
     as_json: bool,
 ) -> None:
     """
@@ -85,11 +90,13 @@ def replay(
             raise click.UsageError("--local needs --since, the first day to be sent")
         if name is not None:
             raise click.UsageError("--local sends to the destination of the environment")
+        if url is not None and fleet(url, spool) is not None:
+            raise click.UsageError("--local is for the events of this host, not with --ledger")
         _replay_local(spool, (since, until or "9999"), as_json)
         return
     if since or until:
         raise click.UsageError("--since and --until belong to --local")
-    destination = chosen(spool, name)
+    destination = fleet(url, spool, name) or chosen(spool, name)
     keys = _selected(destination, event_ids, reason, ambiguous=ambiguous)
     found = change(destination, "replay", keys)
     noun = "event" if event_ids else "ambiguous event" if ambiguous else DEAD_LETTER
@@ -97,7 +104,7 @@ def replay(
 
 
 def _selected(
-    destination: Destination, event_ids: tuple[str, ...], reason: str | None, *, ambiguous: bool
+    destination: Place, event_ids: tuple[str, ...], reason: str | None, *, ambiguous: bool
 ) -> list[bytes]:
     if ambiguous:
         return [event.key for event in events_in(destination, "held") if event.reason == AMBIGUOUS]
@@ -141,7 +148,7 @@ def _replay_local(spool: Path | None, days: tuple[str, str], as_json: bool) -> N
             f"{len(known):,} already there."
         )
         if recorded:
-            say_who_sends(target)
+            say_who_sends(Destination(target, settings.endpoint, settings.account))
     end(in_time and recorded + len(known) == len(keys), in_time=in_time)
 
 

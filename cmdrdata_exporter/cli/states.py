@@ -57,6 +57,8 @@ NEEDS = {
     "unreadable": "the ledger cannot be read, so nothing else is known",
     "gone": "the directory of the destination was removed; nothing else is known",
     "unusable": "the spool directory cannot be used",
+    "quiet": "a host of the fleet has not said how it is for three minutes",
+    "set_aside": "what came to the ledger of the fleet cannot be counted, and is set aside",
 }
 """The kinds of what needs a person, and what each means."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,16 @@ from rich.text import Text
 from cmdrdata_exporter.cli.destination import (
     ELSEWHERE,
     Destination,
+    Refusal,
     all_of,
+    fleet,
     json_option,
+    ledger_option,
     spool_option,
     spool_path,
 )
 from cmdrdata_exporter.cli.event_rows import about_json
+from cmdrdata_exporter.cli.reading import Ledger
 from cmdrdata_exporter.cli.states import (
     COUNTED,
     DEAD_LETTER,
@@ -49,8 +53,7 @@ from cmdrdata_exporter.cli.watching import Watching, needs_of
 from cmdrdata_exporter.cli.webhook import webhook_in_file, webhook_url
 from cmdrdata_exporter.delivery.options import LARGEST
 from cmdrdata_exporter.delivery.spool.directory import unusable
-from cmdrdata_exporter.delivery.spool.index_view import IndexReader
-from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader, UnreadableError
+from cmdrdata_exporter.delivery.spool.ledger_view import UnreadableError
 from cmdrdata_exporter.delivery.spool.schema import AMBIGUOUS
 from cmdrdata_exporter.delivery.status_log import BACKEND_TROUBLES, NEARLY
 from cmdrdata_exporter.settings import applications_drain
@@ -87,11 +90,17 @@ DAYS = 7
     callback=webhook_in_file,
     help="The same, with the URL in a file, where nobody else sees it.",
 )
+@click.option(
+    "--fleet", "hosts", is_flag=True, help="Show how each host of a fleet is; needs --ledger."
+)
 @json_option
 @spool_option
+@ledger_option
 def status(
     *,
     spool: Path | None,
+    url: str | None,
+    hosts: bool,
     as_json: bool,
     watch: bool,
     every: float,
@@ -104,25 +113,47 @@ def status(
     Shows each destination in the spool directory: how many events were recorded, in which state
     they are, which process sends them, and what to do. Exits with status 1 if something needs you.
 
+    Of the ledger of a fleet also how each host is, which has gone quiet after three minutes.
+
     Example: cmdrdata status --json | jq '.destinations[].attention'
     """
     if webhook is not None and webhook_file is not None:
         raise click.UsageError("--webhook and --webhook-file exclude each other")
-    url = webhook or webhook_file
-    if url is not None and not watch:
+    target = webhook or webhook_file
+    if target is not None and not watch:
         raise click.UsageError("a webhook goes with --watch")
-    path = spool_path(spool)
+    look, show = _of_fleet(url, spool, hosts=hosts) or (
+        partial(status_of, spool_path(spool)),
+        show_status,
+    )
     if watch:
-        look = partial(status_of, path)
-        found = Watching(look, show_status, show_briefly, every, url, as_json=as_json).run()
+        found = Watching(look, show, show_briefly, every, target, as_json=as_json).run()
     else:
-        found = status_of(path)
+        found = look()
         if as_json:
             print_json(found)
         else:
-            show_status(Terminal(), found)
+            show(Terminal(), found)
     if needs_of(found):
         click.get_current_context().exit(ATTENTION)
+
+
+def _of_fleet(
+    url: str | None, spool: Path | None, *, hosts: bool
+) -> tuple[Callable[[], Json], Callable[[Console, Json], None]] | None:
+    """Return what looks at the ledger of a fleet, and what shows it; None: it is not asked for."""
+    place = fleet(url, spool)
+    if place is None:
+        if hosts:
+            raise Refusal(
+                "--fleet is about the ledger of a fleet: name it with --ledger or CMDRDATA_LEDGER"
+            )
+        return None
+    # Only now: it imports what may be missing.
+    from cmdrdata_exporter.cli import fleet_status
+
+    show = fleet_status.show_hosts if hosts else fleet_status.show_status
+    return partial(fleet_status.status_of, place), show
 
 
 def status_of(spool: Path) -> Json:
@@ -144,7 +175,7 @@ def _destination(destination: Destination) -> Json:
         "directory": str(destination.directory.path),
     }
     try:
-        with IndexReader(destination.directory) as reader:
+        with destination.events() as reader:
             known = {
                 **_known(destination, reader.ledger),
                 "index": {"events": reader.count(), **about_json(reader.about())},
@@ -157,7 +188,7 @@ def _destination(destination: Destination) -> Json:
     return {**head, "attention": list(needs.values()), "needs": needs}
 
 
-def _known(destination: Destination, ledger: LedgerReader) -> Json:
+def _known(destination: Destination, ledger: Ledger) -> Json:
     directory = destination.directory
     counts = ledger.counts()
     since = day(DAYS - 1)
@@ -294,12 +325,13 @@ def show_briefly(console: Console, found: Json) -> None:
             events = destination["events"]
             parts = [f"{events[name]:,} {word(name)}" for name in STATES if events[name]]
             console.print(cell(f"{events['recorded']:,} recorded = {' + '.join(parts) or 0}"))
-        _show_needs(console, destination["attention"])
+        show_needs(console, destination["attention"])
     if found["unusable"]:
-        _show_needs(console, [found["unusable"]])
+        show_needs(console, [found["unusable"]])
 
 
-def _show_needs(console: Console, needs: Sequence[str]) -> None:
+def show_needs(console: Console, needs: Sequence[str]) -> None:
+    """Show a reader what needs a person."""
     if needs:
         console.print(_items(("!", what) for what in needs), style="yellow")
     else:
@@ -312,18 +344,18 @@ def _show(console: Console, destination: Json) -> None:
     if "events" in destination:
         console.print(cell(who_leads(destination)))
         console.print()
-        _show_events(console, destination)
+        show_events(console, destination)
         console.print()
         _show_spool(console, destination["spool"])
         index = destination["index"]
         if index["reason"]:
             state = "Index of events begun anew" if index["there"] else "No index of events"
             console.print(cell(f"{state}: {index['reason']}."))
-        _show_counted(console, destination["counted"])
+        show_counted(console, destination["counted"])
     console.print()
     if destination["attention"]:
         console.print("Needs you:")
-    _show_needs(console, destination["attention"])
+    show_needs(console, destination["attention"])
 
 
 def where_to(destination: Json) -> str:
@@ -357,7 +389,7 @@ def who_leads(destination: Json) -> str:
     return f"{who} It is {why}, next attempt at {sending['next_attempt']}."
 
 
-def _show_events(console: Console, destination: Json) -> None:
+def show_events(console: Console, destination: Json) -> None:
     """Show the counts as the sum that they are."""
     events = destination["events"]
     width = max(len(f"{events['recorded']:,}"), 5)
@@ -385,7 +417,8 @@ def _show_spool(console: Console, spool: Json) -> None:
         console.print(f"Not imported yet: {events}, in {plural(spool['journals'], 'journal')}.")
 
 
-def _show_counted(console: Console, counted: Json) -> None:
+def show_counted(console: Console, counted: Json) -> None:
+    """Show what else is counted."""
     found = [(f"{count:,} {name}:", COUNTED[name]) for name, count in counted.items() if count]
     if found:
         console.print("Also counted:")

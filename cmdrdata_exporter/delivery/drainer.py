@@ -176,6 +176,8 @@ class Drainer:
         patience = IDLE if len(_drained) <= CROWD else LEAD_INTERVAL
         if (
             self._options.stays
+            # Who says nothing any more is taken to be gone.
+            or self._options.report is not None
             or self._stop_at is not None
             or (drains and not (self.leads and relay.is_at_rest))
             or clocks.monotonic() < relay.active + patience

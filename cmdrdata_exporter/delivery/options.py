@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from cmdrdata_exporter import clocks
@@ -25,6 +25,8 @@ class Options:
     """None for the destination `local`, where nothing is sent."""
     reset: Callable[[], None] = lambda: None
     """What a forked child does before it sends."""
+    report: Callable[[Mapping[str, int]], None] | None = None
+    """Is told now and then, by the process that drains, what the ledger counts. It neither raises nor waits."""
     hold_ambiguous: bool = False
     probe_interval: float = PROBE_INTERVAL
     totals_by_day_for: int = 92

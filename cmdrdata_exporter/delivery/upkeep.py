@@ -15,6 +15,8 @@ from cmdrdata_exporter.delivery.status_log import StatusLog
 
 INTERVAL = 10.0
 """Seconds between two rounds."""
+REPORT_INTERVAL = 60.0
+"""Seconds between two reports to where events go."""
 EXPIRY_INTERVAL = 600.0
 """Seconds between two looks at what has expired and at all totals."""
 DAYS = 8
@@ -39,7 +41,9 @@ class Upkeep:
         self._options = options
         self._log = log
         self._gate = gate
-        self._next_expiry = 0.0
+        self._next_expiry = self._next_report = 0.0
+        self._reported: dict[str, int] | None = None
+        """What is to be reported once the round is in the ledger."""
         self._bucket = 0
         """Which part of the tombstones comes next."""
         self._last_day: str | None = None
@@ -53,7 +57,7 @@ class Upkeep:
 
     def restart(self) -> None:
         """Begin again, with another ledger or since commands should know something at once."""
-        self.next = self._next_expiry = 0.0
+        self.next = self._next_expiry = self._next_report = 0.0
 
     def round(self, ledger: Ledger, now: float, clock: float) -> int:
         """Make a round; return how many events were given up. In a transaction."""
@@ -68,6 +72,8 @@ class Upkeep:
         ledger.index.tidy(ledger.before, ledger.last(), clock)
         if self._options.post is None and self._log.nearly_full:
             ledger.retention.shrink_local(BODIES)
+        if self._options.report is not None and now >= self._next_report:
+            self._reported = ledger.counted()
         full = ledger.totals.full_labels()
         self._log.full_labels(full)
         ledger.note(
@@ -94,5 +100,9 @@ class Upkeep:
 
     def committed(self, now: float) -> None:
         """Take note that a round is in the ledger."""
+        reported, self._reported = self._reported, None
+        if reported is not None and self._options.report is not None:
+            self._next_report = now + REPORT_INTERVAL
+            self._options.report(reported)
         self.next = now + INTERVAL
         self.may_shrink = True

@@ -1,9 +1,10 @@
-"""What is in a topic."""
+"""What is in a topic, but for what hosts say of themselves."""
 
 from __future__ import annotations
 
 import itertools
 import json
+import socket
 import time
 from typing import Any, NamedTuple
 
@@ -51,8 +52,11 @@ def records(servers: str, topic: str, *, seconds: float = 30.0) -> list[Record]:
                     open_ones.remove(message.partition())
                 continue
             headers: Any = message.headers()
-            [(name, event_id)] = headers
+            if headers == [("CmdrData-Report", b"1")]:
+                continue
+            [(name, event_id), host] = headers
             assert name == "Idempotency-Key"
+            assert host == ("CmdrData-Host", socket.gethostname().encode())
             key: Any = message.key()
             body: Any = message.value()
             found.append(Record(key, event_id.decode(), body))

@@ -13,8 +13,15 @@ from pathlib import Path
 import click
 
 from cmdrdata_exporter import clocks
-from cmdrdata_exporter.cli.destination import Refusal, json_option, spool_option
-from cmdrdata_exporter.cli.doctor import backend, environment, spool
+from cmdrdata_exporter.cli.destination import (
+    Place,
+    Refusal,
+    fleet,
+    json_option,
+    ledger_option,
+    spool_option,
+)
+from cmdrdata_exporter.cli.doctor import backend, environment, ledger, spool
 from cmdrdata_exporter.cli.doctor.findings import ERROR, SEVERITIES, Finding
 from cmdrdata_exporter.cli.doctor.probe import here
 from cmdrdata_exporter.cli.terminal import (
@@ -48,6 +55,7 @@ _COLORS = {"error": "red", "warning": "yellow", "note": "dim"}
     help="The longest that the endpoint may take.",
 )
 @spool_option
+@ledger_option
 @json_option
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def doctor(
@@ -56,6 +64,7 @@ def doctor(
     offline: bool,
     timeout: float,
     spool: Path | None,
+    url: str | None,
     as_json: bool,
     command: tuple[str, ...],
 ) -> None:
@@ -69,7 +78,8 @@ def doctor(
 
     Example: cmdrdata doctor -- opentelemetry-instrument python app.py
     """
-    findings = findings_of(command, spool, timeout=None if offline else timeout)
+    place = fleet(url, spool)
+    findings = findings_of(command, spool, place, timeout=None if offline else timeout)
     found = _document(findings)
     if as_json:
         print_json(found)
@@ -80,7 +90,11 @@ def doctor(
 
 
 def findings_of(
-    command: Sequence[str] = (), spool_dir: Path | None = None, *, timeout: float | None
+    command: Sequence[str] = (),
+    spool_dir: Path | None = None,
+    place: Place | None = None,
+    *,
+    timeout: float | None,
 ) -> list[Finding]:
     """
     Return what all checks find, the worst first.
@@ -88,6 +102,7 @@ def findings_of(
     Args:
         command: of the application; empty where it runs with this Python.
         spool_dir: the spool directory, where that is not the environment's.
+        place: the ledger of a fleet, where there is one.
         timeout: seconds that the endpoint may take; None asks it nothing.
     """
     found = _probed(command) if command else environment.check(here([]))
@@ -100,6 +115,8 @@ def findings_of(
             found += spool.check(settings, spool_dir or spool_directory())
             if timeout is not None:
                 found += backend.check(settings, timeout=timeout, now=clocks.wall())
+    if place is not None and timeout is not None:
+        found += ledger.check(place)
     order = list(SEVERITIES)
     return sorted(found, key=lambda finding: order.index(finding.severity))
 

@@ -15,10 +15,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from cmdrdata_exporter.cli.days import day_option
 from cmdrdata_exporter.cli.destination import (
     Refusal,
-    all_of,
-    chosen,
+    ledger_option,
     location_options,
-    spool_path,
+    places,
 )
 from cmdrdata_exporter.cli.reconcile import api, ours, report
 from cmdrdata_exporter.cli.reconcile.compare import compare
@@ -28,7 +27,6 @@ from cmdrdata_exporter.cli.reconcile.lines import DIMENSIONS, LayoutError, Their
 from cmdrdata_exporter.cli.terminal import ATTENTION, Terminal, plural, print_json, say
 from cmdrdata_exporter.key_hash import SHOWN
 
-ALL = "all"
 DAYS = 30
 """How many days are asked of the API where nothing else is said."""
 
@@ -80,6 +78,7 @@ _existing = click.Path(exists=True, dir_okay=False, path_type=Path)
 )
 @click.option("--csv", "as_csv", is_flag=True, help="Print one line per row and unit instead.")
 @location_options
+@ledger_option
 def reconcile(
     *,
     files: tuple[Path, ...],
@@ -95,6 +94,7 @@ def reconcile(
     as_json: bool,
     name: str | None,
     spool: Path | None,
+    url: str | None,
 ) -> None:
     """
     Compare what was recorded with what OpenAI counts.
@@ -117,9 +117,7 @@ def reconcile(
         )
     if since is not None and until is not None:
         _require_order(since, until)
-    destinations = all_of(spool_path(spool)) if name == ALL else [chosen(spool, name)]
-    if not destinations:
-        raise Refusal(f"no events recorded in {spool_path(spool)}")
+    destinations = places(url, spool, name)
     try:
         keys = Keys() if keys_file is None else read_keys(keys_file)
         if from_api:

@@ -6,12 +6,11 @@ import datetime as dt
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from cmdrdata_exporter.cli.destination import Destination
+from cmdrdata_exporter.cli.destination import Place
 from cmdrdata_exporter.cli.reconcile.lines import Group
 from cmdrdata_exporter.cli.reconcile.surfaces import REQUESTS
 from cmdrdata_exporter.delivery.open_jobs import OpenJob
 from cmdrdata_exporter.delivery.spool import ledger_view
-from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader
 
 HOST = "api.openai.com"
 EVENTS = "events"
@@ -81,7 +80,7 @@ def is_counted(job: OpenJob, first: str, last: str) -> bool:
 
 
 def read(
-    destinations: Sequence[Destination], by: Sequence[str], *, since: str | None, until: str | None
+    destinations: Sequence[Place], by: Sequence[str], *, since: str | None, until: str | None
 ) -> Ours:
     """
     Read the ledgers of destinations.
@@ -96,7 +95,7 @@ def read(
     firsts: list[str] = []
     waiting, outside, losses = 0, dict[str, int](), dict[str, int]()
     for destination in destinations:
-        with LedgerReader(destination.directory) as ledger:
+        with destination.ledger() as ledger:
             for total in ledger.totals(columns, since=since, until=until):
                 found = dict(zip(order, total.group, strict=True))
                 lines.append(

@@ -10,10 +10,16 @@ import click
 
 from cmdrdata_exporter.cli.dashboard.report import usage_as_html
 from cmdrdata_exporter.cli.days import day_option
-from cmdrdata_exporter.cli.destination import Destination, on_destinations
+from cmdrdata_exporter.cli.destination import Place, on_places
 from cmdrdata_exporter.cli.terminal import Terminal, print_file, print_json, say
 from cmdrdata_exporter.cli.usage import costs, focus
-from cmdrdata_exporter.cli.usage.numbers import COLUMNS, EVENTS, Question, labels_of
+from cmdrdata_exporter.cli.usage.numbers import (
+    COLUMNS,
+    EVENTS,
+    Question,
+    columns_of,
+    labels_of,
+)
 from cmdrdata_exporter.cli.usage.report import footnotes, show_usage
 from cmdrdata_exporter.cli.usage.table import usage_as_csv
 from cmdrdata_exporter.prices import PriceTable
@@ -60,9 +66,9 @@ TAKEN = frozenset({EVENTS, "units", "unit", "amount", "cost", "cost_is_least"})
     metavar="FILE",
     help="With --cost: prices of your own, which come before those of the table; TOML or JSON.",
 )
-@on_destinations
+@on_places
 def usage(
-    destinations: Sequence[Destination],
+    destinations: Sequence[Place],
     *,
     said: str | None,
     since: str | None,
@@ -97,7 +103,7 @@ def usage(
     if as_focus:
         _print_focus(destinations, question, prices)
         return
-    by = columns_of(said or "customer", destinations)
+    by = chosen_columns(said or "customer", destinations)
     # A plot is by day, too.
     columns = by if html is None else tuple(dict.fromkeys((*by, "day")))
     numbers = costs.read_priced(destinations, columns, question, prices)
@@ -116,15 +122,14 @@ def usage(
         show_usage(Terminal(), found)
 
 
-def columns_of(said: str, destinations: Sequence[Destination]) -> tuple[str, ...]:
+def chosen_columns(said: str, destinations: Sequence[Place]) -> tuple[str, ...]:
     """
     Return the columns that are named, separated by commas.
 
     Raises:
         click.BadParameter: none of the ledgers knows one of them.
     """
-    labels = (name for name in labels_of(destinations) if name not in TAKEN)
-    known = dict.fromkeys((*COLUMNS, *labels))
+    known = dict.fromkeys(name for name in columns_of(destinations) if name not in TAKEN)
     names = (name.strip() for name in said.split(","))
     by = dict.fromkeys(name if name in known else SHORT.get(name, name) for name in names)
     for name in by:
@@ -136,7 +141,7 @@ def columns_of(said: str, destinations: Sequence[Destination]) -> tuple[str, ...
 
 
 def _print_focus(
-    destinations: Sequence[Destination], question: Question, prices: PriceTable | None
+    destinations: Sequence[Place], question: Question, prices: PriceTable | None
 ) -> None:
     labels = labels_of(destinations)
     numbers = costs.read_priced(destinations, (*focus.FINE, *labels), question, prices)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import click
 
-from cmdrdata_exporter.cli.destination import Destination
+from cmdrdata_exporter.cli.destination import Place
 from cmdrdata_exporter.cli.terminal import Json, encoding, number
 from cmdrdata_exporter.cli.usage.numbers import (
     INCOMPLETE,
@@ -81,7 +81,7 @@ def load(file: Path | None) -> PriceTable:
 
 
 def read_priced(
-    destinations: Sequence[Destination],
+    destinations: Sequence[Place],
     by: Sequence[str],
     question: Question,
     table: PriceTable | None,

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from cmdrdata_exporter.cli.destination import ALL, Destination
+from cmdrdata_exporter.cli.destination import ALL, Place
+from cmdrdata_exporter.cli.reading import Ledger
 from cmdrdata_exporter.cli.states import STATES
 from cmdrdata_exporter.cli.terminal import Json
 from cmdrdata_exporter.delivery.spool import ledger_view
-from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader
 
 EVENTS = "events"
 """The unit that each event has one of."""
@@ -68,9 +68,7 @@ class Numbers(NamedTuple):
         return sums
 
 
-def read(
-    destinations: Iterable[Destination], columns: Sequence[str], question: Question
-) -> Numbers:
+def read(destinations: Iterable[Place], columns: Sequence[str], question: Question) -> Numbers:
     """
     Read what was used.
 
@@ -89,7 +87,7 @@ def read(
     dropped = waiting = 0
     for destination in destinations:
         names.append(destination.name)
-        with LedgerReader(destination.directory) as ledger:
+        with destination.ledger() as ledger:
             found = _groups(ledger, columns, question, destination.name)
             for group, units in found.items():
                 _add(groups.setdefault(group, {}), units)
@@ -103,17 +101,26 @@ def read(
     return Numbers(tuple(names), tuple(columns), groups, states, dropped, unknown, waiting)
 
 
-def labels_of(destinations: Iterable[Destination]) -> tuple[str, ...]:
+def columns_of(destinations: Iterable[Place]) -> tuple[str, ...]:
+    """Return all by which usage of any of the ledgers may be grouped."""
+    found: dict[str, None] = dict.fromkeys(COLUMNS)
+    for destination in destinations:
+        with destination.ledger() as ledger:
+            found |= dict.fromkeys(ledger.columns())
+    return tuple(found)
+
+
+def labels_of(destinations: Iterable[Place]) -> tuple[str, ...]:
     """Return the user's metadata keys by which any of the ledgers sums usage."""
     found: dict[str, None] = {}
     for destination in destinations:
-        with LedgerReader(destination.directory) as ledger:
+        with destination.ledger() as ledger:
             found |= dict.fromkeys(ledger.labels())
     return tuple(found)
 
 
 def incomplete(
-    ledger: LedgerReader,
+    ledger: Ledger,
     *,
     since: str | None = None,
     until: str | None = None,
@@ -127,7 +134,7 @@ def incomplete(
 
 
 def usage_of(
-    destination: Destination,
+    destination: Place,
     by: Sequence[str],
     *,
     since: str | None = None,
@@ -176,10 +183,10 @@ def ordered(units: Iterable[str]) -> list[str]:
 
 
 def _groups(
-    ledger: LedgerReader, columns: Sequence[str], question: Question, name: str
+    ledger: Ledger, columns: Sequence[str], question: Question, name: str
 ) -> dict[Group, Units]:
     # A ledger gives what it groups by in an order of its own.
-    asked = [column for column in (*ledger_view.COLUMNS, *ledger.labels()) if column in columns]
+    asked = [column for column in ledger.columns() if column in columns]
     groups: dict[Group, Units] = {}
     for found in ledger.totals(asked, **question._asdict()):
         named = dict(zip(asked, found.group, strict=True), **{DESTINATION: name})
@@ -188,14 +195,14 @@ def _groups(
     return groups
 
 
-def _states(
-    destination: Destination, ledger: LedgerReader, question: Question, events: int
-) -> dict[str, int]:
+def _states(destination: Place, ledger: Ledger, question: Question, events: int) -> dict[str, int]:
     """Return how many events there are in each state: what is nowhere else was delivered, or is local."""
     outside = ledger.outside(question.since, question.until, question.customer)
     states = {state: count for state, (count, _) in outside.items()}
-    settled = "local" if destination.directory.is_local else "delivered"
-    return {**states, settled: events - (0 if question.billed else sum(states.values()))}
+    return {
+        **states,
+        destination.settles_as: events - (0 if question.billed else sum(states.values())),
+    }
 
 
 def _counted(units: Units) -> Json:

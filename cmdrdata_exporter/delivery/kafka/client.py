@@ -1,15 +1,18 @@
 """
 Events as the records of a topic.
 
-The value is the body, unchanged; the header `Idempotency-Key` has the event's id. The key is the customer, so that what
-one customer used is in one partition, in order. A record counts as delivered once all replicas in sync have it.
+The value is the body, unchanged; the headers, see `headers`, have the event's id and this host's name. The key is the
+customer, so that what one customer used is in one partition, in order. A record counts as delivered once all replicas
+in sync have it.
 Nothing is produced where a call is made: a record that waits in memory is lost with its process.
+Now and then a record says how this host is. It may be lost: the next one says more.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import socket
 import threading
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -23,7 +26,9 @@ from confluent_kafka.cimpl import Producer
 from cmdrdata_exporter import clocks, faults
 from cmdrdata_exporter.delivery import ATTEMPT_TIMEOUT, Outcome, Verdict
 from cmdrdata_exporter.delivery.kafka.answers import DELIVERED, classify
+from cmdrdata_exporter.delivery.kafka.headers import HOST, KEY, REPORT
 from cmdrdata_exporter.delivery.kafka.loop import Loop
+from cmdrdata_exporter.version import VERSION
 
 POLL = 0.02
 """Seconds between two looks at the time."""
@@ -63,6 +68,7 @@ class Client:
         self._under_way = 0
         """How many records are with the producer."""
         self._lock = threading.Lock()
+        self._host = socket.gethostname()
         self.loop = Loop(self)
 
     def reset(self) -> None:
@@ -104,7 +110,10 @@ class Client:
                 self._topic,
                 value=body,
                 key=_key(body),
-                headers={"Idempotency-Key": event_id.encode("utf-8", "replace")},
+                headers={
+                    KEY: event_id.encode("utf-8", "replace"),
+                    HOST: self._host.encode("utf-8", "replace"),
+                },
                 on_delivery=partial(self._acknowledged, done),
             )
         except KafkaException as error:
@@ -116,6 +125,21 @@ class Client:
         """Wait for acknowledgements, so long at most."""
         if (producer := self._producer) is not None:
             producer.poll(seconds)
+
+    @faults.guarded
+    def report(self, counted: Mapping[str, int]) -> None:
+        """Begin to say how this host is, and wait for nothing."""
+        said = {"host": self._host, "version": VERSION, "at": clocks.wall(), **counted}
+        producer = self._producing()
+        try:
+            # What became of the last one is taken off.
+            producer.poll(0)
+            producer.produce(self._topic, value=json.dumps(said).encode(), headers={REPORT: b"1"})
+        except (KafkaException, BufferError):
+            pass  # Events find that out, too, and say so.
+        finally:
+            with self._lock:
+                self._under_way -= 1
 
     def ask(self, timeout: float) -> KafkaError | None:
         """

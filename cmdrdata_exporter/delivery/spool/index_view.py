@@ -317,6 +317,16 @@ class IndexReader:
         ]
         return _by_key(event for event in events if event.id.startswith(text))
 
+    def bodies(self, states: Iterable[str]) -> Iterator[tuple[IndexedEvent, bytes | None]]:
+        """Yield the events in some states whose bodies are here, and these, the oldest first; None: it is damaged."""
+        for state in states:
+            for kept in self.ledger.kept(state):
+                body = None if kept.event is None else kept.event.body
+                yield of_record(None, kept.key, kept.event, kept), body
+            if state == "pending":
+                for event in new_events(self.ledger):
+                    yield of_record(None, key_of(event.id), event, None), event.body
+
     def body(self, event: IndexedEvent) -> bytes | None:
         """Return what is sent of an event, or would be; None where it is not here any more, or is damaged."""
         for _, kept in self.ledger.beginning_with(event.key, event.key, 1):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from cmdrdata_exporter.delivery import Event
 from cmdrdata_exporter.delivery.spool.details import Details, details
 from cmdrdata_exporter.delivery.spool.ledger_view import Kept, LedgerReader
-from cmdrdata_exporter.delivery.spool.records import UnknownRecordError, decode, is_event, key_of
+from cmdrdata_exporter.delivery.spool.records import UnknownRecordError, decode, is_event
 
 WITHOUT_USAGE = ("missing", "partial")
 """What is known of the usage of an event of which some, or all, is not known."""
@@ -129,16 +129,3 @@ def new_events(ledger: LedgerReader) -> Iterator[Event]:
                 event = decode(record)
                 if isinstance(event, Event):
                     yield event
-
-
-def bodies(
-    ledger: LedgerReader, states: Iterable[str]
-) -> Iterator[tuple[IndexedEvent, bytes | None]]:
-    """Yield the events in some states whose bodies are here, and these, the oldest first; None: it is damaged."""
-    for state in states:
-        for kept in ledger.kept(state):
-            body = None if kept.event is None else kept.event.body
-            yield of_record(None, kept.key, kept.event, kept), body
-        if state == "pending":
-            for event in new_events(ledger):
-                yield of_record(None, key_of(event.id), event, None), event.body

@@ -371,6 +371,16 @@ class Ledger:
         )
         return {STATES[state]: number for state, number in rows}
 
+    def counted(self) -> dict[str, int]:
+        """Return how many events were recorded and could not be written, and how many are in states that may last."""
+        names = ("recorded", "unspooled")
+        rows = self._db.execute("SELECT name, value FROM counters WHERE name IN (?, ?)", names)
+        counted = dict.fromkeys(names, 0) | dict(rows)
+        waiting = self.waiting()
+        pending = waiting.get("pending", 0) + waiting.get("in_flight", 0)
+        held, dead = waiting.get("held", 0), waiting.get("dead", 0)
+        return counted | {"pending": pending, "held": held, "dead": dead}
+
     def next_due(self, *, new: bool = False) -> float | None:
         """Return when the next pending event may be sent, or the next `new` one, which was never tried."""
         which = "AND due = recorded" if new else ""

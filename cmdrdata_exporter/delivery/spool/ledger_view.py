@@ -321,6 +321,10 @@ class LedgerReader:
         known = {name for name in names if isinstance(name, str)}
         return tuple(sorted(known | UsageView(self._query).labels()))
 
+    def columns(self) -> tuple[str, ...]:
+        """Return all that totals may be grouped by."""
+        return tuple(dict.fromkeys((*COLUMNS, *self.labels())))
+
     def totals(
         self,
         by: Sequence[str],

@@ -120,7 +120,7 @@ class UsageView:
         sums = self.sums(by, asked._replace(fate=""))
         for group, totals in itertools.groupby(sums, operator.attrgetter("group")):
             left = [
-                total._replace(amount=_less(total.amount, outside.get((group, total.unit), 0)))
+                total._replace(amount=less(total.amount, outside.get((group, total.unit), 0)))
                 for total in totals
             ]
             # Units without any event are of one whose record is damaged.
@@ -221,7 +221,7 @@ class UsageView:
                 )
 
 
-def _less(total: float, amount: float) -> float:
+def less(total: float, amount: float) -> float:
     """Return what is left of a total; nothing where it is no more than rounding leaves of fractions."""
     left = total - amount
     return 0 if isinstance(left, float) and abs(left) <= _ROUNDING * abs(total) else left

@@ -1,0 +1,69 @@
+"""Engines for all tests, and others for those that kill them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+
+from tests.engines.kafka import Broker
+from tests.engines.postgres import Postgres
+
+
+@contextmanager
+def _running() -> Iterator[Postgres]:
+    """Run a server. Not below the directory of all runs of pytest, which each of them closes to other users."""
+    with TemporaryDirectory(prefix="postgres-") as directory:
+        server = Postgres(Path(directory))
+        try:
+            server.start()
+            yield server
+        finally:
+            server.stop()
+
+
+@pytest.fixture(scope="session")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """A broker that runs all the time."""
+    broker = Broker(tmp_path_factory.mktemp("broker"))
+    try:
+        broker.start()
+        yield broker
+    finally:
+        broker.kill()
+
+
+@pytest.fixture
+def mortal(tmp_path: Path) -> Iterator[Broker]:
+    """A broker of one's own."""
+    directory = tmp_path / "broker"
+    directory.mkdir()
+    broker = Broker(directory)
+    try:
+        broker.start()
+        yield broker
+    finally:
+        broker.kill()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A server that runs all the time."""
+    with _running() as server:
+        yield server
+
+
+@pytest.fixture
+def database(postgres: Postgres) -> str:
+    """The URL of an empty database."""
+    return postgres.database()
+
+
+@pytest.fixture
+def mortal_postgres() -> Iterator[Postgres]:
+    """A server of one's own."""
+    with _running() as server:
+        yield server

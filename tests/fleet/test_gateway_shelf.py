@@ -1,0 +1,233 @@
+"""Spans on the shelf of a real PostgreSQL: one call is one event once, in whichever order its spans come."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import psycopg
+import pytest
+
+from cmdrdata_exporter.fleet.arrivals import Arrival, Position
+from cmdrdata_exporter.fleet.gateway.shelf import Settled, Settler, Shelf
+from cmdrdata_exporter.fleet.gateway.spans import SpanRow, read_protobuf, take
+from tests.fleet.otlp import CHAT, request, span
+
+SDK = "opentelemetry.instrumentation.openai.v1"
+FRAMEWORK = "opentelemetry.instrumentation.langchain"
+OURS = "opentelemetry_instrumentation_cmdrdata"
+APPLICATION = "shop"
+
+
+class Taking:
+    """A ledger that remembers what it was given."""
+
+    def __init__(self) -> None:
+        self.events: dict[str, Arrival] = {}
+        self.repeated = 0
+        self.fails = False
+
+    def store(self, arrivals: Sequence[Arrival]) -> int:
+        """Take events, each once."""
+        if self.fails:
+            raise psycopg.OperationalError("the ledger is away")
+        new = {each.id: each for each in arrivals if each.id not in self.events}
+        self.repeated += len(arrivals) - len(new)
+        self.events |= new
+        return len(new)
+
+    @property
+    def spans(self) -> list[str]:
+        """The ids of the spans that were billed."""
+        return sorted(json.loads(each.body)["metadata"]["span_id"] for each in self.events.values())
+
+
+def rows(*spans: tuple[str, Any]) -> list[SpanRow]:
+    """Return what is kept of spans that came in one request."""
+    taken = take(read_protobuf(request(*spans).SerializeToString()))
+    assert taken.refused == 0
+    return taken.rows
+
+
+@pytest.fixture
+def shelf(database: str) -> Iterable[Shelf]:
+    """An empty shelf."""
+    shelf = Shelf(database)
+    shelf.prepare()
+    yield shelf
+    shelf.close()
+
+
+@pytest.fixture
+def ledger() -> Taking:
+    """An empty ledger."""
+    return Taking()
+
+
+def settler(database: str, ledger: Taking, *, window: float = 0.0) -> Settler:
+    """Return what settles; without a window all is due at once."""
+    return Settler(database, ledger.store, window=window, remember=3600)
+
+
+CALL = [
+    (SDK, span(1, 3, parent=2, at=(1, 2))),
+    (APPLICATION, span(1, 2, parent=1, at=(0.5, 2.5), attributes={})),
+    (FRAMEWORK, span(1, 1, at=(0, 3))),
+]
+"""One call: the SDK's span, in one of the application's own, in a framework's."""
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))), ids=str)
+def test_one_call_in_any_order(
+    database: str, shelf: Shelf, ledger: Taking, order: Sequence[int]
+) -> None:
+    """Spans of one call that come within the window, each in a request of its own, are one event: the innermost."""
+    # Of a trace that nothing is known of, what is no call is not kept.
+    shelf.store(rows((SDK, span(1, 9, at=(10, 11)))))
+    for number in order:
+        shelf.store(rows(CALL[number]))
+    settling = settler(database, ledger)
+    assert settling.round() == Settled(4, 3, 2, 2, 2)
+    settling.close()
+    assert ledger.spans == [f"{3:016x}", f"{9:016x}"]
+
+
+def test_spans_that_come_late(database: str, shelf: Shelf, ledger: Taking) -> None:
+    """What was decided stays decided: a span of the same call that comes after it makes no second event."""
+    settling = settler(database, ledger)
+    shelf.store(rows(CALL[0]))
+    assert settling.round() == Settled(1, 1, 1, 1, 1)
+    shelf.store(rows(*CALL[1:]))
+    assert settling.round() == Settled(2, 1, 0, 0, 0)
+    # The other way round: who contains it came before, and was billed.
+    outer, inner = (FRAMEWORK, span(2, 1, at=(0, 3))), (SDK, span(2, 2, parent=1, at=(1, 2)))
+    shelf.store(rows(outer))
+    assert settling.round() == Settled(1, 1, 1, 1, 1)
+    shelf.store(rows(inner))
+    assert settling.round() == Settled(1, 1, 0, 0, 0)
+    settling.close()
+    assert ledger.spans == [f"{1:016x}", f"{3:016x}"]
+
+
+def test_a_batch_that_comes_again(database: str, shelf: Shelf, ledger: Taking) -> None:
+    """A request that is repeated, whole or in part, before its calls are settled or afterwards, changes nothing."""
+    settling = settler(database, ledger)
+    shelf.store(rows(*CALL))
+    shelf.store(rows(CALL[2]))
+    assert settling.round() == Settled(3, 2, 1, 1, 1)
+    shelf.store(rows(CALL[2]))
+    shelf.store(rows(*CALL))
+    assert settling.round() == Settled(0, 0, 0, 0, 0)
+    settling.close()
+    assert ledger.spans == [f"{3:016x}"]
+
+
+def test_two_calls_of_one_trace(database: str, shelf: Shelf, ledger: Taking) -> None:
+    """Calls beside each other are an event each, in one trace or in two."""
+    shelf.store(
+        rows(
+            (SDK, span(1, 2, parent=1, at=(0, 1))),
+            (SDK, span(1, 3, parent=1, at=(0, 1))),
+            (SDK, span(2, 4, at=(0, 1))),
+            (APPLICATION, span(3, 5, attributes={})),
+        )
+    )
+    settling = settler(database, ledger)
+    assert settling.round() == Settled(3, 3, 3, 3, 3)
+    settling.close()
+    assert ledger.spans == [f"{number:016x}" for number in (2, 3, 4)]
+    assert {(each.host, each.source) for each in ledger.events.values()} == {("web-1", "span")}
+    events = [json.loads(each.body) for each in ledger.events.values()]
+    assert {(each["customer_id"], each["metadata"]["source"]) for each in events} == {
+        ("acme", "span")
+    }
+
+
+def test_our_own_spans(database: str, shelf: Shelf, ledger: Taking) -> None:
+    """A call of our instrumentation is metered where it was made: neither its span nor another of it is an event."""
+    shelf.store(
+        rows(
+            (FRAMEWORK, span(1, 1, at=(0, 3))),
+            (OURS, span(1, 2, parent=1, at=(0.5, 2.5))),
+            (SDK, span(1, 3, parent=2, at=(1, 2))),
+        )
+    )
+    settling = settler(database, ledger)
+    assert settling.round() == Settled(3, 2, 0, 0, 0)
+    settling.close()
+    assert ledger.spans == []
+
+
+def test_the_window(database: str, shelf: Shelf, ledger: Taking) -> None:
+    """Before its window is over nothing of a span is decided."""
+    settling = settler(database, ledger, window=3600)
+    shelf.store(rows(*CALL))
+    assert settling.round() == Settled(0, 0, 0, 0, 0)
+    assert settling.waiting() == 3
+    settling.close()
+
+
+def test_a_ledger_that_is_away(database: str, shelf: Shelf, ledger: Taking) -> None:
+    """What was decided but not stored is stored later, as it was decided, whatever has come meanwhile."""
+    outer, inner = (FRAMEWORK, span(2, 1, at=(0, 3))), (SDK, span(2, 2, parent=1, at=(1, 2)))
+    shelf.store(rows(outer))
+    ledger.fails = True
+    settling = settler(database, ledger)
+    with pytest.raises(psycopg.OperationalError):
+        settling.round()
+    shelf.store(rows(inner))
+    ledger.fails = False
+    other = settler(database, ledger)
+    assert other.round() == Settled(1, 1, 0, 1, 1)
+    assert ledger.spans == [f"{1:016x}"]
+    other.close()
+    settling.close()
+
+
+def test_two_settle_at_once(database: str, shelf: Shelf, ledger: Taking) -> None:
+    """While one has a bucket, another one leaves it alone."""
+    shelf.store(rows(*CALL))
+    second = settler(database, ledger)
+    met: list[Settled] = []
+
+    class Slow(Taking):
+        def store(self, arrivals: Sequence[Arrival]) -> int:
+            met.append(second.round())
+            return super().store(arrivals)
+
+    slow = Slow()
+    first = settler(database, slow)
+    assert first.round() == Settled(3, 2, 1, 1, 1)
+    assert met == [Settled(0, 0, 0, 0, 0)]
+    assert second.round() == Settled(0, 0, 0, 0, 0)
+    first.close()
+    second.close()
+
+
+def test_positions(shelf: Shelf) -> None:
+    """Positions are stored with the spans, and never go back."""
+    shelf.store(rows(*CALL), [Position("g", "t", 0, 5), Position("g", "t", 1, 7)])
+    shelf.store([], [Position("g", "t", 0, 3), Position("g", "t", 1, 9), Position("h", "t", 0, 1)])
+    assert shelf.positions("g", "t") == {0: 5, 1: 9}
+
+
+def test_what_is_forgotten(database: str, shelf: Shelf, ledger: Taking) -> None:
+    """Spans that are settled go after a while; those that wait stay."""
+    settling = Settler(database, ledger.store, window=0, remember=0)
+    shelf.store(rows(*CALL))
+    assert settling.forget() == 0
+    settling.round()
+    assert settling.forget() == 3
+    settling.close()
+
+
+def test_nothing_of_the_content(database: str, shelf: Shelf) -> None:
+    """Prompts and answers never come to the database."""
+    said = {"gen_ai.input.messages": "my secret", "gen_ai.prompt.0.content": "my secret"}
+    shelf.store(rows((SDK, span(1, 1, attributes=CHAT | said))))
+    with psycopg.connect(database) as connection:
+        [row] = connection.execute("SELECT gateway_spans::text, body FROM gateway_spans").fetchall()
+    assert "my secret" not in str(row)
+    assert b"my secret" not in bytes(row[1])

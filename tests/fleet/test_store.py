@@ -1,0 +1,417 @@
+"""The ledger of a fleet counts each event once, whatever comes how often, from whom, at the same time."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+from typing import Any
+
+import psycopg
+import pytest
+
+from cmdrdata_exporter.delivery import Outcome, Verdict
+from cmdrdata_exporter.delivery.spool.records import key_of
+from cmdrdata_exporter.delivery.spool.schema import UnknownVersionError
+from cmdrdata_exporter.fleet.arrivals import Arrival, HostReport, Position
+from cmdrdata_exporter.fleet.connection import UnusableUrlError, name_of
+from cmdrdata_exporter.fleet.states import STATES
+from cmdrdata_exporter.fleet.store import KEYS_FOR, LEASE, FleetLedger
+from tests.engines.postgres import Postgres
+from tests.fleet.samples import DAY, NOW, arrival
+
+Opening = Callable[..., FleetLedger]
+
+
+class Clock:
+    """A clock that is set by hand."""
+
+    def __init__(self) -> None:
+        self.now = NOW
+
+    def __call__(self) -> float:
+        """Return Unix seconds."""
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """The clock of all ledgers of a test."""
+    return Clock()
+
+
+@pytest.fixture
+def opened(database: str, clock: Clock) -> Iterator[Opening]:
+    """Open ledgers of one database, which are closed at the end."""
+    ledgers: list[FleetLedger] = []
+
+    def open_(**options: Any) -> FleetLedger:
+        ledgers.append(FleetLedger(database, clock=clock, **options))
+        return ledgers[-1]
+
+    yield open_
+    for ledger in ledgers:
+        ledger.close()
+
+
+@pytest.fixture
+def query(database: str) -> Iterator[Callable[[str], list[Any]]]:
+    """Ask the database."""
+    with psycopg.connect(database, autocommit=True) as connection:
+        yield lambda text: connection.execute(text.encode()).fetchall()
+
+
+Query = Callable[[str], list[Any]]
+
+
+def states(query: Query) -> dict[str, int]:
+    """Return how many events there are in each state."""
+    rows = query("SELECT state, count(*) FROM fleet_events GROUP BY state")
+    return {STATES[state]: number for state, number in rows}
+
+
+def counters(query: Query) -> dict[str, int]:
+    """Return what is counted beside the totals."""
+    rows = query("SELECT name, sum(value) FROM fleet_counters GROUP BY name")
+    return {name: int(number) for name, number in rows}
+
+
+def totals(query: Query) -> dict[tuple[str, str], Decimal]:
+    """Return the sums by customer and unit, in which both tables of totals agree."""
+    found, by_hour = (
+        {
+            (customer, unit): amount
+            for customer, unit, amount in query(
+                f"SELECT customer, unit, sum(amount) FROM {table} JOIN fleet_groups ON number = group_number"
+                " GROUP BY customer, unit HAVING sum(amount) <> 0"
+            )
+        }
+        for table in ("fleet_totals", "fleet_totals_by_hour")
+    )
+    assert found == by_hour
+    return found
+
+
+ONE = {
+    "events": 1,
+    "input_tokens": 1000,
+    "output_tokens": 20,
+    "total_tokens": 1020,
+    "cached_tokens": 512,
+}
+
+
+def of(customer: str, events: int) -> dict[tuple[str, str], int]:
+    """Return the totals of a customer with so many events."""
+    return {(customer, unit): amount * events for unit, amount in ONE.items()}
+
+
+def test_an_event_is_counted_once(opened: Opening, query: Query) -> None:
+    """What comes again, in the same batch or a later one, to the same gateway or another, changes only a counter."""
+    one, other = opened(), opened()
+    assert one.store([arrival(1), arrival(2), arrival(1)]) == 2
+    assert other.store([arrival(2, host="web-2"), arrival(3, "beta")]) == 1
+    assert totals(query) == {**of("acme", 2), **of("beta", 1)}
+    assert counters(query) == {"recorded": 3, "repeated": 2}
+    assert states(query) == {"local": 3}
+
+
+def test_an_id_is_counted_once_though_its_day_changes(opened: Opening, query: Query) -> None:
+    """The id of a job that two processes saw end on two days is counted once: tables by day do not tell."""
+    ledger = opened()
+    assert ledger.store([arrival(1)]) == 1
+    assert ledger.store([arrival(1, timestamp=int(NOW) - DAY)]) == 0
+    assert totals(query) == of("acme", 1)
+
+
+def test_two_gateways_that_store_the_same_at_once(opened: Opening, query: Query) -> None:
+    """Each event is counted once though two store overlapping batches in other orders at the same time."""
+    ledgers = [opened(), opened()]
+    orders = [range(200), range(199, -1, -1)]
+    new: list[int] = []
+
+    def store(ledger: FleetLedger, order: range) -> None:
+        new.extend(
+            ledger.store([arrival(n) for n in order[at : at + 20]]) for at in range(0, 200, 20)
+        )
+
+    threads = [
+        threading.Thread(target=store, args=each) for each in zip(ledgers, orders, strict=True)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(new) == 200
+    assert totals(query) == of("acme", 200)
+    assert counters(query) == {"recorded": 200, "repeated": 200}
+
+
+def test_positions_go_with_the_events(opened: Opening, query: Query) -> None:
+    """Events and positions are one transaction: where one cannot be stored the other is not either."""
+    ledger = opened()
+    assert ledger.positions("g", "t") == {}
+    ledger.store([arrival(1)], [Position("g", "t", 0, 5), Position("g", "t", 1, 7)])
+    with pytest.raises(psycopg.errors.NumericValueOutOfRange):
+        ledger.store([arrival(2)], [Position("g", "t", 0, 1 << 70)])
+    assert ledger.positions("g", "t") == {0: 5, 1: 7}
+    assert totals(query) == of("acme", 1)
+    assert ledger.store([arrival(2)], [Position("g", "t", 0, 6)]) == 1
+    assert ledger.positions("g", "t") == {0: 6, 1: 7}
+
+
+def test_a_position_never_goes_back(opened: Opening) -> None:
+    """A member that slept while its partitions moved on does not make others read again."""
+    ledger = opened()
+    ledger.store([], [Position("g", "t", 0, 9)])
+    ledger.store([], [Position("g", "t", 0, 5)])
+    assert ledger.positions("g", "t") == {0: 9}
+    assert ledger.positions("other", "t") == {}
+
+
+def test_an_event_without_a_customer_is_held_until_it_gets_one(
+    opened: Opening, query: Query
+) -> None:
+    """`assign` puts the customer into the body and moves what was counted; a second time it does nothing."""
+    ledger = opened(forwards=True)
+    ledger.store([arrival(1, None), arrival(2)])
+    assert states(query) == {"held": 1, "pending": 1}
+    assert totals(query) == {**of("", 1), **of("acme", 1)}
+    key = key_of(f"{1:032x}")
+    assert ledger.apply("assign", [key, key_of("unknown")], "börse") == 1
+    assert ledger.apply("assign", [key], "other") == 0
+    assert states(query) == {"pending": 2}
+    assert totals(query) == {**of("börse", 1), **of("acme", 1)}
+    [(body,)] = query("SELECT body FROM fleet_events WHERE customer = 'börse'")
+    assert body == arrival(1, "börse").body
+    assert counters(query) == {"recorded": 2, "assigned": 1}
+
+
+def test_what_is_no_event_is_set_aside(opened: Opening, query: Query) -> None:
+    """What cannot be counted is kept whole and counted as that, and those that came with it are stored."""
+    ledger = opened()
+    strange = [b"", b"{", b"[1]", b'{"metadata":{}}', arrival(9, usage={"x": "1"}).body]
+    assert (
+        ledger.store(
+            [Arrival(f"id-{n}", body, "web-1", "event") for n, body in enumerate(strange)]
+            + [arrival(1)]
+        )
+        == 1
+    )
+    assert ledger.store([Arrival("id-0", b"", "web-1", "event")]) == 0
+    assert query("SELECT id, reason, body FROM fleet_set_aside ORDER BY id") == [
+        (f"id-{n}", "damaged", body) for n, body in enumerate(strange)
+    ]
+    assert counters(query) == {"recorded": 1, "damaged": 5}
+
+
+def test_texts_that_postgresql_does_not_have(opened: Opening, query: Query) -> None:
+    """NUL and halves of surrogate pairs in any text keep no event from being counted."""
+    odd = "a\0b\ud800"
+    ledger = opened(total_by=("plan",))
+    sent = arrival(
+        1,
+        odd,
+        host=odd,
+        model=odd,
+        endpoint=odd,
+        usage={odd: 1},
+        metadata={"plan": odd, "request_id": odd},
+    )
+    assert ledger.store([sent._replace(id=odd)]) == 1
+    [row] = query("SELECT id, host, customer, model, endpoint, request_id FROM fleet_events")
+    assert row == ("a\N{REPLACEMENT CHARACTER}b?",) * 6
+    [(body,)] = query("SELECT body FROM fleet_events")
+    assert body == sent.body
+
+
+def test_amounts_are_exact(opened: Opening, query: Query) -> None:
+    """Sums of large integers and of decimal fractions have no rounding."""
+    ledger = opened()
+    for number in range(10):
+        ledger.store([arrival(number, usage={"seconds": 0.1}, input_tokens=(1 << 53) + 1)])
+    found = totals(query)
+    assert found["acme", "seconds"] == Decimal("1.0")
+    assert found["acme", "input_tokens"] == 10 * ((1 << 53) + 1)
+
+
+def test_each_day_has_a_table(opened: Opening, query: Query) -> None:
+    """Events are in the table of their day; those of a clock that is far ahead share one."""
+    ledger = opened()
+    ledger.store(
+        [
+            arrival(1),
+            arrival(2, timestamp=int(NOW) - DAY),
+            arrival(3, timestamp=int(NOW) + 400 * DAY),
+        ]
+    )
+    assert query("SELECT tableoid::regclass::text FROM fleet_events ORDER BY at") == [
+        ("fleet_events_20261120",),
+        ("fleet_events_20261121",),
+        ("fleet_events_other",),
+    ]
+
+
+def test_time_lets_settled_events_go_and_no_others(
+    opened: Opening, query: Query, clock: Clock
+) -> None:
+    """After 30 days settled events go with the table of their day; totals, held events and ids stay."""
+    ledger = opened()
+    ledger.store(
+        [
+            arrival(1),
+            arrival(2, timestamp=int(NOW) - DAY),
+            arrival(3, None, timestamp=int(NOW) - DAY),
+        ]
+    )
+    clock.now += 31 * DAY
+    ledger.tidy()
+    assert states(query) == {"held": 1}
+    assert query("SELECT to_regclass('fleet_events_20261121'), count(*) FROM fleet_keys") == [
+        (None, 3)
+    ]
+    assert totals(query) == {**of("acme", 2), **of("", 1)}
+    assert ledger.store([arrival(1), arrival(2, timestamp=int(NOW) - DAY)]) == 0
+    assert totals(query) == {**of("acme", 2), **of("", 1)}
+
+
+def test_an_event_of_a_day_whose_ids_are_forgotten_is_set_aside(
+    opened: Opening, query: Query, clock: Clock
+) -> None:
+    """Where nobody knows any more whether an event was counted, it is neither counted nor lost."""
+    ledger = opened()
+    ledger.store([arrival(1)])
+    clock.now += (KEYS_FOR + 1) * DAY
+    ledger.tidy()
+    assert query("SELECT count(*) FROM fleet_keys") == [(0,)]
+    assert ledger.store([arrival(1)]) == 0
+    assert query("SELECT reason FROM fleet_set_aside") == [("late",)]
+    assert totals(query) == of("acme", 1)
+
+
+def test_events_are_forwarded(opened: Opening, query: Query, clock: Clock) -> None:
+    """Two that claim get different events, and each verdict moves its event as in the ledger of a host."""
+    one, other = opened(forwards=True), opened(forwards=True)
+    one.store([arrival(number) for number in range(4)])
+    first, second = one.claim(2), other.claim(10)
+    assert [event.id for event in [*first, *second]] == [f"{n:032x}" for n in range(4)]
+    assert [event.body for event in first] == [arrival(0).body, arrival(1).body]
+    one.record_outcomes(
+        [
+            (first[0], Outcome(Verdict.DELIVERED, "HTTP 201")),
+            (first[1], Outcome(Verdict.REFUSED, "HTTP 400")),
+        ]
+    )
+    other.record_outcomes([(second[0], Outcome(Verdict.RETRY, "HTTP 503")), (second[1], None)])
+    assert states(query) == {"delivered": 1, "dead": 1, "pending": 2}
+    assert query("SELECT reason, attempts FROM fleet_events WHERE state < 4 ORDER BY seq") == [
+        ("HTTP 400", 0),
+        ("HTTP 503", 1),
+        (None, 0),
+    ]
+    assert query("SELECT id FROM fleet_events WHERE body IS NULL") == [(f"{0:032x}",)]
+    # Whoever claims dies.
+    assert len(other.claim(1)) == 1
+    clock.now += LEASE + 1
+    assert one.recover() == 1
+    assert states(query) == {"delivered": 1, "dead": 1, "pending": 2}
+    assert counters(query) == {"recorded": 4, "delivered": 1, "ambiguous": 1}
+
+
+def test_dead_letters_are_replayed_or_dropped(opened: Opening, query: Query) -> None:
+    """A replayed event is pending again; of a dropped one the usage is told from what is billed."""
+    ledger = opened(forwards=True)
+    ledger.store([arrival(1), arrival(2)])
+    ledger.record_outcomes(
+        [(event, Outcome(Verdict.REFUSED, "HTTP 400")) for event in ledger.claim(2)]
+    )
+    keys = [key_of(f"{number:032x}") for number in (1, 2)]
+    assert ledger.apply("drop", keys[:1]) == 1
+    assert ledger.apply("replay", keys) == 1
+    assert states(query) == {"dropped": 1, "pending": 1}
+    assert query(
+        "SELECT fate, sum(amount) FROM fleet_totals JOIN fleet_groups ON number = group_number"
+        " WHERE unit = 'events' GROUP BY fate ORDER BY fate"
+    ) == [
+        ("", 1),
+        ("dropped", 1),
+    ]
+
+
+def test_what_is_pending_for_30_days_is_dead(opened: Opening, query: Query, clock: Clock) -> None:
+    """An event that was not delivered expires as on a host."""
+    ledger = opened(forwards=True)
+    ledger.store([arrival(1)])
+    clock.now += 31 * DAY
+    ledger.tidy()
+    assert query("SELECT state, reason FROM fleet_events") == [(STATES.index("dead"), "expired")]
+
+
+def test_hosts_say_how_they_are(opened: Opening, query: Query, clock: Clock) -> None:
+    """The last word of a host counts, by the host's own clock; when it was heard is told by the gateway's."""
+    ledger = opened()
+    later = HostReport("web-1", "0.9.0", NOW, 10, 1, 2, 3, 4)
+    ledger.report(later)
+    clock.now += 5
+    ledger.report(later._replace(at=NOW - 60, recorded=5))
+    assert query(
+        "SELECT host, version, at, recorded, pending, held, dead, unspooled, seen FROM fleet_hosts"
+    ) == [(*later, NOW)]
+
+
+def test_migrations_are_taken_once(opened: Opening, query: Query) -> None:
+    """Gateways that start at once on an empty database make its tables once."""
+    ledgers = [opened() for _ in range(4)]
+    threads = [threading.Thread(target=ledger.connect) for ledger in ledgers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [ledger.store([arrival(n)]) for n, ledger in enumerate(ledgers)] == [1, 1, 1, 1]
+    assert query("SELECT version, name FROM fleet_migrations") == [(1, "tables")]
+
+
+def test_a_later_version_is_left_alone(opened: Opening, query: Query) -> None:
+    """A ledger that a later release has changed is not written by this one."""
+    opened().connect()
+    query("INSERT INTO fleet_migrations (version, name) VALUES (99, 'later') RETURNING 1")
+    with pytest.raises(UnknownVersionError, match="version 99, and this release knows version 1"):
+        opened().store([arrival(1)])
+
+
+def test_a_server_that_dies_and_returns(mortal_postgres: Postgres) -> None:
+    """What was stored is there when the server is back, and the same ledger goes on."""
+    ledger = FleetLedger(mortal_postgres.database())
+    assert ledger.store([arrival(1)], [Position("g", "t", 0, 1)]) == 1
+    mortal_postgres.kill()
+    with pytest.raises(psycopg.OperationalError):
+        ledger.store([arrival(2)])
+    mortal_postgres.start()
+    assert ledger.store([arrival(1), arrival(2)]) == 1
+    assert ledger.positions("g", "t") == {0: 1}
+    ledger.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        (
+            "postgresql://meter:secret@db.example:5433/usage?sslmode=verify-full",
+            "db.example:5433/usage",
+        ),
+        ("host=db dbname=usage password=secret", "db/usage"),
+    ],
+)
+def test_a_name_has_no_password(url: str, name: str) -> None:
+    """A database is called by where it is."""
+    assert name_of(url) == name
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql://meter:hunter%zz@db/usage", "host=db password='hunter"]
+)
+def test_what_is_no_url_is_not_repeated(url: str) -> None:
+    """The message on a URL that cannot be read has nothing of it: it may have a password."""
+    with pytest.raises(UnusableUrlError) as error:
+        FleetLedger(url)
+    assert "hunter" not in str(error.value)
