@@ -60,6 +60,7 @@ PLAIN = {
         "spec:",
         "lifecycle:",
     ),
+    "docs/fleet-ledger.md": ("CREATE ROLE auditor", "postgresql://meter@db.example/usage?sslmode"),
     "docs/kafka.md": ("# /etc/cmdrdata/kafka.properties",),
     "docs/migration.md": ("from cmdrdata",),
     "docs/monitoring.md": ("from opentelemetry import metrics",),
@@ -158,7 +159,7 @@ def test_settings_are_known(page: str) -> None:
         if block.language != "py"
         for name in re.findall(r"\bCMDRDATA_[A-Z_]+\b", block.text)
     }
-    assert set() == named - set(settings.NAMES)
+    assert set() == named - {*settings.NAMES, *settings.OF_COMMANDS}
 
 
 def lines_of(text: str) -> Iterator[str]:
