@@ -26,6 +26,8 @@ Some are arguments of [`CmdrDataSpanExporter`](python.md#cmdrdataspanexporter) a
 A value that cannot be used is refused when instrumenting, with a message that never shows a key.
 [`cmdrdata doctor`](../commands.md#doctor) finds it before, and a variable that is spelled wrong.
 What goes wrong otherwise is in [troubleshooting](../troubleshooting.md#by-symptom).
+
+Only commands read {of_commands}, in the place of [options](commands.md).
 """
 
 
@@ -44,7 +46,8 @@ def page() -> str:
     """Return the page."""
     texts = described()
     sections = [f"## {getattr(settings, name)}\n{texts[name]}\n" for name in SHOWN]
-    return "\n".join([_BEGINNING, *sections])
+    of_commands = " and ".join(f"`{name}`" for name in sorted(settings.OF_COMMANDS))
+    return "\n".join([_BEGINNING.format(of_commands=of_commands), *sections])
 
 
 if __name__ == "__main__":

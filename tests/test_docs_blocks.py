@@ -17,7 +17,7 @@ import pytest
 
 from cmdrdata_exporter import settings
 from cmdrdata_exporter.cli.commands import cmdrdata
-from tests import help_page, monitoring_page, python_page, settings_page, versions_page
+from tests import help_page, python_page, settings_page, versions_page
 from tests import test_docs as examples
 
 ROOT = Path(__file__).parent.parent
@@ -253,9 +253,7 @@ def _fault_of_module(arguments: list[str]) -> str | None:
     return None if path.exists() else f"there is no {arguments[1]}"
 
 
-@pytest.mark.parametrize(
-    "made", [settings_page, help_page, python_page, versions_page, monitoring_page]
-)
+@pytest.mark.parametrize("made", [settings_page, help_page, python_page, versions_page])
 def test_pages_that_are_made(made: Any) -> None:
     """The reference is what the code says today: `settings.md`, `commands.md`, `python.md`, `versions.md`."""
     assert made.page() == made.PAGE.read_text(encoding="utf-8"), f"run: python -m {made.__name__}"
