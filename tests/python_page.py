@@ -39,11 +39,10 @@ def page() -> str:
         for name in public.__all__:
             if name in described:
                 lines += [f"`{name}` is that of [{described[name]}](#{name.lower()}).", ""]
-            elif isinstance(value := getattr(public, name), str):
+            elif name == "__version__":
                 lines += [f"### {name}", "The version of the distribution.", ""]
-                assert re.match(r"\d", value)
             else:
-                lines += _described(name, value.__module__)
+                lines += _described(name, getattr(public, name).__module__)
                 described[name] = package
     return "\n".join(lines).rstrip() + "\n"
 
@@ -88,12 +87,12 @@ def _of_class(definition: ast.ClassDef) -> Iterator[str]:
 
 
 def _of_function(definition: _Function, name: str) -> Iterator[str]:
-    decorators = [
-        f"@{said}"
-        for said in map(ast.unparse, definition.decorator_list)
-        if said in ("property", "classmethod", "staticmethod")
-    ]
-    yield _code(*decorators, _signature(definition, name))
+    decorators = list(map(ast.unparse, definition.decorator_list))
+    if "property" in decorators and definition.returns:
+        yield _code(f"{name}: {ast.unparse(definition.returns)}")
+    else:
+        marks = [f"@{mark}" for mark in decorators if mark in ("classmethod", "staticmethod")]
+        yield _code(*marks, _signature(definition, name))
     yield from _text(definition)
 
 
