@@ -25,6 +25,7 @@ from tests.provider import Provider, Reply
 ROOT = Path(__file__).parent.parent
 
 PAGES: dict[str, list[tuple[str, dict[str, Any]]]] = {
+    "README.md#quickstart": [("acme", {"plan": "pro"})],
     "README.md#who-pays": [("acme", {}), ("globex", {}), ("initech", {"plan": "pro"})],
     "docs/customers.md": [
         ("acme", {"plan": "pro"}),
@@ -42,6 +43,9 @@ PAGES: dict[str, list[tuple[str, dict[str, Any]]]] = {
         ("globex", {"plan": "pro"}),
         ("acme", {"user_endpoint": "chat-window", "seats": 5}),
     ],
+    # They make no call.
+    "docs/content.md": [],
+    "docs/delivery.md": [],
     "docs/migration.md": [
         ("customer-123", {"feature": "data_analysis"}),
         ("customer-456", {"feature": "data_analysis"}),

@@ -30,7 +30,7 @@ from tests import monitoring_page
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(
-    str(path.relative_to(ROOT)) for path in (*ROOT.glob("docs/*.md"), *ROOT.glob("*.md"))
+    str(path.relative_to(ROOT)) for path in (*ROOT.glob("docs/**/*.md"), *ROOT.glob("*.md"))
 )
 GLOSSARY = "docs/glossary.md"
 

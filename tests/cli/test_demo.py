@@ -14,9 +14,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from cmdrdata_exporter.cli.commands import cmdrdata
-from cmdrdata_exporter.cli.demo.command import APPLICATION, environment, program, steps_of
+from cmdrdata_exporter.cli.demo.command import (
+    APPLICATION,
+    environment,
+    program,
+    run_program,
+    steps_of,
+    with_openai,
+)
 from cmdrdata_exporter.cli.demo.standin import OpenAIStandIn
 from cmdrdata_exporter.cli.status import STATES
+from tests.cli.conftest import Run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -411,3 +419,58 @@ def test_environment_of_the_application() -> None:
 def test_steps_are_the_numbered_comments() -> None:
     """What the table calls a call is written beside it in the source."""
     assert STEPS == steps_of(APPLICATION.read_text())
+
+
+CALL = """
+import os, sys
+from openai import OpenAI
+answer = OpenAI().chat.completions.create(
+    model="gpt-5-mini", messages=[{"role": "user", "content": "Hello!"}]
+)
+print(answer.choices[0].message.content, os.environ["CMDRDATA_ACCOUNT"])
+sys.exit(3)
+"""
+
+
+def test_a_program_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It calls the stand-in past any proxy, keeps its own settings, and its exit status is the demo's."""
+    monkeypatch.setenv("CMDRDATA_ACCOUNT", "mine")
+    monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:1")
+    result = subprocess.run(
+        [PROGRAM, "demo", "--", sys.executable, "-c", CALL],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (3, "") == (result.returncode, result.stderr)
+    assert "You said 'Hello!' and I have nothing to add. mine\n" == result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--json", "--", "true"], "--live and --json are for the demo's own application only"),
+        (["--", "no-such-program"], "no-such-program cannot be run: No such file or directory"),
+    ],
+)
+def test_program_that_cannot_be_run(arguments: list[str], said: str, run: Run) -> None:
+    """What cannot be done is said in one line, with status 2."""
+    result = run("demo", *arguments)
+    assert (2, "") == (result.returncode, result.stdout)
+    assert result.stderr.endswith(f"\nError: {said}\n")
+
+
+def test_program_that_is_killed() -> None:
+    """A program that a signal has ended has the status that a shell gives it."""
+    assert 128 + 9 == run_program(["sh", "-c", "kill -9 $$"])
+
+
+def test_hosts_without_a_proxy_stay_so() -> None:
+    """What the caller reaches without a proxy is reached without one."""
+    made = with_openai({"no_proxy": "intranet", "OPENAI_API_KEY": "sk-mine"}, "http://127.0.0.1:2")
+    assert made == {
+        "OPENAI_BASE_URL": "http://127.0.0.1:2/v1",
+        "OPENAI_API_KEY": "sk-made-up",
+        "NO_PROXY": "intranet,127.0.0.1",
+        "no_proxy": "intranet,127.0.0.1",
+    }

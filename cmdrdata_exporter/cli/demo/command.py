@@ -27,7 +27,7 @@ from cmdrdata_exporter.cli.usage import usage_of
 from cmdrdata_exporter.delivery.spool.directory import Directory
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 APPLICATION = Path(__file__).with_name("chat_app.py")
 API_KEY = "tk-made-up-for-the-demo"
@@ -43,14 +43,22 @@ STDERR_TAIL_LINES = 15
 @click.command()
 @click.option("--live", is_flag=True, help="Call the real OpenAI; needs OPENAI_API_KEY.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead.")
-def demo(live: bool, as_json: bool) -> None:
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+def demo(live: bool, as_json: bool, command: tuple[str, ...]) -> None:
     """
     See each OpenAI call become a span and a usage event.
 
     Runs a small chat application under opentelemetry-instrument, against stand-ins for OpenAI and
     CmdrData on this machine. Needs no account and no network. Ends with status 0 if every call
     produced exactly one event.
+
+    With a COMMAND, as in `cmdrdata demo -- opentelemetry-instrument python app.py`, runs that with
+    the stand-in for OpenAI instead, and ends with its status; all other settings are yours.
     """
+    if command:
+        if live or as_json:
+            raise click.UsageError("--live and --json are for the demo's own application only")
+        sys.exit(run_program(command))
     require("demo", "openai", "opentelemetry.distro")
     installed = version("openai")
     if tuple(map(int, installed.split(".")[:2])) < OLDEST_OPENAI:
@@ -79,6 +87,32 @@ def demo(live: bool, as_json: bool) -> None:
             + "".join(f"  {fault}\n" for fault in outcome.faults)
             + _tail(outcome.stderr)
         )
+
+
+def run_program(command: Sequence[str]) -> int:
+    """Run a program whose OpenAI is the stand-in, and return its exit status, as a shell does."""
+    with OpenAIStandIn() as openai:
+        try:
+            status = subprocess.call(command, env=with_openai(os.environ, openai.url))
+        except OSError as error:
+            raise click.UsageError(f"{command[0]} cannot be run: {error.strerror}") from None
+    return 128 - status if status < 0 else status
+
+
+def with_openai(caller: Mapping[str, str], url: str) -> dict[str, str]:
+    """Return the caller's environment with another OpenAI, which no proxy comes between."""
+    direct = ",".join(filter(None, (caller.get("NO_PROXY", caller.get("no_proxy")), "127.0.0.1")))
+    return {
+        **caller,
+        **openai_settings(url),
+        "NO_PROXY": direct,
+        "no_proxy": direct,
+    }
+
+
+def openai_settings(url: str) -> dict[str, str]:
+    """Return the variables that lead openai to the stand-in."""
+    return {"OPENAI_BASE_URL": f"{url}/v1", "OPENAI_API_KEY": "sk-made-up"}
 
 
 def program() -> str:
@@ -146,7 +180,7 @@ def environment(
         "PYTHONIOENCODING": "utf-8",
     }
     if openai_url is not None:
-        settings |= {"OPENAI_BASE_URL": f"{openai_url}/v1", "OPENAI_API_KEY": "sk-made-up"}
+        settings |= openai_settings(openai_url)
     return kept | settings
 
 
