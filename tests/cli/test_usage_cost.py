@@ -17,6 +17,7 @@ import pytest
 from rich.console import Console
 
 from cmdrdata_exporter.cli.usage import command
+from cmdrdata_exporter.cli.usage.costs import shown
 from cmdrdata_exporter.delivery import Header
 from cmdrdata_exporter.delivery.spool.directory import Directory
 from cmdrdata_exporter.delivery.spool.records import encode_event
@@ -196,7 +197,8 @@ def test_csv(used: Directory, run: Run) -> None:
         r"Note: Cost in US dollars, without taxes, by genai-prices [^\n]*\.\n"
         r"Note: [^\n]+\n"
         r"Note: No certain price: gpt-5 \(openai, api\.openai\.com, priority\): 1 code interpreter call:"
-        r" it has no price\.\n",
+        r" it has no price\.\n"
+        r"Note: Prices of your own: --prices FILE\.\n",
         done.stderr,
     )
 
@@ -393,3 +395,21 @@ def test_python_is_too_old(remote: Directory, run: Run, monkeypatch: pytest.Monk
     done = run("usage", "--cost")
     assert (2, "") == (done.returncode, done.stdout)
     assert "prices need Python 3.11 or newer, and this is 3.10" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("cost", "is_least", "expected"),
+    [
+        (None, True, "-"),
+        # That it costs at least nothing is true of everything.
+        ("0", True, "-"),
+        ("0", False, "0.0000"),
+        ("0.00001", True, "≥0.0000"),
+        ("0.00001", False, "<0.0001"),
+        ("1.5", True, "≥1.5000"),
+        ("1.5", False, "1.5000"),
+    ],
+)
+def test_the_least_that_says_nothing(cost: str | None, is_least: bool, expected: str) -> None:
+    """A cost of which nothing is known is shown as not known, never as at least zero."""
+    assert expected == shown({"cost": cost, "cost_is_least": is_least})
