@@ -62,8 +62,13 @@ class Sum(NamedTuple):
         return Sum(exactly().add(self.amount or Decimal(0), cost.amount), least)
 
     def document(self) -> Json:
-        """Return it as JSON has it: a number in a text, since a float would be another one."""
-        amount = None if self.amount is None else format(rounded(self.amount), "f")
+        """
+        Return it as JSON has it: a number in a text, since a float would be another one; null where it is not known.
+
+        That it costs at least nothing is true of everything, so that is not known, too.
+        """
+        known = self.amount is not None and (self.amount or not self.is_least)
+        amount = format(rounded(self.amount or Decimal(0)), "f") if known else None
         return {"cost": amount, "cost_is_least": self.is_least}
 
 
@@ -184,9 +189,6 @@ def shown(row: Json) -> str:
     if row["cost"] is None:
         return UNKNOWN
     amount = Decimal(row["cost"])
-    if not amount and row["cost_is_least"]:
-        # That it costs at least nothing is true of everything.
-        return UNKNOWN
     least = Decimal(1).scaleb(-SHOWN)
     text = f"{amount:,.{SHOWN}f}"
     if row["cost_is_least"]:
