@@ -178,9 +178,10 @@ def announce_destination(settings: Settings, delivery: BuiltDelivery, *, default
         )
         return
     is_local = settings.target.kind == LOCAL
-    local = (
-        f". Neither {CMDRDATA_API_KEY} nor {CMDRDATA_ENDPOINT} is set, so usage events stay on this machine: "
-        "cmdrdata usage shows them"
+    local = f". Neither {CMDRDATA_API_KEY} nor {CMDRDATA_ENDPOINT} is set, so usage events " + (
+        "are sent nowhere"
+        if isinstance(delivery, LocalDelivery)
+        else "stay on this machine: cmdrdata usage shows them"
     )
     announce(
         logging.WARNING if is_local else logging.INFO,

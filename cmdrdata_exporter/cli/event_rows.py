@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -11,7 +11,10 @@ from rich.text import Text
 from cmdrdata_exporter.cli.changes import SHORT, body_of
 from cmdrdata_exporter.cli.states import word
 from cmdrdata_exporter.cli.terminal import (
+    UNKNOWN,
+    USUAL,
     Json,
+    at_least,
     cell,
     customer,
     is_utf_8,
@@ -21,19 +24,23 @@ from cmdrdata_exporter.cli.terminal import (
     table,
 )
 from cmdrdata_exporter.delivery.spool.index_view import About
-from cmdrdata_exporter.delivery.spool.indexed import IndexedEvent
+from cmdrdata_exporter.delivery.spool.indexed import WITHOUT_USAGE, IndexedEvent
 
 GAP = 2
 """Blanks between two columns."""
 
 
-WIDE, USUAL = 110, 80
-"""Columns of a terminal from which on there is room for all, and for all but the endpoint."""
+WIDE = 110
+"""Columns of a terminal from which on there is room for all; from the usual ones on, for all but the endpoint."""
 NARROW_ID = 8
 """Characters of an id where there is less."""
 
 _RIGHT = ("In", "Out")
 """What is a number."""
+
+
+_NAMES = ("Customer", "Model", "Endpoint")
+"""What is of any length."""
 
 
 def _widths(wide: int) -> dict[str, int]:
@@ -51,10 +58,19 @@ def _widths(wide: int) -> dict[str, int]:
     for name, least in {"Endpoint": WIDE, "In": USUAL, "Out": USUAL}.items():
         if wide < least:
             del widths[name]
-    # Names share what is left.
-    left = wide - sum(widths.values()) - GAP * (len(widths) - 1)
-    share = max(1, left // list(widths.values()).count(0))
-    return {name: width or share for name, width in widths.items()}
+    return _shared(widths, wide, dict.fromkeys(_NAMES, wide))
+
+
+def _shared(widths: Mapping[str, int], wide: int, needed: Mapping[str, int]) -> dict[str, int]:
+    """Return the widths of columns where names share what others leave: none gets more than it needs."""
+    names = sorted((name for name in _NAMES if name in widths), key=lambda name: needed[name])
+    others = sum(width for name, width in widths.items() if name not in names)
+    left = wide - others - GAP * (len(widths) - 1)
+    shares: dict[str, int] = {}
+    for index, name in enumerate(names):
+        shares[name] = max(1, min(needed[name], left // (len(names) - index)))
+        left -= shares[name]
+    return {name: shares.get(name, width) for name, width in widths.items()}
 
 
 def _cells(event: IndexedEvent, widths: Mapping[str, int]) -> dict[str, Text]:
@@ -80,7 +96,15 @@ def _time(seconds: float, width: int) -> str:
 
 def _amount(event: IndexedEvent, unit: str) -> Text:
     """Return how much was used of a unit; nothing where the event does not say so."""
-    return Text(number(event.units[unit]) if unit in event.units else "")
+    amount = event.known_units.get(unit)
+    if amount is None:
+        return Text(UNKNOWN if event.usage_status in WITHOUT_USAGE else "")
+    return Text(_known(event, amount))
+
+
+def _known(event: IndexedEvent, amount: float) -> str:
+    """Return an amount; where not all of the usage is known, it is the least."""
+    return f"{at_least() if event.usage_status in WITHOUT_USAGE else ''}{number(amount)}"
 
 
 def _second(seconds: float) -> str:
@@ -105,11 +129,13 @@ class Lines:
     def _shown(self) -> list[str]:
         return ["tokens" if name in _RIGHT else name.lower() for name in self._widths]
 
-    def _table(self, events: Iterable[IndexedEvent], *, fixed: bool) -> Table:
+    def _table(
+        self, rows: Sequence[Mapping[str, Text]], widths: Mapping[str, int], *, fixed: bool
+    ) -> Table:
         shown = table()
         shown.padding = (0, GAP - 1, 0, 0)
         shown.pad_edge = False
-        for name, width in self._widths.items():
+        for name, width in widths.items():
             shown.add_column(
                 name,
                 justify="right" if name in _RIGHT else "left",
@@ -119,24 +145,28 @@ class Lines:
                 # The ellipsis is a character that other terminals lack.
                 overflow="ellipsis" if is_utf_8() else "crop",
             )
-        for event in events:
-            cells = _cells(event, self._widths)
-            shown.add_row(*(cells[name] for name in self._widths))
+        for row in rows:
+            shown.add_row(*(row[name] for name in widths))
         return shown
 
     def head(self) -> None:
         """Show the names of the columns, for events that come one by one."""
-        self._console.print(self._table((), fixed=True))
+        self._console.print(self._table((), self._widths, fixed=True))
 
     def one(self, event: IndexedEvent) -> None:
         """Show one more event."""
-        shown = self._table([event], fixed=True)
+        shown = self._table([_cells(event, self._widths)], self._widths, fixed=True)
         shown.show_header = False
         self._console.print(shown)
 
     def all(self, events: Iterable[IndexedEvent]) -> None:
-        """Show events and the names of the columns."""
-        self._console.print(self._table(events, fixed=False))
+        """Show events, of which there are some, and the names of the columns, each as wide as it has to be."""
+        rows = [_cells(event, self._widths) for event in events]
+        needed = {
+            name: max(len(name), *(row[name].cell_len for row in rows)) for name in self._widths
+        }
+        widths = _shared(needed, self._console.width, needed)
+        self._console.print(self._table(rows, widths, fixed=False))
 
 
 def to_json(event: IndexedEvent) -> Json:
@@ -218,7 +248,8 @@ def _state(event: IndexedEvent) -> str:
 
 def _usage(event: IndexedEvent) -> str:
     units = ", ".join(
-        f"{number(amount)} {unit.replace('_', ' ')}" for unit, amount in event.units.items()
+        f"{_known(event, amount)} {unit.replace('_', ' ')}"
+        for unit, amount in event.known_units.items()
     )
     return f"{event.usage_status or 'not known'}{': ' * bool(units)}{units}"
 

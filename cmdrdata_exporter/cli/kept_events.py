@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import click
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 from cmdrdata_exporter.cli.changes import (
@@ -33,8 +34,10 @@ from cmdrdata_exporter.cli.terminal import (
 )
 from cmdrdata_exporter.delivery.spool.ledger_view import Kept
 
-WIDE = 76
-"""Columns of a terminal that has room for the time."""
+LEAST_REASON = 16
+"""Characters of a reason in a line, or something is left out."""
+GAP = 3
+"""Blanks between two columns."""
 LONGEST_REASON = 80
 """Characters of a reason in a list: a backend may answer with all that it was sent."""
 
@@ -111,31 +114,57 @@ def _reason(event: Kept) -> str | None:
 
 
 def _show(console: Console, events: Iterable[Kept], limit: int, noun: str) -> None:
-    shown = table()
-    wide = console.width >= WIDE
-    for name in ("ID", "Since (UTC)")[: 1 + wide]:
-        shown.add_column(name, no_wrap=True)
-    for name in ("Reason", "Customer", "Model"):
-        shown.add_column(name, overflow="fold")
+    rows: list[list[Text]] = []
     count = 0
     for count, event in enumerate(events, 1):
         if count > limit:
             continue
         header = None if event.event is None else event.event.header
-        shown.add_row(
-            cell(id_of(event)[:SHORT]),
-            *[minute(event.since)] * wide,
-            cell(_reason(event)),
-            customer(header.customer) if header else Text("cannot be read"),
-            cell(header.model if header else None),
+        rows.append(
+            [
+                cell(id_of(event)[:SHORT]),
+                Text(minute(event.since)),
+                cell(_reason(event)),
+                customer(header.customer) if header else Text("cannot be read"),
+                cell(header.model if header else None),
+            ]
         )
     if not count:
         console.print(cell(f"No {noun}s."))
         return
+    shown = _table(rows, console.width)
     console.print(shown)
     if count > limit:
         console.print()
         console.print(cell(f"Not shown: {plural(count - limit, noun)}. Use --limit or --json."))
+
+
+def _table(rows: Sequence[Sequence[Text]], wide: int) -> Table:
+    """Return events below their headings; the time is left out before a name is broken that one may have to copy."""
+    headings = ["ID", "Since (UTC)", "Reason", "Customer", "Model"]
+    widths = [
+        max(len(heading), *(row[column].cell_len for row in rows))
+        for column, heading in enumerate(headings)
+    ]
+    columns = [0, 1, 2, 3, 4]
+    if not _has_room(columns, widths, wide):
+        columns.remove(1)
+    whole = _has_room(columns, widths, wide)
+    shown = table()
+    for column in columns:
+        if column < 2 or (whole and column > 2):
+            shown.add_column(headings[column], no_wrap=True)
+        else:
+            shown.add_column(headings[column], overflow="fold")
+    for row in rows:
+        shown.add_row(*(row[column] for column in columns))
+    return shown
+
+
+def _has_room(columns: Sequence[int], widths: Sequence[int], wide: int) -> bool:
+    """Say whether columns fit beside each other, of the reason at least a part in each line."""
+    reason = min(LEAST_REASON, widths[2])
+    return sum(widths[n] for n in columns if n != 2) + reason + GAP * (len(columns) - 1) + 2 <= wide
 
 
 @click.group()

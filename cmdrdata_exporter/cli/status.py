@@ -287,8 +287,8 @@ def _needs(known: Json) -> dict[str, str]:
         ),
         "no_usage": (
             missing,
-            f"{plural(missing, 'call')} of the last {DAYS} days reported no usage, so no tokens are billed. "
-            "To see which: cmdrdata usage --by endpoint,model,status. For streams see CMDRDATA_STREAM_USAGE",
+            f"{plural(missing, 'call')} of the last {DAYS} days reported no usage, so no tokens are billed: "
+            "cmdrdata events list --no-usage; for streams see CMDRDATA_STREAM_USAGE",
         ),
         "disk": (
             spool["nearly_full"],

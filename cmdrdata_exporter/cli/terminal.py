@@ -1,6 +1,8 @@
 """
 How the commands print: for a reader, at 80 columns and more, or one JSON document for a script.
 
+A pipe gets whole lines: nothing is broken or cut to a width that nobody has, and no line ends in blanks.
+
 Text from others (a customer, a model, a unit, a reason, a path) may hold control characters, marks that reverse text,
 or markup of rich. So it goes through `plain`: by `cell` into a table, by `say` onto a line. Errors go through it where
 they are shown.
@@ -9,6 +11,7 @@ they are shown.
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from datetime import datetime, timedelta, timezone
@@ -17,6 +20,7 @@ from typing import Any, cast
 import click
 from rich import box
 from rich.console import Console
+from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
@@ -29,11 +33,36 @@ FINE, ATTENTION, REFUSED = range(3)
 """Exit codes: all is well; a person is needed; the command or the configuration cannot be used."""
 
 
-class Terminal(Console):
-    """Where a command prints."""
+USUAL = 80
+"""Columns of a page that has no terminal to tell its own."""
+UNBROKEN = 10_000
+"""Columns in a pipe, where lines may be as long as what they say."""
 
-    def __init__(self) -> None:
+
+class Terminal(Console):
+    """
+    Where a command prints.
+
+    Args:
+        page: whether what is printed is laid out as a page, in a pipe too, which has the usual width then.
+    """
+
+    def __init__(self, *, page: bool = False) -> None:
         super().__init__(highlight=False)
+        # Whoever exports COLUMNS has said how wide it is.
+        if not self.is_terminal and not os.environ.get("COLUMNS"):
+            self.width = USUAL if page else UNBROKEN
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print as `Console.print` does; a pipe gets no blanks at the ends of lines."""
+        if self.is_terminal:
+            super().print(*objects, **options)
+            return
+        with self.capture() as captured:
+            super().print(*objects, **options)
+        lines = captured.get().split("\n")
+        self.file.write("\n".join(line.rstrip(" ") for line in lines))
+        self.file.flush()
 
     def on_broken_pipe(self) -> None:
         """Let the group of commands handle a reader that has gone; rich would exit with an error."""
@@ -53,7 +82,8 @@ def print_file(text: str) -> None:
 def heading(console: Console, title: str) -> None:
     """Begin a part of what is shown."""
     console.print()
-    console.rule(cell(title, "bold"), align="left", style="dim")
+    line = Rule(cell(title, "bold"), align="left", style="dim")
+    console.print(line, width=console.width if console.is_terminal else min(console.width, USUAL))
 
 
 _ASCII_HEAD = box.Box("    \n    \n -- \n    \n    \n -- \n    \n    \n", ascii=True)
@@ -122,6 +152,15 @@ def say(line: str, *, err: bool = False) -> None:
 def customer(name: str | None) -> Text:
     """Return the name of a customer, or the word for none."""
     return cell(name, "bold") if name else Text(NO_CUSTOMER, style="italic")
+
+
+UNKNOWN = "-"
+"""How is shown what is not known."""
+
+
+def at_least() -> str:
+    """Return what stands before an amount that may be larger."""
+    return "≥" if is_utf_8() else ">="
 
 
 def number(amount: float) -> str:

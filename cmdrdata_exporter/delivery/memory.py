@@ -10,7 +10,6 @@ A thread claims what is due, has the senders send it and takes back what came of
 from __future__ import annotations
 
 import itertools
-import logging
 import queue
 import threading
 from collections import Counter, deque
@@ -31,9 +30,8 @@ from cmdrdata_exporter.delivery.gate import Entry, Gate
 from cmdrdata_exporter.delivery.memory_queue import MemoryQueue, Waiting
 from cmdrdata_exporter.delivery.options import Options
 from cmdrdata_exporter.delivery.senders import INTERRUPTED, Done, Senders, attempt
-from cmdrdata_exporter.delivery.spool.records import line
 from cmdrdata_exporter.delivery.status_log import StatusLog
-from cmdrdata_exporter.wording import plural
+from cmdrdata_exporter.delivery.write_off import NOTHING_KEPT, LogLine, log_lines, say_all
 
 IDLE = 10.0
 """Seconds without an event after which the thread ends."""
@@ -90,7 +88,7 @@ class MemoryDelivery(processes.ForkAware):
         self.running = False
         """Whether a thread claims what is due. Where none can be started, whoever flushes sends."""
         self._inbox: queue.SimpleQueue[Done | None] = queue.SimpleQueue()
-        self._lines: list[tuple[object, ...]] = []
+        self._lines: list[LogLine] = []
         """What is to be logged as errors, without the lock: a handler may wait. Messages with their arguments."""
 
     @property
@@ -140,7 +138,7 @@ class MemoryDelivery(processes.ForkAware):
             late = self._end is not None
             lines = self._taken_lines()
         self._inbox.put(None)
-        _say(lines)
+        say_all(lines)
         if not kept:
             kept.append(event)
         if late:
@@ -198,12 +196,12 @@ class MemoryDelivery(processes.ForkAware):
                 self._write_off(
                     [event for *_, event, _ in waiting]
                     + [*self.held, *(event for event, _ in self.dead)],
-                    "this process ends and keeps nothing on disk",
+                    NOTHING_KEPT,
                 )
                 for events in (self._queue, self.held, self.dead):
                     events.clear()
                 lines = self._taken_lines()
-            _say(lines)
+            say_all(lines)
 
     def _hold(self, event: Event, kept: list[object]) -> None:
         """Keep an event without sending it. Called under the lock."""
@@ -216,11 +214,9 @@ class MemoryDelivery(processes.ForkAware):
         if not events:
             return
         self._counts["logged"] += len(events)
-        title = f"%s {'is' if len(events) == 1 else 'are'} {state} (%s). One line each follows:"
-        self._lines.append((title, plural(len(events), "usage event"), reason))
-        self._lines.extend(("%s", line(state, event.id, event.body)) for event in events)
+        self._lines += log_lines(events, reason, state)
 
-    def _taken_lines(self) -> list[tuple[object, ...]]:
+    def _taken_lines(self) -> list[LogLine]:
         """Take what is to be logged, under the lock under which it was written off: who does so logs it, too."""
         lines, self._lines = self._lines, []
         return lines
@@ -253,7 +249,7 @@ class MemoryDelivery(processes.ForkAware):
             lines = self._taken_lines()
         self._log.log_refusals()
         self._log.backend_state(self._gate)
-        _say(lines)
+        say_all(lines)
 
     def _move(self, waiting: Waiting, outcome: Outcome | None) -> None:
         """Move an event that was in flight, by its outcome; None: it was not sent. Called under the lock."""
@@ -313,9 +309,3 @@ class MemoryDelivery(processes.ForkAware):
             ):
                 events.append(self._queue.claim())
         return events, min(delay or IDLE, IDLE)
-
-
-def _say(lines: list[tuple[object, ...]]) -> None:
-    """Log lines. Called without the lock."""
-    for message, *arguments in lines:
-        faults.say(logging.ERROR, str(message), *arguments)

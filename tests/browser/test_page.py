@@ -226,6 +226,28 @@ def test_find(dashboard: Open, said: str, found: list[int], text: str) -> None:
     assert overflow(page) <= 0
 
 
+def test_what_newest_events_used(dashboard: Open, remote: Directory) -> None:
+    """Parts of which nothing was used are left away, and what is the least, or not known, is said to be."""
+    commands.append(
+        remote,
+        [
+            record(5001, "acme", at=NOW + 60, read=7, written=0),
+            record(5002, "acme", at=NOW + 60, status="partial", read=8, written=0),
+            record(5003, "acme", at=NOW + 60, status="missing", read=0, written=0),
+            record(5004, "acme", at=NOW + 60, read=0, written=0),
+        ],
+    )
+    page = dashboard()
+    used = page.locator("#newest tbody tr td.used")
+    for text in (
+        "7 input tokens, 7 total tokens",
+        "≥ 8 input tokens, ≥ 8 total tokens",
+        "usage missing",
+        "0 input tokens, 0 output tokens, 0 total tokens",
+    ):
+        expect(used.filter(has_text=re.compile(f"^{text}$"))).to_have_count(1)
+
+
 def test_newest(dashboard: Open, remote: Directory) -> None:
     """The newest events are listed as they are recorded, and each leads to all that is known of it."""
     page = dashboard(frozen=True)

@@ -405,6 +405,24 @@ def indexed(remote: Directory) -> Directory:
     return remote
 
 
+def test_what_is_not_known_is_no_zero(remote: Directory, reader: Reader) -> None:
+    """Zeros that stand in a body for usage that was not told are not shown; those that were told are."""
+    zeros = {"input_tokens": 0, "output_tokens": 0}
+    fill(
+        remote,
+        [
+            record(1, "acme", status="missing", units=zeros),
+            record(2, "acme", status="partial", units={**zeros, "input_tokens": 7}),
+            record(3, "acme", status="reported", units=zeros),
+        ],
+    )
+    assert [("missing", {}), ("partial", {"input_tokens": 7}), ("reported", zeros)] == [
+        (event["usage"], event["units"])
+        for number in (1, 2, 3)
+        for event in reader.ask("find", id=event_id(number))["events"]
+    ]
+
+
 def test_find(indexed: Directory, local: Directory, reader: Reader) -> None:
     """An event of any destination is found by each of its ids, with what became of it."""
     fill(local, [used.record(40, None)], local=True)

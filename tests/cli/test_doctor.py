@@ -458,7 +458,7 @@ def test_a_spool_directory_of_another_user(
         "spool-unusable",
         ERROR,
         f"'{path}' belongs to user 4711, this process is user {os.geteuid()}. Events are kept in "
-        "memory, and lost when the process ends.",
+        "memory, and what is not delivered when the process ends goes to its log.",
         "Set CMDRDATA_SPOOL_DIR to a directory that only this user can write, for instance a new one inside it.",
     )
 

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from cmdrdata_exporter.cli import events as module
+from cmdrdata_exporter.cli.commands import cmdrdata
 from cmdrdata_exporter.delivery.spool.directory import INDEX, Directory
 from cmdrdata_exporter.delivery.spool.index import Index
 from cmdrdata_exporter.delivery.spool.journal import Journal
@@ -173,17 +174,17 @@ def test_list_for_a_reader(mixed: Directory, run: Run) -> None:
     fill(mixed, [record(9, "a-customer-with-a-long-name", model="gpt-4o-mini-2024-07-18")])
     assert (
         """\
-Time (UTC)      Customer     Model           In  Out  State      ID
-─────────────────────────────────────────────────────────────────────────
-11-21 17:42:20  a-customer…  gpt-4o-min…  1,000   20  pending    00090000
-11-21 17:41:20  acme         gpt-5-mini   1,000   20  pending    00080000
-11-21 17:40:20  acme         gpt-5-mini   1,000   20  pending    00070000
-11-21 17:39:20  acme         gpt-5-mini   1,000   20  pending    00060000
-11-21 17:38:20  no customer  whisper-1                held       00050000
-11-21 17:37:20  acme         o3           1,000   20  in flight  00040000
-11-21 17:36:20  acme         gpt-5-mini               dead       00030000
-11-21 17:35:20  globex       gpt-5-mini   1,000   20  dead       00020000
-11-21 17:34:20  acme         gpt-5-mini   1,000   20  delivered  00010000
+Time (UTC)      Customer        Model               In  Out  State      ID
+────────────────────────────────────────────────────────────────────────────────
+11-21 17:42:20  a-customer-wi…  gpt-4o-mini-2…   1,000   20  pending    00090000
+11-21 17:41:20  acme            gpt-5-mini       1,000   20  pending    00080000
+11-21 17:40:20  acme            gpt-5-mini       1,000   20  pending    00070000
+11-21 17:39:20  acme            gpt-5-mini      ≥1,000  ≥20  pending    00060000
+11-21 17:38:20  no customer     whisper-1                    held       00050000
+11-21 17:37:20  acme            o3               1,000   20  in flight  00040000
+11-21 17:36:20  acme            gpt-5-mini           -    -  dead       00030000
+11-21 17:35:20  globex          gpt-5-mini       1,000   20  dead       00020000
+11-21 17:34:20  acme            gpt-5-mini       1,000   20  delivered  00010000
 
 Not shown: endpoint. Use a wider terminal or --json.
 """
@@ -233,6 +234,48 @@ def test_nothing_yet(remote: Directory, run: Run) -> None:
     no_index = "There is no index: events that were delivered are not found.\n"
     assert f"No events.\n{no_index}" == run("events", "list").stdout
     assert "No events.\n" == run("events", "list", "--state", "held").stdout
+
+
+def test_what_is_not_known_is_no_zero(remote: Directory, run: Run) -> None:
+    """A body has zeros for usage that was not told; a reader sees none, and of a part of it that it is the least."""
+    nothing = {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}
+    part = {"input_tokens": 1000, "output_tokens": 0, "total_tokens": 1000}
+    fill(
+        remote,
+        [
+            record(1, status="missing", units=nothing),
+            record(2, status="partial", units=part),
+            record(3, status="not_applicable", units=nothing),
+        ],
+    )
+    lines = run("events", "list").stdout.splitlines()[2:5]
+    assert [["0", "0"], ["≥1,000", "-"], ["-", "-"]] == [line.split()[4:6] for line in lines]
+    said = {
+        number: run("events", "show", event_id(number)).stdout.split("  Usage     ")[1]
+        for number in (1, 2, 3)
+    }
+    assert {
+        1: "missing",
+        2: "partial: ≥1,000 input tokens, ≥1,000 total tokens",
+        3: "not_applicable: 0 input tokens, 0 output tokens, 0 total tokens",
+    } == {number: text.split("\n")[0] for number, text in said.items()}
+
+
+def test_a_pipe_gets_whole_lines(
+    remote: Directory,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where no terminal says how wide it is, nothing is cut or broken, and no line ends in a blank."""
+    customer, model = "a-customer-with-a-long-name" * 3, "gpt-4o-mini-2024-07-18" * 3
+    fill(remote, [record(1, customer, model=model), record(2, None, model=model)])
+    monkeypatch.delenv("COLUMNS", raising=False)
+    for arguments in (["events", "list"], ["held", "list"], ["status"], ["events", "show", "0001"]):
+        with pytest.raises(SystemExit):
+            cmdrdata(arguments, prog_name="cmdrdata")
+        shown = capsys.readouterr().out
+        assert [line.rstrip(" ") for line in shown.split("\n")] == shown.split("\n")
+        assert (model in shown) == (arguments != ["status"])
 
 
 def test_options_that_exclude_each_other(remote: Directory, run: Run) -> None:

@@ -213,6 +213,11 @@ def test_other_hosts() -> None:
     )
     assert {"gw.test": {"requests": 1, "input_tokens": 15}} == found.elsewhere
     counted = compared(theirs, ours, hosts=("gw.test",))
+    assert [] == counted.notes
+    assert [
+        "Nothing was recorded at the host 'gw.test:443' in this time; expected is a name, without a port, as "
+        "cmdrdata usage --by host shows it."
+    ] == compared(theirs, ours, hosts=("gw.test:443",)).notes
     assert ([], {"input_tokens": -5, "requests": -1}) == known(counted.rows[0])
     assert {} == counted.elsewhere
 

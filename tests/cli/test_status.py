@@ -413,7 +413,7 @@ def test_calls_that_told_no_usage(
     assert 1 == code
     assert {"since": terminal.day(6), "missing": 2, "partial": 1} == destination["incomplete_usage"]
     assert [
-        "2 calls of the last 7 days reported no usage, so no tokens are billed. To see which: "
-        "cmdrdata usage --by endpoint,model,status. For streams see CMDRDATA_STREAM_USAGE"
+        "2 calls of the last 7 days reported no usage, so no tokens are billed: "
+        "cmdrdata events list --no-usage; for streams see CMDRDATA_STREAM_USAGE"
     ] == destination["attention"]
     assert "! 2 calls of the last 7 days reported no usage" in run("status").stdout

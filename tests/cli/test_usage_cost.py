@@ -17,6 +17,7 @@ import pytest
 from rich.console import Console
 
 from cmdrdata_exporter.cli.usage import command
+from cmdrdata_exporter.cli.usage.costs import Sum, shown
 from cmdrdata_exporter.delivery import Header
 from cmdrdata_exporter.delivery.spool.directory import Directory
 from cmdrdata_exporter.delivery.spool.records import encode_event
@@ -113,7 +114,7 @@ COSTS = {
     ("acme", "gpt-5-mini"): ("0.081", False),
     ("acme", "gpt-5.4"): ("1.6125", False),
     ("globex", "gpt-4o"): ("3.755", False),
-    ("globex", "gpt-5-mini"): ("0", True),
+    ("globex", "gpt-5-mini"): (None, True),
     ("globex", "llama-4"): (None, True),
     ("initech", "deepseek-chat"): ("0.0138", False),
 }
@@ -196,7 +197,8 @@ def test_csv(used: Directory, run: Run) -> None:
         r"Note: Cost in US dollars, without taxes, by genai-prices [^\n]*\.\n"
         r"Note: [^\n]+\n"
         r"Note: No certain price: gpt-5 \(openai, api\.openai\.com, priority\): 1 code interpreter call:"
-        r" it has no price\.\n",
+        r" it has no price\.\n"
+        r"Note: Prices of your own: --prices FILE\.\n",
         done.stderr,
     )
 
@@ -393,3 +395,23 @@ def test_python_is_too_old(remote: Directory, run: Run, monkeypatch: pytest.Monk
     done = run("usage", "--cost")
     assert (2, "") == (done.returncode, done.stdout)
     assert "prices need Python 3.11 or newer, and this is 3.10" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("amount", "is_least", "cost", "expected"),
+    [
+        (None, True, None, "-"),
+        ("0", True, None, "-"),
+        ("0", False, "0", "0.0000"),
+        ("0.00001", False, "0.00001", "<0.0001"),
+        ("1.5", True, "1.5", "≥1.5000"),
+        ("1.5", False, "1.5", "1.5000"),
+    ],
+)
+def test_the_least_that_says_nothing(
+    amount: str | None, is_least: bool, cost: str | None, expected: str
+) -> None:
+    """A cost of which nothing is known is not known, to a script and to a reader: never at least zero."""
+    found = Sum(None if amount is None else Decimal(amount), is_least).document()
+    assert {"cost": cost, "cost_is_least": is_least} == found
+    assert expected == shown(found)

@@ -383,15 +383,54 @@ def test_ambiguous_attempts() -> None:
     assert backend.received == [("1", b"{}")]
 
 
-def test_local() -> None:
-    """Without a backend this process is the destination."""
+def logged(caplog: pytest.LogCaptureFixture) -> list[object]:
+    """Return what the lines of the log say: of an event its id and body, else the line."""
+    lines = [record.getMessage() for record in caplog.records]
+    caplog.clear()
+    return [
+        (document["cmdrdata"], document["id"], document["event"])
+        if line.startswith("{") and (document := json.loads(line))
+        else line
+        for line in lines
+    ]
+
+
+def test_local(caplog: pytest.LogCaptureFixture) -> None:
+    """Without a backend this process is the destination, and nothing that it recorded ends with it unseen."""
     local = LocalDelivery()
-    local.record("1", ACME, b"{}")
-    local.record("2", NOBODY, b"{}")
+    local.record("1", ACME, b'{"n":1}')
+    local.record("2", NOBODY, b'{"n":2}')
     assert local.flush(1)
-    local.close(1)
-    assert local.counts == {"recorded": 2, "local": 2}
+    assert local.counts == {"recorded": 2, "local": 2, "logged": 0}
     assert [event.id for event in local.events] == ["1", "2"]
+    assert [] == logged(caplog)
+    local.close(1)
+    assert local.counts == {"recorded": 2, "local": 0, "logged": 2}
+    assert [
+        "2 usage events are undelivered (this process ends and keeps nothing on disk). One line each follows:",
+        ("undelivered", "1", {"n": 1}),
+        ("undelivered", "2", {"n": 2}),
+    ] == logged(caplog)
+    local.close(1)
+    assert [] == logged(caplog)
+    local.record("3", ACME, b'{"n":3}')
+    assert ("undelivered", "3", {"n": 3}) == logged(caplog)[-1]
+    assert local.outcomes() == {"recorded": 3, "logged": 3}
+
+
+def test_a_full_local_memory(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where there is no room for one event more, the oldest goes to the log."""
+    monkeypatch.setattr("cmdrdata_exporter.delivery.local.CAPACITY", 1)
+    local = LocalDelivery()
+    for number in (1, 2):
+        local.record(str(number), ACME, b"{}")
+    assert local.counts == {"recorded": 2, "local": 1, "logged": 1}
+    assert [
+        "1 usage event is undelivered (1 are kept already). One line each follows:",
+        ("undelivered", "1", {}),
+    ] == logged(caplog)
 
 
 def test_a_full_memory(caplog: pytest.LogCaptureFixture) -> None:

@@ -240,7 +240,7 @@ def _event(place: Destination, found: IndexedEvent) -> Json:
         "state": word(found.state),
         "reason": found.reason,
         "usage": found.usage_status,
-        "units": in_order(found.units),
+        "units": in_order(found.known_units),
         "id": found.id,
         "request_id": found.request_id,
         "response_id": found.response_id,

@@ -73,7 +73,7 @@ def demo(live: bool, as_json: bool, command: tuple[str, ...]) -> None:
     steps = steps_of(source)
     if live:
         click.echo(f"--live: {len(steps)} small calls to OpenAI, paid with your key.", err=True)
-    console = Terminal()
+    console = Terminal(page=True)
     if not as_json:
         show_application(console, source, live)
     outcome = run(steps, live)

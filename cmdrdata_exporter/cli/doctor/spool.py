@@ -54,7 +54,7 @@ def _unusable(
     return Finding(
         "spool-unusable",
         ERROR,
-        f"{what}. Events are kept in memory, and lost when the process ends.",
+        f"{what}. Events are kept in memory, and what is not delivered when the process ends goes to its log.",
         remedy,
     )
 

@@ -129,7 +129,7 @@ def compare(
         {unit: least[unit] / pair.theirs for unit, pair in totals.items() if pair.theirs},
         {host: dict(elsewhere[host]) for host in sorted(elsewhere)},
         sorted(uncompared, key=operator.itemgetter(0, 2)),
-        _notes(theirs, ours),
+        _notes(theirs, ours, hosts),
     )
 
 
@@ -146,8 +146,15 @@ def _of_month(group: Group, by: tuple[str, ...], months: set[str]) -> Group:
     return group
 
 
-def _notes(theirs: Theirs, ours: Ours) -> list[str]:
+def _notes(theirs: Theirs, ours: Ours, hosts: Iterable[str]) -> list[str]:
     notes = list(theirs.notes)
+    used = {line.host for line in ours.lines}
+    notes += [
+        f"Nothing was recorded at the host {host!r} in this time; expected is a name, without a port, as "
+        "cmdrdata usage --by host shows it."
+        for host in hosts
+        if host not in used
+    ]
     if theirs.odd:
         notes.append(
             f"In {plural(theirs.odd, 'line')} of theirs the parts of the input tokens are not as many as they are "

@@ -25,7 +25,7 @@ INCLUSIVE = (
 """How both sides are made the same."""
 _HEADS = ("", "Theirs", "Ours", "Difference", "Covered")
 _NARROW = ((0, 1, 2, 3, 4), (0, 1, 3, 4), (0, 3, 4), (0, 3))
-"""The columns that are shown, where there is less and less room."""
+"""The columns that are shown, where there is less and less room; the others are named."""
 
 
 class Report(NamedTuple):
@@ -146,38 +146,48 @@ def show(console: Console, report: Report) -> None:
         _say(console, "Neither has any usage that can be compared.")
     else:
         console.print()
-        _numbers(
+        hidden = _numbers(
             console, {unit: (pair, found.covered.get(unit)) for unit, pair in found.totals.items()}
         )
         console.print()
         _say(console, INCLUSIVE)
-        _rows(console, report)
+        hidden = {*hidden, *_rows(console, report)}
+        if hidden:
+            console.print()
+            left = ", ".join(head.lower() for head in _HEADS if head in hidden)
+            _say(console, f"Not shown everywhere: {left}. Use a wider terminal, --csv or --json.")
     _rest(console, report)
     _verdict(console, report)
 
 
-def _rows(console: Console, report: Report) -> None:
+def _rows(console: Console, report: Report) -> set[str]:
+    """Show the rows that differ, and return the columns that there was no room for in one of them."""
+    hidden: set[str] = set()
     rows = report.found.rows
     differing = [row for row in rows if row.differs]
     if not differing:
         console.print()
         _say(console, f"All of {plural(len(rows), 'row')} are equal, to the last unit.")
-        return
+        return hidden
     by = ", ".join(report.found.by) or "all in one"
-    heading(console, f"{len(differing):,} of {plural(len(rows), 'row')} differ, by {by}")
+    verb = "differs" if len(differing) == 1 else "differ"
+    heading(console, f"{len(differing):,} of {plural(len(rows), 'row')} {verb}, by {by}")
     for row in differing[:MOST]:
         console.print()
         name = "  ".join(value or "none" for value in report.values(row.group).values())
         console.print(cell(name or "all", "bold"), soft_wrap=True)
-        _numbers(
-            console,
-            {unit: (pair, pair.covered) for unit, pair in row.units.items() if pair.difference},
-        )
+        hidden |= {
+            *_numbers(
+                console,
+                {unit: (pair, pair.covered) for unit, pair in row.units.items() if pair.difference},
+            )
+        }
         for line in _known(row):
             _say(console, line)
     if len(differing) > MOST:
         console.print()
         _say(console, f"{plural(len(differing) - MOST, 'more row')} in --csv and --json.")
+    return hidden
 
 
 def _known(row: Row) -> list[str]:
@@ -237,8 +247,13 @@ def _verdict(console: Console, report: Report) -> None:
     )
 
 
-def _numbers(console: Console, units: Mapping[str, tuple[Pair, float | None]]) -> None:
-    """Print a line for each unit, with the columns that there is room for; no number is broken."""
+def _numbers(console: Console, units: Mapping[str, tuple[Pair, float | None]]) -> Sequence[str]:
+    """
+    Print a line for each unit, with the columns that there is room for; no number is broken.
+
+    Returns:
+        the columns that there is no room for.
+    """
     lines = [
         _HEADS,
         *(
@@ -271,6 +286,7 @@ def _numbers(console: Console, units: Mapping[str, tuple[Pair, float | None]]) -
         console.print(
             cell("  " + "  ".join(cells).rstrip(), "dim" if at == 0 else ""), soft_wrap=True
         )
+    return [head for column, head in enumerate(_HEADS) if column not in shown]
 
 
 def share(covered: float) -> str:

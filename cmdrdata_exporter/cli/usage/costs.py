@@ -16,7 +16,7 @@ from typing import NamedTuple
 import click
 
 from cmdrdata_exporter.cli.destination import Place
-from cmdrdata_exporter.cli.terminal import Json, encoding, number
+from cmdrdata_exporter.cli.terminal import UNKNOWN, Json, at_least, number
 from cmdrdata_exporter.cli.usage.numbers import (
     INCOMPLETE,
     Group,
@@ -62,8 +62,13 @@ class Sum(NamedTuple):
         return Sum(exactly().add(self.amount or Decimal(0), cost.amount), least)
 
     def document(self) -> Json:
-        """Return it as JSON has it: a number in a text, since a float would be another one."""
-        amount = None if self.amount is None else format(rounded(self.amount), "f")
+        """
+        Return it as JSON has it: a number in a text, since a float would be another one; null where it is not known.
+
+        That it costs at least nothing is true of everything, so that is not known, too.
+        """
+        known = self.amount is not None and (self.amount or not self.is_least)
+        amount = format(rounded(self.amount or Decimal(0)), "f") if known else None
         return {"cost": amount, "cost_is_least": self.is_least}
 
 
@@ -182,12 +187,12 @@ def rounded(amount: Decimal, digits: int = DIGITS) -> Decimal:
 def shown(row: Json) -> str:
     """Return what a row costs for a reader, who sees whether it is the least."""
     if row["cost"] is None:
-        return "-"
+        return UNKNOWN
     amount = Decimal(row["cost"])
     least = Decimal(1).scaleb(-SHOWN)
     text = f"{amount:,.{SHOWN}f}"
     if row["cost_is_least"]:
-        return f"{_at_least()}{text}"
+        return f"{at_least()}{text}"
     return f"<{least}" if 0 < amount < least / 2 else text
 
 
@@ -198,7 +203,7 @@ def footnotes(found: Json) -> list[str]:
     notes = [f"Cost in US dollars, without taxes, by {found['prices']}."]
     if found["total"]["cost_is_least"]:
         notes.append(
-            f"{_at_least()} at least, - unknown: not all of the usage is known, or has a certain price."
+            f"{at_least()} at least, - unknown: not all of the usage is known, or has a certain price."
         )
     models: dict[tuple[str, ...], dict[str, float | None]] = {}
     for one in found["unpriced"]:
@@ -212,6 +217,8 @@ def footnotes(found: Json) -> list[str]:
         notes.append(f"No certain price: {model or 'no model'}{said}: {units}: {reason}.")
     if len(models) > NAMED:
         notes.append(f"And {len(models) - NAMED} more: see `unpriced` of --json.")
+    if models:
+        notes.append("Prices of your own: --prices FILE.")
     return notes
 
 
@@ -225,7 +232,3 @@ def _amount(unit: str, amount: float | None) -> str:
 def _plain(amount: Decimal) -> int | float:
     """Return an amount of a unit as usage has it."""
     return int(amount) if amount == amount.to_integral_value() else float(amount)
-
-
-def _at_least() -> str:
-    return "≥" if encoding().lower().startswith("utf") else ">="

@@ -17,7 +17,15 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.text import Text
 
-from cmdrdata_exporter.cli.terminal import Json, cell, customer, encoding, number, plain
+from cmdrdata_exporter.cli.terminal import (
+    UNKNOWN,
+    Json,
+    cell,
+    customer,
+    encoding,
+    number,
+    plain,
+)
 from cmdrdata_exporter.cli.usage import costs
 from cmdrdata_exporter.cli.usage.numbers import EVENTS
 
@@ -27,8 +35,6 @@ BAR = range(8, 25)
 """How wide a bar may be."""
 TOTAL_TOKENS = "total_tokens"
 """What bars stand for, where any are used; else it is the events."""
-UNKNOWN = "-"
-"""How a name is shown that is not known."""
 BLOCKS = " ▏▎▍▌▋▊▉█"
 GAP = "   "
 """What is between two columns."""

@@ -42,6 +42,13 @@ class IndexedEvent(NamedTuple):
     attempts: int | None = None
     """How often it was tried in vain; None: not known any more."""
 
+    @property
+    def known_units(self) -> Mapping[str, int | float]:
+        """What was used, without the zeros that a body has for what is not known."""
+        if self.usage_status not in WITHOUT_USAGE:
+            return self.units
+        return {unit: amount for unit, amount in self.units.items() if amount}
+
 
 class Wanted(NamedTuple):
     """Which events are wanted; None: whatever it is."""

@@ -130,7 +130,10 @@ const showUsage = newest("usage", async (isNewest) => {
 const IDS = [["event", "id"], ["request", "request_id"], ["response", "response_id"], ["trace", "trace_id"]];
 
 function used(event) {
-  const units = Object.entries(event.units).map(([unit, amount]) => `${NUMBER.format(amount)} ${words(unit)}`);
+  const told = Object.entries(event.units);
+  const some = told.filter(([, amount]) => amount);
+  const least = event.usage === "partial" ? "≥ " : "";
+  const units = (some.length ? some : told).map(([unit, amount]) => `${least}${NUMBER.format(amount)} ${words(unit)}`);
   return units.join(", ") || `usage ${event.usage}`;
 }
 
