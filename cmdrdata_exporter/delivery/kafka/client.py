@@ -94,7 +94,7 @@ class Client:
     def produce(self, event_id: str, body: bytes, done: Callable[[Outcome], object]) -> None:
         """Begin to send one event; `done` is called with what came of it, now or by `poll`, from any thread."""
         try:
-            producer = self._producing()
+            key, producer = _key(body), self._producing()
         except Exception as error:  # noqa: BLE001 - the options cannot be read, say
             faults.report("kafka", "usage events cannot be produced", exc_info=True)
             done(Outcome(Verdict.RETRY, type(error).__name__))
@@ -103,7 +103,7 @@ class Client:
             producer.produce(
                 self._topic,
                 value=body,
-                key=_key(body),
+                key=key,
                 headers={"Idempotency-Key": event_id.encode("utf-8", "replace")},
                 on_delivery=partial(self._acknowledged, done),
             )
@@ -190,14 +190,17 @@ def refusal(servers: str, options: Mapping[str, str]) -> str | None:
     """Return why no producer can be made with these options, None where one can. Says no option's value."""
     try:
         Producer(configuration(servers, options, lambda _: None))
-    except KafkaException as error:
-        # Its words may repeat a value; what follows these is an option's name.
+    except Exception as error:  # noqa: BLE001 - of an option that is none for a file, a callback for one, any
+        words = error.args[0].str() if isinstance(error, KafkaException) else str(error)
+        # They may repeat a value; what follows these is an option's name.
         named = re.search(
-            r'configuration property:? "([\w.]+)"|producer: ([\w.]+) failed', error.args[0].str()
+            r'configuration property:? "([\w.]+)"|producer: ([\w.]+) failed'
+            r"|xpected ([\w.]+) (?:to be|property)",
+            words,
         )
         if named is None:
             return "librdkafka makes no producer of these options"
-        return f"{named[1] or named[2]} is no option of librdkafka, or its value is none that this takes"
+        return f"{named[named.lastindex or 0]} is no option of librdkafka, or its value is none that this takes"
     return None
 
 
