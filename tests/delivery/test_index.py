@@ -478,6 +478,21 @@ def test_a_ledger_that_does_not_commit(host: Host) -> None:
     )
 
 
+def test_as_many_others_after_what_was_not_committed(host: Host) -> None:
+    """Other events may get the same numbers, and as many: the index has these then, and calls no other delivered."""
+    host.take(record(1))
+    db = host.ledger._db
+    host.ledger._db = _Failing(db)  # pyright: ignore[reportAttributeAccessIssue]
+    with pytest.raises(sqlite3.OperationalError, match="disk I/O error"):
+        host.take(record(2), record(3))
+    host.ledger._db = db
+    host.take(record(4), record(5))
+    host.ledger.close()
+    host.open()
+    assert [1, 4, 5] == sorted(event.at - int(NOW) for event in host.all())
+    assert [] == host.find("chatcmpl-2")
+
+
 class _Failing:
     """A connection that cannot commit."""
 
