@@ -8,7 +8,7 @@ import json
 import os
 import sqlite3
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,7 +17,8 @@ import pytest
 from cmdrdata_exporter.delivery import Event, Header, Outcome
 from cmdrdata_exporter.delivery.drainer import Drainer, Options
 from cmdrdata_exporter.delivery.spool import index as module
-from cmdrdata_exporter.delivery.spool import index_rows
+from cmdrdata_exporter.delivery.spool import index_rows, totals
+from cmdrdata_exporter.delivery.spool.details import Details
 from cmdrdata_exporter.delivery.spool.directory import INDEX, LEDGER, Directory
 from cmdrdata_exporter.delivery.spool.index import KEEP, Index
 from cmdrdata_exporter.delivery.spool.index_view import About, IndexReader
@@ -510,7 +511,11 @@ def test_a_process_that_died_in_between(host: Host) -> None:
     """What is in the index and not in the ledger goes when it is opened again: it comes from its journal."""
     host.take(record(1))
     host.ledger.index.add(
-        2, key_of(event_id(2)), Event(event_id(2), Header("a", "m", "e", "s", {}, "d"), b""), NOW
+        2,
+        key_of(event_id(2)),
+        Event(event_id(2), Header("a", "m", "e", "s", {}, "d"), b""),
+        None,
+        NOW,
     )
     host.ledger.index.write(2)
     assert ["pending", "pending"] == [event.state for event in host.all()]
@@ -785,3 +790,19 @@ def test_forks(directory: Directory) -> None:
     drainer._turn()
     drainer._end()
     assert not is_open()
+
+
+def test_a_body_is_read_once(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it says is known to the totals and to the index."""
+    read: list[bytes] = []
+
+    def details(body: bytes, labels: Sequence[str] = ()) -> Details | None:
+        read.append(body)
+        return original(body, labels)
+
+    original = totals.details
+    monkeypatch.setattr(totals, "details", details)
+    monkeypatch.setattr(index_rows, "details", details, raising=False)
+    host.take(record(1), record(2))
+    assert (2, 2) == (len(read), len(set(read)))
+    assert [2, 1] == [event.at - int(NOW) for event in host.find(trace(2)) + host.find(trace(1))]

@@ -23,6 +23,7 @@ from pathlib import Path
 
 from cmdrdata_exporter import clocks, faults
 from cmdrdata_exporter.delivery import KEPT_DAYS, Event
+from cmdrdata_exporter.delivery.spool.details import Details
 from cmdrdata_exporter.delivery.spool.directory import INDEX, Directory
 from cmdrdata_exporter.delivery.spool.index_rows import Before, Numbered, Rows
 from cmdrdata_exporter.delivery.spool.index_tables import TABLES, VERSION
@@ -173,11 +174,11 @@ class Index:
 
     # What comes into it, and what changes
 
-    def add(self, number: int, key: bytes, event: Event, now: float) -> None:
-        """Have an event in it that the ledger has given a number."""
+    def add(self, number: int, key: bytes, event: Event, known: Details | None, now: float) -> None:
+        """Have an event in it that the ledger has given a number, and of whose body that is known."""
         if self._db is not None:
             self._now = now
-            self._new.append(Numbered(number, key, event, now))
+            self._new.append(Numbered(number, key, event, known, now))
 
     def assign(self, key: bytes, customer: str) -> None:
         """Note that an event has got a customer."""
