@@ -271,6 +271,8 @@ class Totals:
             which one it was, the empty string where there is none; and about how many bytes its totals take, in the
             end those that the groups take.
         """
+        # What was added in this transaction belongs to what becomes one sum.
+        self.write()
         last = after + _HOURS_END if len(after) == _DAY else after
         (first,) = self._db.execute(
             "SELECT min(time) FROM totals WHERE time > ?", (last,)
