@@ -13,7 +13,7 @@ import pytest
 
 from cmdrdata_exporter.delivery import Outcome
 from cmdrdata_exporter.delivery.groups import OTHER
-from cmdrdata_exporter.delivery.spool import totals
+from cmdrdata_exporter.delivery.spool import totals, usage_view
 from cmdrdata_exporter.delivery.spool.directory import Directory
 from cmdrdata_exporter.delivery.spool.ledger import Ledger
 from cmdrdata_exporter.delivery.spool.ledger_view import (
@@ -514,3 +514,15 @@ def test_the_accounts(books: Books, seed: int) -> None:
             )
             delivered = _sum(reader.totals((), billed=True), "events")
         assert counts(books.directory).get("delivered", 0) == delivered
+
+
+def test_what_was_dropped_is_known_without_the_backlog(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No record is read for it: there may be a hundred thousand that wait."""
+    books.take_in(told(1), told(2))
+    books.send(REFUSED)
+    books.command("drop", 1)
+    monkeypatch.delattr(usage_view, "intact")
+    with LedgerReader(books.directory) as reader:
+        assert reader.dropped_before() == 0
