@@ -266,6 +266,9 @@ class _Told:
         """Return the outcome."""
         return outcome
 
+    def release(self) -> None:
+        """Have nothing to let go."""
+
 
 class _Once:
     """A source of one attempt, which notes the threads that call it."""
@@ -304,6 +307,26 @@ def test_acknowledgements_in_other_threads() -> None:
     jobs[0]()
     assert source.outcomes == [DELIVERED]
     assert set(source.threads) == {threading.get_ident()}
+
+
+def test_no_threads_are_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever sends no more has no producer any more, with what was under way at the end or without."""
+    monkeypatch.setattr(module, "threads", module.Threads())
+    done: Inbox = queue.SimpleQueue()
+    topic = client(IN_PROCESS)
+    senders = Senders(topic.post, Gate(8), done, most=8)
+    senders.start()
+    senders.give([handed(1, b'{"customer_id":"a"}')])
+    assert done.get(timeout=30) is not None
+    senders.end()
+    assert topic._producer is None
+    topic.produce("id-2", b'{"customer_id":"a"}', lambda _: None)
+    topic.end()
+    assert topic._producer is not None
+    while topic._under_way:
+        topic.poll(1)
+    topic.release()
+    assert topic._producer is None
 
 
 def test_options_that_cannot_be_read() -> None:

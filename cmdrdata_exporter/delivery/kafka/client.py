@@ -117,6 +117,20 @@ class Client:
         if (producer := self._producer) is not None:
             producer.poll(seconds)
 
+    def end(self) -> None:
+        """Have no threads and connections any more, once nothing is under way; a further record makes new ones."""
+        self._is_stale = True
+        self.release()
+
+    def release(self) -> None:
+        """Let a producer go that is of no use any more."""
+        with self._lock:
+            producer = None
+            if self._is_stale and not self._under_way:
+                producer, self._producer = self._producer, None
+        # It waits for its threads: not under the lock.
+        del producer
+
     def ask(self, timeout: float) -> KafkaError | None:
         """
         Ask for the topic, which produces nothing.

@@ -57,6 +57,10 @@ class Loop(processes.ForkAware):
             self._sources[source] = None
             return True
 
+    def end(self, client: Client) -> None:
+        """See `attempts.Loop`."""
+        client.end()
+
     def _run(self) -> None:
         while self._goes_on():
             try:
@@ -66,6 +70,7 @@ class Loop(processes.ForkAware):
                 self._take_answers()
                 self._give_up(clocks.monotonic(), "interrupted", late=float("-inf"))
                 time.sleep(AFTER_FAILURE)
+        self._client.release()
 
     def _goes_on(self) -> bool:
         with self._lock:
