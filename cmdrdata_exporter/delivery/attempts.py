@@ -35,6 +35,10 @@ class Loop(Protocol):
         """Ask a source for attempts until it has none; say whether there is a thread that does. From any thread."""
         ...
 
+    def end(self, client: Any) -> None:
+        """Take note that no further attempts are asked of a client."""
+        ...
+
 
 # Not compared: each is another one.
 @dataclass(slots=True, eq=False)

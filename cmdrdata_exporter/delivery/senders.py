@@ -180,6 +180,8 @@ class Senders:
         self._ended = True
         while (event := self._next()) is not None:
             self._done.put((event, None))
+        if self._loop is not None:
+            self._loop.end(self._client)
         if self._started:
             self._started = False
             self._threads.leave()

@@ -122,6 +122,18 @@ def test_calls_without_usage(
     assert ([(code, {})], unexplained) == known(row)
 
 
+def test_calls_without_usage_where_requests_are_not_known() -> None:
+    """What may be in several of their surfaces cannot be counted, so it cannot be told that no call is missing."""
+    (row,) = compared(
+        [
+            there(5, requests=100, input_tokens=9000),
+            there(5, surface="images", requests=1, images=1),
+        ],
+        [here(5, input_tokens=10), here(5, status="missing"), here(5, images=1)],
+    ).rows
+    assert ([("no_usage", {})], {"input_tokens": -8990}) == known(row)
+
+
 def test_calls_without_usage_elsewhere() -> None:
     """What is not known of another host is no cause of what is missing at theirs."""
     (row,) = compared(
@@ -288,6 +300,18 @@ def test_other_names(ours: str, code: str | None) -> None:
     else:
         moved = [(code, {"input_tokens": 15})]
         assert {MODEL: (moved, {"input_tokens": -5}), ours: (moved, {})} == found
+
+
+def test_two_dates_of_a_model() -> None:
+    """They are two models with prices of their own: what is more of one makes up for nothing of the other."""
+    rows = compared(
+        [there(5, "gpt-4o-2024-05-13", input_tokens=30)],
+        [
+            here(5, "gpt-4o-2024-05-13", input_tokens=10),
+            here(5, "gpt-4o-2024-08-06", input_tokens=20),
+        ],
+    ).rows
+    assert [([], {"input_tokens": -20}), ([], {"input_tokens": 20})] == [known(row) for row in rows]
 
 
 def test_what_was_never_metered() -> None:

@@ -333,6 +333,30 @@ def test_focus_knows_the_size_of_calls(remote: Directory, run: Run) -> None:
 
 
 @needs_table
+def test_focus_prices_nothing_that_has_no_price_as_a_whole(
+    remote: Directory, tmp_path: Path, run: Run, run_json: RunJson
+) -> None:
+    """Of tokens that may be cached and sound at once no line has a price, since all of them together have none."""
+    prices = tmp_path / "prices.toml"
+    prices.write_text(
+        '[[prices]]\nprovider = "openai"\nmodel = "voice"\n[prices.per_million]\ninput_tokens = 1\n'
+        "cache_read_input_tokens = 0.1\naudio_input_tokens = 10\naudio_cache_read_input_tokens = 0.4\n"
+        "output_tokens = 2\n"
+    )
+    used = tokens(100_000, 1000, cache_read_input_tokens=30_000, audio_input_tokens=20_000)
+    fill(remote, [call(1, "acme", "voice", used)])
+    _, found = run_json("usage", "--cost", "--prices", str(prices))
+    assert ("0.002", True) == (found["total"]["cost"], found["total"]["cost_is_least"])
+    done = run("usage", "--focus", "--cost", "--prices", str(prices))
+    assert {
+        "Audio Input Tokens": "",
+        "Cached Input Tokens": "",
+        "Input Tokens": "",
+        "Output Tokens": "0.002",
+    } == {line["SkuMeter"]: line["BilledCost"] for line in csv.DictReader(io.StringIO(done.stdout))}
+
+
+@needs_table
 @pytest.mark.parametrize("form", [(), ("--csv",), ("--focus",)], ids=str)
 def test_text_of_others(form: tuple[str, ...], remote: Directory, run: Run) -> None:
     """What a footnote says of a model and a host cannot command a terminal."""

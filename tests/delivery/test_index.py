@@ -8,7 +8,7 @@ import json
 import os
 import sqlite3
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,7 +17,8 @@ import pytest
 from cmdrdata_exporter.delivery import Event, Header, Outcome
 from cmdrdata_exporter.delivery.drainer import Drainer, Options
 from cmdrdata_exporter.delivery.spool import index as module
-from cmdrdata_exporter.delivery.spool import index_rows
+from cmdrdata_exporter.delivery.spool import index_rows, totals
+from cmdrdata_exporter.delivery.spool.details import Details
 from cmdrdata_exporter.delivery.spool.directory import INDEX, LEDGER, Directory
 from cmdrdata_exporter.delivery.spool.index import KEEP, Index
 from cmdrdata_exporter.delivery.spool.index_view import About, IndexReader
@@ -478,6 +479,21 @@ def test_a_ledger_that_does_not_commit(host: Host) -> None:
     )
 
 
+def test_as_many_others_after_what_was_not_committed(host: Host) -> None:
+    """Other events may get the same numbers, and as many: the index has these then, and calls no other delivered."""
+    host.take(record(1))
+    db = host.ledger._db
+    host.ledger._db = _Failing(db)  # pyright: ignore[reportAttributeAccessIssue]
+    with pytest.raises(sqlite3.OperationalError, match="disk I/O error"):
+        host.take(record(2), record(3))
+    host.ledger._db = db
+    host.take(record(4), record(5))
+    host.ledger.close()
+    host.open()
+    assert [1, 4, 5] == sorted(event.at - int(NOW) for event in host.all())
+    assert [] == host.find("chatcmpl-2")
+
+
 class _Failing:
     """A connection that cannot commit."""
 
@@ -495,7 +511,11 @@ def test_a_process_that_died_in_between(host: Host) -> None:
     """What is in the index and not in the ledger goes when it is opened again: it comes from its journal."""
     host.take(record(1))
     host.ledger.index.add(
-        2, key_of(event_id(2)), Event(event_id(2), Header("a", "m", "e", "s", {}, "d"), b""), NOW
+        2,
+        key_of(event_id(2)),
+        Event(event_id(2), Header("a", "m", "e", "s", {}, "d"), b""),
+        None,
+        NOW,
     )
     host.ledger.index.write(2)
     assert ["pending", "pending"] == [event.state for event in host.all()]
@@ -770,3 +790,19 @@ def test_forks(directory: Directory) -> None:
     drainer._turn()
     drainer._end()
     assert not is_open()
+
+
+def test_a_body_is_read_once(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it says is known to the totals and to the index."""
+    read: list[bytes] = []
+
+    def details(body: bytes, labels: Sequence[str] = ()) -> Details | None:
+        read.append(body)
+        return original(body, labels)
+
+    original = totals.details
+    monkeypatch.setattr(totals, "details", details)
+    monkeypatch.setattr(index_rows, "details", details, raising=False)
+    host.take(record(1), record(2))
+    assert (2, 2) == (len(read), len(set(read)))
+    assert [2, 1] == [event.at - int(NOW) for event in host.find(trace(2)) + host.find(trace(1))]

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import queue
+import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias, cast
 
 import pytest
 from confluent_kafka import KafkaError
 
-from cmdrdata_exporter import faults
+from cmdrdata_exporter import clocks, faults
 from cmdrdata_exporter.cli.doctor import backend
 from cmdrdata_exporter.delivery import Handed, Outcome, Verdict
 from cmdrdata_exporter.delivery import senders as module
+from cmdrdata_exporter.delivery.attempts import Attempt
 from cmdrdata_exporter.delivery.destination import KAFKA, Destination
 from cmdrdata_exporter.delivery.gate import Gate
-from cmdrdata_exporter.delivery.kafka.answers import classify
+from cmdrdata_exporter.delivery.kafka.answers import DELIVERED, classify
 from cmdrdata_exporter.delivery.kafka.client import Client, refusal
+from cmdrdata_exporter.delivery.kafka.loop import Loop
 from cmdrdata_exporter.delivery.senders import Done, Senders
 from cmdrdata_exporter.runtime import options
 from cmdrdata_exporter.settings import ConfigurationError, Settings
@@ -163,6 +166,10 @@ def test_a_password_in_the_clear(tmp_path: Path, protocol: str) -> None:
         # By its other name.
         ("linger.ms=secret", "queue.buffering.max.ms"),
         ("security.protocol=ssl\nssl.ca.location=/secret", "ssl.ca.location"),
+        ("stats_cb=secret", "stats_cb"),
+        ("throttle_cb=secret", "throttle_cb"),
+        # With it no success would ever be told.
+        ("delivery.report.only.error=true", "delivery.report.only.error"),
     ],
 )
 def test_what_librdkafka_refuses(tmp_path: Path, text: str, named: str) -> None:
@@ -230,6 +237,96 @@ def test_many_events_in_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
         found[came[0].seq] = came[1].verdict
     assert found == {**dict.fromkeys(range(49), Verdict.DELIVERED), 49: Verdict.REFUSED}
     senders.end()
+
+
+def test_a_body_that_is_none() -> None:
+    """It is no verdict on the others, and leaves the producer as it was."""
+    posting = client(IN_PROCESS)
+    assert posting.post("id-1", b"nonsense", 1) == Outcome(Verdict.RETRY, "JSONDecodeError")
+    assert faults.counts.pop("kafka") == 1
+    assert posting._under_way == 0
+    assert posting.post("id-2", b'{"customer_id":"a"}', 20).verdict is Verdict.DELIVERED
+
+
+class _Told:
+    """A client whose acknowledgements come in another thread."""
+
+    loop: Loop
+
+    def produce(self, event_id: str, body: bytes, done: Callable[[Outcome], object]) -> None:
+        """Begin to send an event."""
+        thread = threading.Thread(target=done, args=(DELIVERED,))
+        thread.start()
+        thread.join()
+
+    def poll(self, seconds: float) -> None:
+        """Wait for nothing."""
+
+    def noted(self, outcome: Outcome, began: float) -> Outcome:
+        """Return the outcome."""
+        return outcome
+
+    def release(self) -> None:
+        """Have nothing to let go."""
+
+
+class _Once:
+    """A source of one attempt, which notes the threads that call it."""
+
+    def __init__(self) -> None:
+        self.threads: list[int] = []
+        self.outcomes: list[Outcome] = []
+        self._left = [handed(1, b"{}")]
+
+    def next_attempt(self) -> Attempt | None:
+        """Return it, once."""
+        self.threads.append(threading.get_ident())
+        if not self._left:
+            return None
+        return Attempt(self, None, self._left.pop(), None, clocks.monotonic(), float("inf"))
+
+    def finish(self, attempt: Attempt, outcome: Outcome) -> None:
+        """Take note of what came of it."""
+        self.threads.append(threading.get_ident())
+        self.outcomes.append(outcome)
+
+    def hand_over(self) -> None:
+        """Pass nothing on."""
+
+
+def test_acknowledgements_in_other_threads() -> None:
+    """Whoever polls, a source is called in the loop's thread alone: it counts without a lock."""
+    source, loop = _Once(), Loop(cast("Any", _Told()))
+    jobs: list[Callable[[], None]] = []
+
+    def put(job: Callable[[], None]) -> bool:
+        jobs.append(job)
+        return True
+
+    assert loop.serve(source, put)
+    jobs[0]()
+    assert source.outcomes == [DELIVERED]
+    assert set(source.threads) == {threading.get_ident()}
+
+
+def test_no_threads_are_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever sends no more has no producer any more, with what was under way at the end or without."""
+    monkeypatch.setattr(module, "threads", module.Threads())
+    done: Inbox = queue.SimpleQueue()
+    topic = client(IN_PROCESS)
+    senders = Senders(topic.post, Gate(8), done, most=8)
+    senders.start()
+    senders.give([handed(1, b'{"customer_id":"a"}')])
+    assert done.get(timeout=30) is not None
+    senders.end()
+    assert topic._producer is None
+    topic.produce("id-2", b'{"customer_id":"a"}', lambda _: None)
+    topic.end()
+    assert topic._producer is not None
+    while topic._under_way:
+        topic.poll(1)
+    topic.release()
+    assert topic._producer is None
 
 
 def test_options_that_cannot_be_read() -> None:

@@ -66,6 +66,26 @@ def test_what_is_sound(directory: Directory) -> None:
     assert not is_sound(directory)
 
 
+def test_days_that_are_known_as_one(directory: Directory) -> None:
+    """What comes late to a day that is one sum joins that sum, also where the ledger was salvaged since."""
+    ledger = Ledger(directory, total_by=["plan"])
+    with ledger.transaction():
+        ledger.import_records("1.journal", 9, [told(1), told(2, hour="11")], [], NOW)
+        ledger.retention.expire(NOW)
+    with ledger.transaction():
+        assert ledger.totals.tidy("", "", "2026-11-22")[0] == DAY
+    ledger.close()
+    salvage(directory, NOW)
+    ledger = Ledger(directory)
+    with ledger.transaction():
+        ledger.import_records("2.journal", 9, [told(3, plan="pro")], [], NOW)
+    ledger.close()
+    with LedgerReader(directory) as reader:
+        assert reader.facts()["present"] == NOW
+        hours = {total.group[0] for total in reader.totals(("hour", "plan"))}
+        assert (hours, list(reader.totals(("hour",), billed=True))) == ({DAY}, [])
+
+
 def test_a_large_ledger_is_not_looked_at(
     directory: Directory, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from pathlib import Path
 
@@ -10,13 +11,15 @@ import pytest
 from cmdrdata_exporter.delivery.spool import schema
 from cmdrdata_exporter.delivery.spool.directory import Directory
 from cmdrdata_exporter.delivery.spool.ledger import Ledger
+from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader
 from cmdrdata_exporter.delivery.spool.schema import (
     MIGRATIONS,
     Migration,
     UnknownVersionError,
+    connect,
     is_broken,
 )
-from tests.delivery.samples import NOW, counts, record
+from tests.delivery.samples import NOW, counts, record, told
 
 ADDED = Migration("colour", "Events have a colour.", ("ALTER TABLE events ADD colour TEXT",))
 FAILING = Migration("nonsense", "It cannot be applied.", ("CREATE TABLE other (x)", "nonsense"))
@@ -133,3 +136,24 @@ def test_how_it_is_kept(filled: Directory) -> None:
 def test_which_errors_are_damage(message: str, broken: bool) -> None:
     """Only a database that is damaged itself is put aside."""
     assert is_broken(sqlite3.OperationalError(message)) is broken
+
+
+def test_months_that_version_2_has_summed(directory: Directory) -> None:
+    """What comes late to a month that is one sum since version 2 joins it; the days after it stay days."""
+    with contextlib.closing(connect(directory, version=2)) as db:
+        for day in ("2026-09", "2026-10", "2026-11-20"):
+            db.execute(
+                "INSERT INTO totals VALUES (?, '', 'm', 'chat.completions', 'reported', 'events', 1)",
+                (day,),
+            )
+    ledger = Ledger(directory)
+    with ledger.transaction():
+        late = [told(1, None, day="2026-10-31"), told(2, None, day="2026-11-20")]
+        ledger.import_records("1.journal", 9, late, [], NOW)
+    ledger.close()
+    with LedgerReader(directory) as reader:
+        assert {"2026-09": 1, "2026-10": 2, "2026-11-20": 1, "2026-11-20T10": 1} == {
+            total.group[0]: total.amount
+            for total in reader.totals(("hour",))
+            if total.unit == "events"
+        }

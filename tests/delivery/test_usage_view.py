@@ -13,7 +13,7 @@ import pytest
 
 from cmdrdata_exporter.delivery import Outcome
 from cmdrdata_exporter.delivery.groups import OTHER
-from cmdrdata_exporter.delivery.spool import totals
+from cmdrdata_exporter.delivery.spool import totals, usage_view
 from cmdrdata_exporter.delivery.spool.directory import Directory
 from cmdrdata_exporter.delivery.spool.ledger import Ledger
 from cmdrdata_exporter.delivery.spool.ledger_view import (
@@ -340,6 +340,26 @@ def test_what_is_decided_late(books: Books, months: str, days: str, expected: st
     } == books.outside()
 
 
+@pytest.mark.parametrize(
+    ("months", "days", "day"), [("", "2026-11-22", "2026-11-21"), ("2026-12", "", "2026-11")]
+)
+def test_what_comes_as_its_hours_become_one(books: Books, months: str, days: str, day: str) -> None:
+    """What is imported, moved or dropped in the transaction that sums a day, or month, is in that sum."""
+    books.take_in(told(1), told(2, None, tokens=2))
+    with books.ledger.transaction():
+        assign = encode_command(Command("assign", (key_of(event_id(2)),), "globex"))
+        late = [told(3, tokens=4), assign]
+        books.ledger.import_records("1.journal", 99, late, [], NOW)
+        last = ""
+        while last := books.ledger.totals.tidy(last, months, days)[0]:
+            pass
+    assert books.used("hour", "customer", unit="input_tokens") == {
+        (day, "acme"): 5,
+        (day, "globex"): 2,
+    }
+    assert books.used("hour", billed=True) == {}
+
+
 def test_dropping(books: Books) -> None:
     """What is dropped stays recorded, and is in nothing that is billed."""
     books.take_in(told(1, tokens=5), told(2, tokens=7))
@@ -494,3 +514,15 @@ def test_the_accounts(books: Books, seed: int) -> None:
             )
             delivered = _sum(reader.totals((), billed=True), "events")
         assert counts(books.directory).get("delivered", 0) == delivered
+
+
+def test_what_was_dropped_is_known_without_the_backlog(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No record is read for it: there may be a hundred thousand that wait."""
+    books.take_in(told(1), told(2))
+    books.send(REFUSED)
+    books.command("drop", 1)
+    monkeypatch.delattr(usage_view, "intact")
+    with LedgerReader(books.directory) as reader:
+        assert reader.dropped_before() == 0

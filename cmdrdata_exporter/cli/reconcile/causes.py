@@ -2,7 +2,7 @@
 What is known of each difference. Pure.
 
 A cause of which the amount is known explains as much, once. A cause of which only the number of calls is known, calls
-without usage for instance, explains what is left, unless the provider counts more requests than there are calls here.
+without usage for instance, explains what is left, if the provider counts no more requests than there are calls here.
 What no cause explains is unexplained: no cause is ever assumed.
 """
 
@@ -167,7 +167,8 @@ class Explaining:
         if not model:
             return
         for other in self._named[self._undated(row.group)]:
-            if other != row.group:
+            # Two dates are two models.
+            if other != row.group and _undated(model) in (model, self._model(other)):
                 self._moved(
                     row,
                     other,
@@ -291,8 +292,9 @@ class Explaining:
                 causes.append(Cause(code, text, number))
         responses = [job for job in jobs if job.endpoint == _RESPONSES]
         self._in_jobs[group] = len(responses)
-        # Of other jobs nobody knows how many requests they are.
-        if len(jobs) > len(responses) or ((jobs or calls) and not self._requests(row)):
+        # Of other jobs nobody knows how many requests they are. Where requests are not known, calls may be missing.
+        is_none_missing = REQUESTS in row.units and not self._requests(row)
+        if len(jobs) > len(responses) or ((jobs or calls) and is_none_missing):
             self._explain(row)
 
     def _explain(self, row: Row, *, more: bool = False) -> None:

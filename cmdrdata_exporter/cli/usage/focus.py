@@ -155,7 +155,12 @@ def _costs(
     whole = cost_of(prices, numbers, group)
     costs = [cost_of(prices, numbers, group, reading.units) for reading in found]
     if whole.gaps:
-        return [None if cost.gaps else cost.amount for cost in costs]
+        # Of tokens that may be two things at once each reading has a price alone, and all together have none.
+        unsure = set(whole.unpriced)
+        return [
+            None if cost.gaps or not unsure.isdisjoint(reading.units) else cost.amount
+            for reading, cost in zip(found, costs, strict=True)
+        ]
     # What has no price alone is nothing but a number of what was charged.
     amounts = [cost.amount or Decimal(0) for cost in costs]
     # A price of a part that has no reading of its own, of text for instance, is in none of the lines.

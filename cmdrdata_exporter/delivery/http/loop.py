@@ -76,6 +76,9 @@ class Loop(processes.ForkAware):
             self._tell(source)
             return True
 
+    def end(self, client: Any) -> None:
+        """See `attempts.Loop`: its connections are no threads, and may stay."""
+
     def _tell(self, item: Source | tuple[Attempt, Connection | Outcome]) -> None:
         """Give the thread something to do. Called under the lock."""
         self._inbox.append(item)

@@ -100,7 +100,7 @@ class Client:
     def produce(self, event_id: str, body: bytes, done: Callable[[Outcome], object]) -> None:
         """Begin to send one event; `done` is called with what came of it, now or by `poll`, from any thread."""
         try:
-            producer = self._producing()
+            key, producer = _key(body), self._producing()
         except Exception as error:  # noqa: BLE001 - the options cannot be read, say
             faults.report("kafka", "usage events cannot be produced", exc_info=True)
             done(Outcome(Verdict.RETRY, type(error).__name__))
@@ -109,7 +109,7 @@ class Client:
             producer.produce(
                 self._topic,
                 value=body,
-                key=_key(body),
+                key=key,
                 headers={
                     KEY: event_id.encode("utf-8", "replace"),
                     HOST: self._host.encode("utf-8", "replace"),
@@ -140,6 +140,20 @@ class Client:
         finally:
             with self._lock:
                 self._under_way -= 1
+
+    def end(self) -> None:
+        """Have no threads and connections any more, once nothing is under way; a further record makes new ones."""
+        self._is_stale = True
+        self.release()
+
+    def release(self) -> None:
+        """Let a producer go that is of no use any more."""
+        with self._lock:
+            producer = None
+            if self._is_stale and not self._under_way:
+                producer, self._producer = self._producer, None
+        # It waits for its threads: not under the lock.
+        del producer
 
     def ask(self, timeout: float) -> KafkaError | None:
         """
@@ -214,14 +228,17 @@ def refusal(servers: str, options: Mapping[str, str]) -> str | None:
     """Return why no producer can be made with these options, None where one can. Says no option's value."""
     try:
         Producer(configuration(servers, options, lambda _: None))
-    except KafkaException as error:
-        # Its words may repeat a value; what follows these is an option's name.
+    except Exception as error:  # noqa: BLE001 - of an option that is none for a file, a callback for one, any
+        words = error.args[0].str() if isinstance(error, KafkaException) else str(error)
+        # They may repeat a value; what follows these is an option's name.
         named = re.search(
-            r'configuration property:? "([\w.]+)"|producer: ([\w.]+) failed', error.args[0].str()
+            r'configuration property:? "([\w.]+)"|producer: ([\w.]+) failed'
+            r"|xpected ([\w.]+) (?:to be|property)",
+            words,
         )
         if named is None:
             return "librdkafka makes no producer of these options"
-        return f"{named[1] or named[2]} is no option of librdkafka, or its value is none that this takes"
+        return f"{named[named.lastindex or 0]} is no option of librdkafka, or its value is none that this takes"
     return None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -43,6 +44,8 @@ class Loop(processes.ForkAware):
         self._active: dict[Attempt, None] = {}
         self._finished: dict[Source, None] = {}
         """Those that have outcomes to pass on."""
+        self._answers: deque[tuple[Attempt, Outcome]] = deque()
+        """What came of attempts. Who sends in a thread of its own may poll, so they come in any thread."""
 
     def serve(self, source: Source, put: Put) -> bool:
         """See `attempts.Loop`."""
@@ -54,14 +57,20 @@ class Loop(processes.ForkAware):
             self._sources[source] = None
             return True
 
+    def end(self, client: Client) -> None:
+        """See `attempts.Loop`."""
+        client.end()
+
     def _run(self) -> None:
         while self._goes_on():
             try:
                 self._turn()
             except BaseException:  # noqa: BLE001, PERF203 - a thread that ends would take its events with it
                 faults.report("sender", "usage events were interrupted", exc_info=True)
+                self._take_answers()
                 self._give_up(clocks.monotonic(), "interrupted", late=float("-inf"))
                 time.sleep(AFTER_FAILURE)
+        self._client.release()
 
     def _goes_on(self) -> bool:
         with self._lock:
@@ -76,26 +85,32 @@ class Loop(processes.ForkAware):
             while (attempt := source.next_attempt()) is not None:
                 self._active[attempt] = None
                 event = attempt.event
-                self._client.produce(event.id, event.body, partial(self._finish, attempt))
+                self._client.produce(event.id, event.body, partial(self._answered, attempt))
         self._client.poll(WAIT)
+        self._take_answers()
         self._give_up(clocks.monotonic(), "timeout", late=LATE)
+        finished = list(self._finished)
+        self._finished.clear()
         with self._lock:
-            finished = list(self._finished)
-            self._finished.clear()
             # One that had no room for another attempt may have it now.
             self._sources.update(dict.fromkeys(finished))
         for source in finished:
             source.hand_over()
 
+    def _answered(self, attempt: Attempt, outcome: Outcome) -> None:
+        """Take note of what came of an attempt, from any thread: a source is called in the loop's alone."""
+        self._answers.append((attempt, outcome))
+
+    def _take_answers(self) -> None:
+        while self._answers:
+            self._finish(*self._answers.popleft())
+
     def _finish(self, attempt: Attempt, outcome: Outcome) -> None:
-        """Take note of what came of an attempt. Who sends in a thread of its own may poll: from any thread."""
-        with self._lock:
-            if attempt not in self._active:
-                return
+        # One that was given up may be answered still.
+        if attempt in self._active:
             del self._active[attempt]
-            source = attempt.source
-            source.finish(attempt, self._client.noted(outcome, attempt.began))
-            self._finished[source] = None
+            self._finished[attempt.source] = None
+            attempt.source.finish(attempt, self._client.noted(outcome, attempt.began))
 
     def _give_up(self, now: float, reason: str, *, late: float) -> None:
         """End the attempts that are so late."""

@@ -23,6 +23,7 @@ from pathlib import Path
 
 from cmdrdata_exporter import clocks, faults
 from cmdrdata_exporter.delivery import KEPT_DAYS, Event
+from cmdrdata_exporter.delivery.spool.details import Details
 from cmdrdata_exporter.delivery.spool.directory import INDEX, Directory
 from cmdrdata_exporter.delivery.spool.index_rows import Before, Numbered, Rows
 from cmdrdata_exporter.delivery.spool.index_tables import TABLES, VERSION
@@ -75,8 +76,8 @@ class Index:
         self._dropped: list[bytes] = []
         self._fill = 0
         """Before which number events of the ledger are not in it; 0: all are."""
-        self._last = 0
-        """The number that the ledger gave last, as it is known here."""
+        self._last: int | None = 0
+        """The number that the ledger gave last, as it is known here; None: it has not committed, perhaps, what is."""
         self._now = 0.0
         """When something came into it last, in Unix seconds."""
 
@@ -173,11 +174,11 @@ class Index:
 
     # What comes into it, and what changes
 
-    def add(self, number: int, key: bytes, event: Event, now: float) -> None:
-        """Have an event in it that the ledger has given a number."""
+    def add(self, number: int, key: bytes, event: Event, known: Details | None, now: float) -> None:
+        """Have an event in it that the ledger has given a number, and of whose body that is known."""
         if self._db is not None:
             self._now = now
-            self._new.append(Numbered(number, key, event, now))
+            self._new.append(Numbered(number, key, event, known, now))
 
     def assign(self, key: bytes, customer: str) -> None:
         """Note that an event has got a customer."""
@@ -190,8 +191,9 @@ class Index:
             self._dropped.append(key)
 
     def clear(self) -> None:
-        """Forget what was not written: the ledger has not committed it."""
+        """Forget what was not written, and doubt what was: the ledger has not committed it."""
         self._new, self._assigned, self._dropped = [], [], []
+        self._last = None
 
     def write(self, last: int) -> None:
         """
@@ -204,10 +206,14 @@ class Index:
         if rows is None or not (last != self._last or self._assigned or self._dropped):
             return
         new, assigned, dropped = self._new, self._assigned, self._dropped
+        is_in_doubt = self._last is None
         self.clear()
         with self._tolerance():
             self._require_room()
             with rows.transaction():
+                if is_in_doubt and new:
+                    # The ledger gives these numbers now: what has them, or later ones, was not committed.
+                    rows.remove_after(new[0].number - 1)
                 rows.insert(new)
                 rows.note({"last": last})
                 rows.assign(assigned)

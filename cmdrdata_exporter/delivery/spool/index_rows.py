@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from cmdrdata_exporter.delivery import Event, Header
-from cmdrdata_exporter.delivery.spool.details import details
+from cmdrdata_exporter.delivery.spool.details import Details
 from cmdrdata_exporter.delivery.spool.index_tables import packed, unpacked, word
 
 FILLED = 1000
@@ -26,6 +26,8 @@ class Numbered(NamedTuple):
     number: int
     key: bytes
     event: Event
+    known: Details | None
+    """What its body says."""
     recorded: float
     """When it was imported, in Unix seconds."""
 
@@ -80,8 +82,8 @@ class Rows:
         """Insert events, but for those whose calls ended before a time."""
         rows: list[tuple[object, ...]] = []
         words: list[tuple[int, int]] = []
-        for number, key, event, recorded in new:
-            header, said = event.header, details(event.body)
+        for number, key, event, said, recorded in new:
+            header = event.header
             at, ids = int(recorded), ("", "", "")
             if said is not None:
                 at = said.at if abs(said.at) < 1 << 62 else at

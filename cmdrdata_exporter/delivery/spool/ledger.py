@@ -195,7 +195,9 @@ class Ledger:
         self, event: Event, key: bytes, state: int, record: bytes, now: float
     ) -> int | None:
         """Insert an event and return its number; None where it is a duplicate."""
-        header, place = event.header, self.totals.place(event)
+        # Read once, for the totals and for the index.
+        header, known = event.header, self.totals.details(event)
+        place = self.totals.place(event, known)
         reason = UNATTRIBUTED if header.hold else None
         row = (key, state, now, now, header.remember, reason, zlib.crc32(record), record)
         inserted = self._db.execute(
@@ -212,7 +214,7 @@ class Ledger:
         self.totals.add(place, header.units)
         seq = inserted.lastrowid
         if seq is not None:
-            self.index.add(seq, key, event, now)
+            self.index.add(seq, key, event, known, now)
         return seq
 
     def last(self) -> int:
@@ -227,7 +229,7 @@ class Ledger:
             (seq, limit),
         ).fetchall()
         found = [
-            Numbered(seq, key, event, recorded)
+            Numbered(seq, key, event, self.totals.details(event), recorded)
             for seq, key, crc, record, recorded in rows
             if isinstance(recorded, float) and (event := intact(key, crc, record)) is not None
         ]

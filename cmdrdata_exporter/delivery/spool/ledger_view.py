@@ -19,6 +19,7 @@ from cmdrdata_exporter.delivery.spool.frames import scan
 from cmdrdata_exporter.delivery.spool.records import intact, is_event
 from cmdrdata_exporter.delivery.spool.schema import IN_FLIGHT, PENDING, STATES, readable
 from cmdrdata_exporter.delivery.spool.usage_view import (
+    EVENTS,
     Asked,
     Total,
     UnreadableError,
@@ -372,9 +373,9 @@ class LedgerReader:
 
     def dropped_before(self) -> int:
         """Return how many events an earlier version dropped, which are not told from those that were delivered."""
-        (known, _) = UsageView(self._query).outside(Asked())["dropped"]
         for (number,) in self._query("SELECT value FROM counters WHERE name = 'dropped'"):
-            return max(0, number - known)
+            known = UsageView(self._query).dropped(Asked()).get(EVENTS, 0)
+            return max(0, number - int(known))
         return 0
 
     def _asked(

@@ -115,6 +115,9 @@ def _copy_readable(path: Path, new: sqlite3.Connection, version: int, now: float
                     _insert(new, table, row)
         for row in _readable(old, "damaged", ("source", "position", "content"), "rowid"):
             _insert(new, "damaged", row)
+        # Which days are known as one, and when nobody was there. Whoever reads them takes them for damaged, too.
+        for row in _readable(old, "facts", ("name", "value"), "name"):
+            _insert(new, "facts", row)
         for row in _groups(old, version):
             _insert(new, "groups", row)
         columns = _event(version)

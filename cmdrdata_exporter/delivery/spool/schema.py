@@ -127,6 +127,12 @@ MIGRATIONS = (
             USING (customer, model, endpoint, status) WHERE true
             ON CONFLICT DO UPDATE SET amount = amount + excluded.amount
             """,
+            # Version 2 did not note which months are known as one; what comes late to one joins its sum.
+            """
+            INSERT OR REPLACE INTO facts SELECT 'folded', '["' || month || '", ""]'
+            FROM (SELECT max(day) AS month FROM totals_of_version_2 WHERE day GLOB '[0-9][0-9][0-9][0-9]-[0-9][0-9]')
+            WHERE month IS NOT NULL
+            """,
             "DROP TABLE totals_of_version_2",
             # Where an event was counted: NULL where an earlier version did it, by the line of its record.
             "ALTER TABLE events ADD COLUMN time TEXT",

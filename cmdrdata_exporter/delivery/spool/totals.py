@@ -68,9 +68,13 @@ class Totals:
 
     # Where
 
-    def place(self, event: Event) -> Place:
-        """Return where an event is to be counted."""
-        header, known = event.header, details(event.body, self._total_by)
+    def details(self, event: Event) -> Details | None:
+        """Return what the body of an event says, with what usage is summed by; None where it is no event."""
+        return details(event.body, self._total_by)
+
+    def place(self, event: Event, known: Details | None) -> Place:
+        """Return where an event is to be counted, of whose body that is known."""
+        header = event.header
         parts: tuple[Any, ...] = header.customer, header.model, header.endpoint, header.status
         if known is not None:
             parts += (*known[1:9], *(known.labels.items() if self._total_by else ()))
@@ -167,7 +171,7 @@ class Totals:
         else:
             # Its row was damaged, or that of its group, which is written anew.
             self._numbers.clear()
-            place = self.place(event)
+            place = self.place(event, self.details(event))
         group = self._group(place.group)
         return group and Counted(Place(self._kept_as(place), place.group), group)
 
@@ -267,6 +271,8 @@ class Totals:
             which one it was, the empty string where there is none; and about how many bytes its totals take, in the
             end those that the groups take.
         """
+        # What was added in this transaction belongs to what becomes one sum.
+        self.write()
         last = after + _HOURS_END if len(after) == _DAY else after
         (first,) = self._db.execute(
             "SELECT min(time) FROM totals WHERE time > ?", (last,)

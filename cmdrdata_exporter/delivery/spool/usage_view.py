@@ -135,10 +135,13 @@ class UsageView:
             units = found[STATES[event.state]]
             for unit, amount in event.units.items():
                 units[unit] = units.get(unit, 0) + amount
-        found[DROPPED] = {
-            total.unit: total.amount for total in self.sums((), asked._replace(fate=DROPPED))
-        }
+        found[DROPPED] = self.dropped(asked)
         return {state: (int(units.pop(EVENTS, 0)), units) for state, units in found.items()}
+
+    def dropped(self, asked: Asked) -> dict[str, float]:
+        """Return what was used by events that a person gave up."""
+        sums = self.sums((), asked._replace(fate=DROPPED))
+        return {total.unit: total.amount for total in sums}
 
     # Events that are not delivered
 
