@@ -35,7 +35,7 @@ FINE, ATTENTION, REFUSED = range(3)
 
 USUAL = 80
 """Columns of a page that has no terminal to tell its own."""
-UNBROKEN = 10_000
+_UNBROKEN = 10_000
 """Columns in a pipe, where lines may be as long as what they say."""
 
 
@@ -51,7 +51,7 @@ class Terminal(Console):
         super().__init__(highlight=False)
         # Whoever exports COLUMNS has said how wide it is.
         if not self.is_terminal and not os.environ.get("COLUMNS"):
-            self.width = USUAL if page else UNBROKEN
+            self.width = USUAL if page else _UNBROKEN
 
     def print(self, *objects: Any, **options: Any) -> None:
         """Print as `Console.print` does; a pipe gets no blanks at the ends of lines."""

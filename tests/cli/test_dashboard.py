@@ -407,7 +407,7 @@ def indexed(remote: Directory) -> Directory:
 
 def test_what_is_not_known_is_no_zero(remote: Directory, reader: Reader) -> None:
     """Zeros that stand in a body for usage that was not told are not shown; those that were told are."""
-    zeros = {"input_tokens": 0, "output_tokens": 0}
+    zeros: dict[str, int | float] = {"input_tokens": 0, "output_tokens": 0}
     fill(
         remote,
         [

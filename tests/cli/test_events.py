@@ -238,8 +238,12 @@ def test_nothing_yet(remote: Directory, run: Run) -> None:
 
 def test_what_is_not_known_is_no_zero(remote: Directory, run: Run) -> None:
     """A body has zeros for usage that was not told; a reader sees none, and of a part of it that it is the least."""
-    nothing = {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}
-    part = {"input_tokens": 1000, "output_tokens": 0, "total_tokens": 1000}
+    nothing: dict[str, int | float] = {
+        "input_tokens": 0,
+        "output_tokens": 0,
+        "total_tokens": 0,
+    }
+    part: dict[str, int | float] = {**nothing, "input_tokens": 1000, "total_tokens": 1000}
     fill(
         remote,
         [
