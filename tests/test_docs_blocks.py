@@ -60,19 +60,30 @@ PLAIN = {
         "spec:",
         "lifecycle:",
     ),
+    "docs/fleet.md": ("Python, with our instrumentation",),
     "docs/fleet-ledger.md": ("CREATE ROLE auditor", "postgresql://meter@db.example/usage?sslmode"),
     "docs/kafka.md": ("# /etc/cmdrdata/kafka.properties",),
     "docs/migration.md": ("from cmdrdata",),
+    # Parts of examples/node, which tests/fleet/test_other_languages.py runs.
+    "docs/other-languages.md": (
+        "register('@opentelemetry",
+        "onStart(span)",
+        "process.once('beforeExit'",
+        "stream: true,",
+    ),
     "docs/monitoring.md": ("from opentelemetry import metrics",),
 }
 """How the blocks begin that no test runs: pictures, files of other programs, and what other packages had."""
 
 OTHERS = frozenset(
     [
+        "cd",
         "export",
         "git",
         "jq",
         "kubectl",
+        "node",
+        "npm",
         "pre-commit",
         "prometheus",
         "promtool",

@@ -108,7 +108,7 @@ for command in (
     replay,
     flush,
     drain,
-    jobs,
     gateway,
+    jobs,
 ):
     cmdrdata.add_command(command)

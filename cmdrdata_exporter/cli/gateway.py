@@ -165,11 +165,11 @@ _PATH = click.Path(path_type=Path)
 )
 def gateway(**options: Any) -> None:
     """
-    Take spans and events of many hosts into one ledger, until SIGTERM or SIGINT.
+    Take spans and events of many hosts into one ledger.
 
-    Any number of gateways may share a ledger. Spans are answered, and positions of topics stored,
-    once the database has them. At the signal it finishes what was begun; a second one ends it at
-    once. It logs to stderr.
+    Until SIGTERM or SIGINT. Any number of gateways may share a ledger. Spans are answered, and
+    positions of topics stored, once the database has them. At the signal it finishes what was
+    begun; a second one ends it at once. It logs to stderr.
 
     Example: cmdrdata gateway --ledger postgresql://db/usage --otlp 127.0.0.1:4318
     """

@@ -130,6 +130,7 @@ Commands:
   replay        Send dead letters, ambiguous or local events again.
   flush         Deliver pending events now, and show what is left.
   drain         Deliver events until SIGTERM or SIGINT.
+  gateway       Take spans and events of many hosts into one ledger.
   jobs          List jobs whose end was not seen, and ask for them.
 """ == capsys.readouterr().out.partition("\n")[2]
 

@@ -414,7 +414,8 @@ def test_the_words_for_what_needs_a_person() -> None:
     }
     kinds = set(status._needs(known))
     kinds |= set(status._needs({**known, "sending": {**known["sending"], "state": "probing"}}))
-    assert set(NEEDS) == kinds | {"unreadable", "gone", "unusable"}
+    # The last two are of a fleet's ledger, which tests/fleet has.
+    assert set(NEEDS) == kinds | {"unreadable", "gone", "unusable", "quiet", "set_aside"}
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

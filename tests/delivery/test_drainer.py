@@ -660,6 +660,7 @@ def test_a_wrong_key(
     assert facts(directory) == {
         "at": pytest.approx(NOW, abs=50),
         "breaks": [],
+        "folded": ["", "2026-11-21"],
         "full_labels": [],
         "present": pytest.approx(NOW, abs=50),
         "index": None,
