@@ -21,6 +21,7 @@ import openai
 import opentelemetry.context
 import pytest
 from openai.resources.chat.completions import Completions
+from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 
 import cmdrdata_exporter
@@ -361,7 +362,11 @@ if VERSION >= (3, 57):
         host: Host,
         handler: Callable[[BaseException], None],
     ) -> None:
-        """The exception comes out once, and what the frames tell is billed once, to who asked for it."""
+        """
+        The exception comes out once, and what the frames tell is billed once, to who asked for it.
+
+        No span of ours stays the current one, of which all later ones would be a part.
+        """
         handler(error)
         wrong: list[str] = []
         arguments: Any = {"model": "m"} if name == "realtime" else {}
@@ -381,6 +386,7 @@ if VERSION >= (3, 57):
                 with interruption:
                     raised = sum(_raises(error, connection, frame) for frame in frames)
                 error.__traceback__ = error.__context__ = None
+                assert not trace.get_current_span().get_span_context().is_valid
                 if interruption.place is None:
                     break
                 open_calls.end_dropped()

@@ -8,9 +8,9 @@ one event everywhere: see `shared`.
 
 from __future__ import annotations
 
+import contextvars
 import weakref
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from opentelemetry import context as otel_context
@@ -299,8 +299,11 @@ class Session:
             parameters, began = {"model": model, **request.parameters}, request.began
             if request.payer is not None:
                 attribution = attribution._replace(attributes=request.payer)
-        with self._as_parent():
-            call = Call(
+        parent = trace.set_span_in_context(NonRecordingSpan(self.call.span_context))
+
+        def made() -> Call:
+            otel_context.attach(parent)
+            return Call(
                 self._recorder,
                 endpoint,
                 parameters,
@@ -309,17 +312,11 @@ class Session:
                 streaming=not refused,
                 began=began,
             )
+
+        # In a context of its own nothing is to be undone, wherever a signal handler interrupts this.
+        call = contextvars.copy_context().run(made)
         call.exchange.account = {**self.account}
         return call
-
-    @contextmanager
-    def _as_parent(self) -> Generator[None]:
-        span = NonRecordingSpan(self.call.span_context)
-        token = otel_context.attach(trace.set_span_in_context(span))
-        try:
-            yield
-        finally:
-            token.var.reset(token)
 
     def refuse(self, request: Request, error: object) -> None:
         """Record a request that the provider has refused."""
