@@ -25,6 +25,7 @@ from cmdrdata_exporter.delivery.spool.index_view import About, IndexReader
 from cmdrdata_exporter.delivery.spool.indexed import IndexedEvent
 from cmdrdata_exporter.delivery.spool.journal import Journal
 from cmdrdata_exporter.delivery.spool.ledger import Ledger
+from cmdrdata_exporter.delivery.spool.ledger_view import UnreadableError
 from cmdrdata_exporter.delivery.spool.records import (
     Command,
     encode_command,
@@ -806,3 +807,17 @@ def test_a_body_is_read_once(host: Host, monkeypatch: pytest.MonkeyPatch) -> Non
     host.take(record(1), record(2))
     assert (2, 2) == (len(read), len(set(read)))
     assert [2, 1] == [event.at - int(NOW) for event in host.find(trace(2)) + host.find(trace(1))]
+
+
+def test_a_ledger_that_cannot_be_read(tmp_path: Path) -> None:
+    """Whoever asks is told, and no database stays open of which nobody knows."""
+    directory = Directory.prepare(tmp_path / "spool", "https://example.test", "acme")
+    Ledger(directory, index=Index(directory, 10)).close()
+    (directory.path / LEDGER).write_bytes(b"no database at all" * 300)
+    reader = IndexReader(directory)
+    with pytest.raises(UnreadableError), reader:
+        pass
+    for db in (reader._db, reader.ledger._db):
+        assert db is not None
+        with pytest.raises(sqlite3.ProgrammingError):
+            db.execute("SELECT 1")

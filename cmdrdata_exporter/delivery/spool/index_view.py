@@ -64,6 +64,7 @@ class IndexReader:
         self._directory = directory
         self._reason: str | None = None
         self._db: sqlite3.Connection | None = None
+        self.ledger = LedgerReader(directory)
         path = directory.path / INDEX
         if path.exists():
             with self._reading():
@@ -73,9 +74,17 @@ class IndexReader:
                     isolation_level=None,
                     timeout=5.0,
                 )
-        self.ledger = LedgerReader(directory)
 
     def __enter__(self) -> Self:
+        try:
+            self._begin()
+        except BaseException:
+            # Nobody calls `__exit__` then.
+            self.__exit__()
+            raise
+        return self
+
+    def _begin(self) -> None:
         # The ledger's instant comes first, so that the index has all that the ledger has, and perhaps more.
         self.ledger.__enter__()
         self.last = self.ledger.last()
@@ -92,7 +101,6 @@ class IndexReader:
                 if not all(isinstance(number, int | float) for number in numbers):
                     raise sqlite3.DatabaseError(_DAMAGED)
         self._facts = facts if self._db is not None else {}
-        return self
 
     def __exit__(self, *error: object) -> None:
         self.ledger.__exit__(*error)
