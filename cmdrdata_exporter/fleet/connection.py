@@ -16,6 +16,12 @@ CONNECT_TIMEOUT = 10
 """Seconds."""
 
 
+_UNUSABLE = (
+    "the URL of the fleet's ledger cannot be read; expected is postgresql://USER@HOST:PORT/DATABASE, "
+    "with special characters percent-encoded. A password may be in PGPASSFILE"
+)
+
+
 class UnusableUrlError(ValueError):
     """What was given is no URL of a database. It is not repeated in the message: it may have a password."""
 
@@ -30,13 +36,14 @@ def name_of(url: str) -> str:
     try:
         known = conninfo_to_dict(url)
     except psycopg.Error:
-        raise UnusableUrlError(
-            "the URL of the fleet's ledger cannot be read; expected is postgresql://USER@HOST:PORT/DATABASE, "
-            "with special characters percent-encoded. A password may be in PGPASSFILE"
-        ) from None
-    host = known.get("host") or known.get("hostaddr") or "local"
-    port = f":{known['port']}" if known.get("port") else ""
-    return f"{host}{port}/{known.get('dbname') or known.get('user') or ''}"
+        raise UnusableUrlError(_UNUSABLE) from None
+    host = str(known.get("host") or known.get("hostaddr") or "local")
+    port = str(known.get("port") or "")
+    database = str(known.get("dbname") or known.get("user") or "")
+    # Of a password with `@` or `/` in it libpq takes a part for one of these.
+    if "@" in host + database or not set(port) <= set("0123456789,"):
+        raise UnusableUrlError(_UNUSABLE)
+    return f"{host}{port and f':{port}'}/{database}"
 
 
 def connect(url: str) -> Connection:

@@ -307,6 +307,28 @@ def test_time_lets_settled_events_go_and_no_others(
     assert totals(query) == {**of("acme", 2), **of("", 1)}
 
 
+def test_an_event_that_comes_while_its_day_goes_stays(
+    opened: Opening, query: Query, clock: Clock, database: str
+) -> None:
+    """A day's table is not removed with an event that another gateway has put there and not committed yet."""
+    ledger = opened()
+    ledger.store([arrival(1)])
+    clock.now += 31 * DAY
+    with psycopg.connect(database) as other:
+        # As another gateway does: the rest of its row is of no matter.
+        other.execute(
+            "INSERT INTO fleet_events SELECT '\\x00', day, 0, '2', 2, due, recorded, attempts, reason, host, source,"
+            " customer, model, endpoint, status, units, at, group_number, trace_id, response_id, request_id, body"
+            " FROM fleet_events"
+        )
+        thread = threading.Thread(target=ledger.tidy)
+        thread.start()
+        while not query("SELECT FROM pg_locks WHERE NOT granted"):
+            assert thread.is_alive()
+    thread.join()
+    assert query("SELECT id, state FROM fleet_events") == [("2", STATES.index("held"))]
+
+
 def test_an_event_of_a_day_whose_ids_are_forgotten_is_set_aside(
     opened: Opening, query: Query, clock: Clock
 ) -> None:
@@ -446,4 +468,20 @@ def test_what_is_no_url_is_not_repeated(url: str) -> None:
     """The message on a URL that cannot be read has nothing of it: it may have a password."""
     with pytest.raises(UnusableUrlError) as error:
         FleetLedger(url)
+    assert "hunter" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://meter:hunter@hunter@db/usage",
+        "postgresql://meter:hunter/2@db/usage",
+        "postgresql://meter:2/hunter@db/usage",
+        "postgresql://meter:hunter/usage",
+    ],
+)
+def test_a_password_that_is_not_encoded_is_no_name(url: str) -> None:
+    """A part of a password that libpq takes for host, port or database is in no name and no message."""
+    with pytest.raises(UnusableUrlError, match="percent-encoded") as error:
+        name_of(url)
     assert "hunter" not in str(error.value)
