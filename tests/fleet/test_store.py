@@ -238,13 +238,17 @@ def test_texts_that_are_too_long_for_an_index(opened: Opening, query: Query) -> 
 
 
 def test_amounts_are_exact(opened: Opening, query: Query) -> None:
-    """Sums of large integers and of decimal fractions have no rounding."""
+    """Sums of large integers and of decimal fractions have no rounding, in one transaction nor over several."""
     ledger = opened()
-    for number in range(10):
-        ledger.store([arrival(number, usage={"seconds": 0.1}, input_tokens=(1 << 53) + 1)])
+    events = [
+        arrival(number, usage={"seconds": 0.1}, input_tokens=(1 << 53) + 1) for number in range(20)
+    ]
+    ledger.store(events[:10])
+    for event in events[10:]:
+        ledger.store([event])
     found = totals(query)
-    assert found["acme", "seconds"] == Decimal("1.0")
-    assert found["acme", "input_tokens"] == 10 * ((1 << 53) + 1)
+    assert found["acme", "seconds"] == Decimal("2.0")
+    assert found["acme", "input_tokens"] == 20 * ((1 << 53) + 1)
 
 
 def test_each_day_has_a_table(opened: Opening, query: Query) -> None:
