@@ -12,8 +12,18 @@ from psycopg.conninfo import conninfo_to_dict
 
 Connection = psycopg.Connection[Any]
 
-CONNECT_TIMEOUT = 10
-"""Seconds."""
+_USUAL = {
+    "connect_timeout": 10,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+    "application_name": "cmdrdata",
+}
+"""
+Options that a URL may have otherwise. Whoever waits for a server that has gone without a word waits for half a minute,
+and not for the quarter of an hour that TCP tries.
+"""
 
 
 _UNUSABLE = (
@@ -55,9 +65,9 @@ def connect(url: str) -> Connection:
         UnusableUrlError: it is no URL of a database.
     """
     name_of(url)
-    return psycopg.connect(
-        url, autocommit=True, connect_timeout=CONNECT_TIMEOUT, application_name="cmdrdata"
-    )
+    given = conninfo_to_dict(url)
+    usual: dict[str, Any] = {name: value for name, value in _USUAL.items() if name not in given}
+    return psycopg.connect(url, autocommit=True, **usual)
 
 
 class Connected:

@@ -14,7 +14,7 @@ from cmdrdata_exporter.delivery import Outcome, Verdict
 from cmdrdata_exporter.delivery.spool.records import key_of
 from cmdrdata_exporter.delivery.spool.schema import UnknownVersionError
 from cmdrdata_exporter.fleet.arrivals import Arrival, HostReport, Position
-from cmdrdata_exporter.fleet.connection import UnusableUrlError, name_of
+from cmdrdata_exporter.fleet.connection import UnusableUrlError, connect, name_of
 from cmdrdata_exporter.fleet.states import STATES
 from cmdrdata_exporter.fleet.store import KEYS_FOR, LEASE, FleetLedger
 from tests.engines.postgres import Postgres
@@ -489,3 +489,11 @@ def test_a_password_that_is_not_encoded_is_no_name(url: str) -> None:
     with pytest.raises(UnusableUrlError, match="percent-encoded") as error:
         name_of(url)
     assert "hunter" not in str(error.value)
+
+
+def test_a_server_that_goes_without_a_word_is_noticed(database: str) -> None:
+    """A connection asks whether the server is still there, unless its URL says otherwise."""
+    with connect(database) as connection, connect(f"{database}?keepalives_idle=77") as other:
+        asked = connection.info.get_parameters(), other.info.get_parameters()
+    assert [each["keepalives_idle"] for each in asked] == ["10", "77"]
+    assert [each["tcp_user_timeout"] for each in asked] == ["30000", "30000"]
