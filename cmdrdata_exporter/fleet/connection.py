@@ -12,8 +12,24 @@ from psycopg.conninfo import conninfo_to_dict
 
 Connection = psycopg.Connection[Any]
 
-CONNECT_TIMEOUT = 10
-"""Seconds."""
+_USUAL = {
+    "connect_timeout": 10,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+    "application_name": "cmdrdata",
+}
+"""
+Options that a URL may have otherwise. Whoever waits for a server that has gone without a word waits for half a minute,
+and not for the quarter of an hour that TCP tries.
+"""
+
+
+_UNUSABLE = (
+    "the URL of the fleet's ledger cannot be read; expected is postgresql://USER@HOST:PORT/DATABASE, "
+    "with special characters percent-encoded. A password may be in PGPASSFILE"
+)
 
 
 class UnusableUrlError(ValueError):
@@ -30,13 +46,14 @@ def name_of(url: str) -> str:
     try:
         known = conninfo_to_dict(url)
     except psycopg.Error:
-        raise UnusableUrlError(
-            "the URL of the fleet's ledger cannot be read; expected is postgresql://USER@HOST:PORT/DATABASE, "
-            "with special characters percent-encoded. A password may be in PGPASSFILE"
-        ) from None
-    host = known.get("host") or known.get("hostaddr") or "local"
-    port = f":{known['port']}" if known.get("port") else ""
-    return f"{host}{port}/{known.get('dbname') or known.get('user') or ''}"
+        raise UnusableUrlError(_UNUSABLE) from None
+    host = str(known.get("host") or known.get("hostaddr") or "local")
+    port = str(known.get("port") or "")
+    database = str(known.get("dbname") or known.get("user") or "")
+    # Of a password with `@` or `/` in it libpq takes a part for one of these.
+    if "@" in host + database or not set(port) <= set("0123456789,"):
+        raise UnusableUrlError(_UNUSABLE)
+    return f"{host}{port and f':{port}'}/{database}"
 
 
 def connect(url: str) -> Connection:
@@ -48,9 +65,9 @@ def connect(url: str) -> Connection:
         UnusableUrlError: it is no URL of a database.
     """
     name_of(url)
-    return psycopg.connect(
-        url, autocommit=True, connect_timeout=CONNECT_TIMEOUT, application_name="cmdrdata"
-    )
+    given = conninfo_to_dict(url)
+    usual: dict[str, Any] = {name: value for name, value in _USUAL.items() if name not in given}
+    return psycopg.connect(url, autocommit=True, **usual)
 
 
 class Connected:

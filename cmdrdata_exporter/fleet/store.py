@@ -524,12 +524,20 @@ class FleetLedger(Connected):
         for (name,) in tables:
             digits = name.rpartition("_")[2]
             if digits.isdecimal() and digits < f"{first:%Y%m%d}":
-                rest = connection.execute(f"SELECT FROM {name} LIMIT 1".encode())
-                if rest.fetchone() is None:
-                    # The next time, where someone reads all the time.
-                    with _briefly(connection):
-                        connection.execute(f"DROP TABLE {name}".encode())
-                    self._days.clear()
+                self._drop_empty(connection, name)
+
+    def _drop_empty(self, connection: Connection, name: str) -> None:
+        """Drop the table of a day that has no events."""
+        rest = f"SELECT FROM {name} LIMIT 1".encode()
+        if connection.execute(rest).fetchone() is not None:
+            return
+        # The next time, where someone reads all the time.
+        with _briefly(connection):
+            # Another gateway may have put an event there that nobody sees before its commit, which this waits for.
+            connection.execute(b"LOCK TABLE ONLY fleet_events IN ACCESS EXCLUSIVE MODE")
+            if connection.execute(rest).fetchone() is None:
+                connection.execute(f"DROP TABLE {name}".encode())
+                self._days.clear()
 
 
 _COUNTED = {"assign": "assigned", "replay": "replayed", "drop": "dropped"}

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
+import decimal
 import json
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 from cmdrdata_exporter.delivery import Event
@@ -18,6 +20,10 @@ from cmdrdata_exporter.fleet.connection import Connection
 EVENTS = "events"
 """The unit that each event has one of."""
 SLOTS = 64
+_EXACT = decimal.Context(prec=500)
+"""Holds each sum of what is `storable` to its last digit: with that of binary fractions a batch would differ from its
+events."""
+_NOTHING = Decimal(0)
 _MOST_KNOWN = 10_000
 """Of how many groups it is known that they have a row."""
 
@@ -41,7 +47,7 @@ class Totals:
     def __init__(self, total_by: Sequence[str] = ()) -> None:
         self.total_by = tuple(total_by)
         self._slot = random.SystemRandom().randrange(SLOTS)
-        self._amounts: dict[Place, dict[str, int | float]] = {}
+        self._amounts: dict[Place, dict[str, Decimal]] = {}
         self._groups: dict[int, Group] = {}
         """Those that were named since the last transaction."""
         self._known: set[int] = set()
@@ -83,11 +89,12 @@ class Totals:
     def add(self, place: Place, units: Mapping[str, int | float], sign: int = 1) -> None:
         """Add the usage of an event, or take it off with -1."""
         amounts = self._amounts.setdefault(place, {})
-        amounts[EVENTS] = amounts.get(EVENTS, 0) + sign
+        amounts[EVENTS] = _EXACT.add(amounts.get(EVENTS, _NOTHING), sign)
         for unit, amount in units.items():
             if not isinstance(amount, bool):
-                # A unit may be called `events`, too.
-                amounts[unit] = amounts.get(unit, 0) + storable(amount) * sign
+                # As it is written. A unit may be called `events`, too.
+                written = Decimal(repr(storable(amount)))
+                amounts[unit] = _EXACT.fma(written, sign, amounts.get(unit, _NOTHING))
 
     def move(
         self,
@@ -129,10 +136,10 @@ class Totals:
             for unit, amount in amounts.items()
             if amount
         }
-        days: dict[tuple[dt.date, int, str], int | float] = {}
+        days: dict[tuple[dt.date, int, str], Decimal] = {}
         for (hour, _, group, unit), amount in hours.items():
             key = hour.date(), group, unit
-            days[key] = days.get(key, 0) + amount
+            days[key] = _EXACT.add(days.get(key, _NOTHING), amount)
         if hours:
             connection.execute(
                 "INSERT INTO fleet_totals_by_hour AS known"
@@ -181,11 +188,10 @@ def hour_of(at: int) -> dt.datetime:
     return hour.replace(tzinfo=None)
 
 
-def _columns(rows: Mapping[Any, int | float]) -> list[list[object]]:
+def _columns(rows: Mapping[Any, int | Decimal]) -> list[list[object]]:
     """Return rows as columns, in the order of their keys, the amounts last."""
     ordered = sorted(rows.items())
-    # As they are written: sums of decimal fractions are exact.
-    amounts: list[object] = [repr(amount) for _, amount in ordered]
+    amounts: list[object] = [str(amount) for _, amount in ordered]
     return [*map(list, zip(*(key for key, _ in ordered), strict=True)), amounts]
 
 

@@ -240,6 +240,21 @@ def test_a_topic_of_events(run: Run, database: str, broker: Broker) -> None:
     assert gateway.end() == 0
 
 
+def test_a_broker_that_goes(run: Run, database: str, mortal: Broker) -> None:
+    """While no broker is there a gateway is not ready, and it is again once one is."""
+    topic = mortal.topic("usage-events")
+    gateway = run("--events-topic", f"kafka://{mortal.servers}/{topic}")
+    gateway.wait_until_ready()
+    mortal.kill()
+    wait_for(lambda: gateway.page("/readyz")[0] == 503)
+    assert f"the topic {topic} is not read" in gateway.page("/readyz")[1]
+    mortal.start()
+    gateway.wait_until_ready()
+    produce_events(mortal, topic, range(5))
+    wait_for(lambda: recorded(database) == 5)
+    assert gateway.end() == 0
+
+
 def test_a_topic_of_spans(run: Run, database: str, broker: Broker) -> None:
     """Records as the Collector writes them are taken, and garbage among them is said and left out."""
     topic = broker.topic("otlp-spans")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import threading
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -231,3 +232,50 @@ def test_nothing_of_the_content(database: str, shelf: Shelf) -> None:
         [row] = connection.execute("SELECT gateway_spans::text, body FROM gateway_spans").fetchall()
     assert "my secret" not in str(row)
     assert b"my secret" not in bytes(row[1])
+
+
+def test_a_customer_that_cannot_be_is_not_another_one(
+    database: str, shelf: Shelf, ledger: Taking
+) -> None:
+    """A customer's id with a NUL is refused, as in a process: without it it would be the id of someone else."""
+    shelf.store(rows((SDK, span(1, 1, attributes=CHAT | {"cmdrdata.customer.id": "ac\0me"}))))
+    settling = settler(database, ledger)
+    settling.round()
+    settling.close()
+    [event] = ledger.events.values()
+    assert json.loads(event.body)["customer_id"] is None
+
+
+def test_what_many_spans_have_in_common_is_kept_of_each_in_short() -> None:
+    """A long name of a scope, which comes once, does not fill the memory with a copy for each of its spans."""
+    message = request(("a" * 100_000, span(1, 0, attributes={})))
+    scope = message.resource_spans[0].scope_spans[0]
+    scope.spans.extend(span(1, number, attributes={}) for number in range(1, 100))
+    kept = take(read_protobuf(message.SerializeToString())).rows
+    assert len(kept) == 100
+    assert sum(len(row.relation) for row in kept) < 100_000
+
+
+def test_two_gateways_that_get_the_same_spans_do_not_wait_for_each_other(
+    database: str, shelf: Shelf
+) -> None:
+    """A batch that comes to two gateways at once, its spans in another order, is stored by both."""
+    other = Shelf(database)
+    batch = rows(*((SDK, span(number, number)) for number in range(1, 2001)))
+    failures: list[Exception] = []
+
+    def store(to: Shelf, kept: list[SpanRow]) -> None:
+        try:
+            to.store(kept)
+        except psycopg.Error as error:
+            failures.append(error)
+
+    threads = [
+        threading.Thread(target=store, args=each) for each in ((shelf, batch), (other, batch[::-1]))
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    other.close()
+    assert failures == []

@@ -14,7 +14,7 @@ from cmdrdata_exporter.delivery import Outcome, Verdict
 from cmdrdata_exporter.delivery.spool.records import key_of
 from cmdrdata_exporter.delivery.spool.schema import UnknownVersionError
 from cmdrdata_exporter.fleet.arrivals import Arrival, HostReport, Position
-from cmdrdata_exporter.fleet.connection import UnusableUrlError, name_of
+from cmdrdata_exporter.fleet.connection import UnusableUrlError, connect, name_of
 from cmdrdata_exporter.fleet.states import STATES
 from cmdrdata_exporter.fleet.store import KEYS_FOR, LEASE, FleetLedger
 from tests.engines.postgres import Postgres
@@ -238,13 +238,17 @@ def test_texts_that_are_too_long_for_an_index(opened: Opening, query: Query) -> 
 
 
 def test_amounts_are_exact(opened: Opening, query: Query) -> None:
-    """Sums of large integers and of decimal fractions have no rounding."""
+    """Sums of large integers and of decimal fractions have no rounding, in one transaction nor over several."""
     ledger = opened()
-    for number in range(10):
-        ledger.store([arrival(number, usage={"seconds": 0.1}, input_tokens=(1 << 53) + 1)])
+    events = [
+        arrival(number, usage={"seconds": 0.1}, input_tokens=(1 << 53) + 1) for number in range(20)
+    ]
+    ledger.store(events[:10])
+    for event in events[10:]:
+        ledger.store([event])
     found = totals(query)
-    assert found["acme", "seconds"] == Decimal("1.0")
-    assert found["acme", "input_tokens"] == 10 * ((1 << 53) + 1)
+    assert found["acme", "seconds"] == Decimal("2.0")
+    assert found["acme", "input_tokens"] == 20 * ((1 << 53) + 1)
 
 
 def test_each_day_has_a_table(opened: Opening, query: Query) -> None:
@@ -305,6 +309,28 @@ def test_time_lets_settled_events_go_and_no_others(
     assert totals(query) == {**of("acme", 2), **of("", 1)}
     assert ledger.store([arrival(1), arrival(2, timestamp=int(NOW) - DAY)]) == 0
     assert totals(query) == {**of("acme", 2), **of("", 1)}
+
+
+def test_an_event_that_comes_while_its_day_goes_stays(
+    opened: Opening, query: Query, clock: Clock, database: str
+) -> None:
+    """A day's table is not removed with an event that another gateway has put there and not committed yet."""
+    ledger = opened()
+    ledger.store([arrival(1)])
+    clock.now += 31 * DAY
+    with psycopg.connect(database) as other:
+        # As another gateway does: the rest of its row is of no matter.
+        other.execute(
+            "INSERT INTO fleet_events SELECT '\\x00', day, 0, '2', 2, due, recorded, attempts, reason, host, source,"
+            " customer, model, endpoint, status, units, at, group_number, trace_id, response_id, request_id, body"
+            " FROM fleet_events"
+        )
+        thread = threading.Thread(target=ledger.tidy)
+        thread.start()
+        while not query("SELECT FROM pg_locks WHERE NOT granted"):
+            assert thread.is_alive()
+    thread.join()
+    assert query("SELECT id, state FROM fleet_events") == [("2", STATES.index("held"))]
 
 
 def test_an_event_of_a_day_whose_ids_are_forgotten_is_set_aside(
@@ -447,3 +473,27 @@ def test_what_is_no_url_is_not_repeated(url: str) -> None:
     with pytest.raises(UnusableUrlError) as error:
         FleetLedger(url)
     assert "hunter" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://meter:hunter@hunter@db/usage",
+        "postgresql://meter:hunter/2@db/usage",
+        "postgresql://meter:2/hunter@db/usage",
+        "postgresql://meter:hunter/usage",
+    ],
+)
+def test_a_password_that_is_not_encoded_is_no_name(url: str) -> None:
+    """A part of a password that libpq takes for host, port or database is in no name and no message."""
+    with pytest.raises(UnusableUrlError, match="percent-encoded") as error:
+        name_of(url)
+    assert "hunter" not in str(error.value)
+
+
+def test_a_server_that_goes_without_a_word_is_noticed(database: str) -> None:
+    """A connection asks whether the server is still there, unless its URL says otherwise."""
+    with connect(database) as connection, connect(f"{database}?keepalives_idle=77") as other:
+        asked = connection.info.get_parameters(), other.info.get_parameters()
+    assert [each["keepalives_idle"] for each in asked] == ["10", "77"]
+    assert [each["tcp_user_timeout"] for each in asked] == ["30000", "30000"]

@@ -98,8 +98,9 @@ class Forwarding:
         # What cannot be committed would have to be sent again: so this comes first.
         self._commit(ledger)
         if now >= self._next_tidying:
-            ledger.tidy()
+            # First, so that what keeps this from being done keeps no event from being sent.
             self._next_tidying = now + TIDY
+            ledger.tidy()
         if self._senders is None:
             return
         if now >= self._next_recovery:

@@ -112,6 +112,14 @@ class Held:
 _STEP = 64 << 10
 
 
+def joined(chunks: Iterable[bytes]) -> bytes:
+    """Return chunks in one piece. A list of tiny ones would have many times their size."""
+    found = bytearray()
+    for chunk in chunks:
+        found += chunk
+    return bytes(found)
+
+
 def inflate(chunks: Iterable[bytes], held: Held) -> bytes:
     """
     Return what is in gzip, read as it comes: of what is too large no more than is allowed.
@@ -122,14 +130,14 @@ def inflate(chunks: Iterable[bytes], held: Held) -> bytes:
         FullError: there is no room now.
     """
     reader = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
-    found: list[bytes] = []
+    found = bytearray()
     try:
         for chunk in chunks:
             rest = chunk
             while rest and not reader.eof:
                 part = reader.decompress(rest, _STEP)
                 held.add("inflated", len(part))
-                found.append(part)
+                found += part
                 rest = reader.unconsumed_tail
             if reader.unused_data or (rest and reader.eof):
                 raise GzipError
@@ -137,4 +145,4 @@ def inflate(chunks: Iterable[bytes], held: Held) -> bytes:
         raise GzipError from None
     if not reader.eof:
         raise GzipError
-    return b"".join(found)
+    return bytes(found)

@@ -35,6 +35,7 @@ from cmdrdata_exporter.fleet.gateway.limits import (
     Room,
     TooLargeError,
     inflate,
+    joined,
 )
 from cmdrdata_exporter.fleet.gateway.shelving import AwayError, Shelving
 from cmdrdata_exporter.fleet.gateway.spans import GarbageError, read_json, read_protobuf, take
@@ -345,7 +346,7 @@ class _Handler(BaseHTTPRequestHandler):
             )
         chunks = self._chunks(held)
         self._reader.begin_body()
-        body = inflate(chunks, held) if encoding == "gzip" else b"".join(chunks)
+        body = inflate(chunks, held) if encoding == "gzip" else joined(chunks)
         for _ in chunks:
             pass  # The last chunk has come, what ends it has not.
         self._has_body = False

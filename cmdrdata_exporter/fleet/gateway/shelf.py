@@ -130,10 +130,12 @@ class Shelf(_Connected):
         Raises:
             psycopg.Error: nothing was changed, as far as is known.
         """
+        # Of one order, so that no two gateways that get the same wait for each other.
+        ordered = sorted(rows, key=lambda row: (row.trace, row.span))
         with self._connected() as connection, connection.transaction():
             for statement, chosen in (
-                (_CALLS, [row for row in rows if row.is_call]),
-                (_OTHERS, [row for row in rows if not row.is_call]),
+                (_CALLS, [row for row in ordered if row.is_call]),
+                (_OTHERS, [row for row in ordered if not row.is_call]),
             ):
                 if chosen:
                     connection.execute(statement.encode(), _columns(chosen))

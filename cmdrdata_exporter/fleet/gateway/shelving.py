@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 from collections.abc import Sequence
@@ -16,6 +17,8 @@ TOGETHER = 5000
 """How many spans are stored at once, about."""
 PATIENCE = 20.0
 """Seconds that a request waits for the database."""
+LOOK = 1.0
+"""Seconds between two looks whether the database is back: while this says that it is away, no request may come."""
 
 
 class AwayError(Exception):
@@ -37,14 +40,16 @@ class Shelving:
 
     Args:
         shelf: where to.
+        patience: how many seconds a request waits for the database.
     """
 
-    def __init__(self, shelf: Shelf) -> None:
+    def __init__(self, shelf: Shelf, patience: float = PATIENCE) -> None:
         self._shelf = shelf
+        self._patience = patience
         self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
         self._ended = threading.Event()
         self.works = True
-        """Whether what was stored last could be."""
+        """Whether what was stored last could be, in time."""
 
     def start(self) -> None:
         """Start the thread."""
@@ -61,7 +66,18 @@ class Shelving:
             return
         waiting = _Waiting(rows)
         self._queue.put(waiting)
-        if not waiting.done.wait(PATIENCE) or waiting.failed:
+        if not waiting.done.wait(self._patience):
+            # It comes again: while the database hangs its spans shall not wait here as well, time after time.
+            waiting.rows = ()
+            if self.works:
+                faults.say(
+                    logging.WARNING,
+                    "spans are not stored within %g seconds and are refused for now",
+                    self._patience,
+                )
+            self.works = False
+            raise AwayError
+        if waiting.failed:
             raise AwayError
 
     def stop(self, seconds: float) -> bool:
@@ -76,7 +92,7 @@ class Shelving:
             rows = [row for waiting in together for row in waiting.rows]
             failed = False
             try:
-                if rows:
+                if rows or not self.works:
                     self._shelf.store(rows)
             except Exception as error:  # noqa: BLE001 - the thread must live
                 failed = True
@@ -84,10 +100,13 @@ class Shelving:
                     faults.report("shelving", "spans cannot be stored", exc_info=True)
                 elif self.works:
                     faults.say(
-                        30, "spans cannot be stored and are refused for now: %s", plain_error(error)
+                        logging.WARNING,
+                        "spans cannot be stored and are refused for now: %s",
+                        plain_error(error),
                     )
-            if rows:
-                self.works = not failed
+            if not failed and not self.works:
+                faults.say(logging.WARNING, "spans can be stored again")
+            self.works = not failed
             for waiting in together:
                 waiting.failed = failed
                 waiting.done.set()
@@ -100,7 +119,7 @@ class Shelving:
         number = 0
         try:
             while number < TOGETHER:
-                waiting = self._queue.get(block=not found)
+                waiting = self._queue.get(not found, None if self.works else LOOK)
                 if waiting is None:
                     return found, False
                 found.append(waiting)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -49,6 +49,8 @@ _SOURCE = "source"
 _HOST = ("host.name", "service.instance.id", "service.name")
 """The attributes of a resource that name who sent it, the best one first."""
 LONGEST_HOST = 256
+_LONGEST_SCOPE = 256
+"""Characters that are kept of a scope's name. It comes once for many spans, and is kept with each."""
 
 
 class GarbageError(ValueError):
@@ -106,13 +108,13 @@ def take(batches: Iterable[Any]) -> Taken:
     """Return what is kept of the spans of `ResourceSpans`."""
     rows: list[SpanRow] = []
     spans = refused = without_usage = 0
-    for span, scope, resource in _each(batches):
+    for span, scope, host in _each(batches):
         spans += 1
         if len(span.trace_id) != 16 or len(span.span_id) != 8 or not any(span.trace_id):
             refused += 1
             continue
         try:
-            row, tells_nothing = _row(span, scope, resource)
+            row, tells_nothing = _row(span, scope, host)
             rows.append(row)
             without_usage += tells_nothing
         except (ValueError, TypeError, OverflowError) as error:
@@ -124,14 +126,17 @@ def take(batches: Iterable[Any]) -> Taken:
     return Taken(rows, spans, refused, without_usage)
 
 
-def _each(batches: Iterable[Any]) -> Iterator[tuple[Span, str, Sequence[KeyValue]]]:
+def _each(batches: Iterable[Any]) -> Iterator[tuple[Span, str, str]]:
+    """Yield each span, the name of its scope, and who sent it."""
     for batch in batches:
+        host = host_of(batch.resource.attributes)
         for group in batch.scope_spans:
+            scope = group.scope.name[:_LONGEST_SCOPE]
             for span in group.spans:
-                yield span, group.scope.name, batch.resource.attributes
+                yield span, scope, host
 
 
-def _row(span: Span, scope: str, resource: Sequence[KeyValue]) -> tuple[SpanRow, bool]:
+def _row(span: Span, scope: str, host: str) -> tuple[SpanRow, bool]:
     """Return what is kept of a span, and whether it is of a model call that tells no usage."""
     parent = span.parent_span_id.hex() if len(span.parent_span_id) == 8 else None
     relation = Relation(span.start_time_unix_nano, span.end_time_unix_nano, parent, scope)
@@ -162,7 +167,7 @@ def _row(span: Span, scope: str, resource: Sequence[KeyValue]) -> tuple[SpanRow,
         _written(relation),
         event=event.id,
         body=body,
-        host=host_of(resource),
+        host=host,
     )
     return row, False
 
@@ -179,10 +184,7 @@ def _attributes(pairs: Iterable[KeyValue]) -> dict[str, Any]:
 def _value(value: AnyValue) -> Any:
     """Return a value as the SDK has it; None for what no attribute that is read can be."""
     kind = value.WhichOneof("value")
-    if kind == "string_value":
-        # No database takes the character.
-        return value.string_value.replace("\0", "")
-    if kind in ("bool_value", "int_value", "double_value"):
+    if kind in ("string_value", "bool_value", "int_value", "double_value"):
         return getattr(value, kind)
     if kind == "array_value":
         found = [_value(each) for each in value.array_value.values]
@@ -200,7 +202,7 @@ def _readable(span: Span, scope: str, attributes: Mapping[str, Any]) -> Readable
         attributes=attributes,
         status=Status(
             StatusCode.ERROR if is_error else StatusCode.UNSET,
-            span.status.message.replace("\0", "") if is_error else None,
+            span.status.message if is_error else None,
         ),
         start_time=span.start_time_unix_nano,
         end_time=span.end_time_unix_nano,

@@ -162,7 +162,7 @@ class Member:
                 [self.topic.name],
                 on_assign=self._assigned,
                 on_revoke=self._revoked,
-                on_lost=self._revoked,
+                on_lost=self._lost,
             )
             while not self._stop.is_set():
                 messages = consumer.consume(BATCH, WAIT)
@@ -227,6 +227,11 @@ class Member:
         # All that was read is stored: this is called where more is asked for.
         consumer.unassign()
         self.partitions = self.lag = 0
+
+    def _lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        """Be no member until partitions are given again: the group, or its brokers, have gone without this one."""
+        self._revoked(consumer, partitions)
+        self.joined = False
 
     def _said(self, error: KafkaError) -> None:
         """Take note of what the client says of its connections."""
