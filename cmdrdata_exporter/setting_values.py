@@ -211,21 +211,23 @@ def key_text(name: str, value: str) -> str:
     return key
 
 
-def key_in_file(name: str, path: str) -> str:
-    """Return the key that a file holds."""
+def _content(name: str, path: str, expected: str) -> str:
+    """Return the text of a file, without the byte order mark with which some editors begin it."""
     try:
-        # Some editors begin a file with a byte order mark.
-        key = Path(path).read_text(encoding="utf-8-sig").strip()
+        return Path(path).read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:
         reason = (
             "it is not UTF-8 text"
             if isinstance(error, UnicodeDecodeError)
             else getattr(error, "strerror", None) or "that is no path"
         )
-        raise ConfigurationError(
-            f"{name}: cannot read {path!r}: {reason}; expected is a file that holds only the key "
-            "and that this process may read"
-        ) from None
+        raise ConfigurationError(f"{name}: cannot read {path!r}: {reason}; {expected}") from None
+
+
+def key_in_file(name: str, path: str) -> str:
+    """Return the key that a file holds."""
+    expected = "expected is a file that holds only the key and that this process may read"
+    key = _content(name, path, expected).strip()
     return key_text(f"{name}: the content of {path!r}", key)
 
 
@@ -332,17 +334,8 @@ def kafka_options(name: str, path: str) -> dict[str, str]:
         ConfigurationError: it cannot be read, or has an option that must not be set.
     """
     expected = "expected is a file with a line for each option of librdkafka, NAME=VALUE"
-    try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, ValueError) as error:
-        reason = (
-            "it is not UTF-8 text"
-            if isinstance(error, UnicodeDecodeError)
-            else (getattr(error, "strerror", None) or "that is no path")
-        )
-        raise ConfigurationError(f"{name}: cannot read {path!r}: {reason}; {expected}") from None
     found: dict[str, str] = {}
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(_content(name, path, expected).splitlines(), 1):
         option, equals, value = (part.strip() for part in line.partition("="))
         if not line.strip() or option.startswith("#"):
             continue

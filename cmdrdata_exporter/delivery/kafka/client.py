@@ -14,7 +14,8 @@ import json
 import re
 import socket
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -130,16 +131,11 @@ class Client:
     def report(self, counted: Mapping[str, int]) -> None:
         """Begin to say how this host is, and wait for nothing."""
         said = {"host": self._host, "version": VERSION, "at": clocks.wall(), **counted}
-        producer = self._producing()
-        try:
+        # A failure: events find that out, too, and say so.
+        with self._borrowed() as producer, suppress(KafkaException, BufferError):
             # What became of the last one is taken off.
             producer.poll(0)
             producer.produce(self._topic, value=json.dumps(said).encode(), headers={REPORT: b"1"})
-        except (KafkaException, BufferError):
-            pass  # Events find that out, too, and say so.
-        finally:
-            with self._lock:
-                self._under_way -= 1
 
     def end(self) -> None:
         """Have no threads and connections any more, once nothing is under way; a further record makes new ones."""
@@ -162,16 +158,13 @@ class Client:
         Returns:
             Why it cannot be produced to, as far as that shows within `timeout` seconds; None where nothing is wrong.
         """
-        producer = self._producing()
-        try:
-            return producer.list_topics(self._topic, timeout=timeout).topics[self._topic].error
-        except KafkaException as error:
-            # Its callbacks say why there is no connection.
-            producer.poll(0)
-            return self._trouble or error.args[0]
-        finally:
-            with self._lock:
-                self._under_way -= 1
+        with self._borrowed() as producer:
+            try:
+                return producer.list_topics(self._topic, timeout=timeout).topics[self._topic].error
+            except KafkaException as error:
+                # Its callbacks say why there is no connection.
+                producer.poll(0)
+                return self._trouble or error.args[0]
 
     def _acknowledged(
         self, done: Callable[[Outcome], object], error: KafkaError | None, _: Any
@@ -197,6 +190,16 @@ class Client:
                 )
             self._under_way += 1
             return self._producer
+
+    @contextmanager
+    def _borrowed(self) -> Generator[Producer]:
+        """Use the producer for something else than an event; it stays meanwhile."""
+        producer = self._producing()
+        try:
+            yield producer
+        finally:
+            with self._lock:
+                self._under_way -= 1
 
     def _said(self, error: KafkaError) -> None:
         """Take note of what the client says of its connections."""
