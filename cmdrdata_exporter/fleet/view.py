@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import itertools
 import json
-import operator
 import re
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
@@ -27,8 +25,9 @@ from cmdrdata_exporter.delivery.spool.usage_view import (
     EVENTS,
     Total,
     UnreadableError,
+    by_group,
     in_order,
-    less,
+    without,
 )
 from cmdrdata_exporter.fleet.connection import Connection, connect, name_of
 from cmdrdata_exporter.fleet.migrations import require_known, version_of
@@ -233,17 +232,9 @@ class FleetReader:
         if not billed:
             yield from self._sums(names, asked)
             return
-        outside: dict[tuple[tuple[str, ...], str], float] = {}
-        for _, values, units in self._outside(asked):
-            group = tuple(values.get(name, "") for name in names)
-            for unit, amount in units.items():
-                outside[group, unit] = outside.get((group, unit), 0) + amount
-        settled = self._sums(names, asked._replace(fate=""))
-        for group, totals in itertools.groupby(settled, operator.attrgetter("group")):
-            left = [
-                total._replace(amount=less(total.amount, outside.get((group, total.unit), 0)))
-                for total in totals
-            ]
+        events = self._outside(asked)
+        outside = by_group(names, ((values, units) for _, values, units in events))
+        for left in without(outside, self._sums(names, asked._replace(fate=""))):
             yield from (total for total in left if total.amount)
 
     def outside(

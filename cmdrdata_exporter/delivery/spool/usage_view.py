@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import itertools
 import operator
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from cmdrdata_exporter.delivery import Event
@@ -111,18 +111,9 @@ class UsageView:
         """Yield what was used by events that are delivered or where they belong."""
         names = in_order(by)
         timed = not {*names, *asked.where}.isdisjoint(TIMES)
-        outside: dict[tuple[tuple[str, ...], str], float] = {}
-        for event in self._outside(asked, timed=timed):
-            values = _values(event)
-            group = tuple(values.get(name, "") for name in names)
-            for unit, amount in event.units.items():
-                outside[group, unit] = outside.get((group, unit), 0) + amount
-        sums = self.sums(by, asked._replace(fate=""))
-        for group, totals in itertools.groupby(sums, operator.attrgetter("group")):
-            left = [
-                total._replace(amount=less(total.amount, outside.get((group, total.unit), 0)))
-                for total in totals
-            ]
+        events = self._outside(asked, timed=timed)
+        outside = by_group(names, ((_values(event), event.units) for event in events))
+        for left in without(outside, self.sums(by, asked._replace(fate=""))):
             # Units without any event are of one whose record is damaged.
             if any(total.unit == EVENTS and total.amount > 0 for total in left):
                 yield from (total for total in left if total.amount)
@@ -224,7 +215,38 @@ class UsageView:
                 )
 
 
-def less(total: float, amount: float) -> float:
+Amounts = dict[tuple[tuple[str, ...], str], float]
+"""What was used, by the values of a group and the unit."""
+
+
+def by_group(
+    names: Sequence[str], events: Iterable[tuple[Mapping[str, str], Mapping[str, float]]]
+) -> Amounts:
+    """
+    Return what events used.
+
+    Args:
+        names: what to group by.
+        events: of each what it may be grouped by, and its units.
+    """
+    found: Amounts = {}
+    for values, units in events:
+        group = tuple(values.get(name, "") for name in names)
+        for unit, amount in units.items():
+            found[group, unit] = found.get((group, unit), 0) + amount
+    return found
+
+
+def without(amounts: Amounts, sums: Iterable[Total]) -> Iterator[list[Total]]:
+    """Yield, for each group of sums, what is left of its units once these amounts are taken off."""
+    for group, totals in itertools.groupby(sums, operator.attrgetter("group")):
+        yield [
+            total._replace(amount=_less(total.amount, amounts.get((group, total.unit), 0)))
+            for total in totals
+        ]
+
+
+def _less(total: float, amount: float) -> float:
     """Return what is left of a total; nothing where it is no more than rounding leaves of fractions."""
     left = total - amount
     return 0 if isinstance(left, float) and abs(left) <= _ROUNDING * abs(total) else left
