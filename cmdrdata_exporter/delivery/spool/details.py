@@ -8,6 +8,7 @@ and what an earlier version recorded has it too.
 from __future__ import annotations
 
 import json
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
@@ -97,7 +98,8 @@ def details(body: bytes, labels: Sequence[str] = ()) -> Details | None:
 
 def context(tokens: float) -> str:
     """Return the largest number of `LADDER` that a number of input tokens exceeds, as text; `0` where there is none."""
-    return str(max((step for step in LADDER if tokens > step), default=0))
+    exceeded = bisect_left(LADDER, tokens)
+    return str(LADDER[exceeded - 1]) if exceeded else "0"
 
 
 def _text(value: object) -> str:

@@ -369,23 +369,20 @@ class _Handler(BaseHTTPRequestHandler):
     def _counted(self, number: int, held: Held) -> Iterator[bytes]:
         if number > self.server.limits.request:
             raise TooLargeError
+        yield from self._bytes(number, held)
+
+    def _bytes(self, number: int, held: Held) -> Iterator[bytes]:
         while number:
-            chunk = self.rfile.read1(min(number, _STEP))
-            if not chunk:
+            part = self.rfile.read1(min(number, _STEP))
+            if not part:
                 _garbage("the body ends before its time")
-            held.add("body", len(chunk))
-            number -= len(chunk)
-            yield chunk
+            held.add("body", len(part))
+            number -= len(part)
+            yield part
 
     def _chunked(self, held: Held) -> Iterator[bytes]:
         while size := self._size():
-            while size:
-                chunk = self.rfile.read1(min(size, _STEP))
-                if not chunk:
-                    _garbage("the body ends before its time")
-                held.add("body", len(chunk))
-                size -= len(chunk)
-                yield chunk
+            yield from self._bytes(size, held)
             if self.rfile.readline(3) != b"\r\n":
                 _garbage("a chunk has no end")
         # Fields after the last chunk are of no use.
