@@ -9,7 +9,8 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from tests.engines.kafka import Broker
+from tests.engines.brokers import broker as broker  # noqa: PLC0414 - pytest finds fixtures here
+from tests.engines.brokers import mortal as mortal  # noqa: PLC0414
 from tests.engines.postgres import Postgres
 
 
@@ -23,30 +24,6 @@ def _running() -> Generator[Postgres]:
             yield server
         finally:
             server.stop()
-
-
-@pytest.fixture(scope="session")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
-    """A broker that runs all the time."""
-    broker = Broker(tmp_path_factory.mktemp("broker"))
-    try:
-        broker.start()
-        yield broker
-    finally:
-        broker.kill()
-
-
-@pytest.fixture
-def mortal(tmp_path: Path) -> Iterator[Broker]:
-    """A broker of one's own."""
-    directory = tmp_path / "broker"
-    directory.mkdir()
-    broker = Broker(directory)
-    try:
-        broker.start()
-        yield broker
-    finally:
-        broker.kill()
 
 
 @pytest.fixture(scope="session")
