@@ -56,6 +56,7 @@ SCOPE = OUR_SCOPE
 MOST_SILENT_HOSTS = 20
 """Hosts that are named in the log because their streams report no usage."""
 
+_NONE: Mapping[str, Any] = {}
 _NO_REASON: dict[int, str | None] = {0: None}
 
 
@@ -215,7 +216,9 @@ class Call:
             faults.absorb(error, "the parameters of a request")
         self._request_model: str | None = requested.get(semconv.REQUEST_MODEL)
         self._starts_job = endpoint.polled_at is not None and endpoint.starts_job(parameters)
-        self._details = (_request_details(endpoint, parameters) or {}) if endpoint.details else {}
+        self._details: Mapping[str, Any] = (
+            (_request_details(endpoint, parameters) or _NONE) if endpoint.details else _NONE
+        )
         if (
             call_sites.of_all is not False
             or attribution.shows_call_site
@@ -253,7 +256,7 @@ class Call:
         if site is None:
             return
         if in_event:
-            self._details[semconv.CALL_SITE] = str(site)
+            self._details = {**self._details, semconv.CALL_SITE: str(site)}
         if on_span:
             requested[semconv.CODE_FILE_PATH] = site.path
             requested[semconv.CODE_LINE_NUMBER] = site.line
@@ -405,7 +408,7 @@ class Call:
         ended = self._ended(exporter, None, now)
         for event, kept in charges.of_jobs(ended, reading, reading.attributes, recorded):
             exporter.charge(event, kept)
-        reading.listed.clear()
+        reading.listed = ()
         reading.is_news = False
 
     def read(self, body: object) -> None:

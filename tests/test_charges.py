@@ -222,7 +222,7 @@ def test_a_job_whose_end_names_neither_model_nor_customer() -> None:
     )
     started, shown = Reading(), Reading()
     started.job = shown.job = "video_1"
-    shown.charges[""] = {}
+    shown.due()
     begun = ended(
         endpoint=start,
         request_model="sora-2-pro",

@@ -65,7 +65,7 @@ def read_event(reading: Reading, event: object) -> None:
         turn = _turn(reading, get(event, "turn"), get(event, "usage"))
         put(reading.attributes, semconv.TURN_ID, get(event, "turn_id"), string)
         if turn is not None:
-            reading.listed.append(turn)
+            reading.show(turn)
             reading.is_news = True
     elif kind == "error":
         read_error(reading, get(event, "error"))
@@ -81,7 +81,7 @@ def read_turns(reading: Reading, body: object) -> None:
     turns = list(items(get(body, "data")))
     for turn in turns:
         if (one := _turn(reading, turn, None)) is not None:
-            reading.listed.append(one)
+            reading.show(one)
     # The session's, where none of them goes on and there is no other page.
     reading.has_ended = get(body, "has_more") is not True and all(
         get(turn, "status") in _ENDED for turn in turns
@@ -124,7 +124,7 @@ def _read_turn(reading: Reading, turn: object, of_root: object) -> None:
     reading.has_ended = True
     if get(turn, "subagent_id") is not None or not (reading.has_usage or status == "completed"):
         return
-    part = reading.charges[""] = {}
+    part = reading.due()
     if reading.has_usage:
         part[semconv.PROVISIONAL] = True
         if usage is None:

@@ -175,7 +175,7 @@ def read_response(reading: Reading, body: object) -> None:
     if get(body, "background") is True:
         _name_job(reading, body, ended=status in _RESPONSE_ENDED)
         if status in _RESPONSE_DONE or (reading.has_usage and status in _RESPONSE_ENDED):
-            reading.charges[""] = {}
+            reading.due()
 
 
 def read_response_event(
@@ -377,14 +377,14 @@ def read_batch(reading: Reading, body: object) -> None:
     ):
         put(reading.attributes, semconv.BATCH_REQUESTS, completed, count)
         # How many requests it was is no usage.
-        reading.charges[""] = {} if reading.has_usage else {semconv.USAGE_STATUS: "missing"}
+        reading.due(only=None if reading.has_usage else {semconv.USAGE_STATUS: "missing"})
 
 
 def read_fine_tuning_created(reading: Reading, body: object) -> None:
     """Read a fine-tuning job that was just created: an event of its own, which costs nothing yet."""
     read_fine_tuning(reading, body)
     if reading.job is not None:
-        reading.charges["created"] = {semconv.USAGE_STATUS: "not_applicable"}
+        reading.due("created", {semconv.USAGE_STATUS: "not_applicable"})
 
 
 def read_fine_tuning(reading: Reading, body: object) -> None:
@@ -399,7 +399,7 @@ def read_fine_tuning(reading: Reading, body: object) -> None:
         ("validation_file", semconv.VALIDATION_FILE),
     )
     if get(body, "status") == "succeeded":
-        trained = reading.charges["succeeded"] = {}
+        trained = reading.due("succeeded")
         put(trained, semconv.TRAINED_TOKENS, get(body, "trained_tokens"), count)
         reading.has_usage = bool(trained)
 
@@ -418,7 +418,7 @@ def read_run(reading: Reading, body: object) -> None:
     if status in ("completed", "incomplete") or (
         status in ("failed", "cancelled", "expired") and reading.has_usage
     ):
-        reading.charges[""] = {}
+        reading.due()
 
 
 def read_run_event(reading: Reading, event: object) -> None:
@@ -442,13 +442,13 @@ def read_video(reading: Reading, body: object) -> None:
         reading.attributes[semconv.VIDEO_SECONDS] = seconds
         reading.has_usage = True
     if get(body, "status") == "completed":
-        reading.charges[""] = {}
+        reading.due()
 
 
 def read_video_download(reading: Reading, body: object) -> None:  # noqa: ARG001 - it is the film
     """Read nothing: what can be downloaded is completed."""
     put(reading.attributes, semconv.JOB_ID, reading.job, string)
-    reading.charges[""] = {}
+    reading.due()
     reading.has_ended = True
 
 
@@ -470,10 +470,10 @@ def read_eval_run(reading: Reading, body: object) -> None:
         read_usage(part, usage)
         put(part.attributes, semconv.CACHE_READ_TOKENS, get(usage, "cached_tokens"), count)
         if model is not None and part.has_usage:
-            reading.charges[model] = {**part.attributes, semconv.RESPONSE_MODEL: model}
+            reading.due(model, {**part.attributes, semconv.RESPONSE_MODEL: model})
             reading.has_usage = True
     if get(body, "status") == "completed" and not reading.charges:
-        reading.charges[""] = {}
+        reading.due()
 
 
 def read_grader_run(reading: Reading, body: object) -> None:
@@ -492,7 +492,7 @@ def pages_of(read: Callable[[Reading, object], None]) -> Callable[[Reading, obje
         for job in items(get(body, "data")):
             read(one := Reading(), job)
             if one.charges:
-                reading.listed.append(one)
+                reading.show(one)
 
     read_page.__name__ = f"{read.__name__}_pages"
     return read_page

@@ -132,18 +132,13 @@ def observed_stream_cls(stream_cls: Any, call: Call) -> Any:
 
 
 class _Resizer:
-    """
-    Cuts what a reader gets into pieces of one size.
-
-    Args:
-        size: of a piece, None for pieces as they come.
-    """
+    """Cuts what a reader gets into pieces of `size` bytes."""
 
     __slots__ = ("_buffer", "_size")
 
-    def __init__(self, size: int | None) -> None:
+    def __init__(self, size: int) -> None:
         self._buffer = bytearray()
-        self._size = size or 1
+        self._size = size
 
     def pieces(self, shown: bytes) -> Iterator[bytes]:
         """Return the pieces that are whole now."""
@@ -216,17 +211,19 @@ class _Body:
 
     def parts(self, source: Iterator[bytes], size: int | None) -> Iterator[bytes]:
         """Return what a reader gets of the parts of a body, in pieces of `size` if need be."""
-        reader, step, resizer = self._reader(), self._step(), _Resizer(size)
+        reader, step = self._reader(), self._step()
+        resizer = None if size is None else _Resizer(size or 1)
         self._source, is_whole = weakref.ref(source), False
         try:
             for part in source:
                 shown = step(part)
-                if size is None:
+                if resizer is None:
                     if shown:
                         yield shown
                 else:
                     yield from resizer.pieces(shown)
-            if last := resizer.rest(self._rest()):
+            rest = self._rest()
+            if last := rest if resizer is None else resizer.rest(rest):
                 yield last
             is_whole = True
             self._ended()
@@ -240,18 +237,20 @@ class _Body:
 
     async def aparts(self, source: AsyncIterator[bytes], size: int | None) -> AsyncIterator[bytes]:
         """Return what a reader gets of the parts of a body, in pieces of `size` if need be."""
-        reader, step, resizer = self._reader(), self._step(), _Resizer(size)
+        reader, step = self._reader(), self._step()
+        resizer = None if size is None else _Resizer(size or 1)
         self._source, is_whole = weakref.ref(source), False
         try:
             async for part in source:
                 shown = step(part)
-                if size is None:
+                if resizer is None:
                     if shown:
                         yield shown
                 else:
                     for piece in resizer.pieces(shown):
                         yield piece
-            if last := resizer.rest(self._rest()):
+            rest = self._rest()
+            if last := rest if resizer is None else resizer.rest(rest):
                 yield last
             is_whole = True
             self._ended()
@@ -271,7 +270,6 @@ class _Body:
         """
         reference, unfinished, pieces = self._reference, self._events.unfinished, self._pieces
         beginning, ending, data = pieces.beginning, pieces.ending, pieces.data
-        is_another, shown, now = pieces.is_another, self._shown, time.perf_counter_ns
         measured = (observed := reference()) is not None and observed.measures_chunks
 
         def step(part: bytes) -> bytes:
@@ -282,16 +280,16 @@ class _Body:
                     and part.endswith(ending)
                     and part.find(b"\n", data) == len(part) - 2
                 )
-                or is_another(part)
+                or pieces.is_another(part)
             ):
                 if (call := reference()) is None:
                     pass
                 elif measured:
                     call.arrived()
                 else:
-                    call.last_chunk = now()
+                    call.last_chunk = time.perf_counter_ns()
                 return part
-            read = shown(part)
+            read = self._shown(part)
             beginning, ending, data = pieces.beginning, pieces.ending, pieces.data
             return read
 

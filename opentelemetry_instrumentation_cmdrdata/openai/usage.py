@@ -8,7 +8,7 @@ What is not there is left out; nothing is estimated.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, cast
 
 from opentelemetry_instrumentation_cmdrdata import semconv
@@ -16,6 +16,8 @@ from opentelemetry_instrumentation_cmdrdata.shared import Identity
 
 Value = str | bool | int | float | tuple[str, ...]
 Attributes = dict[str, Any]
+_NONE: dict[str, Any] = {}
+"""What nothing is ever added to."""
 
 
 class Reading:
@@ -45,12 +47,12 @@ class Reading:
         """Code and message of a failure that the provider reported inside an answer."""
         self.job: str | None = None
         """The provider's id of the job that the answer is about, where it is about one."""
-        self.charges: dict[str, Attributes] = {}
+        self.charges: Mapping[str, Attributes] = _NONE
         """
         What is to be billed of the job by now, as far as it was not billed before.
         By the part of the job, which is empty where it has but one; with what only that part's event says.
         """
-        self.listed: list[Reading] = []
+        self.listed: Sequence[Reading] = ()
         """Of a page or a stream of jobs, those that have ended."""
         self.has_ended = False
         """Whether the job has."""
@@ -60,6 +62,26 @@ class Reading:
         """Whether a stream has told of a job what shall outlive this process: its id, or its end."""
         self.shared: Identity | None = None
         """What others may see, too, is known by."""
+
+    def due(self, part: str = "", only: Attributes | None = None) -> Attributes:
+        """
+        Have a part of the job billed.
+
+        Args:
+            part: of the job, see `charges`.
+            only: what only its event says.
+
+        Returns:
+            What only its event says, to be added to.
+        """
+        charge: Attributes = {} if only is None else only
+        # Most answers are about no job: they share an empty mapping.
+        self.charges = {**self.charges, part: charge}
+        return charge
+
+    def show(self, ended: Reading) -> None:
+        """Note one job more that has ended."""
+        self.listed = (*self.listed, ended)
 
 
 def read_usage(reading: Reading, usage: object) -> None:
@@ -199,9 +221,6 @@ def fields(thing: object) -> Mapping[str, Any]:
     declared: dict[str, Any] = getattr(thing, "__dict__", _NONE)
     undeclared: dict[str, Any] | None = getattr(thing, "__pydantic_extra__", None)
     return {**undeclared, **declared} if undeclared else declared
-
-
-_NONE: dict[str, Any] = {}
 
 
 def get(thing: object, name: str) -> Any:
