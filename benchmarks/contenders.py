@@ -112,6 +112,12 @@ def _ours(*, metered: bool = True, traced: bool = True, drains: str | None = Non
     )
 
 
+def _with_json() -> Installed:
+    """Install ours without spans, as where orjson is not installed."""
+    ours.without_orjson()
+    return _ours(traced=False)
+
+
 def _with_content() -> Installed:
     """Install ours with content on the spans."""
     os.environ["OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"] = "SPAN_ONLY"
@@ -190,6 +196,7 @@ CONTENDERS: dict[str, Callable[[], Installed]] = {
     "CmdrData: span only": functools.partial(_ours, metered=False),
     UNTRACED: functools.partial(_ours, traced=False),
     OURS: _ours,
+    "CmdrData: without orjson": _with_json,
     "CmdrData: and content": _with_content,
     "CmdrData: and metrics": _with_metrics,
     OFFICIAL: functools.partial(_theirs, "opentelemetry.instrumentation.genai.openai"),

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from cmdrdata_exporter import CmdrDataSpanExporter
+from cmdrdata_exporter import CmdrDataSpanExporter, quick_json
 from cmdrdata_exporter.delivery import Delivery
 from cmdrdata_exporter.delivery.spool.directory import Directory
 
@@ -48,6 +48,12 @@ def exporter(
     return CmdrDataSpanExporter(
         api_key=KEY, endpoint=endpoint, account=account, spool_dir=spool, of_process=False
     )
+
+
+def without_orjson() -> None:
+    """Have events written by `json`, as where orjson is not installed."""
+    inside: Any = quick_json
+    inside.orjson = None
 
 
 def delivery(of: CmdrDataSpanExporter) -> Delivery:
