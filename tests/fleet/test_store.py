@@ -467,7 +467,8 @@ def test_an_event_that_comes_while_its_day_goes_stays(
         # As another gateway does: the rest of its row is of no matter.
         other.execute(
             "INSERT INTO fleet_events SELECT '\\x00', day, 0, '2', 2, due, recorded, attempts, lease, reason, host,"
-            " source, customer, model, endpoint, status, units, at, group_number, trace_id, response_id, request_id, body"
+            " source, customer, model, endpoint, status, units, at, group_number, trace_id, response_id, request_id,"
+            " body"
             " FROM fleet_events"
         )
         thread = threading.Thread(target=tidy, args=(ledger,))
