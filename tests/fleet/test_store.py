@@ -13,6 +13,7 @@ import pytest
 from cmdrdata_exporter.delivery import Outcome, Verdict
 from cmdrdata_exporter.delivery.spool.records import key_of
 from cmdrdata_exporter.delivery.spool.schema import UnknownVersionError
+from cmdrdata_exporter.fleet import positions as group_positions
 from cmdrdata_exporter.fleet import retention
 from cmdrdata_exporter.fleet.arrivals import Arrival, HostReport, Position
 from cmdrdata_exporter.fleet.connection import UnusableUrlError, connect, name_of
@@ -390,11 +391,12 @@ def test_hours_become_days(opened: Opening, query: Query, clock: Clock) -> None:
             arrival(2, host="web-2", timestamp=int(NOW) - hour),
             arrival(3, None, timestamp=int(NOW) - 5 * hour),
             arrival(4, timestamp=int(NOW) + DAY),
+            arrival(7, timestamp=int(NOW) - 5 * hour),
         ]
     )
     before = hours(query)
     assert before == {
-        "2026-11-21T13": 1,
+        "2026-11-21T13": 2,
         "2026-11-21T17": 2,
         "2026-11-22T18": 1,
     }
@@ -403,16 +405,16 @@ def test_hours_become_days(opened: Opening, query: Query, clock: Clock) -> None:
     assert hours(query) == before
     clock.now += DAY
     tidy(ledger)
-    assert hours(query) == {"2026-11-21": 3, "2026-11-22T18": 1}
+    assert hours(query) == {"2026-11-21": 4, "2026-11-22T18": 1}
     assert query(
         "SELECT source_host, sum(amount) FROM fleet_totals_by_hour WHERE unit = 'events'"
         " AND time = '2026-11-21' GROUP BY source_host ORDER BY source_host"
-    ) == [("web-1", 2), ("web-2", 1)]
+    ) == [("web-1", 3), ("web-2", 1)]
     other = opened()
     other.store([arrival(5), arrival(6, timestamp=int(NOW) - 5 * hour)])
     other.apply("assign", [key_of(f"{3:032x}")], "acme")
-    assert hours(query) == {"2026-11-21": 5, "2026-11-22T18": 1}
-    assert totals(query) == of("acme", 6)
+    assert hours(query) == {"2026-11-21": 6, "2026-11-22T18": 1}
+    assert totals(query) == of("acme", 7)
 
 
 def test_hours_become_days_in_parts(
@@ -454,6 +456,26 @@ def test_where_a_group_reads_on(opened: Opening, query: Query, case: str) -> Non
     assert again == Beginning({0: offset}, {}, [])
     expected = {"records_lost": lost, "partitions_renewed": renewed}
     assert counters(query) == {name: number for name, number in expected.items() if number}
+
+
+def test_two_that_find_the_same_loss(opened: Opening, query: Query, database: str) -> None:
+    """Of two gateways that get a partition one after the other within a moment, one counts what is lost."""
+    ledger = opened()
+    ledger.store([], [Position("g", "t", 0, 5)])
+    found: list[Beginning] = []
+
+    def begin() -> None:
+        found.append(ledger.begin("g", "t", "", {0: Bounds(8, 9)}))
+
+    with connect(database) as other, other.transaction():
+        first = group_positions.begin(other, "g", "t", "", {0: Bounds(8, 9)})
+        thread = threading.Thread(target=begin)
+        thread.start()
+        while not query("SELECT FROM pg_locks WHERE NOT granted"):
+            assert thread.is_alive()
+    thread.join()
+    assert [first, *found] == [Beginning({0: 8}, {0: 3}, []), Beginning({0: 8}, {}, [])]
+    assert counters(query) == {"records_lost": 3}
 
 
 def test_an_event_that_comes_while_its_day_goes_stays(
