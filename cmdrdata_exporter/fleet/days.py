@@ -64,26 +64,31 @@ def tables(connection: Connection, first: dt.date) -> list[tuple[str, bool]]:
     return found.fetchall()
 
 
-def has_open(connection: Connection, table: str) -> bool:
-    """Say whether a table has events that are not settled."""
-    return (
-        connection.execute(f"SELECT FROM {table} WHERE state < 4 LIMIT 1".encode()).fetchone()
-        is not None
+def has_few_open(connection: Connection, table: str, most: int) -> bool:
+    """Say whether a table has no more than so many events that are not settled."""
+    [(number,)] = connection.execute(
+        f"SELECT count(*) FROM (SELECT FROM {table} WHERE state < 4 LIMIT %s) AS found".encode(),  # noqa: S608 - a name of `tables`
+        (most + 1,),
     )
+    return number <= most
 
 
-def detach(connection: Connection, table: str) -> bool:
+def detach(connection: Connection, table: str, most: int) -> bool:
     """
-    Have no more events come into the table of a day whose events are all settled; say whether it is done.
+    Have no more events come into the table of a day; say whether it is done. Those that are not settled go to `OTHER`.
 
-    The next time, where someone reads all the time, or an event has come.
+    The next time, where someone reads all the time, or more than so many of them have come.
     """
     done = False
     with _briefly(connection):
         # Another gateway may have put an event there that nobody sees before its commit, which this waits for.
         connection.execute(b"LOCK TABLE ONLY fleet_events IN ACCESS EXCLUSIVE MODE")
-        if not has_open(connection, table):
+        if has_few_open(connection, table, most):
             connection.execute(f"ALTER TABLE fleet_events DETACH PARTITION {table}".encode())
+            connection.execute(
+                f"WITH open AS (DELETE FROM {table} WHERE state < 4 RETURNING *)"  # noqa: S608 - a name of `tables`
+                " INSERT INTO fleet_events SELECT * FROM open".encode()
+            )
             done = True
     return done
 

@@ -63,8 +63,8 @@ def _forget_events(change: Change, keep: int) -> bool:
     for table, attached in days.tables(change.connection, first):
         if not attached:
             return _forgotten(change, days.drop(change.connection, table), first)
-        if table != days.OTHER and not days.has_open(change.connection, table):
-            if days.detach(change.connection, table):
+        if table != days.OTHER and days.has_few_open(change.connection, table, BATCH):
+            if days.detach(change.connection, table, BATCH):
                 # What the table has is counted when nobody waits for it.
                 return True
             continue
