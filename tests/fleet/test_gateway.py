@@ -211,7 +211,8 @@ def test_a_database_that_dies(run: Run, mortal_postgres: Postgres) -> None:
 
 def test_a_topic_of_events(run: Run, database: str, broker: Broker) -> None:
     """Each record is an event once, with its host; reports of hosts are noted; garbage keeps nothing back."""
-    topic = broker.topic("usage-events")
+    # Of one partition, so that what comes again comes after what it repeats.
+    topic = broker.topic("usage-events", partitions=1)
     produce_events(broker, topic, range(300))
     report = {"host": "web-1", "version": "1", "at": 1.5, "recorded": 9, "pending": 1, "held": 2}
     report |= {"dead": 3, "unspooled": 4}
