@@ -18,9 +18,10 @@ from __future__ import annotations
 
 import re
 import threading
+from bisect import bisect_left, insort
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -111,8 +112,6 @@ class Report:
     parent: _Key | None
     start: int
     end: int
-    beside: set[str] = field(default_factory=set[str])
-    """The scopes whose span beside this one is the same call: at most one of each."""
 
     @classmethod
     def of(
@@ -137,6 +136,11 @@ class Report:
             start=span.start_time or 0,
             end=span.end_time or 0,
         )
+
+    @property
+    def kind(self) -> tuple[_Key | None, str]:
+        """What it has in common with every span beside it that is the same call."""
+        return self.parent, self.provider
 
     def contains(self, other: Report) -> bool:
         """Say whether `other` is within the time of this."""
@@ -267,6 +271,89 @@ def _instruments_own_sdk(scope: str, provider: str) -> bool:
     return not set(scope.split(".")).isdisjoint(_OWN_SDK.get(provider, (provider,)))
 
 
+_Entry = tuple[int, int, Report]
+"""The start of a span that was billed, its number below zero, and what it tells: of one start the last one is first."""
+
+
+class _Beside:
+    """
+    Spans that were billed and have a parent and a provider in common, for those that come beside them.
+
+    Each scope that asks has lists of its own, by start, of what is free for it: at most one of its spans is the same
+    call as one of these. Of what has an id only those without one may be.
+    """
+
+    def __init__(self) -> None:
+        self.reports: dict[int, Report] = {}
+        """By their numbers."""
+        self._free: dict[tuple[str, bool], list[_Entry]] = {}
+        """By the scope that asks, and whether they have a response id."""
+
+    def add(self, number: int, report: Report) -> None:
+        """Add one that was billed."""
+        self.reports[number] = report
+        for (scope, has_id), free in self._free.items():
+            if _may_be_free(report, scope, has_id=has_id):
+                insort(free, (report.start, -number, report))
+
+    def remove(self, number: int, report: Report) -> None:
+        """Forget it."""
+        del self.reports[number]
+        for free in self._free.values():
+            _remove(free, (report.start, -number, report))
+
+    def claim(self, call: Report) -> bool:
+        """Say whether one of them is the same call, which no other span of the scope is by that."""
+        found: list[tuple[_Entry, list[_Entry]]] = []
+        for has_id in (False,) if call.response_id is not None else (False, True):
+            free = self._free_for(call.scope, has_id=has_id)
+            position = bisect_left(free, call.start, key=_start_of)
+            # What starts after its end is not within its time. By position, since a finalizer may add one meanwhile.
+            while position < len(free) and free[position][0] <= call.end:
+                if call.contains(free[position][2]):
+                    found.append((free[position], free))
+                    break
+                position += 1
+        if not found:
+            return False
+        # Of calls at the same time, the one that began next: so each of them finds one.
+        entry, free = min(found, key=_first)
+        _remove(free, entry)
+        return True
+
+    def _free_for(self, scope: str, *, has_id: bool) -> list[_Entry]:
+        free = self._free.get((scope, has_id))
+        if free is None:
+            free = self._free[scope, has_id] = sorted(
+                (report.start, -number, report)
+                for number, report in tuple(self.reports.items())
+                if _may_be_free(report, scope, has_id=has_id)
+            )
+        return free
+
+
+def _may_be_free(report: Report, scope: str, *, has_id: bool) -> bool:
+    return report.scope != scope and (report.response_id is not None) is has_id
+
+
+def _start_of(entry: _Entry) -> int:
+    return entry[0]
+
+
+def _first(found: tuple[_Entry, object]) -> tuple[int, int]:
+    return found[0][:2]
+
+
+def _remove(free: list[_Entry], entry: _Entry) -> None:
+    position = bisect_left(free, entry[:2], key=_place)
+    if position < len(free) and free[position][2] is entry[2]:
+        del free[position]
+
+
+def _place(entry: _Entry) -> tuple[int, int]:
+    return entry[:2]
+
+
 class Calls(processes.ForkAware):
     """The calls that were billed lately from the spans of others, by one exporter. Safe to use from several threads."""
 
@@ -283,8 +370,11 @@ class Calls(processes.ForkAware):
         """Spans whose call is billed, with what they told where they are calls themselves."""
         self._responses: OrderedDict[tuple[int, str], Report] = OrderedDict()
         """The span that told a response first, by trace and response id, and with 0 by response id alone."""
-        self._billed: deque[Report] = deque(maxlen=self._capacity)
-        """The spans that were billed, in the order of their ends."""
+        self._billed: deque[tuple[int, Report]] = deque()
+        """The spans that were billed and may have others beside them, in the order in which they were, numbered."""
+        self._number = 0
+        self._beside: dict[tuple[_Key | None, str], _Beside] = {}
+        """The same, by what they have in common with a span beside them."""
 
     def cover(self, span: ReadableSpan) -> None:
         """Note a span whose call is billed: what contains it is the same call."""
@@ -311,9 +401,20 @@ class Calls(processes.ForkAware):
                 or self._is_beside(report)
             )
             self._cover(span, report)
-            if not billed:
-                self._billed.append(report)
+            if not billed and _instruments_own_sdk(report.scope, report.provider):
+                self._bill(report)
             return not billed
+
+    def _bill(self, call: Report) -> None:
+        self._number += 1
+        self._billed.append((self._number, call))
+        self._beside.setdefault(call.kind, _Beside()).add(self._number, call)
+        while len(self._billed) > self._capacity:
+            number, oldest = self._billed.popleft()
+            beside = self._beside[oldest.kind]
+            beside.remove(number, oldest)
+            if not beside.reports:
+                del self._beside[oldest.kind]
 
     def _contains(self, span: ReadableSpan) -> bool:
         """Say whether a span contains, or is, a call that was billed."""
@@ -344,30 +445,12 @@ class Calls(processes.ForkAware):
 
         An instrumentation that does not make its span the current one is around the others in time only.
         """
-        if not _instruments_own_sdk(call.scope, call.provider):
-            return False
-        nearest: Report | None = None
-        # By position, since a finalizer may add a call meanwhile.
-        for position in range(1, len(self._billed) + 1):
-            other = self._billed[-position]
-            if other.end < call.start:
-                break
-            if (
-                other.parent == call.parent
-                and other.provider == call.provider
-                and other.scope != call.scope
-                and call.scope not in other.beside
-                and None in (other.response_id, call.response_id)
-                and _instruments_own_sdk(other.scope, other.provider)
-                and call.contains(other)
-                # Of calls at the same time, the one that began next: so each of them finds one.
-                and (nearest is None or other.start < nearest.start)
-            ):
-                nearest = other
-        if nearest is None:
-            return False
-        nearest.beside.add(call.scope)
-        return True
+        beside = self._beside.get(call.kind)
+        return (
+            beside is not None
+            and _instruments_own_sdk(call.scope, call.provider)
+            and beside.claim(call)
+        )
 
     def _cover(self, span: ReadableSpan, call: Report | None) -> None:
         context, parent = span.get_span_context(), span.parent

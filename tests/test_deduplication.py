@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +12,15 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanContext
 
 from cmdrdata_exporter import CmdrDataSpanExporter, event_from_span
-from cmdrdata_exporter.deduplication import CAPACITY, Calls, Metered, OwnCalls, Report, own_calls
+from cmdrdata_exporter.deduplication import (
+    CAPACITY,
+    Calls,
+    Metered,
+    OwnCalls,
+    Report,
+    _instruments_own_sdk,
+    own_calls,
+)
 from tests.metering import RecordedEvents
 from tests.test_events import recorded, span
 
@@ -430,6 +440,69 @@ def test_servers_that_reuse_ids(
     first = span(chat("chatcmpl-1"), scope=OPENAI, context=(1, 1), times=(100, 200))
     second = span(chat("chatcmpl-1"), scope=scope, context=context, times=times)
     assert billed(events, [first, second]) == 2
+
+
+class Naive(Calls):
+    """The rule of `_is_beside` as it is written down: each span is compared with all that were billed before it."""
+
+    def after_fork_child(self) -> None:
+        """Begin anew."""
+        super().after_fork_child()
+        self._reports: list[tuple[Report, set[str]]] = []
+
+    def _bill(self, call: Report) -> None:
+        self._reports = [*self._reports, (call, set[str]())][-self._capacity :]
+
+    def _is_beside(self, call: Report) -> bool:
+        found = [
+            (other.start, -number, taken)
+            for number, (other, taken) in enumerate(self._reports)
+            if _instruments_own_sdk(call.scope, call.provider)
+            and other.parent == call.parent
+            and other.provider == call.provider
+            and other.scope != call.scope
+            and call.scope not in taken
+            and None in (other.response_id, call.response_id)
+            and call.contains(other)
+        ]
+        if found:
+            min(found, key=lambda each: each[:2])[2].add(call.scope)
+        return bool(found)
+
+
+@pytest.mark.parametrize("capacity", [10, CAPACITY])
+@pytest.mark.parametrize("order", ["by their ends", "any"])
+def test_spans_beside_each_other_as_the_rule_has_it(capacity: int, order: str) -> None:
+    """Which spans side by side are one call is found as if each was compared with each, in whatever traces."""
+    source = random.Random(f"{capacity} {order}")
+    scopes = ("a.openai", "b.openai", "c.openai.v1", "d.anthropic", "framework")
+    billed = 0
+    for _ in range(300):
+        times = [sorted(source.choices(range(30), k=2)) for _ in range(40)]
+        if order == "by their ends":
+            times.sort(key=lambda time: time[1])
+        quick, naive = Calls(capacity), Naive(capacity)
+        for number, (start, end) in enumerate(times, 1):
+            its = span(
+                {},
+                scope=source.choice(scopes),
+                context=(1, number),
+                times=(start, end),
+            )
+            report = replace(
+                Report.of(
+                    its,
+                    provider=source.choice(("openai", "openai", "anthropic")),
+                    endpoint="chat.completions",
+                    response_id=source.choice((None, None, f"r{source.randrange(9)}")),
+                    tokens=(1, 1),
+                ),
+                parent=source.choice((None, (1, 99))),
+            )
+            expected = naive.claim(its, replace(report))
+            assert quick.claim(its, report) == expected
+            billed += expected
+    assert 2000 < billed < 10000
 
 
 def test_what_is_remembered_is_bounded() -> None:

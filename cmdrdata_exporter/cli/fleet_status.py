@@ -25,6 +25,7 @@ from cmdrdata_exporter.cli.terminal import (
 )
 from cmdrdata_exporter.cli.usage import incomplete
 from cmdrdata_exporter.delivery.spool.usage_view import UnreadableError
+from cmdrdata_exporter.fleet.positions import LOST, RENEWED
 from cmdrdata_exporter.fleet.view import FleetReader, HostState
 
 QUIET = 180.0
@@ -69,6 +70,7 @@ def _known(ledger: FleetReader) -> Json:
         "dead": ledger.reasons("dead"),
         "counted": {name: counts.get(name, 0) for name in COUNTED if name not in SET_ASIDE},
         "set_aside": {name: counts.get(name, 0) for name in SET_ASIDE},
+        "topics": {name: counts.get(name, 0) for name in (LOST, RENEWED)},
         "incomplete_usage": {"since": since, **incomplete(ledger, since=since)},
         "hosts": [_host(host, now) for host in ledger.hosts()],
     }
@@ -91,6 +93,7 @@ def _needs(known: Json) -> dict[str, str]:
     unassigned = known["held"].get(NO_CUSTOMER, 0)
     missing = known["incomplete_usage"]["missing"]
     unspooled = sum(host["unspooled"] for host in hosts)
+    topics = known["topics"]
     aside = {name: number for name, number in known["set_aside"].items() if number}
     needs: dict[str, tuple[object, str]] = {
         "quiet": (
@@ -115,6 +118,16 @@ def _needs(known: Json) -> dict[str, str]:
             f"{plural(sum(aside.values()), 'record')} set aside, of which no usage is counted "
             f"({'; '.join(f'{number:,} {SET_ASIDE[name]}' for name, number in aside.items())}): "
             "see the table fleet_set_aside",
+        ),
+        LOST: (
+            topics[LOST],
+            f"{plural(topics[LOST], 'record')} at most gone from topics before a gateway read them, which is usage "
+            "that nobody knows: the log of the gateways has their places. Keep topics for longer",
+        ),
+        RENEWED: (
+            topics[RENEWED],
+            f"{plural(topics[RENEWED], 'partition')} of topics begun anew, of which what was not read before is lost: "
+            "the log of the gateways has their names",
         ),
         "unspooled": (
             unspooled,

@@ -25,8 +25,8 @@ from cmdrdata_exporter.settings import CMDRDATA_KAFKA_OPTIONS, ConfigurationErro
 
 if TYPE_CHECKING:
     # What it needs is an extra.
+    from cmdrdata_exporter.fleet.gateway.brokers import Topic
     from cmdrdata_exporter.fleet.gateway.gateway import Gateway, Plan
-    from cmdrdata_exporter.fleet.gateway.topics import Topic
 
 TOKEN = "CMDRDATA_GATEWAY_TOKEN"  # noqa: S105 - the variable's name
 GROUP = "cmdrdata-gateway"
@@ -60,7 +60,6 @@ class _Options(NamedTuple):
     tls_key: Path | None
     client_ca: Path | None
     window: float
-    remember: float
     max_request: int
     max_in_flight: int
     max_connections: int
@@ -121,13 +120,6 @@ _PATH = click.Path(path_type=Path)
     default=2.0,
     show_default=True,
     help="Seconds that a span waits for others of its call.",
-)
-@click.option(
-    "--remember",
-    type=click.FloatRange(60, 7 * 86400),
-    default=3600.0,
-    show_default=True,
-    help="Seconds in which spans that come late are recognised.",
 )
 @click.option(
     "--health", metavar="HOST:PORT", help="Show /healthz, /readyz and /metrics here, too."
@@ -299,7 +291,6 @@ def _plan(given: _Options) -> Plan:
             connections=given.max_connections,
         ),
         window=given.window,
-        remember=given.remember,
     )
 
 
@@ -316,7 +307,7 @@ def _address(name: str, text: str | None) -> tuple[str, int] | None:
 
 
 def _topic(name: str, url: str | None, given: _Options) -> Topic | None:
-    from cmdrdata_exporter.fleet.gateway.topics import Topic
+    from cmdrdata_exporter.fleet.gateway.brokers import Topic
 
     if url is None:
         return None

@@ -59,6 +59,8 @@ NEEDS = {
     "unusable": "the spool directory cannot be used",
     "quiet": "a host of the fleet has not said how it is for three minutes",
     "set_aside": "what came to the ledger of the fleet cannot be counted, and is set aside",
+    "records_lost": "records were gone from a topic before a gateway read them",
+    "partitions_renewed": "a topic was made anew, or has lost its end, and is read from its beginning",
 }
 """The kinds of what needs a person, and what each means."""
 

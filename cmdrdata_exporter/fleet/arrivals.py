@@ -26,6 +26,8 @@ class Position(NamedTuple):
     partition: int
     offset: int
     """The next one to read."""
+    topic_id: str = ""
+    """The broker's id of the topic, another one where it was made anew; empty: the broker tells none."""
 
 
 class HostReport(NamedTuple):

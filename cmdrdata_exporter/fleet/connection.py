@@ -85,24 +85,29 @@ class Connected:
         self._connection: Connection | None = None
 
     @contextlib.contextmanager
-    def _transaction(self) -> Generator[Connection]:
-        """Make what is done inside one change, on the database's disk when this returns, or none at all."""
+    def _connected(self) -> Generator[Connection]:
+        """Use the connection, which is closed after an error."""
         with self._lock:
             try:
                 if self._connection is None:
                     self._connection = connect(self._url)
                     self._prepare(self._connection)
-                with self._connection.transaction():
-                    yield self._connection
+                yield self._connection
             except BaseException:
                 self.close()
                 raise
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Generator[Connection]:
+        """Make what is done inside one change, on the database's disk when this returns, or none at all."""
+        with self._connected() as connection, connection.transaction():
+            yield connection
 
     def _prepare(self, connection: Connection) -> None:
         """Do what is to be done with a new connection."""
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connection, which gives back its locks."""
         with self._lock:
             connection, self._connection = self._connection, None
             if connection is not None:

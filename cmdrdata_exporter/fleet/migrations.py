@@ -40,6 +40,7 @@ MIGRATIONS = (
             # Keys come in the order of days, more or less.
             "CREATE INDEX fleet_keys_day ON fleet_keys USING brin (day)",
             "CREATE SEQUENCE fleet_seq",
+            "CREATE SEQUENCE fleet_leases",
             """
             CREATE TABLE fleet_events (
                 key bytea NOT NULL,          -- 16 bytes that stand for the id
@@ -50,6 +51,7 @@ MIGRATIONS = (
                 due double precision NOT NULL,       -- when it may be sent; of other states, since when it is in it
                 recorded double precision NOT NULL,  -- when it came
                 attempts integer NOT NULL DEFAULT 0,
+                lease bigint,                -- which claim it was moved into flight by last
                 reason text,                 -- why it is held, dead or pending still
                 host text NOT NULL,          -- who recorded or sent it
                 source text NOT NULL,        -- 'event' or 'span'
@@ -86,16 +88,21 @@ MIGRATIONS = (
             # What most questions do not need, in a table of its own: it has many times the rows of the other.
             """
             CREATE TABLE fleet_totals_by_hour (
-                hour timestamp, source_host text, group_number bigint, unit text, amount numeric NOT NULL,
-                PRIMARY KEY (hour, source_host, group_number, unit)
+                time text COLLATE "C",       -- the UTC hour, 2026-11-29T16; once that is old, its day
+                source_host text, group_number bigint, unit text, amount numeric NOT NULL,
+                PRIMARY KEY (time, source_host, group_number, unit)
             )
             """,
+            # What is still to become days.
+            "CREATE INDEX fleet_totals_hours ON fleet_totals_by_hour (time) WHERE length(time) > 10",
             # In slots, so that gateways do not wait for each other; the sum counts.
             "CREATE TABLE fleet_counters (name text, slot smallint, value bigint NOT NULL, PRIMARY KEY (name, slot))",
             """
             CREATE TABLE fleet_positions (
-                "group" text, topic text, partition integer, next bigint NOT NULL,
-                PRIMARY KEY ("group", topic, partition)
+                "group" text, topic text,
+                topic_id text,               -- another one where a topic was made anew; empty: the broker tells none
+                partition integer, next bigint NOT NULL,
+                PRIMARY KEY ("group", topic, topic_id, partition)
             )
             """,
             """
@@ -114,6 +121,32 @@ MIGRATIONS = (
             )
             """,
             "CREATE TABLE fleet_facts (name text PRIMARY KEY, value text NOT NULL)",
+        ),
+    ),
+    # See `gateway.shelf`.
+    Migration(
+        "shelf",
+        (
+            """
+            CREATE TABLE gateway_spans (
+                trace bytea NOT NULL,
+                span bytea NOT NULL,
+                bucket smallint NOT NULL,
+                relation text NOT NULL,      -- what relates it to other spans, as JSON
+                event text,                  -- the id of its event, null: it makes none
+                body bytea,                  -- of the event, until the ledger has it
+                host text NOT NULL,
+                arrived timestamptz NOT NULL DEFAULT now(),
+                latest timestamptz NOT NULL, -- when it came or, by a clock that is ahead, ended
+                decided bigint,              -- in which order it was, null: it waits
+                charged boolean,             -- whether its event is to go to the ledger
+                PRIMARY KEY (trace, span)
+            )
+            """,
+            "CREATE INDEX gateway_spans_waiting ON gateway_spans (arrived) WHERE decided IS NULL",
+            "CREATE INDEX gateway_spans_charged ON gateway_spans (bucket) WHERE charged",
+            "CREATE INDEX gateway_spans_latest ON gateway_spans (latest)",
+            "CREATE SEQUENCE gateway_decisions",
         ),
     ),
 )

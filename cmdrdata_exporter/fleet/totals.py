@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import decimal
 import json
 import random
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
@@ -20,6 +20,12 @@ from cmdrdata_exporter.fleet.connection import Connection
 EVENTS = "events"
 """The unit that each event has one of."""
 SLOTS = 64
+_SLOT = random.SystemRandom().randrange(SLOTS)
+"""Where this process counts."""
+DAY = len("2026-11-29")
+"""What a time of the totals has of its day."""
+FOLDED = "folded"
+"""The fact that tells the last day whose hours have become one."""
 _EXACT = decimal.Context(prec=500)
 """Holds each sum of what is `storable` to its last digit: with that of binary fractions a batch would differ from its
 events."""
@@ -31,7 +37,8 @@ _MOST_KNOWN = 10_000
 class Place(NamedTuple):
     """Where an event is counted."""
 
-    hour: dt.datetime
+    hour: str
+    """The UTC hour, `2026-11-29T16`."""
     host: str
     group: int
 
@@ -46,7 +53,6 @@ class Totals:
 
     def __init__(self, total_by: Sequence[str] = ()) -> None:
         self.total_by = tuple(total_by)
-        self._slot = random.SystemRandom().randrange(SLOTS)
         self._amounts: dict[Place, dict[str, Decimal]] = {}
         self._groups: dict[int, Group] = {}
         """Those that were named since the last transaction."""
@@ -136,17 +142,23 @@ class Totals:
             for unit, amount in amounts.items()
             if amount
         }
-        days: dict[tuple[dt.date, int, str], Decimal] = {}
+        days: dict[tuple[str, int, str], Decimal] = {}
         for (hour, _, group, unit), amount in hours.items():
-            key = hour.date(), group, unit
+            key = hour[:DAY], group, unit
             days[key] = _EXACT.add(days.get(key, _NOTHING), amount)
         if hours:
+            # No part of a day begins again: its events are found in the sum.
             connection.execute(
                 "INSERT INTO fleet_totals_by_hour AS known"
-                " SELECT * FROM unnest(%s::timestamp[], %s::text[], %s::bigint[], %s::text[], %s::numeric[])"
-                " ON CONFLICT (hour, source_host, group_number, unit)"
+                " SELECT CASE WHEN left(hour, 10) <= folded THEN left(hour, 10) ELSE hour END AS time,"
+                " host, number, unit, sum(amount)"
+                " FROM unnest(%s::text[], %s::text[], %s::bigint[], %s::text[], %s::numeric[])"
+                " AS new (hour, host, number, unit, amount),"
+                " coalesce((SELECT value::json #>> '{}' FROM fleet_facts WHERE name = %s), '') AS folded"
+                " GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4"
+                " ON CONFLICT (time, source_host, group_number, unit)"
                 " DO UPDATE SET amount = known.amount + excluded.amount",
-                _columns(hours),
+                (*_columns(hours), FOLDED),
             )
             connection.execute(
                 "INSERT INTO fleet_totals AS known"
@@ -154,14 +166,7 @@ class Totals:
                 " ON CONFLICT (day, group_number, unit) DO UPDATE SET amount = known.amount + excluded.amount",
                 _columns(days),
             )
-        counted = {name: number for name, number in self.counts.items() if number}
-        if counted:
-            connection.execute(
-                "INSERT INTO fleet_counters AS known SELECT name, %s, value"
-                " FROM unnest(%s::text[], %s::bigint[]) AS new (name, value)"
-                " ON CONFLICT (name, slot) DO UPDATE SET value = known.value + excluded.value",
-                (self._slot, *_columns({(name,): number for name, number in counted.items()})),
-            )
+        count(connection, self.counts)
 
     def written(self) -> None:
         """Take note that the transaction is committed."""
@@ -182,10 +187,63 @@ class Totals:
         self.counts.clear()
 
 
-def hour_of(at: int) -> dt.datetime:
-    """Return the UTC hour of a time, without a time zone, as the database has it."""
-    hour = dt.datetime.fromtimestamp(at, dt.timezone.utc).replace(minute=0, second=0, microsecond=0)
-    return hour.replace(tzinfo=None)
+def count(connection: Connection, counts: Mapping[str, int]) -> None:
+    """Add to counters, by their names. Last in a transaction, as `Totals.write`."""
+    counted = {(name,): number for name, number in counts.items() if number}
+    if counted:
+        connection.execute(
+            "INSERT INTO fleet_counters AS known SELECT name, %s, value"
+            " FROM unnest(%s::text[], %s::bigint[]) AS new (name, value)"
+            " ON CONFLICT (name, slot) DO UPDATE SET value = known.value + excluded.value",
+            (_SLOT, *_columns(counted)),
+        )
+
+
+def fold(connection: Connection, first: str, most: int) -> int:
+    """
+    Make hours of one old day a part of their day, and return how many rows they had. In a transaction.
+
+    Args:
+        connection: to the ledger.
+        first: the first day whose hours are kept, `2026-11-21`.
+        most: how many rows are folded, at most.
+    """
+    [(hour,)] = connection.execute(
+        "SELECT min(time) FROM fleet_totals_by_hour WHERE length(time) > 10 AND time < %s",
+        (first,),
+    )
+    if hour is None:
+        return 0
+    day = hour[:DAY]
+    connection.execute(
+        "INSERT INTO fleet_facts AS known VALUES (%s, to_json(%s::text)::text) ON CONFLICT (name)"
+        " DO UPDATE SET value = greatest(known.value, excluded.value)",
+        (FOLDED, day),
+    )
+    # In the order in which others write; of one day, since they hold no row of it while they wait for one of its hours.
+    [(number,)] = connection.execute(
+        "WITH old AS ("
+        " SELECT time, source_host, group_number, unit FROM fleet_totals_by_hour"
+        " WHERE length(time) > 10 AND time > %s AND time < %s"
+        " ORDER BY time, source_host, group_number, unit LIMIT %s FOR UPDATE"
+        "), gone AS ("
+        " DELETE FROM fleet_totals_by_hour AS known USING old"
+        " WHERE (known.time, known.source_host, known.group_number, known.unit)"
+        " = (old.time, old.source_host, old.group_number, old.unit) RETURNING known.*"
+        "), added AS ("
+        " INSERT INTO fleet_totals_by_hour AS known"
+        " SELECT %s, source_host, group_number, unit, sum(amount) FROM gone GROUP BY 2, 3, 4 ORDER BY 2, 3, 4"
+        " ON CONFLICT (time, source_host, group_number, unit)"
+        " DO UPDATE SET amount = known.amount + excluded.amount"
+        ") SELECT count(*) FROM gone",
+        (f"{day}T", f"{day}U", most, day),
+    )
+    return number
+
+
+def hour_of(at: int) -> str:
+    """Return the UTC hour of a time, as the totals have it."""
+    return time.strftime("%Y-%m-%dT%H", time.gmtime(at))
 
 
 def _columns(rows: Mapping[Any, int | Decimal]) -> list[list[object]]:

@@ -32,7 +32,7 @@ from cmdrdata_exporter.delivery.spool.usage_view import (
 from cmdrdata_exporter.fleet.connection import Connection, connect, name_of
 from cmdrdata_exporter.fleet.migrations import require_known, version_of
 from cmdrdata_exporter.fleet.states import OPEN, STATES
-from cmdrdata_exporter.fleet.totals import hour_of
+from cmdrdata_exporter.fleet.totals import DAY, FOLDED, hour_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -44,7 +44,6 @@ MOST = 1000
 SETTLING = 10.0
 """Seconds within which what was given a number earlier may be committed after what was given a later one."""
 _HEX = re.compile(r"[0-9a-f]{1,32}")
-_HOUR = "%Y-%m-%dT%H"
 _EVENT = (
     "key, seq, id, state, due, recorded, attempts, reason, customer, model, endpoint, status, units, at,"
     " trace_id, response_id, request_id, day, body"
@@ -278,13 +277,16 @@ class FleetReader:
                 tests.append(test)
                 given.append(value)
         columns = ", ".join(f"g.{name}" for name in Group._fields)
+        folded = self.facts().get(FOLDED, "")
         for state, at, host, units, *group in self._query(
             f"SELECT e.state, e.at, e.host, e.units, {columns} FROM fleet_events e"  # noqa: S608 - texts of this module
             f" JOIN fleet_groups g ON g.number = e.group_number WHERE {' AND '.join(tests)}",
             given,
         ):
-            known, hour = Group(*group), hour_of(at).strftime(_HOUR)
-            times = {"hour": hour, "day": hour[:10], "month": hour[:7]}
+            known, hour = Group(*group), hour_of(at)
+            times = {"hour": hour, "day": hour[:DAY], "month": hour[:7]}
+            if times["day"] <= folded:
+                times["hour"] = times["day"]
             values = {**labels_of(known.labels), **known._asdict(), **times, SOURCE_HOST: host}
             if all(values.get(name, "") == value for name, value in asked.where.items()):
                 used = {EVENTS: 1}
@@ -414,9 +416,9 @@ def _where(customer: str | None, where: Mapping[str, str] | None) -> dict[str, s
 
 _DAILY = {"day": ("day", "day::text"), "month": ("day", "to_char(day, 'YYYY-MM')")}
 _HOURLY = {
-    "hour": ("hour", "to_char(hour, 'YYYY-MM-DD\"T\"HH24')"),
-    "day": ("hour", "hour::date::text"),
-    "month": ("hour", "to_char(hour, 'YYYY-MM')"),
+    "hour": ("time", "time"),
+    "day": ("time", "left(time, 10)"),
+    "month": ("time", "left(time, 7)"),
     SOURCE_HOST: (SOURCE_HOST, SOURCE_HOST),
 }
 """What a table has of times and hosts: its column, and as it is shown."""
@@ -430,7 +432,9 @@ def _sums_query(names: Sequence[str], asked: _Asked) -> tuple[str, list[object]]
     """
     fine = not {*names, *asked.where}.isdisjoint(("hour", SOURCE_HOST))
     table, day, own = (
-        ("fleet_totals_by_hour", "hour::date", _HOURLY) if fine else ("fleet_totals", "day", _DAILY)
+        ("fleet_totals_by_hour", "left(time, 10)", _HOURLY)
+        if fine
+        else ("fleet_totals", "day", _DAILY)
     )
     tests: list[str] = []
     values: list[object] = []

@@ -414,8 +414,10 @@ def test_the_words_for_what_needs_a_person() -> None:
     }
     kinds = set(status._needs(known))
     kinds |= set(status._needs({**known, "sending": {**known["sending"], "state": "probing"}}))
-    # The last two are of a fleet's ledger, which tests/fleet has.
-    assert set(NEEDS) == kinds | {"unreadable", "gone", "unusable", "quiet", "set_aside"}
+    # The last four are of a fleet's ledger, which tests/fleet has.
+    others = {"unreadable", "gone", "unusable"}
+    others |= {"quiet", "set_aside", "records_lost", "partitions_renewed"}
+    assert set(NEEDS) == kinds | others
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
@@ -166,3 +166,17 @@ class Broker:
         for made in admin.create_topics([topic]).values():
             made.result()
         return name
+
+    def delete_topic(self, name: str) -> None:
+        """Delete a topic, and wait until it is gone."""
+        admin: Any = self._admin()
+        for gone in admin.delete_topics([name]).values():
+            gone.result()
+        while name in admin.list_topics(timeout=10).topics:
+            pass
+
+    def delete_records(self, name: str, partition: int, before: int) -> None:
+        """Delete the records of a partition before one, as retention does."""
+        admin: Any = self._admin()
+        for gone in admin.delete_records([TopicPartition(name, partition, before)]).values():
+            gone.result()

@@ -14,10 +14,8 @@ from cmdrdata_exporter.fleet.gateway.spans import SpanRow
 _store = Shelf.store
 
 
-def _store_and_die(
-    self: Shelf, rows: Sequence[SpanRow], positions: Iterable[Position] = ()
-) -> None:
-    _store(self, rows, positions)
+def _store_and_die(self: Shelf, rows: Sequence[SpanRow], reached: Iterable[Position] = ()) -> None:
+    _store(self, rows, reached)
     os.kill(os.getpid(), signal.SIGKILL)
 
 

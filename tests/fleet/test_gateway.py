@@ -7,6 +7,8 @@ import json
 import random
 import signal
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -32,6 +34,7 @@ from tests.fleet.otlp import BEGAN, CHAT, SECOND, request, span
 SDK = "opentelemetry.instrumentation.openai.v1"
 FRAMEWORK = "opentelemetry.instrumentation.langchain"
 DYING = Path(__file__).parent / "dying.py"
+LOOKING = Path(__file__).parent / "looking.py"
 OTLP = ("--otlp", "127.0.0.1:0")
 QUICK = ("--window", "0.2")
 
@@ -208,7 +211,8 @@ def test_a_database_that_dies(run: Run, mortal_postgres: Postgres) -> None:
 
 def test_a_topic_of_events(run: Run, database: str, broker: Broker) -> None:
     """Each record is an event once, with its host; reports of hosts are noted; garbage keeps nothing back."""
-    topic = broker.topic("usage-events")
+    # Of one partition, so that what comes again comes after what it repeats.
+    topic = broker.topic("usage-events", partitions=1)
     produce_events(broker, topic, range(300))
     report = {"host": "web-1", "version": "1", "at": 1.5, "recorded": 9, "pending": 1, "held": 2}
     report |= {"dead": 3, "unspooled": 4}
@@ -321,6 +325,77 @@ def test_members_that_come_and_go(run: Run, database: str, broker: Broker) -> No
     with psycopg.connect(database) as connection:
         [[total]] = connection.execute("SELECT sum(next) FROM fleet_positions").fetchall()
     assert total == 20000
+
+
+def status(database: str) -> dict[str, Any]:
+    """Return what `cmdrdata status` says of a ledger."""
+    done = subprocess.run(
+        [
+            *(sys.executable, "-c", "from cmdrdata_exporter.cli import main; main()"),
+            *("status", "--ledger", database, "--json"),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    [found] = json.loads(done.stdout)["destinations"]
+    return found
+
+
+def test_retention_that_is_faster_than_the_gateways(
+    run: Run, database: str, broker: Broker
+) -> None:
+    """Records that the broker has removed before they were read are counted, and said: once, by whoever finds it."""
+    topic = broker.topic("short", partitions=1)
+    options = ("--events-topic", f"kafka://{broker.servers}/{topic}")
+    first = run(*options)
+    produce_events(broker, topic, range(10))
+    wait_for(lambda: recorded(database) == 10)
+    assert first.end() == 0
+    assert status(database)["needs"] == {}
+    produce_events(broker, topic, range(10, 40))
+    broker.delete_records(topic, 0, 25)
+    second = run(*options)
+    wait_for(lambda: recorded(database) == 25)
+    assert {each["request"]["id"] for each in events(database)} == {
+        f"{n:032x}" for n in (*range(10), *range(25, 40))
+    }
+    assert f"up to 15 records of the topic {topic} were removed by the broker" in second.log
+    assert 'records_lost_total{intake="events"} 15\n' in second.page("/metrics")[1]
+    assert second.end() == 0
+    third = run(*options)
+    third.wait_until_ready()
+    assert "were removed" not in third.log
+    found = status(database)
+    assert found["topics"] == {"records_lost": 15, "partitions_renewed": 0}
+    assert list(found["needs"]) == ["records_lost"]
+
+
+@pytest.mark.parametrize("running", [True, False], ids=["running", "stopped"])
+def test_a_topic_that_is_made_anew(
+    run: Run, database: str, broker: Broker, *, running: bool
+) -> None:
+    """A topic that was deleted and made again is read from its beginning, though it has more than was read before."""
+    topic = broker.topic(f"anew-{running}", partitions=1)
+    options = ("--events-topic", f"kafka://{broker.servers}/{topic}")
+    gateway = run(*options, program=LOOKING)
+    produce_events(broker, topic, range(10))
+    wait_for(lambda: recorded(database) == 10)
+    if not running:
+        assert gateway.end() == 0
+    broker.delete_topic(topic)
+    broker.topic(topic, partitions=1)
+    produce_events(broker, topic, range(100, 130))
+    if not running:
+        gateway = run(*options)
+    wait_for(lambda: recorded(database) == 40)
+    assert f"the topic {topic} is not the one that was read" in gateway.log
+    assert 'partitions_renewed_total{intake="events"} 1\n' in gateway.page("/metrics")[1]
+    produce_events(broker, topic, range(130, 140))
+    wait_for(lambda: recorded(database) == 50)
+    found = status(database)
+    assert found["topics"] == {"records_lost": 0, "partitions_renewed": 1}
+    assert list(found["needs"]) == ["partitions_renewed"]
 
 
 def test_on_to_cmdrdata(run: Run, database: str, httpserver: HTTPServer) -> None:

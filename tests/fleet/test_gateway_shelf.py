@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import threading
+import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -14,7 +15,9 @@ import pytest
 from cmdrdata_exporter.fleet.arrivals import Arrival, Position
 from cmdrdata_exporter.fleet.gateway.shelf import Settled, Settler, Shelf
 from cmdrdata_exporter.fleet.gateway.spans import SpanRow, read_protobuf, take
+from cmdrdata_exporter.fleet.store import FleetLedger
 from tests.fleet.otlp import CHAT, request, span
+from tests.fleet.samples import DAY
 
 SDK = "opentelemetry.instrumentation.openai.v1"
 FRAMEWORK = "opentelemetry.instrumentation.langchain"
@@ -55,8 +58,10 @@ def rows(*spans: tuple[str, Any]) -> list[SpanRow]:
 @pytest.fixture
 def shelf(database: str) -> Iterable[Shelf]:
     """An empty shelf."""
+    ledger = FleetLedger(database)
+    ledger.connect()
+    ledger.close()
     shelf = Shelf(database)
-    shelf.prepare()
     yield shelf
     shelf.close()
 
@@ -69,7 +74,7 @@ def ledger() -> Taking:
 
 def settler(database: str, ledger: Taking, *, window: float = 0.0) -> Settler:
     """Return what settles; without a window all is due at once."""
-    return Settler(database, ledger.store, window=window, remember=3600)
+    return Settler(database, ledger.store, window=window)
 
 
 CALL = [
@@ -207,21 +212,96 @@ def test_two_settle_at_once(database: str, shelf: Shelf, ledger: Taking) -> None
     second.close()
 
 
-def test_positions(shelf: Shelf) -> None:
+def test_positions(database: str, shelf: Shelf) -> None:
     """Positions are stored with the spans, and never go back."""
     shelf.store(rows(*CALL), [Position("g", "t", 0, 5), Position("g", "t", 1, 7)])
     shelf.store([], [Position("g", "t", 0, 3), Position("g", "t", 1, 9), Position("h", "t", 0, 1)])
-    assert shelf.positions("g", "t") == {0: 5, 1: 9}
+    with psycopg.connect(database) as connection:
+        known = connection.execute(
+            'SELECT "group", partition, next FROM fleet_positions ORDER BY 1, 2'
+        ).fetchall()
+    assert known == [("g", 0, 5), ("g", 1, 9), ("h", 0, 1)]
+
+
+def pass_days(database: str, days: float) -> None:
+    """Have what is on the shelf be there for so many days more."""
+    with psycopg.connect(database) as connection:
+        connection.execute(
+            "UPDATE gateway_spans SET latest = latest - make_interval(secs => %s)", (days * DAY,)
+        )
 
 
 def test_what_is_forgotten(database: str, shelf: Shelf, ledger: Taking) -> None:
-    """Spans that are settled go after a while; those that wait stay."""
-    settling = Settler(database, ledger.store, window=0, remember=0)
+    """Spans that are settled go when events of their day have gone; those that wait stay."""
+    settling = settler(database, ledger)
+    keeping = FleetLedger(database, keep_events=5)
     shelf.store(rows(*CALL))
-    assert settling.forget() == 0
+    pass_days(database, 9)
+    assert not keeping.tidy()
     settling.round()
-    assert settling.forget() == 3
+    pass_days(database, -4)
+    assert not keeping.tidy()
+    assert shelved(database) == 3
+    pass_days(database, 4)
+    assert not keeping.tidy()
+    assert shelved(database) == 0
     settling.close()
+    keeping.close()
+
+
+def shelved(database: str) -> int:
+    """Return how many spans are on the shelf."""
+    with psycopg.connect(database) as connection:
+        [[number]] = connection.execute("SELECT count(*) FROM gateway_spans").fetchall()
+    return number
+
+
+@pytest.mark.parametrize("again", [(0, 1), (0,), (1,)], ids=str)
+def test_a_topic_that_is_read_again_much_later(
+    database: str, shelf: Shelf, again: Sequence[int]
+) -> None:
+    """Whichever spans of a call come again, and whenever, it is one event: what nobody knows any more is set aside."""
+    call = [(FRAMEWORK, span(2, 1, at=(0, 3))), (SDK, span(2, 2, parent=1, at=(1, 2)))]
+    clock = time.time()
+    keeping = FleetLedger(database, keep_events=5, clock=lambda: clock)
+    settling = Settler(database, keeping.store, window=0)
+    # The framework's span is billed, since the SDK's comes late.
+    for each in call:
+        shelf.store(rows(each))
+        settling.round()
+    pass_days(database, 6)
+    keeping.tidy()
+    for days in (0, 8):
+        clock += days * DAY
+        pass_days(database, days)
+        keeping.tidy()
+        assert shelved(database) == (0 if days else 2)
+        shelf.store(rows(*(call[number] for number in again)))
+        settling.round()
+    with psycopg.connect(database) as connection:
+        counted = connection.execute(
+            "SELECT amount FROM fleet_totals WHERE unit = 'events'"
+        ).fetchall()
+        aside = connection.execute("SELECT reason FROM fleet_set_aside").fetchall()
+    assert counted == [(1,)]
+    assert aside == [("late",)] * (1 in again)
+    settling.close()
+    keeping.close()
+
+
+def test_a_trace_of_more_spans_than_are_settled_at_once(
+    database: str, shelf: Shelf, ledger: Taking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a trace that goes on and on no more is in memory than so many spans, and each call of it is an event."""
+    monkeypatch.setattr("cmdrdata_exporter.fleet.gateway.shelf.COMPARED", 10)
+    shelf.store(
+        rows(*((SDK, span(1, number, at=(number, number + 0.5))) for number in range(1, 36)))
+    )
+    settling = settler(database, ledger)
+    decided = [settling.round().decided for _ in range(5)]
+    settling.close()
+    assert decided == [10, 10, 10, 5, 0]
+    assert ledger.spans == [f"{number:016x}" for number in range(1, 36)]
 
 
 def test_nothing_of_the_content(database: str, shelf: Shelf) -> None:

@@ -18,6 +18,7 @@ from cmdrdata_exporter.delivery.spool.indexed import IndexedEvent
 from cmdrdata_exporter.delivery.spool.ledger import Ledger
 from cmdrdata_exporter.delivery.spool.ledger_view import COLUMNS, Kept, UnreadableError
 from cmdrdata_exporter.delivery.spool.records import Command, encode_command, encode_event, key_of
+from cmdrdata_exporter.delivery.spool.totals import HOURS_FOR
 from cmdrdata_exporter.events import UsageEvent, encode
 from cmdrdata_exporter.exporter import _header
 from cmdrdata_exporter.fleet.arrivals import Arrival
@@ -63,9 +64,9 @@ class Both(NamedTuple):
         return found[0], found[1]
 
 
-@pytest.fixture(params=["forwarded", "local"])
+@pytest.fixture(params=["forwarded", "local", "folded"])
 def both(request: pytest.FixtureRequest, tmp_path: Path, database: str) -> Iterator[Both]:
-    """Both ledgers, filled."""
+    """Both ledgers, filled; of `folded` the hours of all events have become days."""
     local = request.param == "local"
     made = [each for each, _ in EVENTS]
     bodies = [encode(each) for each in made]
@@ -105,6 +106,17 @@ def both(request: pytest.FixtureRequest, tmp_path: Path, database: str) -> Itera
             "commands", 1, [encode_command(Command("assign", tuple(assign), "delta"))], [], NOW
         )
     assert fleet.apply("assign", assign, "delta") == 1
+    if request.param == "folded":
+        with ledger.transaction():
+            day = ""
+            while (day := ledger.totals.tidy(day, "2026-01", "2026-12-01")[0]) != "":
+                pass
+        fleet.close()
+        fleet = FleetLedger(
+            database, forwards=True, keep_events=99, clock=lambda: NOW + (HOURS_FOR + 1) * DAY
+        )
+        while fleet.tidy():
+            pass
     ledger.close()
     fleet.close()
     with IndexReader(directory) as host, FleetReader(database) as view:
@@ -253,6 +265,17 @@ def test_usage_by_host(both: Both) -> None:
     assert events == {("web-0",): 5, ("web-1",): 5}
     one = list(both.fleet.totals(["customer"], where={"source_host": "web-1"}))
     assert sum(total.amount for total in one if total.unit == "events") == 5
+
+
+@pytest.mark.parametrize("both", ["folded"], indirect=True)
+def test_hours_that_became_days(both: Both) -> None:
+    """What was an hour is its day, also of events that are not delivered."""
+    for billed in (False, True):
+        found = list(both.fleet.totals(["hour"], billed=billed))
+        assert {total.group[0] for total in found} == {"2026-10-30", "2026-11-20", "2026-11-21"} - (
+            {"2026-10-30", "2026-11-20"} if billed else set()
+        )
+        assert all(total.amount > 0 for total in found)
 
 
 def test_a_database_without_a_ledger(database: str) -> None:

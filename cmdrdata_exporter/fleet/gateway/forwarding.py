@@ -1,5 +1,5 @@
 """
-The thread that looks after the ledger: it sends on what is to go to CmdrData, and removes what is old.
+The thread that sends on to CmdrData what the ledger has for it. It does nothing else: what it has claimed waits for it.
 
 Events are sent as a host sends its own, by the same senders and the same gate: committed as in flight before, their
 outcomes after it. Of several gateways each claims other events.
@@ -29,9 +29,10 @@ LOOK = 0.5
 LINGER = 0.02
 """Seconds in which outcomes are waited for, so that they share a commit."""
 RECOVER = 60.0
-"""Seconds between two looks for events that a dead gateway had in flight."""
-TIDY = 600.0
-"""Seconds between two looks for what is old."""
+"""
+Seconds between two looks for events that a dead gateway had in flight, and from the start, or a failure, to the first:
+others that the database was away for say first what came of theirs.
+"""
 
 
 class Forwarding:
@@ -40,25 +41,22 @@ class Forwarding:
 
     Args:
         open_ledger: opens the ledger.
-        post: sends an event; None: events stay where they are.
+        post: sends an event.
         counts: where to count.
     """
 
-    def __init__(self, open_ledger: Open, post: Transport | None, counts: Counts) -> None:
+    def __init__(self, open_ledger: Open, post: Transport, counts: Counts) -> None:
         self._open = open_ledger
-        self._post = post
         self._counts = counts
         self._ledger: Ledger | None = None
         self._gate = Gate(SENDERS, first=FIRST)
         self._inbox: queue.SimpleQueue[Done | None] = queue.SimpleQueue()
-        self._senders = (
-            None if post is None else Senders(post, self._gate, self._inbox, most=SENDERS)
-        )
+        self._senders = Senders(post, self._gate, self._inbox, most=SENDERS)
         self._outcomes: list[Done] = []
         """Those that are not committed."""
         self._stop = threading.Event()
         self._ended = threading.Event()
-        self._next_recovery = self._next_tidying = 0.0
+        self._next_recovery = clocks.monotonic() + RECOVER
         self.works = True
         """Whether the last turn has."""
 
@@ -73,17 +71,16 @@ class Forwarding:
         return self._ended.wait(seconds)
 
     def _run(self) -> None:
-        if self._senders is not None:
-            self._senders.start()
+        self._senders.start()
         failures = 0
         while not self._stop.is_set():
             wait = LOOK
             try:
                 self._turn()
                 if not self.works:
-                    faults.say(logging.WARNING, "the ledger is looked after again")
+                    faults.say(logging.WARNING, "events are sent on again")
                 self.works, failures = True, 0
-                if self._senders is not None and self._senders.busy:
+                if self._senders.busy:
                     wait = LINGER
             except Exception as error:  # noqa: BLE001 - the thread must live
                 self._failed(error)
@@ -97,12 +94,6 @@ class Forwarding:
         ledger, now = self._ledger, clocks.monotonic()
         # What cannot be committed would have to be sent again: so this comes first.
         self._commit(ledger)
-        if now >= self._next_tidying:
-            # First, so that what keeps this from being done keeps no event from being sent.
-            self._next_tidying = now + TIDY
-            ledger.tidy()
-        if self._senders is None:
-            return
         if now >= self._next_recovery:
             ledger.recover()
             self._next_recovery = now + RECOVER
@@ -111,7 +102,14 @@ class Forwarding:
 
     def _commit(self, ledger: Ledger) -> None:
         if self._outcomes:
-            ledger.record_outcomes(self._outcomes)
+            late = ledger.record_outcomes(self._outcomes)
+            if late:
+                self._counts.add("outcomes_late", late)
+                faults.say(
+                    logging.WARNING,
+                    "what came of %d events was noted too late; another gateway may have sent them again",
+                    late,
+                )
             for _, outcome in self._outcomes:
                 if outcome is not None:
                     self._counts.add("forwarded", outcome=outcome.verdict.name.lower())
@@ -122,7 +120,7 @@ class Forwarding:
         with contextlib.suppress(queue.Empty):
             done = self._inbox.get(timeout=wait)
             while True:
-                if done is not None and self._senders is not None:
+                if done is not None:
                     self._outcomes.append(done)
                     self._senders.taken_back(done[0])
                 done = self._inbox.get_nowait()
@@ -130,10 +128,11 @@ class Forwarding:
     def _failed(self, error: Exception) -> None:
         self._counts.add("failures", part="forwarding")
         if not isinstance(error, psycopg.Error):
-            faults.report("forwarding", "the ledger cannot be looked after", exc_info=True)
+            faults.report("forwarding", "events cannot be sent on", exc_info=True)
         elif self.works:
-            faults.say(logging.WARNING, "the ledger waits: %s", plain_error(error))
+            faults.say(logging.WARNING, "events wait to be sent on: %s", plain_error(error))
         self.works = False
+        self._next_recovery = clocks.monotonic() + RECOVER
         if self._ledger is not None:
             ledger, self._ledger = self._ledger, None
             ledger.close()
@@ -141,10 +140,9 @@ class Forwarding:
     def _end(self) -> None:
         """Commit what comes of what was sent. What does not come in time is taken back by another gateway."""
         try:
-            if self._senders is not None:
-                self._senders.end()
-                while self._senders.busy:
-                    self._receive(LOOK)
+            self._senders.end()
+            while self._senders.busy:
+                self._receive(LOOK)
             if self._ledger is not None:
                 self._commit(self._ledger)
                 self._ledger.close()

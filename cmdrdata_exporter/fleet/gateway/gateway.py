@@ -14,20 +14,21 @@ from cmdrdata_exporter.delivery import Transport
 from cmdrdata_exporter.delivery.backoff import backoff
 from cmdrdata_exporter.fleet.arrivals import Arrival
 from cmdrdata_exporter.fleet.gateway.access import Access
+from cmdrdata_exporter.fleet.gateway.brokers import Topic
 from cmdrdata_exporter.fleet.gateway.forwarding import Forwarding
 from cmdrdata_exporter.fleet.gateway.ledgers import Ledger, Open
 from cmdrdata_exporter.fleet.gateway.limits import Limits, Room
+from cmdrdata_exporter.fleet.gateway.members import Member
 from cmdrdata_exporter.fleet.gateway.otlp_grpc import GrpcIntake
 from cmdrdata_exporter.fleet.gateway.otlp_http import Intake
 from cmdrdata_exporter.fleet.gateway.shelf import Settler, Shelf
 from cmdrdata_exporter.fleet.gateway.shelving import Shelving, plain_error
-from cmdrdata_exporter.fleet.gateway.topics import Events, Member, Spans, Topic
+from cmdrdata_exporter.fleet.gateway.topics import Events, Spans
+from cmdrdata_exporter.fleet.gateway.upkeep import Upkeep
 from cmdrdata_exporter.fleet.gateway.watching import Counts, Pages
 
 SETTLE = 0.25
 """Seconds between two rounds that settle calls."""
-FORGET = 60.0
-"""Seconds between two looks for spans that can be forgotten."""
 STOP = 10.0
 """Seconds that the end may take, about."""
 
@@ -50,8 +51,6 @@ class Plan:
     limits: Limits = field(default_factory=Limits)
     window: float = 2.0
     """Seconds that a span waits for others of its call."""
-    remember: float = 3600.0
-    """Seconds in which it is known to those that come late."""
     post: Transport | None = None
     """Sends an event on to CmdrData; None: events stay in the ledger."""
 
@@ -70,20 +69,37 @@ class Gateway:
         self, plan: Plan, open_ledger: Open, read_options: Callable[[], Mapping[str, str]]
     ) -> None:
         self._plan = plan
+        self._open = open_ledger
         self.counts = Counts()
         self.room = Room(plan.limits.in_flight)
         self._pages = Pages(self.counts, self._gauges, self.troubles)
         self._shelving = Shelving(Shelf(plan.url))
         self._takes_spans = any((plan.http, plan.grpc, plan.spans))
         self._settling = Settling(plan, open_ledger, self.counts)
-        self._forwarding = Forwarding(open_ledger, plan.post, self.counts)
+        self._upkeep = Upkeep(open_ledger, self.counts)
+        self._forwarding = None
+        if plan.post is not None:
+            self._forwarding = Forwarding(open_ledger, plan.post, self.counts)
         self._members: list[Member] = []
         if plan.spans is not None:
             spans = Spans(plan.spans, Shelf(plan.url), self.counts)
-            self._members.append(Member(plan.spans, spans, read_options, self.counts, "spans"))
+            self._members.append(
+                Member(
+                    plan.spans, spans, open_ledger, read_options, counts=self.counts, intake="spans"
+                )
+            )
         if plan.events is not None:
             events = Events(plan.events, open_ledger, self.counts)
-            self._members.append(Member(plan.events, events, read_options, self.counts, "events"))
+            self._members.append(
+                Member(
+                    plan.events,
+                    events,
+                    open_ledger,
+                    read_options,
+                    counts=self.counts,
+                    intake="events",
+                )
+            )
         self.http: Intake | None = None
         self.grpc: GrpcIntake | None = None
         self.pages: Intake | None = None
@@ -99,12 +115,11 @@ class Gateway:
             OSError: nobody can listen at an address.
         """
         plan = self._plan
-        if self._takes_spans:
-            shelf = Shelf(plan.url)
-            try:
-                shelf.prepare()
-            finally:
-                shelf.close()
+        ledger = self._open()
+        try:
+            ledger.connect()
+        finally:
+            ledger.close()
         if plan.http is not None:
             self.http = self._intake(plan.http, self._shelving)
         if plan.pages is not None:
@@ -121,7 +136,8 @@ class Gateway:
         if self._takes_spans:
             self._shelving.start()
             self._settling.start()
-        for part in (self._forwarding, *self._members, self.http, self.grpc, self.pages):
+        others = (self._upkeep, self._forwarding, *self._members, self.http, self.grpc, self.pages)
+        for part in others:
             if part is not None:
                 part.start()
 
@@ -149,7 +165,9 @@ class Gateway:
         if self._takes_spans:
             in_time = self._shelving.stop(max(0.1, deadline - clocks.monotonic()))
             in_time &= self._settling.stop(max(0.1, deadline - clocks.monotonic()))
-        in_time &= self._forwarding.stop(max(0.1, deadline - clocks.monotonic()))
+        if self._forwarding is not None:
+            in_time &= self._forwarding.stop(max(0.1, deadline - clocks.monotonic()))
+        in_time &= self._upkeep.stop(max(0.1, deadline - clocks.monotonic()))
         for member in self._members:
             in_time &= member.wait(max(0.1, deadline - clocks.monotonic()))
         # The last one, so that whoever watches sees the end.
@@ -177,8 +195,8 @@ class Gateway:
     def troubles(self) -> list[str]:
         """Return what keeps the gateway from taking something now, a line each."""
         found = ["this gateway ends"] if self._stopping else []
-        works = (self._shelving.works, self._settling.works, self._forwarding.works)
-        if not all(works):
+        parts = (self._shelving, self._settling, self._forwarding)
+        if not all(part is None or part.works for part in parts):
             found.append("the ledger cannot be written")
         found += [member.trouble for member in self._members if member.trouble is not None]
         return found
@@ -208,7 +226,7 @@ class Settling:
     def __init__(self, plan: Plan, open_ledger: Open, counts: Counts) -> None:
         self._open = open_ledger
         self._ledger: Ledger | None = None
-        self._settler = Settler(plan.url, self._store, window=plan.window, remember=plan.remember)
+        self._settler = Settler(plan.url, self._store, window=plan.window)
         self._counts = counts
         self._stop = threading.Event()
         self._ended = threading.Event()
@@ -232,15 +250,11 @@ class Settling:
         return self._ledger.store(arrivals)
 
     def _run(self) -> None:
-        failures, next_forget = 0, 0.0
+        failures = 0
         while not self._stop.is_set():
             wait = SETTLE
             try:
                 self._round()
-                if clocks.monotonic() >= next_forget:
-                    next_forget = clocks.monotonic() + FORGET
-                    while self._settler.forget() and not self._stop.is_set():
-                        pass
                 if not self.works:
                     faults.say(logging.WARNING, "calls are settled again")
                 self.works, failures = True, 0

@@ -7,17 +7,24 @@ from typing import Protocol
 
 from cmdrdata_exporter.delivery import Handed, Outcome
 from cmdrdata_exporter.fleet.arrivals import Arrival, HostReport, Position
+from cmdrdata_exporter.fleet.positions import Beginning, Bounds
 
 
 class Ledger(Protocol):
     """The ledger, by a connection of its own. `FleetLedger` is one."""
 
-    def store(self, arrivals: Sequence[Arrival], positions: Sequence[Position] = ()) -> int:
+    def connect(self) -> None:
+        """Make the connection, and the tables where they are not there."""
+        ...
+
+    def store(self, arrivals: Sequence[Arrival], reached: Sequence[Position] = ()) -> int:
         """Store events, each id once, and positions, in one transaction; return how many were new."""
         ...
 
-    def positions(self, group: str, topic: str) -> Mapping[int, int]:
-        """Return which record of each partition is to be read next."""
+    def begin(
+        self, group: str, topic: str, topic_id: str, bounds: Mapping[int, Bounds]
+    ) -> Beginning:
+        """Return which record of each partition is to be read next, and note it."""
         ...
 
     def report(self, report: HostReport) -> None:
@@ -28,16 +35,16 @@ class Ledger(Protocol):
         """Move events that are due into flight, and return them."""
         ...
 
-    def record_outcomes(self, outcomes: Sequence[tuple[Handed, Outcome | None]]) -> None:
-        """Note what came of them."""
+    def record_outcomes(self, outcomes: Sequence[tuple[Handed, Outcome | None]]) -> int:
+        """Note what came of them; return how many were taken back before."""
         ...
 
     def recover(self) -> int:
         """Take back what has been in flight for too long; return how many."""
         ...
 
-    def tidy(self) -> None:
-        """Remove what is old."""
+    def tidy(self) -> bool:
+        """Remove a part of what is old; say whether there is more."""
         ...
 
     def close(self) -> None:
