@@ -61,6 +61,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
             f"{EXPORTER}.delivery.destination",
             f"{EXPORTER}.delivery.groups",
             f"{EXPORTER}.delivery.open_jobs",
+            f"{EXPORTER}.delivery.usage",
         },
         set(),
     ),

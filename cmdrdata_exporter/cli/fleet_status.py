@@ -24,7 +24,7 @@ from cmdrdata_exporter.cli.terminal import (
     table,
 )
 from cmdrdata_exporter.cli.usage import incomplete
-from cmdrdata_exporter.delivery.spool.usage_view import UnreadableError
+from cmdrdata_exporter.delivery.usage import Question, UnreadableError
 from cmdrdata_exporter.fleet.view import FleetReader, HostState
 
 QUIET = 180.0
@@ -69,7 +69,7 @@ def _known(ledger: FleetReader) -> Json:
         "dead": ledger.reasons("dead"),
         "counted": {name: counts.get(name, 0) for name in COUNTED if name not in SET_ASIDE},
         "set_aside": {name: counts.get(name, 0) for name in SET_ASIDE},
-        "incomplete_usage": {"since": since, **incomplete(ledger, since=since)},
+        "incomplete_usage": {"since": since, **incomplete(ledger, Question(since))},
         "hosts": [_host(host, now) for host in ledger.hosts()],
     }
 

@@ -53,9 +53,9 @@ from cmdrdata_exporter.cli.watching import Watching, needs_of
 from cmdrdata_exporter.cli.webhook import webhook_in_file, webhook_url
 from cmdrdata_exporter.delivery.options import LARGEST
 from cmdrdata_exporter.delivery.spool.directory import unusable
-from cmdrdata_exporter.delivery.spool.ledger_view import UnreadableError
 from cmdrdata_exporter.delivery.spool.schema import AMBIGUOUS
 from cmdrdata_exporter.delivery.status_log import BACKEND_TROUBLES, NEARLY
+from cmdrdata_exporter.delivery.usage import Question, UnreadableError
 from cmdrdata_exporter.settings import applications_drain
 
 LATE = 900.0
@@ -209,7 +209,7 @@ def _known(destination: Destination, ledger: Ledger) -> Json:
             "not_imported": ledger.not_imported(),
         },
         "counted": {name: counts.get(name, 0) for name in COUNTED},
-        "incomplete_usage": {"since": since, **incomplete(ledger, since=since)},
+        "incomplete_usage": {"since": since, **incomplete(ledger, Question(since))},
     }
 
 
