@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, entry_points, version
 from typing import NamedTuple
 
 ERROR, WARNING, NOTE = "error", "warning", "note"
@@ -57,16 +56,3 @@ class Surroundings(NamedTuple):
     version_of: Callable[[str], str | None]
     """Returns the version of a distribution, None where it is not installed."""
     python: tuple[int, int]
-
-
-def entry_points_of(group: str) -> dict[str, str]:
-    """Return the entry points of a group that are installed here."""
-    return {found.name: found.value for found in entry_points(group=group)}
-
-
-def version_of(distribution: str) -> str | None:
-    """Return the version of a distribution that is installed here."""
-    try:
-        return version(distribution)
-    except PackageNotFoundError:
-        return None
