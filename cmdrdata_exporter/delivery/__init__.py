@@ -21,7 +21,8 @@ events in it, and `usage_view` of its totals, which `usage` says of every ledger
 changed there, `index` finds events that are delivered, `index_rows` what, `index_view` reads it, `salvage` and `leaves`
 what is done with a damaged one. `gate` says when anything may be sent, `backoff` how long to wait, `senders` are the
 threads that send, `watch` looks after destinations with nothing to do, `options` says how a directory is drained,
-`status_log` what the log is told. `destination` says what differs by the kind of a destination, `groups` by what usage
+`status_log` what the log is told, `gauges` what is measured of a ledger, `unspooled` what becomes of an event that
+cannot be written. `destination` says what differs by the kind of a destination, `groups` by what usage
 is summed.
 Where nothing can be written, `memory`, of which `memory_queue` is a part, and `local` keep what they can.
 """

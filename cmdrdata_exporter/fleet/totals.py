@@ -15,9 +15,10 @@ from cmdrdata_exporter.delivery import Event
 from cmdrdata_exporter.delivery.groups import MOST_VALUES, OTHER, Group, as_labels, labels_of
 from cmdrdata_exporter.delivery.spool.details import Details
 from cmdrdata_exporter.delivery.spool.totals import group_of, storable
-from cmdrdata_exporter.delivery.usage import EVENTS
 from cmdrdata_exporter.fleet.connection import Connection
 
+EVENTS = "events"
+"""The unit that each event has one of."""
 SLOTS = 64
 _EXACT = decimal.Context(prec=500)
 """Holds each sum of what is `storable` to its last digit: with that of binary fractions a batch would differ from its

@@ -6,8 +6,9 @@ import contextlib
 import json
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 from cmdrdata_exporter.delivery import FOR_EVER
@@ -231,3 +232,32 @@ class LedgerReader:
                 (STATES.index(state),),
             )
         }
+
+
+_Answer = TypeVar("_Answer")
+
+
+def ask(
+    directory: Directory,
+    database: threading.Lock,
+    timeout: float,
+    question: Callable[[LedgerReader], _Answer],
+) -> _Answer | None:
+    """
+    Ask a ledger something while nobody else in this process uses it; None where it cannot be read, or in time.
+
+    Args:
+        directory: whose.
+        database: is held by whoever uses it.
+        timeout: seconds to wait for that.
+        question: asks.
+    """
+    if not database.acquire(timeout=timeout):
+        return None
+    try:
+        with LedgerReader(directory) as ledger:
+            return question(ledger)
+    except UnreadableError:
+        return None
+    finally:
+        database.release()
