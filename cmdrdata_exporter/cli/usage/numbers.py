@@ -7,7 +7,7 @@ So a price, say, is asked for each fine group, and a row shows the sum of its gr
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from cmdrdata_exporter.cli.destination import ALL, Place
@@ -17,7 +17,7 @@ from cmdrdata_exporter.cli.terminal import Json
 from cmdrdata_exporter.delivery import groups
 from cmdrdata_exporter.delivery.spool.indexed import WITHOUT_USAGE as INCOMPLETE
 from cmdrdata_exporter.delivery.usage import ALL as ALL_USAGE
-from cmdrdata_exporter.delivery.usage import EVENTS, Question, Units, add
+from cmdrdata_exporter.delivery.usage import EVENTS, Question, Units, Usage, add
 
 FIRST = ("input_tokens", "output_tokens", "total_tokens")
 """The units that are shown first."""
@@ -88,20 +88,20 @@ def read(destinations: Iterable[Place], columns: Sequence[str], question: Questi
 
 def columns_of(destinations: Iterable[Place]) -> tuple[str, ...]:
     """Return all by which usage of any of the ledgers may be grouped."""
-    found: dict[str, None] = dict.fromkeys(COLUMNS)
-    for destination in destinations:
-        with destination.ledger() as ledger:
-            found |= dict.fromkeys(ledger.usage.columns())
-    return tuple(found)
+    return tuple(dict.fromkeys((*COLUMNS, *_of_any(destinations, lambda usage: usage.columns()))))
 
 
 def labels_of(destinations: Iterable[Place]) -> tuple[str, ...]:
     """Return the user's metadata keys by which any of the ledgers sums usage."""
-    found: dict[str, None] = {}
+    return tuple(dict.fromkeys(_of_any(destinations, lambda usage: usage.labels())))
+
+
+def _of_any(
+    destinations: Iterable[Place], names: Callable[[Usage], Iterable[str]]
+) -> Iterator[str]:
     for destination in destinations:
         with destination.ledger() as ledger:
-            found |= dict.fromkeys(ledger.usage.labels())
-    return tuple(found)
+            yield from names(ledger.usage)
 
 
 def incomplete(ledger: Ledger, question: Question) -> dict[str, int]:

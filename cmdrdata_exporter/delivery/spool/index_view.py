@@ -13,12 +13,10 @@ import heapq
 import json
 import math
 import operator
-import os
 import re
 import sqlite3
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import quote
 
 from cmdrdata_exporter.delivery.spool.directory import INDEX, LOCAL, Directory
 from cmdrdata_exporter.delivery.spool.index_tables import VERSION, packed, unpacked, word
@@ -30,7 +28,7 @@ from cmdrdata_exporter.delivery.spool.indexed import (
     of_record,
 )
 from cmdrdata_exporter.delivery.spool.kept import PART, Kept, KeptEvents
-from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader
+from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader, read_only
 from cmdrdata_exporter.delivery.spool.records import key_of
 from cmdrdata_exporter.delivery.spool.schema import STATES
 
@@ -76,12 +74,7 @@ class IndexReader:
         path = directory.path / INDEX
         if path.exists():
             with self._reading():
-                self._db = sqlite3.connect(
-                    f"file:{quote(os.fsencode(path))}?mode=ro",
-                    uri=True,
-                    isolation_level=None,
-                    timeout=5.0,
-                )
+                self._db = read_only(path)
 
     def __enter__(self) -> Self:
         try:

@@ -8,6 +8,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
@@ -43,13 +44,7 @@ class LedgerReader:
         self._db: sqlite3.Connection | None = None
         if path.exists():
             try:
-                # https://www.sqlite.org/wal.html#read_only_databases
-                self._db = sqlite3.connect(
-                    f"file:{quote(os.fsencode(path))}?mode=ro",
-                    uri=True,
-                    isolation_level=None,
-                    timeout=5.0,
-                )
+                self._db = read_only(path)
                 self._db.text_factory = readable
                 self._db.create_function("label", 2, label)
             except sqlite3.Error as error:
@@ -232,6 +227,12 @@ class LedgerReader:
                 (STATES.index(state),),
             )
         }
+
+
+def read_only(path: Path) -> sqlite3.Connection:
+    """Open a database for reading: https://www.sqlite.org/wal.html#read_only_databases."""
+    url = f"file:{quote(os.fsencode(path))}?mode=ro"
+    return sqlite3.connect(url, uri=True, isolation_level=None, timeout=5.0)
 
 
 _Answer = TypeVar("_Answer")
