@@ -198,8 +198,11 @@ def main() -> None:
         Target(f"files over {LINES_TARGET} lines", len(long_files), 0, digits=0),
     ]
     print(targets(found))
+    many = [each for room in product for each in room.classes if each[0] > METHODS_TARGET]
+    for number, name in sorted(many, reverse=True):
+        print(f"{number:5} methods: {name}")
     for length, path in sorted(long_files, reverse=True):
-        print(f"{length:5} {path}")
+        print(f"{length:5} lines: {path}")
 
 
 if __name__ == "__main__":
