@@ -25,7 +25,7 @@ from cmdrdata_exporter.delivery.options import INDEX_EVENTS
 from cmdrdata_exporter.delivery.spool.directory import INDEX, Directory
 from cmdrdata_exporter.delivery.spool.index import Index
 from cmdrdata_exporter.delivery.spool.index_view import IndexReader
-from cmdrdata_exporter.delivery.spool.indexed import IndexedEvent
+from cmdrdata_exporter.delivery.spool.indexed import IndexedEvent, Wanted
 from cmdrdata_exporter.delivery.spool.ledger import Ledger
 from cmdrdata_exporter.delivery.spool.records import encode_event
 
@@ -144,10 +144,17 @@ def main() -> None:
             print(f"by {name:15}: {median(spent):5.1f} ms, at most {spent[-1]:.1f}")
         for name, question in (
             ("newest 100", partial(IndexReader.newest, limit=100)),
-            ("of a customer", partial(IndexReader.newest, limit=100, customer="customer-0007")),
+            (
+                "of a customer",
+                partial(IndexReader.newest, limit=100, wanted=Wanted(customer="customer-0007")),
+            ),
             (
                 "of the first hour",
-                partial(IndexReader.newest, limit=100, until=some[0].at - number // 100 + 3600),
+                partial(
+                    IndexReader.newest,
+                    limit=100,
+                    wanted=Wanted(until=some[0].at - number // 100 + 3600),
+                ),
             ),
         ):
             print(f"{name:18}: {look(directory, question):5.1f} ms")

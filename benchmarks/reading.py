@@ -8,6 +8,7 @@ from pathlib import Path
 import spool
 
 from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader
+from cmdrdata_exporter.delivery.usage import Question
 
 
 class Reading:
@@ -28,5 +29,5 @@ class Reading:
         """Return the seconds that a usage report takes, and how many rows it has."""
         began = time.perf_counter()
         with LedgerReader(self._directory) as ledger:
-            rows = sum(1 for _ in ledger.totals(by, since=since))
+            rows = sum(1 for _ in ledger.usage.totals(by, Question(since)))
         return time.perf_counter() - began, rows

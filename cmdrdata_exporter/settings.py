@@ -16,10 +16,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cmdrdata_exporter import setting_urls as urls
 from cmdrdata_exporter import setting_values as values
 from cmdrdata_exporter.delivery.backoff import LONGEST_PAUSE, PROBE_INTERVAL
 from cmdrdata_exporter.delivery.destination import KAFKA, Destination
-from cmdrdata_exporter.setting_values import DEFAULT_ENDPOINT, ConfigurationError, check_text
+from cmdrdata_exporter.setting_urls import DEFAULT_ENDPOINT
+from cmdrdata_exporter.setting_values import ConfigurationError, check_text
 
 CMDRDATA_API_KEY = "CMDRDATA_API_KEY"
 """The CmdrData key: 20 to 500 characters without whitespace or control characters, commonly `tk-…`."""
@@ -173,7 +175,7 @@ _ALWAYS: dict[str, Callable[[str, str], Any]] = {
 _OF_EVENTS: dict[str, Callable[[str, str], Any]] = {
     CMDRDATA_API_KEY: values.key_text,
     CMDRDATA_API_KEY_FILE: values.key_file,
-    CMDRDATA_ENDPOINT: values.endpoint_url,
+    CMDRDATA_ENDPOINT: urls.endpoint_url,
     CMDRDATA_ACCOUNT: values.identifier,
     CMDRDATA_CUSTOMER_ID: values.identifier,
     CMDRDATA_SPOOL_DIR: values.directory,
@@ -183,7 +185,7 @@ _OF_EVENTS: dict[str, Callable[[str, str], Any]] = {
     CMDRDATA_DRAIN: values.choice("thread", "none"),
     CMDRDATA_PROBE_INTERVAL: values.seconds(1.0, LONGEST_PAUSE),
     CMDRDATA_TOTALS_BY_DAY_FOR: values.whole(31, 36500, "days"),
-    CMDRDATA_KAFKA_OPTIONS: values.options_file,
+    CMDRDATA_KAFKA_OPTIONS: urls.options_file,
     CMDRDATA_TOTAL_BY: values.metadata_keys,
     CMDRDATA_INDEX_EVENTS: values.whole(0, 100_000_000, "events"),
 }
@@ -262,8 +264,8 @@ class Settings:
         """
         if self.kafka_options is None:
             return {}
-        options = values.kafka_options(CMDRDATA_KAFKA_OPTIONS, str(self.kafka_options))
-        values.require_safe(CMDRDATA_KAFKA_OPTIONS, options, self.endpoint or "")
+        options = urls.kafka_options(CMDRDATA_KAFKA_OPTIONS, str(self.kafka_options))
+        urls.require_safe(CMDRDATA_KAFKA_OPTIONS, options, self.endpoint or "")
         return options
 
     @classmethod
@@ -330,7 +332,7 @@ class Settings:
             default = values.default_spool(variables)
             found["spool_dir"] = values.written_place("the default spool directory", default)
         if "endpoint" in found:
-            found["proxy"] = values.proxy_for(found["endpoint"], variables)
+            found["proxy"] = urls.proxy_for(found["endpoint"], variables)
         settings = cls(**found)
         if settings.target.kind == KAFKA:
             settings.read_kafka_options()

@@ -6,6 +6,7 @@ Nothing is measured, and nothing prepared, while there is none.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -145,8 +146,8 @@ class ClientMetrics:
         try:
             instruments, metric = self._instruments_now(), self._names.of_chunk(endpoint)
             if instruments is not None and metric is not None:
-                record = instruments.record[metric]
-                return ChunkTimes(record, endpoint, server, request_model, facts)
+                make = functools.partial(attributes_of, endpoint, server, request_model)
+                return ChunkTimes(instruments.record[metric], facts, make)
         except Exception as error:  # noqa: BLE001 - also of the application's provider
             faults.absorb(error, "the instruments of a stream")
         return None
@@ -158,35 +159,21 @@ class ChunkTimes:
 
     Args:
         record: the instrument.
-        endpoint: what was called.
-        server: where.
-        request_model: the model that was asked for.
         facts: the attributes that are read of the stream.
+        make: makes of them those of a time.
     """
 
-    __slots__ = (
-        "_attributes",
-        "_endpoint",
-        "_facts",
-        "_record",
-        "_request_model",
-        "_server",
-        "_shown",
-    )
+    __slots__ = ("_attributes", "_facts", "_make", "_record", "_shown")
 
     def __init__(
         self,
         record: Callable[[float, Attributes], None],
-        endpoint: Endpoint,
-        server: Server,
-        request_model: str | None,
         facts: Attributes,
+        make: Callable[[Attributes], Attributes],
     ) -> None:
         self._record = record
-        self._endpoint = endpoint
-        self._server = server
-        self._request_model = request_model
         self._facts = facts
+        self._make = make
         self._shown: tuple[object, ...] = ()
         self._attributes: Attributes = {}
 
@@ -195,9 +182,7 @@ class ChunkTimes:
         try:
             if (shown := tuple(map(self._facts.get, _OF_AN_ANSWER))) != self._shown:
                 self._shown = shown
-                self._attributes = attributes_of(
-                    self._endpoint, self._server, self._request_model, self._facts
-                )
+                self._attributes = self._make(self._facts)
             self._record(seconds, self._attributes)
         except Exception as error:  # noqa: BLE001 - also of the application's provider
             faults.absorb(error, "the time of a chunk")

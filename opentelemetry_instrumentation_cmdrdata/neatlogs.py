@@ -120,7 +120,7 @@ class OpenAIProvider:
         self._conversations.add(failed)
 
 
-class LLMTracker:
+class LLMTracker(OpenAIProvider):
     """
     The tracker of NeatLogs: an `OpenAIProvider` by other names.
 
@@ -139,7 +139,10 @@ class LLMTracker:
         client: object = None,
         tags: Sequence[str] | None = None,
     ) -> None:
-        self._provider = OpenAIProvider(client=client, api_key=api_key, tags=tags)
+        super().__init__(client=client, api_key=api_key, tags=tags)
+
+    override_api = OpenAIProvider.override
+    stop_instrumenting = OpenAIProvider.undo_override
 
     def add_tags(self, tags: Sequence[str]) -> None:
         """
@@ -148,19 +151,7 @@ class LLMTracker:
         Raises:
             ConfigurationError: `tags` is no list of texts.
         """
-        self._provider._conversations.add_tags(tags)  # pyright: ignore[reportPrivateUsage] # noqa: SLF001 - of this module
-
-    def override_api(self) -> None:
-        """See `OpenAIProvider.override`."""
-        self._provider.override()
-
-    def stop_instrumenting(self) -> None:
-        """See `OpenAIProvider.undo_override`."""
-        self._provider.undo_override()
-
-    def get_conversation_history(self, limit: int | None = None) -> list[LoggedConversation]:
-        """See `OpenAIProvider.get_conversation_history`."""
-        return self._provider.get_conversation_history(limit)
+        self._conversations.add_tags(tags)
 
 
 def _exporter(api_key: str | None) -> CmdrDataSpanExporter | None:

@@ -20,8 +20,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
-from importlib.metadata import PackageNotFoundError, entry_points
-from importlib.metadata import version as installed_version
+from importlib.metadata import PackageNotFoundError, entry_points, version
 from pathlib import Path
 from typing import NamedTuple
 
@@ -263,24 +262,26 @@ def switched_off(
     )
 
 
-def _installed(group: str) -> dict[str, str]:
-    return {entry_point.name: entry_point.value for entry_point in entry_points(group=group)}
+def entry_points_of(group: str) -> dict[str, str]:
+    """Return the entry points of a group that are installed here."""
+    return {found.name: found.value for found in entry_points(group=group)}
 
 
-def _openai_version() -> str | None:
+def version_of(distribution: str) -> str | None:
+    """Return the version of a distribution that is installed here."""
     try:
-        return installed_version("openai")
+        return version(distribution)
     except PackageNotFoundError:
         return None
 
 
 def _look_ahead() -> None:
     arguments = sys.argv[1:]
-    found = reasons(os.environ, arguments, _installed, _openai_version())
+    found = reasons(os.environ, arguments, entry_points_of, version_of("openai"))
     lines: list[str] = []
     if found:
         lines.append("\n  - ".join([NOTHING_METERED, *found]))
-    if note := switched_off(os.environ, options_of(arguments), _installed):
+    if note := switched_off(os.environ, options_of(arguments), entry_points_of):
         lines.append(note)
     for line in lines:
         print(line, file=sys.stderr, flush=True)  # noqa: T201 - no logging is set up yet

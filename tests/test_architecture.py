@@ -43,7 +43,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     ),
     "pacing": ({f"{EXPORTER}.delivery.backoff"}, set()),
     "settings": (
-        {f"{EXPORTER}.settings", f"{EXPORTER}.setting_values"},
+        {f"{EXPORTER}.{name}" for name in ("settings", "setting_urls", "setting_values")},
         {"base", "pacing", "event", "events"},
     ),
     "customer": (
@@ -61,6 +61,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
             f"{EXPORTER}.delivery.destination",
             f"{EXPORTER}.delivery.groups",
             f"{EXPORTER}.delivery.open_jobs",
+            f"{EXPORTER}.delivery.usage",
         },
         set(),
     ),

@@ -491,10 +491,10 @@ def test_what_usage_is_summed_by(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     metering.export([span(CHAT), span(CHAT | names, context=(1, 2))])
     assert metering.force_flush(10_000)
     with LedgerReader(Directory(tmp_path / "spool" / "local")) as ledger:
-        assert ("plan", "team") == ledger.labels()
+        assert ("plan", "team") == ledger.usage.labels()
         found = {
             total.group: total.amount
-            for total in ledger.totals(("month", "customer", "provider", "plan", "team"))
+            for total in ledger.usage.totals(("month", "customer", "provider", "plan", "team"))
             if total.unit == "total_tokens"
         }
     of = ("2023-11", "acme", "openai")

@@ -10,7 +10,7 @@ from cmdrdata_exporter.cli.changes import by_ids, change, events_in, metadata_of
 from cmdrdata_exporter.cli.days import day_option
 from cmdrdata_exporter.cli.destination import Place, on_place
 from cmdrdata_exporter.cli.states import HELD_EVENT, NO_CUSTOMER
-from cmdrdata_exporter.delivery.spool.ledger_view import Kept
+from cmdrdata_exporter.delivery.spool.kept import Kept
 from cmdrdata_exporter.ids import as_written, complaint
 
 

@@ -10,7 +10,7 @@ import click
 
 from cmdrdata_exporter.cli.destination import COUNTERS, TIMEOUT, Place
 from cmdrdata_exporter.cli.terminal import ATTENTION, Json, plural, print_json, say
-from cmdrdata_exporter.delivery.spool.ledger_view import Kept
+from cmdrdata_exporter.delivery.spool.kept import Kept
 
 SHORT = 12
 """Characters of an id in a list: enough to name the event."""

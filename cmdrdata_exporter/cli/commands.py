@@ -27,8 +27,8 @@ from cmdrdata_exporter.cli.status import status
 from cmdrdata_exporter.cli.terminal import plain, say
 from cmdrdata_exporter.cli.usage.command import usage
 from cmdrdata_exporter.delivery.spool.file_systems import UnsafeDirectoryError
-from cmdrdata_exporter.delivery.spool.ledger_view import UnreadableError
 from cmdrdata_exporter.delivery.spool.schema import UnknownVersionError
+from cmdrdata_exporter.delivery.usage import UnreadableError
 from cmdrdata_exporter.settings import ConfigurationError, check_text, unknown_variables
 
 

@@ -161,43 +161,45 @@ def location_options(command: Command) -> Command:
     return _destination_option()(spool_option(json_option(command)))
 
 
-def on_destination(command: Command) -> Command:
-    """Give a command these options, and the chosen destination as its first argument."""
+def _choosing(
+    choose: Callable[[str | None, Path | None, str | None], object], command: Command
+) -> Command:
+    """Return a command that is given what `choose` makes of its options for a destination as its first argument."""
 
-    @location_options
     @functools.wraps(command)
-    def choosing(*, name: str | None, spool: Path | None, **options: Any) -> None:
-        command(chosen(spool, name), **options)
+    def choosing(
+        *, name: str | None, spool: Path | None, url: str | None = None, **options: Any
+    ) -> None:
+        command(choose(url, spool, name), **options)
 
     return choosing
+
+
+def on_destination(command: Command) -> Command:
+    """Give a command these options, and the chosen destination as its first argument."""
+    return location_options(_choosing(lambda _, spool, name: chosen(spool, name), command))
 
 
 def on_place(command: Command) -> Command:
     """Give a command these options and `--ledger`, and the chosen place as its first argument."""
-
-    @_destination_option()
-    @spool_option
-    @ledger_option
-    @json_option
-    @functools.wraps(command)
-    def choosing(*, name: str | None, spool: Path | None, url: str | None, **options: Any) -> None:
-        command(fleet(url, spool, name) or chosen(spool, name), **options)
-
-    return choosing
+    choosing = _choosing(place, command)
+    return _destination_option()(spool_option(ledger_option(json_option(choosing))))
 
 
 def on_places(command: Command) -> Command:
     """Give a command these options, and as its first argument the chosen places: one, or all destinations."""
+    choosing = _choosing(places, command)
+    return _destination_option(f"; or {ALL}")(spool_option(ledger_option(json_option(choosing))))
 
-    @_destination_option(f"; or {ALL}")
-    @spool_option
-    @ledger_option
-    @json_option
-    @functools.wraps(command)
-    def choosing(*, name: str | None, spool: Path | None, url: str | None, **options: Any) -> None:
-        command(places(url, spool, name), **options)
 
-    return choosing
+def place(url: str | None, spool: Path | None, name: str | None) -> Place:
+    """
+    Return the fleet's ledger, if that is asked for, or the destination of a name.
+
+    Raises:
+        Refusal: there is none such.
+    """
+    return fleet(url, spool, name) or chosen(spool, name)
 
 
 def places(url: str | None, spool: Path | None, name: str | None) -> Sequence[Place]:

@@ -6,15 +6,13 @@ import contextlib
 import logging
 import queue
 import signal
-import sys
 from pathlib import Path
-from types import FrameType
 
 import click
 
 from cmdrdata_exporter.cli.destination import location_options
 from cmdrdata_exporter.cli.sending import delivery_of, left, report
-from cmdrdata_exporter.cli.terminal import plain
+from cmdrdata_exporter.cli.service import log_to_stderr, signals_to_end
 from cmdrdata_exporter.delivery.durable import DurableDelivery
 
 SHUTDOWN_TIMEOUT = 4.0
@@ -23,14 +21,6 @@ LOOK = 1.0
 """Seconds between two checks whether this process leads."""
 
 _logger = logging.getLogger("cmdrdata")
-
-
-class _Formatter(logging.Formatter):
-    """Escapes text from others, as on a terminal."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Return the lines of a record."""
-        return plain(super().format(record), keep="\n")
 
 
 @click.command()
@@ -44,17 +34,8 @@ def drain(name: str | None, spool: Path | None, as_json: bool) -> None:
 
     Example: CMDRDATA_API_KEY_FILE=/run/secrets/cmdrdata cmdrdata drain
     """
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Formatter("%(asctime)s %(levelname)s %(message)s"))
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
-    # A signal handler may interrupt a line that is being logged: it only puts into this queue, which is safe.
-    signals: queue.SimpleQueue[int] = queue.SimpleQueue()
-
-    def end(number: int, _: FrameType | None) -> None:
-        signals.put(number)
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, end)
+    log_to_stderr()
+    signals = signals_to_end()
     delivery, description = delivery_of(spool, name)
     before = left(delivery.directory)
     _logger.info("destination %s, events kept in %s", description, delivery.directory.path)

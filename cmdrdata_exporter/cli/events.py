@@ -144,7 +144,7 @@ def list_(
     limit = limit or 100
     with destination.events() as reader:
         # One more tells whether there are more.
-        found = reader.newest(limit + 1, **wanted._asdict())
+        found = reader.newest(limit + 1, wanted)
         about = reader.about()
     shown, more = found[:limit], len(found) > limit
     if as_json:
@@ -197,9 +197,8 @@ def _follow(destination: Place, wanted: Wanted, limit: int, *, as_lines: bool) -
         seen: set[bytes] = set()
         while True:
             with destination.events() as reader:
-                new = reader.newest(
-                    limit if after is None else sys.maxsize, **wanted._asdict(), after=after
-                )
+                most = limit if after is None else sys.maxsize
+                new = reader.newest(most, wanted, after=after)
                 after = reader.last
             for event in reversed(new):
                 if event.key not in seen:

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import psycopg
 
 from cmdrdata_exporter.cli.destination import Refusal
-from cmdrdata_exporter.delivery.spool.usage_view import UnreadableError
+from cmdrdata_exporter.delivery.usage import UnreadableError
 from cmdrdata_exporter.fleet.connection import UnusableUrlError, name_of
+from cmdrdata_exporter.fleet.events_view import FleetEvents
 from cmdrdata_exporter.fleet.store import FleetLedger
 from cmdrdata_exporter.fleet.view import FleetReader
 
@@ -55,9 +56,9 @@ class FleetPlace:
         """See `Place`."""
         return FleetReader(self._url)
 
-    def events(self) -> FleetReader:
+    def events(self) -> FleetEvents:
         """See `Place`."""
-        return FleetReader(self._url)
+        return FleetEvents(self._url)
 
     def change(self, action: str, keys: Sequence[bytes], customer: str | None) -> tuple[int, bool]:
         """See `Place`. It is done at once, for events that are as they were when they were chosen."""

@@ -10,12 +10,19 @@ from rich.table import Table
 
 from cmdrdata_exporter import clocks
 from cmdrdata_exporter.cli.destination import Place
-from cmdrdata_exporter.cli.states import COUNTED, DEAD_LETTER, NO_CUSTOMER, STATES, UNSENT
-from cmdrdata_exporter.cli.status import show_counted, show_events, show_needs
+from cmdrdata_exporter.cli.states import COUNTED, UNSENT
+from cmdrdata_exporter.cli.status import (
+    LATE,
+    known_of,
+    needed,
+    needs_of_events,
+    show_counted,
+    show_events,
+    show_needs,
+)
 from cmdrdata_exporter.cli.terminal import (
     Json,
     cell,
-    day,
     duration,
     heading,
     moment,
@@ -23,17 +30,12 @@ from cmdrdata_exporter.cli.terminal import (
     plural,
     table,
 )
-from cmdrdata_exporter.cli.usage import incomplete
-from cmdrdata_exporter.delivery.spool.usage_view import UnreadableError
+from cmdrdata_exporter.delivery.usage import UnreadableError
 from cmdrdata_exporter.fleet.positions import LOST, RENEWED
 from cmdrdata_exporter.fleet.view import FleetReader, HostState
 
 QUIET = 180.0
 """Seconds after which a host has gone quiet: it says how it is every minute."""
-DAYS = 7
-"""Days for which calls without usage need a person."""
-LATE = 900.0
-"""Seconds for which events may wait to be sent before a person should look."""
 NAMED = 3
 """How many quiet hosts are named on a line."""
 WIDE, USUAL = 100, 76
@@ -59,19 +61,12 @@ def status_of(place: Place) -> Json:
 
 
 def _known(ledger: FleetReader) -> Json:
-    counts, since = ledger.counts(), day(DAYS - 1)
-    oldest = ledger.oldest_pending()
-    now = clocks.wall()
+    counts, oldest, now = ledger.counts(), ledger.oldest_pending(), clocks.wall()
     return {
-        "events": {"recorded": counts["recorded"], **{name: counts[name] for name in STATES}},
-        "oldest_pending": None if oldest is None else moment(oldest),
+        **known_of(ledger, (name for name in COUNTED if name not in SET_ASIDE)),
         "waited": 0.0 if oldest is None else now - oldest,
-        "held": ledger.reasons("held"),
-        "dead": ledger.reasons("dead"),
-        "counted": {name: counts.get(name, 0) for name in COUNTED if name not in SET_ASIDE},
         "set_aside": {name: counts.get(name, 0) for name in SET_ASIDE},
         "topics": {name: counts.get(name, 0) for name in (LOST, RENEWED)},
-        "incomplete_usage": {"since": since, **incomplete(ledger, since=since)},
         "hosts": [_host(host, now) for host in ledger.hosts()],
     }
 
@@ -90,12 +85,13 @@ def _needs(known: Json) -> dict[str, str]:
     """Return what needs a person, by its kind, and what to do about it."""
     events, hosts = known["events"], known["hosts"]
     quiet = [host["host"] for host in hosts if host["quiet"]]
-    unassigned = known["held"].get(NO_CUSTOMER, 0)
-    missing = known["incomplete_usage"]["missing"]
     unspooled = sum(host["unspooled"] for host in hosts)
     topics = known["topics"]
     aside = {name: number for name, number in known["set_aside"].items() if number}
-    needs: dict[str, tuple[object, str]] = {
+    needs = {
+        **needs_of_events(
+            known, "counted. To see which: cmdrdata usage --by endpoint,model,status"
+        ),
         "quiet": (
             quiet,
             f"{plural(len(quiet), 'host')} gone quiet ({_some(quiet)}): "
@@ -104,14 +100,6 @@ def _needs(known: Json) -> dict[str, str]:
         "late": (
             any(events[state] for state in UNSENT) and known["waited"] >= LATE,
             f"Events wait for {duration(known['waited'])} now: look at the log of the gateways. All are kept",
-        ),
-        "no_customer": (
-            unassigned,
-            f"{unassigned:,} held, {NO_CUSTOMER}: cmdrdata held list, then cmdrdata assign",
-        ),
-        "dead": (
-            events["dead"],
-            f"{plural(events['dead'], DEAD_LETTER)}: cmdrdata dead-letters list, then cmdrdata replay",
         ),
         "set_aside": (
             aside,
@@ -134,13 +122,8 @@ def _needs(known: Json) -> dict[str, str]:
             f"{plural(unspooled, 'event')} could not be written to the disk of a host: "
             'look for "cmdrdata": "unspooled" in the log of its application',
         ),
-        "no_usage": (
-            missing,
-            f"{plural(missing, 'call')} of the last {DAYS} days reported no usage, so no tokens are counted. "
-            "To see which: cmdrdata usage --by endpoint,model,status",
-        ),
     }
-    return {kind: text for kind, (needed, text) in needs.items() if needed}
+    return needed(needs)
 
 
 def _some(names: list[str]) -> str:

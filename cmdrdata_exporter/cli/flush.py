@@ -12,7 +12,8 @@ from cmdrdata_exporter.cli.destination import location_options
 from cmdrdata_exporter.cli.sending import delivery_of, left, report
 from cmdrdata_exporter.cli.states import UNSENT
 from cmdrdata_exporter.delivery.durable import DurableDelivery
-from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader, UnreadableError
+from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader
+from cmdrdata_exporter.delivery.usage import UnreadableError
 
 LOOK = 0.05
 """Seconds between two looks at what is left."""

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import logging
 import os
-import queue
 import signal
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from cmdrdata_exporter import runtime, setting_values
+from cmdrdata_exporter import runtime, setting_urls, setting_values
 from cmdrdata_exporter.cli.destination import Refusal, settings_of
 from cmdrdata_exporter.cli.extras import require
-from cmdrdata_exporter.cli.terminal import ATTENTION, plain
+from cmdrdata_exporter.cli.service import log_to_stderr, signals_to_end
+from cmdrdata_exporter.cli.terminal import ATTENTION
 from cmdrdata_exporter.delivery import KEPT_DAYS
 from cmdrdata_exporter.delivery.destination import HTTP, LOCAL
 from cmdrdata_exporter.settings import CMDRDATA_KAFKA_OPTIONS, ConfigurationError
@@ -34,14 +32,6 @@ SOURCE = "source"
 """The metadata key that says of an event that it was made of a span."""
 
 _logger = logging.getLogger("cmdrdata")
-
-
-class _Formatter(logging.Formatter):
-    """Escapes text from others, as on a terminal."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Return the lines of a record."""
-        return plain(super().format(record), keep="\n")
 
 
 class _Options(NamedTuple):
@@ -169,10 +159,8 @@ def gateway(**options: Any) -> None:
     from cmdrdata_exporter.fleet.connection import UnusableUrlError, name_of
 
     given = _Options(**options)
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Formatter("%(asctime)s %(levelname)s %(message)s"))
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
-    signals = _signals()
+    log_to_stderr()
+    signals = signals_to_end(second_exits=True)
     try:
         name = name_of(given.ledger)
         running = _gateway(given)
@@ -187,22 +175,6 @@ def gateway(**options: Any) -> None:
         logging.shutdown()
         os._exit(ATTENTION)
     _logger.info("ended")
-
-
-def _signals() -> queue.SimpleQueue[int]:
-    """Return where the first signal to end is put. The second one ends the process."""
-    signals: queue.SimpleQueue[int] = queue.SimpleQueue()
-    met: list[int] = []
-
-    def end(number: int, _: FrameType | None) -> None:
-        if met:
-            os._exit(128 + number)
-        met.append(number)
-        signals.put(number)
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, end)
-    return signals
 
 
 def _start(running: Gateway, name: str) -> None:
@@ -311,11 +283,11 @@ def _topic(name: str, url: str | None, given: _Options) -> Topic | None:
 
     if url is None:
         return None
-    url = setting_values.topic_url(name, url)
+    url = setting_urls.topic_url(name, url)
     servers, _, topic = url.removeprefix("kafka://").partition("/")
     if given.kafka_options is not None:
-        options = setting_values.kafka_options("--kafka-options", str(given.kafka_options))
-        setting_values.require_safe("--kafka-options", options, url)
+        options = setting_urls.kafka_options("--kafka-options", str(given.kafka_options))
+        setting_urls.require_safe("--kafka-options", options, url)
     return Topic(servers, topic, given.group)
 
 
@@ -324,4 +296,4 @@ def _kafka_options(given: _Options) -> Callable[[], Mapping[str, str]]:
     path = given.kafka_options
     if path is None:
         return dict
-    return lambda: setting_values.kafka_options("--kafka-options", str(path))
+    return lambda: setting_urls.kafka_options("--kafka-options", str(path))

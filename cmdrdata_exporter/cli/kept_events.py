@@ -32,7 +32,7 @@ from cmdrdata_exporter.cli.terminal import (
     print_json,
     table,
 )
-from cmdrdata_exporter.delivery.spool.ledger_view import Kept
+from cmdrdata_exporter.delivery.spool.kept import Kept
 
 LEAST_REASON = 16
 """Characters of a reason in a line, or something is left out."""

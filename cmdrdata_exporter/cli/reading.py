@@ -4,14 +4,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
 from cmdrdata_exporter.delivery.open_jobs import OpenJob
 from cmdrdata_exporter.delivery.spool.index_view import About
-from cmdrdata_exporter.delivery.spool.indexed import IndexedEvent
-from cmdrdata_exporter.delivery.spool.ledger_view import Kept
-from cmdrdata_exporter.delivery.spool.usage_view import Total
+from cmdrdata_exporter.delivery.spool.indexed import IndexedEvent, Wanted
+from cmdrdata_exporter.delivery.spool.kept import Kept
+from cmdrdata_exporter.delivery.usage import Usage
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -30,22 +30,8 @@ class Ledger(Protocol):
     def kept(self, state: str, limit: int = -1) -> Iterator[Kept]: ...
     def knows(self, key: bytes, now: float) -> bool: ...
     def reasons(self, state: str) -> dict[str, int]: ...
-    def labels(self) -> tuple[str, ...]: ...
-    def columns(self) -> tuple[str, ...]: ...
-    def totals(
-        self,
-        by: Sequence[str],
-        *,
-        since: str | None = None,
-        until: str | None = None,
-        customer: str | None = None,
-        billed: bool = False,
-        where: Mapping[str, str] | None = None,
-    ) -> Iterator[Total]: ...
-    def outside(
-        self, since: str | None = None, until: str | None = None, customer: str | None = None
-    ) -> dict[str, tuple[int, dict[str, float]]]: ...
-    def dropped_before(self) -> int: ...
+    @property
+    def usage(self) -> Usage: ...
 
 
 class Index(Protocol):
@@ -60,17 +46,7 @@ class Index(Protocol):
     def about(self) -> About: ...
     def count(self) -> int: ...
     def newest(
-        self,
-        limit: int,
-        *,
-        state: str | None = None,
-        customer: str | None = None,
-        model: str | None = None,
-        endpoint: str | None = None,
-        since: int | None = None,
-        until: int | None = None,
-        no_usage: bool = False,
-        after: int | None = None,
+        self, limit: int, wanted: Wanted = ..., *, after: int | None = None
     ) -> list[IndexedEvent]: ...
     def find(self, text: str) -> list[IndexedEvent]: ...
     def body(self, event: IndexedEvent) -> bytes | None: ...

@@ -27,6 +27,7 @@ from cmdrdata_exporter.cli.destination import (
     fleet,
     ledger_option,
     location_options,
+    place,
     prepared,
     require_owner,
     settings_of,
@@ -96,7 +97,7 @@ def replay(
         return
     if since or until:
         raise click.UsageError("--since and --until belong to --local")
-    destination = fleet(url, spool, name) or chosen(spool, name)
+    destination = place(url, spool, name)
     keys = _selected(destination, event_ids, reason, ambiguous=ambiguous)
     found = change(destination, "replay", keys)
     noun = "event" if event_ids else "ambiguous event" if ambiguous else DEAD_LETTER

@@ -43,12 +43,16 @@ SENDING = {
 """Whether events are sent, and why they are not."""
 
 NEEDS = {
+    "quiet": "a host of the fleet has not said how it is for three minutes",
     "paused": "the backend refuses the key or endpoint",
     "late": "the backend cannot be reached, and an event has waited for 15 minutes",
     "nobody_sends": "events are to be sent, and no process is there to send them",
     "no_customer": "events are held, since they have no customer",
     "ambiguous": "events are held, since their delivery was ambiguous",
     "dead": "there are dead letters",
+    "set_aside": "what came to the ledger of the fleet cannot be counted, and is set aside",
+    "records_lost": "records were gone from a topic before a gateway read them",
+    "partitions_renewed": "a topic was made anew, or has lost its end, and is read from its beginning",
     "damaged": "the disk has altered records",
     "lost": "events could not be read from a damaged ledger",
     "unspooled": "events could not be written to the disk",
@@ -57,12 +61,8 @@ NEEDS = {
     "unreadable": "the ledger cannot be read, so nothing else is known",
     "gone": "the directory of the destination was removed; nothing else is known",
     "unusable": "the spool directory cannot be used",
-    "quiet": "a host of the fleet has not said how it is for three minutes",
-    "set_aside": "what came to the ledger of the fleet cannot be counted, and is set aside",
-    "records_lost": "records were gone from a topic before a gateway read them",
-    "partitions_renewed": "a topic was made anew, or has lost its end, and is read from its beginning",
 }
-"""The kinds of what needs a person, and what each means."""
+"""The kinds of what needs a person, in their order, and what each means."""
 
 NO_CUSTOMER = "no customer"
 """How usage is shown that belongs to no customer; also why an event is held."""

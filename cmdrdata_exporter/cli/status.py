@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from cmdrdata_exporter.cli.reading import Ledger
 from cmdrdata_exporter.cli.states import (
     COUNTED,
     DEAD_LETTER,
+    NEEDS,
     NO_CUSTOMER,
     SENDING,
     STATES,
@@ -53,9 +54,9 @@ from cmdrdata_exporter.cli.watching import Watching, needs_of
 from cmdrdata_exporter.cli.webhook import webhook_in_file, webhook_url
 from cmdrdata_exporter.delivery.options import LARGEST
 from cmdrdata_exporter.delivery.spool.directory import unusable
-from cmdrdata_exporter.delivery.spool.ledger_view import UnreadableError
 from cmdrdata_exporter.delivery.spool.schema import AMBIGUOUS
 from cmdrdata_exporter.delivery.status_log import BACKEND_TROUBLES, NEARLY
+from cmdrdata_exporter.delivery.usage import Question, UnreadableError
 from cmdrdata_exporter.settings import applications_drain
 
 LATE = 900.0
@@ -190,17 +191,10 @@ def _destination(destination: Destination) -> Json:
 
 def _known(destination: Destination, ledger: Ledger) -> Json:
     directory = destination.directory
-    counts = ledger.counts()
-    since = day(DAYS - 1)
-    oldest = ledger.oldest_pending()
     used = directory.size()
-    sending = _sending(directory.leader(), ledger.facts())
     return {
-        "events": {"recorded": counts["recorded"], **{name: counts[name] for name in STATES}},
-        "oldest_pending": None if oldest is None else moment(oldest),
-        "held": ledger.reasons("held"),
-        "dead": ledger.reasons("dead"),
-        "sending": sending,
+        **known_of(ledger, COUNTED),
+        "sending": _sending(directory.leader(), ledger.facts()),
         "spool": {
             "bytes": used,
             "limit": LARGEST,
@@ -208,9 +202,58 @@ def _known(destination: Destination, ledger: Ledger) -> Json:
             "journals": len(directory.journals()),
             "not_imported": ledger.not_imported(),
         },
-        "counted": {name: counts.get(name, 0) for name in COUNTED},
-        "incomplete_usage": {"since": since, **incomplete(ledger, since=since)},
     }
+
+
+def known_of(ledger: Ledger, counted: Iterable[str]) -> Json:
+    """
+    Return what is known of the events of any ledger.
+
+    Args:
+        ledger: whose.
+        counted: what else is counted.
+    """
+    counts, since, oldest = ledger.counts(), day(DAYS - 1), ledger.oldest_pending()
+    return {
+        "events": {"recorded": counts["recorded"], **{name: counts[name] for name in STATES}},
+        "oldest_pending": None if oldest is None else moment(oldest),
+        "held": ledger.reasons("held"),
+        "dead": ledger.reasons("dead"),
+        "counted": {name: counts.get(name, 0) for name in counted},
+        "incomplete_usage": {"since": since, **incomplete(ledger, Question(since))},
+    }
+
+
+def needs_of_events(known: Json, see: str) -> dict[str, tuple[object, str]]:
+    """
+    Return what may need a person in any ledger, by its kind: whether it does, and what to do.
+
+    Args:
+        known: what `known_of` returns.
+        see: how to see which calls reported no usage.
+    """
+    unassigned = known["held"].get(NO_CUSTOMER, 0)
+    missing = known["incomplete_usage"]["missing"]
+    dead = known["events"]["dead"]
+    return {
+        "no_customer": (
+            unassigned,
+            f"{unassigned:,} held, {NO_CUSTOMER}: cmdrdata held list, then cmdrdata assign",
+        ),
+        "dead": (
+            dead,
+            f"{plural(dead, DEAD_LETTER)}: cmdrdata dead-letters list, then cmdrdata replay",
+        ),
+        "no_usage": (
+            missing,
+            f"{plural(missing, 'call')} of the last {DAYS} days reported no usage, so no tokens are {see}",
+        ),
+    }
+
+
+def needed(needs: Mapping[str, tuple[object, str]]) -> dict[str, str]:
+    """Return what needs a person, in the order of `NEEDS`."""
+    return {kind: needs[kind][1] for kind in NEEDS if kind in needs and needs[kind][0]}
 
 
 def _sending(leader: int | None, facts: dict[str, Any]) -> Json:
@@ -238,15 +281,17 @@ def _needs(known: Json) -> dict[str, str]:
     waited = 0.0 if oldest is None else age(oldest)
     late = sending["state"] == "probing" and waited >= LATE
     unsent = sum(events[state] for state in UNSENT)
-    unassigned = known["held"].get(NO_CUSTOMER, 0)
     ambiguous = known["held"].get(AMBIGUOUS, 0)
-    missing = known["incomplete_usage"]["missing"]
     who = (
         "start the application"
         if applications_drain()
         else "CMDRDATA_DRAIN is none, so start cmdrdata drain"
     )
-    needs: dict[str, tuple[object, str]] = {
+    needs = {
+        **needs_of_events(
+            known,
+            "billed: cmdrdata events list --no-usage; for streams see CMDRDATA_STREAM_USAGE",
+        ),
         "paused": (
             sending["state"] == "paused",
             f"Paused: {SENDING['paused']} ({sending['reason']}). Check both; all events are kept",
@@ -260,17 +305,9 @@ def _needs(known: Json) -> dict[str, str]:
             unsent and sending["leader"] is None,
             f"{plural(unsent, 'event')} to send, but no process sends: {who}, or run cmdrdata flush",
         ),
-        "no_customer": (
-            unassigned,
-            f"{unassigned:,} held, {NO_CUSTOMER}: cmdrdata held list, then cmdrdata assign",
-        ),
         "ambiguous": (
             ambiguous,
             f"{ambiguous:,} held, {AMBIGUOUS}: cmdrdata held list, then cmdrdata replay --ambiguous",
-        ),
-        "dead": (
-            events["dead"],
-            f"{plural(events['dead'], DEAD_LETTER)}: cmdrdata dead-letters list, then cmdrdata replay",
         ),
         "damaged": (
             counted["damaged"],
@@ -285,18 +322,13 @@ def _needs(known: Json) -> dict[str, str]:
             f"{plural(counted['unspooled'], 'event')} could not be written to the disk: "
             'look for "cmdrdata": "unspooled" in the application\'s log',
         ),
-        "no_usage": (
-            missing,
-            f"{plural(missing, 'call')} of the last {DAYS} days reported no usage, so no tokens are billed: "
-            "cmdrdata events list --no-usage; for streams see CMDRDATA_STREAM_USAGE",
-        ),
         "disk": (
             spool["nearly_full"],
             f"Disk: {size(spool['bytes'])} of {size(spool['limit'])} are used; "
             "beyond that new events go to the application's log",
         ),
     }
-    return {kind: text for kind, (needed, text) in needs.items() if needed}
+    return needed(needs)
 
 
 def show_status(console: Console, found: Json) -> None:

@@ -25,7 +25,8 @@ from cmdrdata_exporter.cli.destination import Refusal
 from cmdrdata_exporter.cli.terminal import Json, plural
 from cmdrdata_exporter.delivery.backoff import backoff
 from cmdrdata_exporter.delivery.http.connections import through_proxy
-from cmdrdata_exporter.setting_values import ConfigurationError, is_loopback, proxy_for
+from cmdrdata_exporter.setting_urls import proxy_for
+from cmdrdata_exporter.setting_values import ConfigurationError, is_loopback
 from cmdrdata_exporter.version import USER_AGENT
 
 PATIENCE = 30.0

@@ -16,12 +16,14 @@ A `Delivery` is all the exporter sees. The one that counts is `durable`, made of
 
 In `spool`, `schema`, `totals`, `details`, `facts`, `retention` and `storage` are parts of the ledger, `directory` is
 where the files are, `file_systems` says which may hold it, `backlog` what of a journal waits in memory, `records` what
-is in them, `journal_reader` how they are imported, `ledger_view` what a command may know of a ledger, and `usage_view`
-of its totals, `commands` how it has something changed there, `index` finds events that are delivered, `index_rows`
-what, `index_view` reads it, `salvage` and `leaves` what is done with a damaged one. `gate` says when anything may be
-sent, `backoff` how long to wait, `senders` are the threads that send, `watch` looks after destinations with nothing to
-do, `options` says how a directory is drained, `status_log` what the log is told. `destination` says what differs by the
-kind of a destination, `groups` by what usage is summed.
+is in them, `journal_reader` how they are imported, `ledger_view` what a command may know of a ledger, `kept` of the
+events in it, and `usage_view` of its totals, which `usage` says of every ledger, `commands` how it has something
+changed there, `index` finds events that are delivered, `index_rows` what, `index_view` reads it, `salvage` and `leaves`
+what is done with a damaged one. `gate` says when anything may be sent, `backoff` how long to wait, `senders` are the
+threads that send, `watch` looks after destinations with nothing to do, `options` says how a directory is drained,
+`status_log` what the log is told, `gauges` what is measured of a ledger, `unspooled` what becomes of an event that
+cannot be written. `destination` says what differs by the kind of a destination, `groups` by what usage
+is summed.
 Where nothing can be written, `memory`, of which `memory_queue` is a part, and `local` keep what they can.
 """
 

@@ -3,72 +3,30 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import threading
 import time
-from collections import Counter
-from typing import TYPE_CHECKING, NamedTuple
 
 from cmdrdata_exporter import clocks, faults, processes
 from cmdrdata_exporter.delivery import Event, Header
 from cmdrdata_exporter.delivery.drainer import Drainer, Options
+from cmdrdata_exporter.delivery.gauges import GAUGE_WAIT, LedgerGauges
 from cmdrdata_exporter.delivery.open_jobs import OpenJob
-from cmdrdata_exporter.delivery.spool import commands
-from cmdrdata_exporter.delivery.spool.directory import LEDGER, Directory
+from cmdrdata_exporter.delivery.spool.directory import Directory
 from cmdrdata_exporter.delivery.spool.journal import Journal
-from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader, UnreadableError
+from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader, ask
 from cmdrdata_exporter.delivery.spool.records import (
     Command,
     UnknownRecordError,
     decode,
     encode_command,
     encode_event,
-    line,
 )
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
+from cmdrdata_exporter.delivery.unspooled import Unspooled
 
 _FIRST_LOOK = 0.005
 _LONGEST_LOOK = 0.1
 """Seconds between two looks of who waits for a delivery."""
-_GAUGE_WAIT = 0.5
-"""Seconds that a measurement waits for whoever uses the database."""
-
-
-class _Found(NamedTuple):
-    """What a ledger tells that is measured; times in Unix seconds."""
-
-    pending: int
-    held: int
-    dead: int
-    oldest: float | None
-    jobs: int
-    oldest_job: float | None
-
-    @classmethod
-    def of(cls, ledger: LedgerReader) -> Self:
-        """Read a ledger."""
-        counts = ledger.counts()
-        return cls(
-            counts["pending"] + counts["in_flight"],
-            counts["held"],
-            counts["dead"],
-            ledger.oldest_pending(),
-            *ledger.count_open_jobs(),
-        )
-
-    def gauges(self) -> dict[str, float]:
-        """Return the values of gauges."""
-        return {
-            "events.pending": self.pending,
-            "events.oldest_pending": _age(self.oldest),
-            "events.held": self.held,
-            "events.dead": self.dead,
-            "jobs.open": self.jobs,
-            "jobs.oldest_open": _age(self.oldest_job),
-        }
 
 
 class DurableDelivery(processes.ForkAware):
@@ -83,23 +41,16 @@ class DurableDelivery(processes.ForkAware):
 
     def __init__(self, directory: Directory, options: Options, *, fsync: bool = False) -> None:
         self.directory = directory
-        self.unspooled: Counter[str] = Counter()
-        """How many events could not be written and are in the log instead, by the reason."""
+        self.unspooled = Unspooled(directory)
         self._notes = 0
         """How many records of this process are no events."""
-        self._reported = 0
-        """How many of them the ledger has counted."""
-        self._report_at = 1
-        """How many they are when it counts them while nothing can be recorded: after each doubling."""
-        self._reporting = threading.Lock()
         self._journal = Journal(
             directory,
             fsync=fsync,
             refused=self._refused,
         )
         self.drainer = Drainer(directory, self._journal, options)
-        self._looked: tuple[int | None, _Found | None] = None, None
-        """What was in the ledger at the last look, and when that was changed last."""
+        self._gauges = LedgerGauges(directory, self.drainer)
         self._pid = os.getpid()
         self._parked: dict[int, bool] = {}
         processes.notify_of_forks(self)
@@ -114,17 +65,13 @@ class DurableDelivery(processes.ForkAware):
         except OSError as error:
             if faults.is_interruption(error):
                 raise
-            self._log(Event(event_id, header, body), error)
+            self.unspooled.log(Event(event_id, header, body), error)
             if header.kept is not None:
                 header.kept.append(None)
-            total = self.unspooled.total()
-            if total >= self._report_at:
-                # A command is small, and may use the room that events leave free.
-                self._report_at = 2 * total
-                self._report_unspooled()
+            self.unspooled.report_if_doubled()
         else:
-            if self.unspooled:
-                self._report_unspooled()
+            if self.unspooled.counts:
+                self.unspooled.report()
         if not self.drainer.running:
             self.drainer.start()
 
@@ -158,15 +105,7 @@ class DurableDelivery(processes.ForkAware):
 
     def open_jobs(self) -> list[OpenJob]:
         """See `KeepsJobs.open_jobs`. None where the ledger cannot be read now."""
-        if not self.drainer.database.acquire(timeout=_GAUGE_WAIT):
-            return []
-        try:
-            with LedgerReader(self.directory) as ledger:
-                return ledger.open_jobs()
-        except UnreadableError:
-            return []
-        finally:
-            self.drainer.database.release()
+        return ask(self.directory, self.drainer.database, GAUGE_WAIT, LedgerReader.open_jobs) or []
 
     def start(self) -> None:
         """Begin to drain what earlier processes have left."""
@@ -192,22 +131,20 @@ class DurableDelivery(processes.ForkAware):
         sizes: dict[str, int] | None = None
         last: int | None = None
         look = _FIRST_LOOK
+
+        def is_delivered(ledger: LedgerReader) -> bool:
+            nonlocal last
+            if last is None and self._are_imported(ledger, sizes):
+                last = ledger.last()
+            return last is not None and ledger.is_delivered(last)
+
         while True:
             if sizes is None:
                 sizes = self._sizes()
                 self.drainer.wake()
             # Whoever has the database may wait for a disk that has stalled.
-            if self.drainer.database.acquire(timeout=_left(deadline)):
-                try:
-                    with LedgerReader(self.directory) as ledger:
-                        if last is None and self._are_imported(ledger, sizes):
-                            last = ledger.last()
-                        if last is not None and ledger.is_delivered(last):
-                            return True
-                except UnreadableError:
-                    pass
-                finally:
-                    self.drainer.database.release()
+            if ask(self.directory, self.drainer.database, _left(deadline), is_delivered):
+                return True
             remaining = deadline - clocks.monotonic()
             if remaining <= 0 or (self.drainer.leads and self.drainer.gate.delay() >= remaining):
                 return False
@@ -241,7 +178,7 @@ class DurableDelivery(processes.ForkAware):
         """End the journal and drain for at most `timeout` seconds. A later event begins another journal."""
         began = clocks.monotonic()
         self._journal.seal(min(timeout, 1.0))
-        self._report_unspooled()
+        self.unspooled.report()
         self.drainer.stop(max(0.0, timeout - (clocks.monotonic() - began)))
 
     # What is reported
@@ -250,64 +187,13 @@ class DurableDelivery(processes.ForkAware):
         """Return how many events this process recorded, and how many could not be written, since it began."""
         return {
             "recorded": self._journal.appended - self._notes,
-            "unspooled": sum(self.unspooled.values()),
+            "unspooled": self.unspooled.counts.total(),
             "handed_over": self._journal.handed_over,
         }
 
     def gauges(self) -> dict[str, float]:
-        """
-        Return the current gauge values; those of the directory only if this process drains it.
-
-        Where nobody does, since there is nothing to do, the one that did last knows them still.
-        """
-        known: dict[str, float] = {"delivery.durable": 1}
-        leads = self.drainer.leads
-        if leads:
-            known |= self._of_directory()
-        elif not self.drainer.rests or self.directory.leader() is not None:
-            return known
-        found = self._look(leads=leads)
-        if found is not None:
-            known |= found.gauges()
-            if not leads:
-                known |= self._of_directory()
-        return known
-
-    def _look(self, *, leads: bool) -> _Found | None:
-        """Return what is in the ledger; None where that cannot be known now, or is for another process to tell."""
-        modified = None if leads else self._modified()
-        if modified is not None and modified == self._looked[0]:
-            return self._looked[1]
-        # Who measures must not wait for a disk that has stalled, nor for what a signal handler has interrupted.
-        if not self.drainer.database.acquire(timeout=_GAUGE_WAIT):
-            return None
-        try:
-            with LedgerReader(self.directory) as ledger:
-                is_ours = leads or ledger.facts().get("pid") == os.getpid()
-                found = _Found.of(ledger) if is_ours else None
-        except UnreadableError:
-            return None
-        finally:
-            self.drainer.database.release()
-        self._looked = modified, found
-        return found
-
-    def _modified(self) -> int | None:
-        """Return when the ledger was changed last, None where its log has more. There may be hundreds at rest."""
-        path = self.directory.path
-        try:
-            with contextlib.suppress(FileNotFoundError):
-                if (path / f"{LEDGER}-wal").stat().st_size:
-                    return None
-            return (path / LEDGER).stat().st_mtime_ns
-        except OSError:
-            return None
-
-    def _of_directory(self) -> dict[str, float]:
-        return {
-            "delivery.paused": int(self.drainer.gate.paused),
-            "spool.size": self.directory.size(),
-        }
+        """Return the current gauge values; those of the directory only if this process drains it."""
+        return {"delivery.durable": 1, **self._gauges.values()}
 
     # Forks
 
@@ -325,14 +211,10 @@ class DurableDelivery(processes.ForkAware):
         parked = self._parked.pop(threading.get_ident(), False)
         self._parked.clear()
         self._pid = os.getpid()
-        self._looked = None, None
-        self._reported = self.unspooled.total()
-        self._report_at = self._reported + 1
-        self._reporting = threading.Lock()
+        self._gauges.forget()
+        self.unspooled.forked()
         self._journal.forked()
         self.drainer.forked(parked=parked)
-
-    # What cannot be written
 
     def _refused(self, record: bytes, error: OSError) -> None:
         try:
@@ -340,42 +222,7 @@ class DurableDelivery(processes.ForkAware):
         except UnknownRecordError:
             return
         if isinstance(event, Event):
-            self._log(event, error)
-
-    def _log(self, event: Event, error: OSError) -> None:
-        reason = error.strerror or str(error)
-        self.unspooled[reason] += 1
-        if self.unspooled[reason] == 1:
-            faults.say(
-                logging.ERROR,
-                "usage events cannot be written to %s (%s); one line of JSON each follows instead",
-                self.directory.path,
-                reason,
-            )
-        faults.say(logging.ERROR, "%s", line("unspooled", event.id, event.body))
-
-    def _report_unspooled(self) -> None:
-        """Have the ledger count the events that are in the log."""
-        # Who finds another one at it leaves the rest to the next event, or to the end.
-        if not self._reporting.acquire(blocking=False):
-            return
-        try:
-            total = self.unspooled.total()
-            if total != self._reported:
-                command = Command("unspooled", (), number=total - self._reported)
-                commands.append(self.directory, [encode_command(command)])
-                self._reported = total
-        except OSError as error:
-            if faults.is_interruption(error):
-                raise
-            # The next time.
-        finally:
-            self._reporting.release()
-
-
-def _age(since: float | None) -> float:
-    """Return for how many seconds something waits, 0 where nothing does."""
-    return 0.0 if since is None else max(0.0, clocks.wall() - since)
+            self.unspooled.log(event, error)
 
 
 def _left(deadline: float) -> float:

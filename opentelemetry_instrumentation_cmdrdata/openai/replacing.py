@@ -83,3 +83,50 @@ def bound(method: Any, instance: Any) -> Method:
     kind: Any = cast("object", type(method))
     bind = getattr(kind, "__get__", None)
     return method if bind is None else bind(method, instance, type(instance))
+
+
+# --- What is done around a method, be it a coroutine or not
+
+
+def _nothing(_: object) -> None:
+    pass
+
+
+class Around(NamedTuple):
+    """What is done after one call of a method: with what it returned, or with what it raised."""
+
+    returned: Callable[[Any], None] = _nothing
+    failed: Callable[[BaseException], None] = _nothing
+
+
+def observing(begin: Callable[..., Around]) -> Callable[..., Method]:
+    """Return what makes a method that is observed: `begin`, which gets its arguments, says what is done after it."""
+
+    def wrapping(original: Method, *, asynchronous: bool) -> Method:
+        if asynchronous:
+
+            async def aobserved(self: Any, *args: Any, **kwargs: Any) -> Any:
+                around = begin(self, *args, **kwargs)
+                try:
+                    result = await original(self, *args, **kwargs)
+                except BaseException as error:
+                    around.failed(error)
+                    raise
+                around.returned(result)
+                return result
+
+            return aobserved
+
+        def observed(self: Any, *args: Any, **kwargs: Any) -> Any:
+            around = begin(self, *args, **kwargs)
+            try:
+                result = original(self, *args, **kwargs)
+            except BaseException as error:
+                around.failed(error)
+                raise
+            around.returned(result)
+            return result
+
+        return observed
+
+    return wrapping

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cmdrdata_exporter.cli import drain
+from cmdrdata_exporter.cli import service
 from cmdrdata_exporter.cli.terminal import plain
 from cmdrdata_exporter.delivery import Header, Outcome, Verdict
 from cmdrdata_exporter.delivery.http.client import Client
@@ -181,7 +181,7 @@ def test_flush(remote: Directory, run: Run, hostile_backend: None) -> None:
 def test_the_log_of_drain() -> None:
     """What drain logs is escaped, line by line."""
     entry = logging.LogRecord("cmdrdata", logging.INFO, "", 0, "one\n%s", (HOSTILE,), None)
-    shown = drain._Formatter("%(message)s").format(entry)
+    shown = service._Formatter("%(message)s").format(entry)
     assert [] == [c for c in shown if not c.isprintable() and c != "\n"]
     assert shown.startswith(f"one\n{SHOWN}")
 

@@ -202,7 +202,9 @@ def test_totals_of_long_ago(local: Host, monkeypatch: pytest.MonkeyPatch) -> Non
 
     def known() -> list[str]:
         with LedgerReader(local.directory) as reader:
-            return [total.group[0] for total in reader.totals(["day"]) if total.unit == "events"]
+            return [
+                total.group[0] for total in reader.usage.totals(["day"]) if total.unit == "events"
+            ]
 
     local.turn(lambda: len(known()) > 0)
     local.drainer.relay.upkeep._next_expiry = 0.0
@@ -221,7 +223,9 @@ def test_hours_of_long_ago(local: Host) -> None:
 
     def known() -> list[str]:
         with LedgerReader(local.directory) as reader:
-            return [total.group[0] for total in reader.totals(["hour"]) if total.unit == "events"]
+            return [
+                total.group[0] for total in reader.usage.totals(["hour"]) if total.unit == "events"
+            ]
 
     local.turn(lambda: len(known()) > 0)
     local.drainer.relay.upkeep.restart()

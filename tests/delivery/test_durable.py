@@ -16,8 +16,7 @@ from typing import Any
 import pytest
 
 from cmdrdata_exporter import faults
-from cmdrdata_exporter.delivery import Outcome
-from cmdrdata_exporter.delivery import durable as module
+from cmdrdata_exporter.delivery import Outcome, gauges
 from cmdrdata_exporter.delivery.drainer import Options
 from cmdrdata_exporter.delivery.durable import DurableDelivery
 from cmdrdata_exporter.delivery.spool.directory import Directory
@@ -305,8 +304,8 @@ def test_two_that_tell_at_once(make: Deliveries) -> None:
 
         def __sub__(self, told: int) -> int:
             new = int(self) - told
-            delivery.unspooled = Counter(delivery.unspooled)
-            delivery._report_unspooled()
+            delivery.unspooled.counts = Counter(delivery.unspooled.counts)
+            delivery.unspooled.report()
             return new
 
     class Unspooled(Counter[str]):
@@ -317,7 +316,7 @@ def test_two_that_tell_at_once(make: Deliveries) -> None:
             return Overtaken(super().total())
 
     delivery = make()
-    delivery.unspooled = Unspooled({"No space left on device": 2})
+    delivery.unspooled.counts = Unspooled({"No space left on device": 2})
     record(delivery, 1)
     assert delivery.flush(10)
     delivery.close(10)
@@ -330,7 +329,7 @@ def test_a_full_directory(make: Deliveries, caplog: pytest.LogCaptureFixture) ->
     delivery._journal.is_full = True
     record(delivery, 1)
     assert lines(caplog) == unspooled(1)
-    assert dict(delivery.unspooled) == {
+    assert dict(delivery.unspooled.counts) == {
         "the spool directory, or its disk, has reached its limit": 1
     }
     delivery._journal.is_full = False
@@ -397,7 +396,7 @@ def test_gauges_while_the_database_is_used(
     make: Deliveries, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who measures does not wait for ever: a signal handler may have interrupted who uses the database."""
-    monkeypatch.setattr(module, "_GAUGE_WAIT", 0.01)
+    monkeypatch.setattr(gauges, "GAUGE_WAIT", 0.01)
     delivery = make()
     record(delivery, 1)
     assert delivery.flush(10)

@@ -22,16 +22,16 @@ from cmdrdata_exporter.delivery.spool.details import Details
 from cmdrdata_exporter.delivery.spool.directory import INDEX, LEDGER, Directory
 from cmdrdata_exporter.delivery.spool.index import KEEP, Index
 from cmdrdata_exporter.delivery.spool.index_view import About, IndexReader
-from cmdrdata_exporter.delivery.spool.indexed import IndexedEvent
+from cmdrdata_exporter.delivery.spool.indexed import IndexedEvent, Wanted
 from cmdrdata_exporter.delivery.spool.journal import Journal
 from cmdrdata_exporter.delivery.spool.ledger import Ledger
-from cmdrdata_exporter.delivery.spool.ledger_view import UnreadableError
 from cmdrdata_exporter.delivery.spool.records import (
     Command,
     encode_command,
     encode_event,
     key_of,
 )
+from cmdrdata_exporter.delivery.usage import UnreadableError
 from tests.delivery.samples import DELIVERED, NOW, REFUSED, Clock, counts, event_id
 
 UNITS = {"input_tokens": 1000, "output_tokens": 20, "audio_seconds": 9.5}
@@ -295,8 +295,8 @@ def test_filters(host: Host) -> None:
     )
     with IndexReader(host.directory) as reader:
 
-        def numbers(limit: int = 100, **wanted: object) -> list[int]:
-            found = reader.newest(limit, **wanted)  # pyright: ignore[reportArgumentType]
+        def numbers(limit: int = 100, after: int | None = None, **wanted: Any) -> list[int]:
+            found = reader.newest(limit, Wanted(**wanted), after=after)
             return [event.at - int(NOW) for event in found]
 
         assert numbers() == [7, 6, 5, 4, 3, 2, 1]
@@ -320,20 +320,20 @@ def test_filters(host: Host) -> None:
 
 def test_more_than_a_part(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     """A state of which few are among many is found however far back they are."""
-    from cmdrdata_exporter.delivery.spool import index_view, ledger_view
+    from cmdrdata_exporter.delivery.spool import index_view, kept
 
     monkeypatch.setattr(index_view, "PART", 2)
-    monkeypatch.setattr(ledger_view, "PART", 2)
+    monkeypatch.setattr(kept, "PART", 2)
     # All at the same second.
     host.take(*(record(number, at=NOW) for number in range(1, 4)), outcomes=3)
     host.take(*(record(number, at=NOW) for number in range(4, 12)))
     with IndexReader(host.directory) as reader:
-        assert [3, 2, 1] == [event.number for event in reader.newest(9, state="delivered")]
+        assert [3, 2, 1] == [event.number for event in reader.newest(9, Wanted(state="delivered"))]
         everything = list(range(11, 0, -1))
         assert everything == [event.number for event in reader.newest(99)]
         assert everything == [event.number for event in reader.newest(99, after=0)]
         assert list(range(11, 3, -1)) == [
-            event.number for event in reader.newest(99, state="pending")
+            event.number for event in reader.newest(99, Wanted(state="pending"))
         ]
 
 
@@ -378,7 +378,7 @@ def test_no_longer_than_thirty_days(host: Host) -> None:
         assert ["held"] == [event.state for event in host.find(text) if event.number == 2]
     with IndexReader(host.directory) as reader:
         assert [3, 2] == [event.number for event in reader.newest(9)]
-        assert [2] == [event.number for event in reader.newest(9, state="held")]
+        assert [2] == [event.number for event in reader.newest(9, Wanted(state="held"))]
 
 
 def test_none(host: Host) -> None:

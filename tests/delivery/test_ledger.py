@@ -110,7 +110,7 @@ class Account:
     def totals(self, *by: str) -> dict[tuple[str, ...], float]:
         """Return what was used."""
         with LedgerReader(self.directory) as reader:
-            return {(*total.group, total.unit): total.amount for total in reader.totals(by)}
+            return {(*total.group, total.unit): total.amount for total in reader.usage.totals(by)}
 
 
 @pytest.fixture

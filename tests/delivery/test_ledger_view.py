@@ -12,9 +12,11 @@ from cmdrdata_exporter.delivery.spool import ledger_view
 from cmdrdata_exporter.delivery.spool.directory import LEDGER, Directory
 from cmdrdata_exporter.delivery.spool.frames import frame
 from cmdrdata_exporter.delivery.spool.journal import Journal
+from cmdrdata_exporter.delivery.spool.kept import Kept
 from cmdrdata_exporter.delivery.spool.ledger import Ledger
-from cmdrdata_exporter.delivery.spool.ledger_view import Kept, LedgerReader, Total, UnreadableError
+from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader
 from cmdrdata_exporter.delivery.spool.records import Command, encode_command, key_of
+from cmdrdata_exporter.delivery.usage import Question, Total, UnreadableError
 from tests.delivery.samples import (
     NOW,
     REFUSED,
@@ -42,7 +44,7 @@ def assert_nothing(reader: LedgerReader) -> None:
     assert reader.oldest_pending() is None
     assert reader.facts() == {}
     assert list(reader.kept("held")) == []
-    assert list(reader.totals(["day"])) == []
+    assert list(reader.usage.totals(["day"])) == []
     assert reader.reasons("dead") == {}
     assert not reader.knows(bytes(16), NOW)
 
@@ -61,9 +63,9 @@ def test_months(directory: Directory) -> None:
     days = ("2026-08-30", "2026-08-31", "2026-09-01", "2026-09-30", "2026-10-01")
     fill(directory, *(record(number, day=day) for number, day in enumerate(days)))
     with LedgerReader(directory) as reader:
-        by_month = list(reader.totals(["month", "customer"]))
+        by_month = list(reader.usage.totals(["month", "customer"]))
         assert [Total(("2026-09",), "events", 2), Total(("2026-09",), "input_tokens", 2)] == [
-            *reader.totals(["month"], since="2026-09-01", until="2026-09-30")
+            *reader.usage.totals(["month"], Question(since="2026-09-01", until="2026-09-30"))
         ]
     ledger = Ledger(directory)
     assert ["2026-08-30", "2026-08-31", "2026-09-01", "2026-09-30", "2026-10-01"] == tidied(ledger)
@@ -75,12 +77,12 @@ def test_months(directory: Directory) -> None:
     with LedgerReader(directory) as reader:
         assert [("2026-08", 2), ("2026-09", 3), ("2026-10-01", 1)] == [
             (total.group[0], total.amount)
-            for total in reader.totals(["day"])
+            for total in reader.usage.totals(["day"])
             if total.unit == "events"
         ]
         found = {
             (*total.group, total.unit): total.amount
-            for total in reader.totals(["month", "customer"])
+            for total in reader.usage.totals(["month", "customer"])
         }
         assert {(*total.group, total.unit): total.amount for total in by_month} | {
             ("2026-09", "acme", "events"): 3
@@ -94,7 +96,8 @@ def test_months(directory: Directory) -> None:
             ("2026-07-15", "2026-07-20", 0),
         ):
             totals = {
-                total.unit: total.amount for total in reader.totals([], since=since, until=until)
+                total.unit: total.amount
+                for total in reader.usage.totals([], Question(since=since, until=until))
             }
             assert events == totals.get("events", 0)
         for since, until in (
@@ -105,7 +108,7 @@ def test_months(directory: Directory) -> None:
             with pytest.raises(
                 UnreadableError, match=r"known for the whole month only.* is in the middle"
             ):
-                list(reader.totals([], since=since, until=until))
+                list(reader.usage.totals([], Question(since=since, until=until)))
 
 
 @pytest.mark.parametrize("limit", [-1, 0, 1, 2, 3, 4, 7, 8])
@@ -196,7 +199,7 @@ def test_nothing_is_changed(directory: Directory) -> None:
         LedgerReader(directory) as reader,
         pytest.raises(UnreadableError, match="attempt to write a readonly database"),
     ):
-        list(reader._query("DELETE FROM events"))
+        list(reader.query("DELETE FROM events"))
 
 
 def test_what_was_not_imported_yet(directory: Directory) -> None:
@@ -307,22 +310,29 @@ def test_totals(directory: Directory) -> None:
         record(4, None, day="2026-11-22", units={}),
     )
     with LedgerReader(directory) as reader:
-        assert list(reader.totals([])) == [
+        assert list(reader.usage.totals([])) == [
             Total((), "events", 4),
             Total((), "input_tokens", 7),
         ]
-        assert list(reader.totals(["model", "customer"], until="2026-11-21")) == [
+        assert list(reader.usage.totals(["model", "customer"], Question(until="2026-11-21"))) == [
             Total(("acme", "m"), "events", 1),
             Total(("acme", "m"), "input_tokens", 1),
             Total(("acme", "n"), "events", 1),
             Total(("acme", "n"), "input_tokens", 1),
         ]
-        assert list(reader.totals(["day"], since="2026-11-21", customer="acme")) == [
+        assert list(
+            reader.usage.totals(["day"], Question(since="2026-11-21", customer="acme"))
+        ) == [
             Total(("2026-11-21",), "events", 1),
             Total(("2026-11-21",), "input_tokens", 1),
         ]
-        assert list(reader.totals(["customer"], customer="")) == [Total(("",), "events", 1)]
-        assert list(reader.totals(["day"], since="2026-11-21", until="2026-11-20")) == []
+        assert list(reader.usage.totals(["customer"], Question(customer=""))) == [
+            Total(("",), "events", 1)
+        ]
+        assert (
+            list(reader.usage.totals(["day"], Question(since="2026-11-21", until="2026-11-20")))
+            == []
+        )
 
 
 def test_facts(directory: Directory) -> None:

@@ -18,6 +18,7 @@ from cmdrdata_exporter.delivery.spool.ledger import Ledger
 from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader
 from cmdrdata_exporter.delivery.spool.records import Command, encode_command, key_of
 from cmdrdata_exporter.delivery.spool.salvage import salvage
+from cmdrdata_exporter.delivery.usage import Question
 from tests.delivery.samples import DELIVERED, REFUSED, counts
 
 SPOOLS = Path(__file__).parents[1] / "recorded" / "spools"
@@ -141,8 +142,8 @@ def test_every_state(spool: Path) -> None:
         assert reader.count_open_jobs()[0] == len(JOBS[spool_version(spool)])
         # What was delivered is known where its id may come again.
         known = {each: reader.knows(key_of(f"{each:04d}{each:028x}"), 0.0) for each in (1, 2, 3)}
-        totals = {total.group: total.amount for total in reader.totals(["month", "customer"])}
-        days = {total.group[0] for total in reader.totals(["day"])}
+        totals = {total.group: total.amount for total in reader.usage.totals(["month", "customer"])}
+        days = {total.group[0] for total in reader.usage.totals(["day"])}
     assert known == {1: False, 2: True, 3: True}
     assert days == {"2026-07", "2026-11-20"}
     assert totals[("2026-07", "acme")] == 20
@@ -175,15 +176,19 @@ def test_what_was_used(spool: Path, migrated: bool) -> None:
     by = ("hour", "customer", "model", "provider", "service_tier", "plan")
     with LedgerReader(directory) as reader:
         tokens = {
-            total.group: total.amount for total in reader.totals(by) if total.unit == "input_tokens"
+            total.group: total.amount
+            for total in reader.usage.totals(by)
+            if total.unit == "input_tokens"
         }
-        outside = reader.outside("2026-11-20", "2026-11-20", "acme")
+        outside = reader.usage.outside(Question("2026-11-20", "2026-11-20", "acme"))
         billed = {
             total.unit: total.amount
-            for total in reader.totals((), since="2026-11-20", customer="acme", billed=True)
+            for total in reader.usage.totals(
+                (), Question("2026-11-20", customer="acme", billed=True)
+            )
         }
-        dropped_before = reader.dropped_before()
-        assert reader.labels() == (("plan",) if has_groups else ())
+        dropped_before = reader.usage.dropped_before()
+        assert reader.usage.labels() == (("plan",) if has_groups else ())
     known = ("openai", "flex", "pro") if has_groups else ("", "", "")
     hour = "T10" if has_groups else ""
     assert tokens == {
@@ -215,10 +220,10 @@ def test_what_a_person_decides(spool: Path) -> None:
     with LedgerReader(directory) as reader:
         found = {
             total.group: total.amount
-            for total in reader.totals(("day", "customer"))
+            for total in reader.usage.totals(("day", "customer"))
             if total.unit == "input_tokens"
         }
-        dropped = reader.outside()["dropped"]
+        dropped = reader.usage.outside()["dropped"]
     expected = {(day, customer): amount for (customer, day), amount in USED.items()}
     assert found == expected | {("2026-11-20", ""): 1000, ("2026-11-20", "initech"): 1000}
     number = 2 if spool_version(spool) > "2" else 1
@@ -229,13 +234,13 @@ def test_a_damaged_ledger(spool: Path) -> None:
     """What can be read of a damaged ledger of an earlier version goes on, and its totals with it."""
     directory = Directory(spool / Destination(ENDPOINT, ACCOUNT).name)
     with LedgerReader(directory) as reader:
-        before = list(reader.totals(("day", "customer", "provider")))
+        before = list(reader.usage.totals(("day", "customer", "provider")))
         events = sum(
             1 for state in ("pending", "in_flight", "held", "dead") for _ in reader.kept(state)
         )
     assert salvage(directory, time.time())[1] == 0
     with LedgerReader(directory) as reader:
-        assert before == list(reader.totals(("day", "customer", "provider")))
+        assert before == list(reader.usage.totals(("day", "customer", "provider")))
         assert events == sum(
             1 for state in ("pending", "in_flight", "held", "dead") for _ in reader.kept(state)
         )

@@ -17,6 +17,7 @@ from cmdrdata_exporter.delivery.spool.directory import Directory
 from cmdrdata_exporter.delivery.spool.ledger import Ledger
 from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader
 from cmdrdata_exporter.delivery.spool.salvage import finish, is_sound, salvage
+from cmdrdata_exporter.delivery.usage import Question
 from tests.delivery.samples import (
     DAY,
     DELIVERED,
@@ -82,8 +83,8 @@ def test_days_that_are_known_as_one(directory: Directory) -> None:
     ledger.close()
     with LedgerReader(directory) as reader:
         assert reader.facts()["present"] == NOW
-        hours = {total.group[0] for total in reader.totals(("hour", "plan"))}
-        assert (hours, list(reader.totals(("hour",), billed=True))) == ({DAY}, [])
+        hours = {total.group[0] for total in reader.usage.totals(("hour", "plan"))}
+        assert (hours, list(reader.usage.totals(("hour",), Question(billed=True)))) == ({DAY}, [])
 
 
 def test_a_large_ledger_is_not_looked_at(
@@ -211,7 +212,7 @@ def test_numbers_that_are_none(directory: Directory) -> None:
     found = counts(directory)
     assert (found["recorded"], found["lost"]) == (8, 1)
     with LedgerReader(directory) as reader:
-        assert {total.unit for total in reader.totals([])} == {"events"}
+        assert {total.unit for total in reader.usage.totals([])} == {"events"}
         assert reader.offsets() == {}
 
 
@@ -237,7 +238,9 @@ def used(directory: Directory, *by: str) -> dict[tuple[str, ...], float]:
     """Return how many input tokens were used."""
     with LedgerReader(directory) as reader:
         return {
-            total.group: total.amount for total in reader.totals(by) if total.unit == "input_tokens"
+            total.group: total.amount
+            for total in reader.usage.totals(by)
+            if total.unit == "input_tokens"
         }
 
 
@@ -262,8 +265,8 @@ def test_a_group_that_was_altered(directory: Directory, damage: str) -> None:
     ledger.close()
     assert {("acme", "p0"): 110, ("initech", "p1"): 12} == used(directory, "customer", "plan")
     with LedgerReader(directory) as reader:
-        assert (5, {"input_tokens": 122}) == reader.outside()["pending"]
-        assert [] == list(reader.totals(("customer",), billed=True))
+        assert (5, {"input_tokens": 122}) == reader.usage.outside()["pending"]
+        assert [] == list(reader.usage.totals(("customer",), Question(billed=True)))
 
 
 def test_where_an_event_was_counted(directory: Directory) -> None:
@@ -293,7 +296,7 @@ def test_where_an_event_was_counted(directory: Directory) -> None:
     )
     salvage(directory, NOW)
     with LedgerReader(directory) as reader:
-        pending = reader.outside()["pending"]
+        pending = reader.usage.outside()["pending"]
     assert (504, {"input_tokens": 2 * 5 + 2 * 6 + 500}) == pending
 
 

@@ -154,6 +154,6 @@ def test_months_that_version_2_has_summed(directory: Directory) -> None:
     with LedgerReader(directory) as reader:
         assert {"2026-09": 1, "2026-10": 2, "2026-11-20": 1, "2026-11-20T10": 1} == {
             total.group[0]: total.amount
-            for total in reader.totals(("hour",))
+            for total in reader.usage.totals(("hour",))
             if total.unit == "events"
         }

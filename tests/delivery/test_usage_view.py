@@ -12,17 +12,13 @@ from typing import Any
 import pytest
 
 from cmdrdata_exporter.delivery import Outcome
-from cmdrdata_exporter.delivery.groups import OTHER
+from cmdrdata_exporter.delivery.groups import COLUMNS, OTHER
 from cmdrdata_exporter.delivery.spool import totals, usage_view
 from cmdrdata_exporter.delivery.spool.directory import Directory
 from cmdrdata_exporter.delivery.spool.ledger import Ledger
-from cmdrdata_exporter.delivery.spool.ledger_view import (
-    COLUMNS,
-    LedgerReader,
-    Total,
-    UnreadableError,
-)
+from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader
 from cmdrdata_exporter.delivery.spool.records import Command, encode_command, key_of
+from cmdrdata_exporter.delivery.usage import ALL, Question, Total, UnreadableError
 from tests.delivery.samples import (
     BROKEN,
     DAY,
@@ -74,14 +70,16 @@ class Books:
         with LedgerReader(self.directory) as reader:
             return {
                 total.group: total.amount
-                for total in reader.totals(by, **asked)
+                for total in reader.usage.totals(by, Question(**asked))
                 if total.unit == unit
             }
 
-    def outside(self, *asked: str | None) -> dict[str, tuple[int, dict[str, float]]]:
+    def outside(self, question: Question = ALL) -> dict[str, tuple[int, dict[str, float]]]:
         """Return what is not delivered and is not nothing."""
         with LedgerReader(self.directory) as reader:
-            return {state: found for state, found in reader.outside(*asked).items() if found[0]}
+            return {
+                state: found for state, found in reader.usage.outside(question).items() if found[0]
+            }
 
 
 @pytest.fixture
@@ -138,7 +136,7 @@ def test_every_column(books: Books) -> None:
         assert {(value,): 1} == books.used(name) == books.used(name, where={name: value})
         assert {} == books.used(name, where={name: f"{value}x"})
     with LedgerReader(books.directory) as reader:
-        assert LABELS == reader.labels()
+        assert LABELS == reader.usage.labels()
 
 
 def test_what_only_the_line_tells(books: Books) -> None:
@@ -180,14 +178,14 @@ def test_days_of_hours(books: Books) -> None:
     ):
         assert number == sum(books.used("hour", since=since, until=until).values())
         assert number == sum(books.used(since=since, until=until).values())
-        assert number == sum(found for found, _ in books.outside(since, until).values())
+        assert number == sum(found for found, _ in books.outside(Question(since, until)).values())
     books.tidy("2026-12", "2026-12-02")
     assert {("2026-10",): 4, ("2026-11",): 12, ("2026-12-01",): 4} == books.used("hour")
     assert {("2026-11",): 12} == books.used("day", since="2026-11-01", until="2026-11-30")
     with pytest.raises(UnreadableError, match="is in the middle"):
         books.used(since="2026-11-02")
     with pytest.raises(UnreadableError, match="is in the middle"):
-        books.outside("2026-11-02")
+        books.outside(Question("2026-11-02"))
 
 
 def test_hours_become_days_and_days_months(books: Books) -> None:
@@ -245,7 +243,7 @@ def test_other_labels_from_now_on(books: Books) -> None:
     books.take_in(told(2, plan="pro", region="eu"), told(3, region=""), told(4))
     assert {("pro", ""): 1, ("", "eu"): 1, ("", ""): 2} == books.used("plan", "region")
     with LedgerReader(books.directory) as reader:
-        assert ("plan", "region", "team") == reader.labels()
+        assert ("plan", "region", "team") == reader.usage.labels()
 
 
 @pytest.mark.parametrize(
@@ -373,10 +371,10 @@ def test_dropping(books: Books) -> None:
     books.command("replay", 1)
     books.send(DELIVERED)
     assert {("acme",): 5} == books.used("customer", unit="input_tokens", billed=True)
-    assert {"dropped": (1, {"input_tokens": 7})} == books.outside(None, None, "acme")
-    assert {} == books.outside(None, None, "globex")
+    assert {"dropped": (1, {"input_tokens": 7})} == books.outside(Question(customer="acme"))
+    assert {} == books.outside(Question(customer="globex"))
     with LedgerReader(books.directory) as reader:
-        assert 0 == reader.dropped_before()
+        assert 0 == reader.usage.dropped_before()
 
 
 @pytest.mark.parametrize(
@@ -501,18 +499,20 @@ def test_the_accounts(books: Books, seed: int) -> None:
                 books.ledger.claim(1, NOW)
         with LedgerReader(books.directory) as reader:
             for asked in filters:
-                outside = reader.outside(**asked).values()
+                outside = reader.usage.outside(Question(**asked)).values()
                 others = {
                     "events": sum(events for events, _ in outside),
                     "input_tokens": sum(units.get("input_tokens", 0) for _, units in outside),
                 }
                 for by, (unit, number) in itertools.product(((), ("hour", "plan")), others.items()):
-                    recorded = _sum(reader.totals(by, **asked), unit)
-                    assert recorded == number + _sum(reader.totals(by, billed=True, **asked), unit)
+                    recorded = _sum(reader.usage.totals(by, Question(**asked)), unit)
+                    assert recorded == number + _sum(
+                        reader.usage.totals(by, Question(billed=True, **asked)), unit
+                    )
             assert (len(used), sum(used)) == tuple(
-                _sum(reader.totals(("day",)), unit) for unit in ("events", "input_tokens")
+                _sum(reader.usage.totals(("day",)), unit) for unit in ("events", "input_tokens")
             )
-            delivered = _sum(reader.totals((), billed=True), "events")
+            delivered = _sum(reader.usage.totals((), Question(billed=True)), "events")
         assert counts(books.directory).get("delivered", 0) == delivered
 
 
@@ -525,4 +525,4 @@ def test_what_was_dropped_is_known_without_the_backlog(
     books.command("drop", 1)
     monkeypatch.delattr(usage_view, "intact")
     with LedgerReader(books.directory) as reader:
-        assert reader.dropped_before() == 0
+        assert reader.usage.dropped_before() == 0

@@ -118,7 +118,7 @@ def test_short_writes_and_no_space(
     application.settled(oracle, unspooled=20)
     assert 0 == oracle.duplicates
     assert {"no space is left on the device": 1, "No space left on device": 19} == dict(
-        application.delivery.unspooled
+        application.delivery.unspooled.counts
     )
 
 
@@ -184,7 +184,7 @@ def test_a_file_system_that_becomes_read_only(
     read_only = FailingCommits(application, "attempt to write a readonly database")
     missing = application.call(10)
     assert missing == unspooled(caplog)
-    assert {"Read-only file system": 10} == dict(application.delivery.unspooled)
+    assert {"Read-only file system": 10} == dict(application.delivery.unspooled.counts)
     until(lambda: "readonly database" in caplog.text)
     disk.left = 1 << 40
     read_only.end()

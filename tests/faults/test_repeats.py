@@ -119,7 +119,7 @@ def test_time_zone(host: Host, ended: int, day: str) -> None:
     host.start("export_at", {"TZ": "America/Los_Angeles"}, trace_id=7, ended=ended).wait()
     assert [ended] == [json.loads(body)["timestamp"] for body in bodies]
     with LedgerReader(host.directory) as ledger:
-        assert {day} == {total.group[0] for total in ledger.totals(["day"])}
+        assert {day} == {total.group[0] for total in ledger.usage.totals(["day"])}
 
 
 def test_two_accounts(host: Host, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,17 +12,20 @@ import pytest
 
 from cmdrdata_exporter.cli import reading
 from cmdrdata_exporter.delivery import Outcome, Verdict
+from cmdrdata_exporter.delivery.groups import COLUMNS
 from cmdrdata_exporter.delivery.spool.directory import LOCAL, Directory
 from cmdrdata_exporter.delivery.spool.index import Index
 from cmdrdata_exporter.delivery.spool.index_view import IndexReader
-from cmdrdata_exporter.delivery.spool.indexed import IndexedEvent
+from cmdrdata_exporter.delivery.spool.indexed import IndexedEvent, Wanted
+from cmdrdata_exporter.delivery.spool.kept import Kept
 from cmdrdata_exporter.delivery.spool.ledger import Ledger
-from cmdrdata_exporter.delivery.spool.ledger_view import COLUMNS, Kept, UnreadableError
 from cmdrdata_exporter.delivery.spool.records import Command, encode_command, encode_event, key_of
 from cmdrdata_exporter.delivery.spool.totals import HOURS_FOR
+from cmdrdata_exporter.delivery.usage import Question, UnreadableError
 from cmdrdata_exporter.events import UsageEvent, encode
 from cmdrdata_exporter.exporter import _header
 from cmdrdata_exporter.fleet.arrivals import Arrival
+from cmdrdata_exporter.fleet.events_view import FleetEvents
 from cmdrdata_exporter.fleet.store import FleetLedger
 from cmdrdata_exporter.fleet.view import FleetReader
 from tests.fleet.samples import DAY, NOW, event
@@ -53,12 +57,13 @@ class Both(NamedTuple):
     """The same events in the ledger of a host and in a fleet's."""
 
     host: IndexReader
-    fleet: FleetReader
+    fleet: FleetEvents
 
     def ask(self, question: str, *arguments: Any, **options: Any) -> tuple[Any, Any]:
         """Return both answers."""
-        ledgers: tuple[reading.Ledger, reading.Ledger] = (self.host.ledger, self.fleet)
-        found: list[Any] = [getattr(ledger, question)(*arguments, **options) for ledger in ledgers]
+        ledgers: tuple[reading.Ledger, reading.Ledger] = (self.host.ledger, self.fleet.ledger)
+        asked = operator.attrgetter(question)
+        found: list[Any] = [asked(ledger)(*arguments, **options) for ledger in ledgers]
         if isinstance(found[0], Iterator):
             found = [list(answer) for answer in found]
         return found[0], found[1]
@@ -119,7 +124,7 @@ def both(request: pytest.FixtureRequest, tmp_path: Path, database: str) -> Itera
             pass
     ledger.close()
     fleet.close()
-    with IndexReader(directory) as host, FleetReader(database) as view:
+    with IndexReader(directory) as host, FleetEvents(database) as view:
         yield Both(host, view)
 
 
@@ -136,7 +141,7 @@ BY: Sequence[Sequence[str]] = (
 @pytest.mark.parametrize("by", BY, ids=",".join)
 def test_usage_is_the_same(both: Both, by: Sequence[str], billed: bool) -> None:
     """Usage by anything, recorded or billed, is the same rows in the same order."""
-    host, fleet = both.ask("totals", by, billed=billed)
+    host, fleet = both.ask("usage.totals", by, Question(billed=billed))
     assert host == fleet
     assert host
 
@@ -158,23 +163,23 @@ def test_usage_is_the_same(both: Both, by: Sequence[str], billed: bool) -> None:
 )
 def test_usage_of_a_part_is_the_same(both: Both, filters: dict[str, Any], billed: bool) -> None:
     """Filters leave the same usage."""
-    host, fleet = both.ask("totals", ["customer", "day"], billed=billed, **filters)
+    host, fleet = both.ask("usage.totals", ["customer", "day"], Question(billed=billed, **filters))
     assert host == fleet
 
 
 @pytest.mark.parametrize(
     "question",
     [
-        ("outside",),
-        ("outside", "2026-11-21", "2026-11-21"),
-        ("outside", None, None, "beta"),
+        ("usage.outside",),
+        ("usage.outside", Question("2026-11-21", "2026-11-21")),
+        ("usage.outside", Question(customer="beta")),
         ("reasons", "held"),
         ("reasons", "dead"),
-        ("labels",),
+        ("usage.labels",),
         ("not_imported",),
         ("open_jobs",),
         ("oldest_pending",),
-        ("dropped_before",),
+        ("usage.dropped_before",),
         ("knows", key_of(EVENTS[0][0].id + "x"), NOW),
     ],
     ids=str,
@@ -253,17 +258,19 @@ def test_events_are_found_alike(both: Both, text: str) -> None:
 )
 def test_the_newest_are_the_same(both: Both, wanted: dict[str, Any]) -> None:
     """Lists of events are the same."""
-    host, fleet = (said(reader.newest(100, **wanted)) for reader in both)
+    host, fleet = (said(reader.newest(100, Wanted(**wanted))) for reader in both)
     assert host == fleet
 
 
 def test_usage_by_host(both: Both) -> None:
     """A fleet's ledger also tells who recorded the events, and what it tells adds up."""
-    assert both.fleet.columns() == (*COLUMNS, "plan", "source_host")
-    found = list(both.fleet.totals(["source_host"]))
+    assert both.fleet.ledger.usage.columns() == (*COLUMNS, "plan", "source_host")
+    found = list(both.fleet.ledger.usage.totals(["source_host"]))
     events = {total.group: total.amount for total in found if total.unit == "events"}
     assert events == {("web-0",): 5, ("web-1",): 5}
-    one = list(both.fleet.totals(["customer"], where={"source_host": "web-1"}))
+    one = list(
+        both.fleet.ledger.usage.totals(["customer"], Question(where={"source_host": "web-1"}))
+    )
     assert sum(total.amount for total in one if total.unit == "events") == 5
 
 
@@ -271,7 +278,7 @@ def test_usage_by_host(both: Both) -> None:
 def test_hours_that_became_days(both: Both) -> None:
     """What was an hour is its day, also of events that are not delivered."""
     for billed in (False, True):
-        found = list(both.fleet.totals(["hour"], billed=billed))
+        found = list(both.fleet.usage.totals(["hour"], Question(billed=billed)))
         assert {total.group[0] for total in found} == {"2026-10-30", "2026-11-20", "2026-11-21"} - (
             {"2026-10-30", "2026-11-20"} if billed else set()
         )
@@ -296,15 +303,17 @@ def test_a_server_that_is_not_there() -> None:
 
 def test_whoever_reads_needs_no_more_than_to_read(both: Both) -> None:
     """A role with nothing but SELECT can ask everything."""
-    url = both.fleet._db.info.dsn
+    url = both.fleet.ledger._db.info.dsn
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("DROP ROLE IF EXISTS auditor")
         connection.execute("CREATE ROLE auditor LOGIN")
         connection.execute("GRANT SELECT ON ALL TABLES IN SCHEMA public TO auditor")
         try:
             with FleetReader(url.replace("user=postgres", "user=auditor")) as reader:
-                assert reader.counts() == both.fleet.counts()
-                assert list(reader.totals(["customer"])) == list(both.fleet.totals(["customer"]))
+                assert reader.counts() == both.fleet.ledger.counts()
+                assert list(reader.usage.totals(["customer"])) == list(
+                    both.fleet.ledger.usage.totals(["customer"])
+                )
         finally:
             connection.execute("DROP OWNED BY auditor")
             connection.execute("DROP ROLE auditor")

@@ -21,7 +21,7 @@ from cmdrdata_exporter.cli.usage.costs import priced, read_priced
 from cmdrdata_exporter.cli.usage.numbers import EVENTS, Question, labels_of
 from cmdrdata_exporter.cli.usage.report import footnotes
 from cmdrdata_exporter.delivery.spool.index_view import IndexedEvent, IndexReader
-from cmdrdata_exporter.delivery.spool.ledger_view import UnreadableError
+from cmdrdata_exporter.delivery.usage import UnreadableError
 from cmdrdata_exporter.prices import PriceTable
 from cmdrdata_exporter.version import VERSION
 

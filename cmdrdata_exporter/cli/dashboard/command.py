@@ -14,6 +14,7 @@ from cmdrdata_exporter.cli.dashboard.answers import Answers
 from cmdrdata_exporter.cli.dashboard.server import DashboardServer
 from cmdrdata_exporter.cli.destination import Refusal, chosen, location_options, spool_path
 from cmdrdata_exporter.cli.terminal import print_json, say
+from cmdrdata_exporter.cli.usage.costs import prices_option
 from cmdrdata_exporter.prices import PriceError, PriceTable
 
 PORT = 8765
@@ -33,13 +34,7 @@ PORT = 8765
     show_default=True,
     help="The port; 0 takes one that is free.",
 )
-@click.option(
-    "--prices",
-    "price_file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    metavar="FILE",
-    help="Prices of your own, which come before those of the table; TOML or JSON.",
-)
+@prices_option("Prices")
 @click.option("--open", "opens", is_flag=True, help="Open the page in a browser.")
 @location_options
 def dashboard(

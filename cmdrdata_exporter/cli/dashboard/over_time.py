@@ -10,13 +10,13 @@ from cmdrdata_exporter.cli.states import NO_CUSTOMER
 from cmdrdata_exporter.cli.terminal import Json
 from cmdrdata_exporter.cli.usage.costs import HEADING as COST
 from cmdrdata_exporter.cli.usage.numbers import EVENTS, ordered
+from cmdrdata_exporter.delivery.usage import Units, add
 
 PLOTTED = 7
 """How many groups are told apart in a plot; the others are one."""
 
 Group = tuple[str | None, ...]
 """A value for each column, None where there is none."""
-Units = dict[str, float]
 
 
 class Range(NamedTuple):
@@ -85,7 +85,7 @@ class OverTime:
             if period in wanted:
                 group = tuple(row[name] for name in by)
                 of_group = self._groups.setdefault(group, {})
-                _add(of_group.setdefault(period, {}), _amounts(row))
+                add(of_group.setdefault(period, {}), _amounts(row))
                 if row.get("cost_is_least"):
                     self.at_least.add(group)
             elif len(period) != len(self.periods[0]):
@@ -140,15 +140,10 @@ def _amounts(row: Json) -> Units:
     return {EVENTS: row[EVENTS], **row["units"]} | ({} if cost is None else {COST: float(cost)})
 
 
-def _add(sums: Units, units: Mapping[str, float]) -> None:
-    for unit, amount in units.items():
-        sums[unit] = sums.get(unit, 0) + amount
-
-
 def _sum(all_units: Iterable[Units]) -> Units:
     sums: Units = {EVENTS: 0}
     for units in all_units:
-        _add(sums, units)
+        add(sums, units)
     return in_order(sums)
 
 

@@ -24,7 +24,7 @@ from urllib.parse import parse_qsl, urlsplit
 from cmdrdata_exporter.cli.dashboard import PAGE
 from cmdrdata_exporter.cli.dashboard.answers import Answers, UnknownError
 from cmdrdata_exporter.cli.terminal import printable
-from cmdrdata_exporter.delivery.spool.ledger_view import UnreadableError
+from cmdrdata_exporter.delivery.usage import UnreadableError
 
 HTML, CSS, SCRIPT, SVG = "text/html", "text/css", "text/javascript", "image/svg+xml"
 ASSETS = {

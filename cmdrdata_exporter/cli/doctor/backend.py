@@ -15,7 +15,7 @@ from email.utils import parsedate_to_datetime
 from urllib3.exceptions import NameResolutionError, ProxyError, SSLError
 
 from cmdrdata_exporter.cli.doctor import topic
-from cmdrdata_exporter.cli.doctor.findings import ERROR, WARNING, Finding
+from cmdrdata_exporter.cli.doctor.findings import Finding
 from cmdrdata_exporter.delivery.destination import KAFKA
 from cmdrdata_exporter.delivery.http.answers import Answer
 from cmdrdata_exporter.delivery.http.client import Client
@@ -71,39 +71,35 @@ def _unreached(where: str, error: Exception, timeout: float, *, proxied: bool) -
     else:
         why, remedy = type(error).__name__, f"Check {CMDRDATA_ENDPOINT} and the network."
     through = " through the proxy" if proxied and not isinstance(error, ProxyError) else ""
-    return Finding("unreachable", ERROR, f"{where} cannot be reached{through}: {why}.", remedy)
+    return Finding.error("unreachable", f"{where} cannot be reached{through}: {why}.", remedy)
 
 
 def _answered(where: str, answer: Answer) -> Iterator[Finding]:
     """Read the answer to a GET, of which many a backend knows nothing."""
     status = answer.status
     if status in (401, 403):
-        yield Finding(
+        yield Finding.error(
             "key-refused",
-            ERROR,
             f"{where} refuses the key ({status}).",
             "Check the key and the account. Events are kept until it is accepted.",
         )
     elif 300 <= status < 400:
-        yield Finding(
+        yield Finding.error(
             "endpoint-moved",
-            ERROR,
             f"{where} sends us elsewhere ({status}). The key is never taken along.",
             f"Set {CMDRDATA_ENDPOINT} to the URL where events are to be posted.",
         )
     elif status == 404 or (
         status < 300 and "text/html" in answer.headers.get("content-type", "").lower()
     ):
-        yield Finding(
+        yield Finding.warning(
             "endpoint-wrong",
-            WARNING,
             f"{where} answers {'a web page' if status < 300 else '404'}, as a server does that takes no events there.",
             f"Check the path in {CMDRDATA_ENDPOINT}.",
         )
     elif status == 429 or status >= 500:
-        yield Finding(
+        yield Finding.warning(
             "backend-trouble",
-            WARNING,
             f"{where} is in trouble ({status}).",
             "Events are kept, and sent when it is over.",
         )
@@ -118,9 +114,8 @@ def _dated(where: str, answer: Answer, now: float) -> Iterator[Finding]:
         return
     if abs(apart) > CLOCKS_APART:
         side = "ahead of" if apart > 0 else "behind"
-        yield Finding(
+        yield Finding.warning(
             "clock",
-            WARNING,
             f"The clock of this host is {abs(apart):,.0f} s {side} that of {where}: usage may fall on another day.",
             "Have the clock set by NTP.",
         )

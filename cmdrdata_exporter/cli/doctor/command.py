@@ -22,7 +22,7 @@ from cmdrdata_exporter.cli.destination import (
     spool_option,
 )
 from cmdrdata_exporter.cli.doctor import backend, environment, ledger, spool
-from cmdrdata_exporter.cli.doctor.findings import ERROR, SEVERITIES, Finding
+from cmdrdata_exporter.cli.doctor.findings import SEVERITIES, Finding
 from cmdrdata_exporter.cli.doctor.probe import here
 from cmdrdata_exporter.cli.terminal import (
     ATTENTION,
@@ -151,9 +151,8 @@ def _probed(command: Sequence[str]) -> list[Finding]:
         if done.returncode and "No module named" not in done.stderr:
             return [_not_looked(probe, f"it ends with status {done.returncode}")]
     return [
-        Finding(
+        Finding.error(
             "not-installed",
-            ERROR,
             f"{python} has no opentelemetry-instrumentation-cmdrdata of this version.",
             f"Run {shlex.quote(python)} -m pip install 'opentelemetry-instrumentation-cmdrdata[instruments]'.",
         )
@@ -161,9 +160,8 @@ def _probed(command: Sequence[str]) -> list[Finding]:
 
 
 def _not_looked(probe: Sequence[str], why: str) -> Finding:
-    return Finding(
+    return Finding.error(
         "not-looked-at",
-        ERROR,
         f"{probe[0]} could not look around: {why}.",
         f"See what it says: {shlex.join(probe)}.",
     )

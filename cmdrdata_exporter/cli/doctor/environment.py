@@ -8,7 +8,6 @@ from urllib.parse import urlsplit
 
 from cmdrdata_exporter.cli.doctor.findings import (
     ERROR,
-    NOTE,
     WARNING,
     Finding,
     Surroundings,
@@ -40,25 +39,22 @@ OTHERS = re.compile(r"(?:.*\.)?openai(?:_v2|\.v1)?(?:[.:].*)?")
 def versions(found: Surroundings) -> Iterator[Finding]:
     """Check the versions of Python, openai and OpenTelemetry against those that this release was tested with."""
     if found.python > NEWEST_PYTHON:
-        yield Finding(
+        yield Finding.warning(
             "python-untested",
-            WARNING,
             f"Python {_dotted(found.python)} is newer than what this release was tested with.",
             f"Look for a newer release, or use Python {_dotted(NEWEST_PYTHON)}.",
         )
     openai = _numbers(found.version_of("openai"))
     if openai[:1] > package.NEWEST_TESTED[:1]:
-        yield Finding(
+        yield Finding.warning(
             "openai-untested",
-            WARNING,
             f"openai {_dotted(openai)} is newer than what this release was tested with.",
             f"Look for a newer release, or install openai {_dotted(package.NEWEST_TESTED)}.",
         )
     sdk = _numbers(found.version_of("opentelemetry-sdk"))
     if sdk and sdk < OLDEST_OTEL:
-        yield Finding(
+        yield Finding.error(
             "opentelemetry-old",
-            ERROR,
             f"opentelemetry-sdk {_dotted(sdk)} is too old.",
             f"Run pip install -U 'opentelemetry-sdk>={_dotted(OLDEST_OTEL)}'.",
         )
@@ -72,9 +68,8 @@ def loading(found: Surroundings) -> Iterator[Finding]:
     ):
         yield finding_of("nothing-metered", ERROR, reason, ": ")
     if not found.installed("opentelemetry_configurator"):
-        yield Finding(
+        yield Finding.note(
             "no-distro",
-            NOTE,
             "No distribution of OpenTelemetry is installed, so opentelemetry-instrument sets up no spans. "
             "Events are made all the same.",
             "For spans, run pip install opentelemetry-distro.",
@@ -87,9 +82,8 @@ def loading(found: Surroundings) -> Iterator[Finding]:
     ]
     if default:
         variables = " ".join(f"{missing.variable}=none" for missing in default)
-        yield Finding(
+        yield Finding.note(
             "otlp-missing",
-            NOTE,
             f"{default[0].exporter}, which OpenTelemetry exports to by default, is not installed. "
             "opentelemetry-instrument goes on without it.",
             f"Set {variables}, or {default[0].remedy}.",
@@ -108,24 +102,21 @@ def settings(found: Surroundings) -> Iterator[Finding]:
         yield finding_of("setting", ERROR, str(error), "; ")
         return
     if not read.enabled:
-        yield Finding(
+        yield Finding.warning(
             "switched-off",
-            WARNING,
             f"{CMDRDATA_ENABLED} switches metering off: no call makes an event.",
             f"Unset {CMDRDATA_ENABLED} where calls are to be metered.",
         )
     elif read.endpoint is None:
-        yield Finding(
+        yield Finding.note(
             "local",
-            NOTE,
             "There is neither a key nor an endpoint, so events stay on this host.",
             f"Set {CMDRDATA_API_KEY} where they are to be delivered.",
         )
     content = found.environ.get(CAPTURE_CONTENT, "").strip()
     if content and content.upper() not in MODES:
-        yield Finding(
+        yield Finding.warning(
             "content-setting",
-            WARNING,
             f"{CAPTURE_CONTENT} is {content!r}, which captures nothing.",
             f"Set one of {', '.join(MODES)}.",
         )
@@ -142,9 +133,8 @@ def streams(found: Surroundings) -> Iterator[Finding]:
     known = tells_stream_usage(host, url.path, None)
     if said == "never" or (said == "auto" and not known):
         why = "is never" if said == "never" else f"is auto, and {host} is no host that it asks"
-        yield Finding(
+        yield Finding.warning(
             "stream-usage",
-            WARNING,
             f"{CMDRDATA_STREAM_USAGE} {why}: streams tell no tokens unless the application asks for them.",
             f"Set {CMDRDATA_STREAM_USAGE}=always if the server knows stream_options.include_usage.",
         )
@@ -158,9 +148,8 @@ def others(found: Surroundings) -> Iterator[Finding]:
     }
     for name, module in found.installed("opentelemetry_instrumentor").items():
         if name not in disabled and OTHERS.fullmatch(module.partition(":")[0]):
-            yield Finding(
+            yield Finding.note(
                 "two-instrumentations",
-                NOTE,
                 f"{module.partition(':')[0]} makes spans of the same calls. Each call is billed once all the same.",
                 f"For one span a call, set OTEL_PYTHON_DISABLED_INSTRUMENTATIONS={name}.",
             )
@@ -168,9 +157,8 @@ def others(found: Surroundings) -> Iterator[Finding]:
     if "cmdrdata" not in (name.strip() for name in exporters.split(",")):
         for name in PACKAGES:
             if found.version_of(name.replace("_", "-")) is not None:
-                yield Finding(
+                yield Finding.warning(
                     "past-the-sdk",
-                    WARNING,
                     f"{name} is installed, whose calls do not all go through the openai SDK.",
                     "If the application uses it, see docs/metering.md, Packages that go past the SDK.",
                 )
@@ -188,9 +176,8 @@ def spans(found: Surroundings) -> Iterator[Finding]:
     }
     for name, is_limit in limits.items():
         if is_limit:
-            yield Finding(
+            yield Finding.note(
                 "spans-limited",
-                NOTE,
                 f"{name} is {environ[name]!r}, so not every span is made whole. Events are made of every call.",
                 f"Unset {name} if spans are missed.",
             )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, entry_points, version
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 ERROR, WARNING, NOTE = "error", "warning", "note"
 SEVERITIES = {
@@ -23,6 +25,21 @@ class Finding(NamedTuple):
     severity: str
     what: str
     remedy: str
+
+    @classmethod
+    def error(cls, name: str, what: str, remedy: str) -> Self:
+        """Return one for which calls are not metered, or events not delivered."""
+        return cls(name, ERROR, what, remedy)
+
+    @classmethod
+    def warning(cls, name: str, what: str, remedy: str) -> Self:
+        """Return one of the second severity."""
+        return cls(name, WARNING, what, remedy)
+
+    @classmethod
+    def note(cls, name: str, what: str, remedy: str) -> Self:
+        """Return one that is as it is meant to be, perhaps."""
+        return cls(name, NOTE, what, remedy)
 
 
 def finding_of(name: str, severity: str, message: str, at: str) -> Finding:
@@ -57,16 +74,3 @@ class Surroundings(NamedTuple):
     version_of: Callable[[str], str | None]
     """Returns the version of a distribution, None where it is not installed."""
     python: tuple[int, int]
-
-
-def entry_points_of(group: str) -> dict[str, str]:
-    """Return the entry points of a group that are installed here."""
-    return {found.name: found.value for found in entry_points(group=group)}
-
-
-def version_of(distribution: str) -> str | None:
-    """Return the version of a distribution that is installed here."""
-    try:
-        return version(distribution)
-    except PackageNotFoundError:
-        return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from cmdrdata_exporter.cli.destination import Place
-from cmdrdata_exporter.cli.doctor.findings import ERROR, WARNING, Finding, finding_of
+from cmdrdata_exporter.cli.doctor.findings import WARNING, Finding, finding_of
 
 
 def check(place: Place) -> Iterator[Finding]:
@@ -16,9 +16,8 @@ def check(place: Place) -> Iterator[Finding]:
     [found] = status_of(place)["destinations"]
     for kind, text in found["needs"].items():
         if kind == "unreadable":
-            yield Finding(
+            yield Finding.error(
                 "ledger-unreadable",
-                ERROR,
                 f"{text[:1].upper()}{text[1:]}.",
                 "Check the URL, who may connect, and whether a gateway has made the tables.",
             )

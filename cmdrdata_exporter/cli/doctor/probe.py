@@ -11,7 +11,8 @@ import os
 import sys
 
 from cmdrdata_exporter.cli.doctor.environment import check
-from cmdrdata_exporter.cli.doctor.findings import Surroundings, entry_points_of, version_of
+from cmdrdata_exporter.cli.doctor.findings import Surroundings
+from opentelemetry_instrumentation_cmdrdata.preflight import entry_points_of, version_of
 
 
 def here(arguments: list[str]) -> Surroundings:

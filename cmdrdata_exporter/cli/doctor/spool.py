@@ -51,9 +51,8 @@ def check(settings: Settings, spool: Path) -> Iterator[Finding]:
 def _unusable(
     what: str, remedy: str = f"Set {CMDRDATA_SPOOL_DIR} to a directory on a local disk."
 ) -> Finding:
-    return Finding(
+    return Finding.error(
         "spool-unusable",
-        ERROR,
         f"{what}. Events are kept in memory, and what is not delivered when the process ends goes to its log.",
         remedy,
     )
@@ -66,9 +65,8 @@ def _modes(spool: Path) -> Iterator[Finding]:
             found = path.lstat()
             is_open = found.st_mode & (stat.S_IRWXG | stat.S_IRWXO)
             if stat.S_ISDIR(found.st_mode) and is_open and found.st_uid == os.geteuid():
-                yield Finding(
+                yield Finding.warning(
                     "spool-open",
-                    WARNING,
                     f"{path} can be entered by other users of this host.",
                     f"Run chmod 700 {shlex.quote(str(path))}.",
                 )
@@ -101,9 +99,8 @@ def _deliveries(settings: Settings, spool: Path) -> Iterator[Finding]:
                 if name == own
                 else "this environment has another destination"
             )
-            yield Finding(
+            yield Finding.error(
                 "nobody-drains",
-                ERROR,
                 f"{plural(unsent, 'event')} of {name} {'waits' if unsent == 1 else 'wait'}, and no process "
                 f"sends: {whose}.",
                 f"Run cmdrdata flush or cmdrdata drain with its key (account {destination['account']}).",

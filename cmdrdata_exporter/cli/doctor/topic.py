@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from cmdrdata_exporter.cli.doctor.findings import ERROR, Finding
+from cmdrdata_exporter.cli.doctor.findings import Finding
 from cmdrdata_exporter.delivery import Verdict
 from cmdrdata_exporter.runtime import options
 from cmdrdata_exporter.settings import (
@@ -35,24 +35,22 @@ def check(settings: Settings, *, timeout: float) -> Iterator[Finding]:
     try:
         post = options(settings).post
     except ConfigurationError as error:
-        yield Finding("setting", ERROR, str(error), f"Mend the file of {CMDRDATA_KAFKA_OPTIONS}.")
+        yield Finding.error("setting", str(error), f"Mend the file of {CMDRDATA_KAFKA_OPTIONS}.")
         return
     client = getattr(post, "__self__", None)
     if not isinstance(client, Client) or (error := client.ask(timeout)) is None:
         return
     outcome = classify(error, None)
     if outcome.verdict is Verdict.MISCONFIGURED:
-        yield Finding(
+        yield Finding.error(
             "topic-refused",
-            ERROR,
             f"{where} takes no events ({outcome.explanation}).",
             f"Check the topic in {CMDRDATA_ENDPOINT}, and who the producer is by {CMDRDATA_KAFKA_OPTIONS}. "
             "Events are kept until it does.",
         )
     else:
-        yield Finding(
+        yield Finding.error(
             "unreachable",
-            ERROR,
             f"{where} cannot be reached: {outcome.reason}.",
             f"Check the servers in {CMDRDATA_ENDPOINT} and the network.",
         )

@@ -40,20 +40,8 @@ TIMEOUT = 60.0
 """Seconds that an answer may take."""
 
 
-class Progress:
-    """Is told how it goes. This one shows nothing."""
-
-    def surfaces(self, number: int) -> None:
-        """Take how many surfaces there are."""
-
-    def page(self, surface: str) -> None:
-        """Take the name of what a page is asked of."""
-
-    def surface(self) -> None:
-        """Take that a surface is read."""
-
-    def waits(self, seconds: float) -> None:
-        """Take for how long a limit is waited for."""
+Progress = Callable[[str, float], object]
+"""Is told what is done now, and which share of all is done."""
 
 
 class UsageApi:
@@ -72,7 +60,7 @@ class UsageApi:
     def __init__(
         self,
         base_url: str | None = None,
-        progress: Progress | None = None,
+        progress: Progress = lambda _, __: None,
         wait: Callable[[float], object] = time.sleep,
     ) -> None:
         if find_spec("openai") is None:
@@ -91,7 +79,8 @@ class UsageApi:
         import openai
 
         self._errors = openai
-        self._progress = progress or Progress()
+        self._progress = progress
+        self._done = 0.0
         self._wait = wait
         try:
             options: dict[str, Any] = {"admin_api_key": key, "api_key": "none"}
@@ -129,8 +118,8 @@ class UsageApi:
                 self.documents.notes.append(
                     f"Usage of {surface.name} was not asked for: this openai package has no method for it."
                 )
-        self._progress.surfaces(len(asked))
-        for surface in asked:
+        for number, surface in enumerate(asked):
+            self._done = number / len(asked)
             fields = [
                 field for name in by for field in FIELDS.get(name, ()) if field in surface.groups
             ]
@@ -138,7 +127,6 @@ class UsageApi:
             for line in self._pages(surface, method, start, end, fields):
                 # It was asked to group by all of it, also where nothing has a key, for instance.
                 yield line._replace(told=frozenset(by))
-            self._progress.surface()
 
     def _pages(
         self, surface: Surface, method: Any, start: int, end: int, fields: list[str]
@@ -152,7 +140,7 @@ class UsageApi:
         if fields:
             given["group_by"] = fields
         for _ in range(PAGES):
-            self._progress.page(surface.name)
+            self._progress(f"asking for {surface.name.replace('_', ' ')}", self._done)
             page = self._asked(method, given, surface.name)
             if page is None:
                 self.documents.notes.append(
@@ -222,7 +210,7 @@ class UsageApi:
             except errors.APIConnectionError as error:
                 failure = type(error).__name__
             if tried < TRIES - 1:
-                self._progress.waits(wait)
+                self._progress(f"waiting for {wait:.0f} s, as asked", self._done)
                 self._wait(wait)
         raise Refusal(f"the usage API gives no usage of {what}: {failure}; try again later")
 

@@ -9,10 +9,9 @@ What no cause explains is unexplained: no cause is ever assumed.
 from __future__ import annotations
 
 import datetime as dt
-import re
 from collections import defaultdict
-from collections.abc import Mapping
 
+from cmdrdata_exporter.cli.reconcile.differences import Differences, Grouping, undated
 from cmdrdata_exporter.cli.reconcile.lines import Group
 from cmdrdata_exporter.cli.reconcile.ours import Ours, is_counted, is_of_openai
 from cmdrdata_exporter.cli.reconcile.rows import Cause, Row
@@ -34,7 +33,6 @@ OTHER_HOST = "other_host"
 WHOLE_SECONDS = "whole_seconds"
 NOT_OVER = "not_over"
 
-_DATED = re.compile(r"-(\d{4}-\d\d-\d\d|\d{4})$")
 _UNKNOWN = {"model": "unknown"}
 """How an event says that it does not know; else by the empty text."""
 _RESPONSES = "responses"
@@ -46,7 +44,17 @@ _LONGEST_UNSEEN = 31
 
 
 class Explaining:
-    """Finds what is known of each difference."""
+    """
+    Finds what is known of each difference.
+
+    Args:
+        rows: both sides.
+        side: ours, sorted.
+        ours: all of our side.
+        by: what is compared by.
+        hosts: further hosts whose usage counts.
+        today: the UTC day that is not over.
+    """
 
     def __init__(  # noqa: PLR0917 - all that is known
         self,
@@ -61,28 +69,18 @@ class Explaining:
         self._rows = rows
         self._side = side
         self._ours = ours
-        self._by = by
+        self._of = Grouping(by)
         self._today = today
-        self._at = {row.group: row for row in rows}
-        self._left: dict[tuple[Group, str], float] = {
-            (row.group, unit): pair.difference
-            for row in rows
-            for unit, pair in row.units.items()
-            if unit != REQUESTS and pair.difference
-        }
-        """What is not explained yet."""
-        self._causes: dict[Group, list[Cause]] = defaultdict(list)
-        self._in_jobs: dict[Group, int] = defaultdict(int)
-        """The requests that are jobs which nobody has seen to end, as far as that is known."""
-        self._models = {self._model(group) for group in side.units}
+        self._found = Differences(rows)
+        self._models = {self._of.model(group) for group in side.units}
         self._recorded = {unit for amounts in side.units.values() for unit in amounts}
         self._alike: dict[Group, list[Group]] = defaultdict(list)
         """Groups that differ in the day alone."""
         self._named: dict[Group, list[Group]] = defaultdict(list)
         """Groups that differ in the model's name alone, and whose models may be the same."""
         for row in rows:
-            self._alike[self._without(row.group, "day")].append(row.group)
-            self._named[self._undated(row.group)].append(row.group)
+            self._alike[self._of.replaced(row.group, "day", "")].append(row.group)
+            self._named[self._of.undated(row.group)].append(row.group)
 
     def rows(self) -> list[Row]:
         """Return the rows with what is known of them."""
@@ -98,98 +96,53 @@ class Explaining:
             for row in self._rows:
                 if row.differs:
                     explain(row)
-        return [
-            row._replace(causes=tuple(self._causes[row.group]), unexplained=self._unexplained(row))
-            for row in self._rows
-        ]
-
-    # --- What is left of a row
-
-    def _short(self, row: Row) -> dict[str, float]:
-        """Return what is missing here of each unit, as far as nothing explains it."""
-        return {
-            unit: -left for unit in row.units if (left := self._left.get((row.group, unit), 0)) < 0
-        }
-
-    def _more(self, group: Group) -> dict[str, float]:
-        """Return what is more here than there."""
-        return {
-            unit: left
-            for unit in self._at[group].units
-            if (left := self._left.get((group, unit), 0)) > 0
-        }
-
-    def _requests(self, row: Row) -> float:
-        """Return how many more requests they count than there are calls and open responses; 0 where it is not known."""
-        pair = row.units.get(REQUESTS)
-        return 0 if pair is None else max(0, -pair.difference - self._in_jobs[row.group])
-
-    def _unexplained(self, row: Row) -> Mapping[str, float]:
-        left = {
-            unit: amount for unit in row.units if (amount := self._left.get((row.group, unit), 0))
-        }
-        requests = self._requests(row)
-        if any(amount < 0 for amount in left.values()) and requests:
-            left[REQUESTS] = -requests
-        return left
+        return self._found.rows()
 
     # --- Causes whose amount is known
 
-    def _moved(self, row: Row, other: Group, code: str, text: str, back: str) -> None:
-        """Have what is more in another group make up for what is missing in a row, once."""
-        short, more = self._short(row), self._more(other)
-        moved = {unit: min(amount, more[unit]) for unit, amount in short.items() if unit in more}
-        if not moved:
-            return
-        for unit, amount in moved.items():
-            self._left[row.group, unit] += amount
-            self._left[other, unit] -= amount
-        self._causes[row.group].append(Cause(code, text, amounts=moved))
-        self._causes[other].append(Cause(code, back, amounts=moved))
-
     def _next_day(self, row: Row) -> None:
         """A call that goes over midnight is of another day there; only exactly the same amounts are taken for that."""
-        day = self._day(row.group)
+        day = self._of.day(row.group)
         if day is None:
             return
         for other_day in (day - dt.timedelta(days=1), day + dt.timedelta(days=1)):
             other = (str(other_day), *row.group[1:])
-            if other not in self._at or other in self._side.of_jobs:
+            if other not in self._found.at or other in self._side.of_jobs:
                 continue
-            short = self._short(row)
-            if short and short == self._more(other) and not self._more(row.group):
+            short = self._found.short(row)
+            if short and short == self._found.more(other) and not self._found.more(row.group):
                 text = "the same amounts are more here on {}: calls that went over midnight"
                 back = "the same amounts are missing here on {}: calls that went over midnight"
-                self._moved(row, other, NEXT_DAY, text.format(other_day), back.format(day))
+                self._found.move(row, other, NEXT_DAY, text.format(other_day), back.format(day))
 
     def _other_names(self, row: Row) -> None:
-        model = self._model(row.group)
+        model = self._of.model(row.group)
         if not model:
             return
-        for other in self._named[self._undated(row.group)]:
+        for other in self._named[self._of.undated(row.group)]:
             # Two dates are two models.
-            if other != row.group and _undated(model) in (model, self._model(other)):
-                self._moved(
+            if other != row.group and undated(model) in (model, self._of.model(other)):
+                self._found.move(
                     row,
                     other,
                     OTHER_NAME,
-                    f"more here under the name {self._model(other)}",
+                    f"more here under the name {self._of.model(other)}",
                     f"missing here under the name {model}",
                 )
 
     def _not_told(self, row: Row) -> None:
         """Events may lack what theirs has: the model of a batch, or the key where an earlier version recorded them."""
-        for name in self._by:
+        for name in self._of.by:
             if name == "day":
                 continue
-            other = self._with(row.group, name, _UNKNOWN.get(name, ""))
-            if other in self._at and other != row.group:
-                self._moved(
+            other = self._of.replaced(row.group, name, _UNKNOWN.get(name, ""))
+            if other in self._found.at and other != row.group:
+                self._found.move(
                     row,
                     other,
                     NOT_TOLD,
                     f"more here without a {name}",
-                    f"missing here with the {name} {self._value(row.group, name)}",
+                    f"missing here with the {name} {self._of.value(row.group, name)}",
                 )
 
     def _jobs_seen_later(self, row: Row) -> None:
@@ -198,21 +151,21 @@ class Explaining:
 
         They count a job while it runs, and here it is of the day on which its end was seen.
         """
-        day, more = self._day(row.group), self._more(row.group)
+        day, more = self._of.day(row.group), self._found.more(row.group)
         of_jobs = self._side.of_jobs.get(row.group)
-        if day is None or of_jobs is None or not more or self._short(row):
+        if day is None or of_jobs is None or not more or self._found.short(row):
             return
         if any(amount > of_jobs.get(unit, 0) for unit, amount in more.items()):
             return
-        for other in reversed(self._alike[self._without(row.group, "day")]):
-            earlier, short = self._day(other), self._short(self._at[other])
+        for other in reversed(self._alike[self._of.replaced(row.group, "day", "")]):
+            earlier, short = self._of.day(other), self._found.short(self._found.at[other])
             if (
                 earlier is not None
                 and 0 < (day - earlier).days <= _LONGEST_UNSEEN
                 and all(amount <= short.get(unit, 0) for unit, amount in more.items())
             ):
-                self._moved(
-                    self._at[other],
+                self._found.move(
+                    self._found.at[other],
                     row.group,
                     JOBS_SEEN_LATER,
                     f"more here on {day}, when the end of jobs was seen",
@@ -224,50 +177,52 @@ class Explaining:
         for host, amounts in self._side.elsewhere.get(row.group, {}).items():
             there = {
                 unit: min(short, amounts[unit])
-                for unit, short in self._short(row).items()
+                for unit, short in self._found.short(row).items()
                 if amounts.get(unit)
             }
             for unit, amount in there.items():
-                self._left[row.group, unit] += amount
+                self._found.left[row.group, unit] += amount
             if there:
                 at = f"at {host}" if host else "recorded by an earlier version, without its host"
                 text = f"usage {at}, which is not counted here"
-                self._causes[row.group].append(Cause(OTHER_HOST, text, amounts=there))
+                self._found.causes[row.group].append(Cause(OTHER_HOST, text, amounts=there))
 
     def _seconds(self, row: Row) -> None:
         """They count whole seconds of sound, answers tell parts of one: half a second for each request at most."""
-        left = self._left.get((row.group, "audio_seconds"), 0)
+        left = self._found.left.get((row.group, "audio_seconds"), 0)
         requests = row.units.get(REQUESTS)
         if left and requests is not None and abs(left) <= max(requests) / 2:
-            self._causes[row.group].append(
+            self._found.causes[row.group].append(
                 Cause(
                     WHOLE_SECONDS,
                     "they round each request to whole seconds",
                     amounts={"audio_seconds": abs(left)},
                 )
             )
-            self._left[row.group, "audio_seconds"] = 0
+            self._found.left[row.group, "audio_seconds"] = 0
 
     # --- Causes whose amount is not known
 
     def _rest(self, row: Row) -> None:
-        group, causes = row.group, self._causes[row.group]
-        if self._more(group) and self._is_recent(group):
+        group, causes = row.group, self._found.causes[row.group]
+        begun = self._of.day(group)
+        yesterday = dt.date.fromisoformat(self._today) - dt.timedelta(days=1)
+        if begun is not None and begun >= yesterday and self._found.more(group):
             causes.append(Cause(NOT_OVER, "the day is not over, or their numbers are still coming"))
-            self._explain(row, more=True)
-        short = self._short(row)
+            self._found.explain(row, more=True)
+        short = self._found.short(row)
         if not short:
             return
-        day, first = self._day_of(group), self._ours.first
+        day, first = self._of.value(group, "day"), self._ours.first
         if day is not None and first is not None and day[: len(first)] < first[: len(day)]:
             causes.append(Cause(BEFORE, f"the first event was recorded on {first}"))
-            self._explain(row)
+            self._found.explain(row)
             return
-        model = self._model(group)
+        model = self._of.model(group)
         if model and model not in self._models:
             text = "nothing of this model was recorded in this time"
             causes.append(Cause(NOT_METERED, text, amounts=short))
-            self._explain(row)
+            self._found.explain(row)
             return
         unseen = {unit: amount for unit, amount in short.items() if unit not in self._recorded}
         if unseen:
@@ -275,8 +230,8 @@ class Explaining:
             text = f"no {kinds} were recorded in this time"
             causes.append(Cause(NOT_METERED, text, amounts=unseen))
             for unit in unseen:
-                self._left[group, unit] = 0
-        if not self._short(row):
+                self._found.left[group, unit] = 0
+        if not self._found.short(row):
             return
         jobs = self._open_jobs(group)
         calls = self._side.calls.get(group, {})
@@ -291,60 +246,25 @@ class Explaining:
                 text = f"{plural(number, 'call')} reported {what}"
                 causes.append(Cause(code, text, number))
         responses = [job for job in jobs if job.endpoint == _RESPONSES]
-        self._in_jobs[group] = len(responses)
+        self._found.in_jobs[group] = len(responses)
         # Of other jobs nobody knows how many requests they are. Where requests are not known, calls may be missing.
-        is_none_missing = REQUESTS in row.units and not self._requests(row)
+        is_none_missing = REQUESTS in row.units and not self._found.requests(row)
         if len(jobs) > len(responses) or ((jobs or calls) and is_none_missing):
-            self._explain(row)
+            self._found.explain(row)
 
     def _explain(self, row: Row, *, more: bool = False) -> None:
         """Take what is left of a row for explained."""
-        for unit in self._more(row.group) if more else self._short(row):
-            self._left[row.group, unit] = 0
+        for unit in self._found.more(row.group) if more else self._found.short(row):
+            self._found.left[row.group, unit] = 0
 
     def _open_jobs(self, group: Group) -> list[OpenJob]:
         """Return the open jobs that may be in a row: begun shortly before, of its model or of none told."""
-        day, model = self._day_of(group), self._model(group)
+        day, model = self._of.value(group, "day"), self._of.model(group)
         return [
             job
             for job in self._ours.jobs
             if is_of_openai(job.host, self._hosts)
             and job.endpoint not in _NOT_COUNTED
-            and (not model or job.model is None or _undated(job.model) == _undated(model))
+            and (not model or job.model is None or undated(job.model) == undated(model))
             and (day is None or is_counted(job, day, day))
         ]
-
-    # --- Groups
-
-    def _value(self, group: Group, name: str) -> str | None:
-        return group[self._by.index(name)] if name in self._by else None
-
-    def _model(self, group: Group) -> str:
-        return self._value(group, "model") or ""
-
-    def _day_of(self, group: Group) -> str | None:
-        return self._value(group, "day")
-
-    def _day(self, group: Group) -> dt.date | None:
-        day = self._day_of(group)
-        return dt.date.fromisoformat(day) if day is not None and len(day) == 10 else None
-
-    def _is_recent(self, group: Group) -> bool:
-        day = self._day(group)
-        return day is not None and day >= dt.date.fromisoformat(self._today) - dt.timedelta(days=1)
-
-    def _with(self, group: Group, name: str, value: str) -> Group:
-        return tuple(
-            value if one == name else there for one, there in zip(self._by, group, strict=True)
-        )
-
-    def _without(self, group: Group, name: str) -> Group:
-        return self._with(group, name, "")
-
-    def _undated(self, group: Group) -> Group:
-        return self._with(group, "model", _undated(self._model(group)))
-
-
-def _undated(model: str) -> str:
-    """Return the name of a model without its date, `gpt-4o` of `gpt-4o-2024-08-06`."""
-    return _DATED.sub("", model)

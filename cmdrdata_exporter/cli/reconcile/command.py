@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from cmdrdata_exporter.cli.days import day_option
 from cmdrdata_exporter.cli.destination import (
@@ -199,42 +199,23 @@ def _from_api(
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
-        MofNCompleteColumn(),
+        TaskProgressColumn(),
         console=Console(stderr=True),
         transient=True,
         disable=not sys.stderr.isatty(),
     )
-    with bar, api.UsageApi(base_url, _Told(bar, bar.add_task("usage", total=None))) as usage:
+    task = bar.add_task("usage", total=1.0)
+
+    def show(text: str, share: float) -> None:
+        bar.update(task, description=text, completed=share)
+
+    with bar, api.UsageApi(base_url, show) as usage:
         if keys is None:
             keys = usage.keys() if "key" in by else Keys()
         theirs = Theirs(by, keys.hash_of)
         theirs.add(usage.lines(by, since, until), since=since, until=until)
         theirs.notes += usage.documents.finish()
         return theirs, keys
-
-
-class _Told(api.Progress):
-    """Shows how it goes."""
-
-    def __init__(self, bar: Progress, task: TaskID) -> None:
-        self._bar = bar
-        self._task = task
-
-    def surfaces(self, number: int) -> None:
-        """See `api.Progress`."""
-        self._bar.update(self._task, total=number)
-
-    def page(self, surface: str) -> None:
-        """See `api.Progress`."""
-        self._bar.update(self._task, description=f"asking for {surface.replace('_', ' ')}")
-
-    def surface(self) -> None:
-        """See `api.Progress`."""
-        self._bar.update(self._task, advance=1)
-
-    def waits(self, seconds: float) -> None:
-        """See `api.Progress`."""
-        self._bar.update(self._task, description=f"waiting for {seconds:.0f} s, as asked")
 
 
 def _ago(days: int) -> str:

@@ -14,6 +14,7 @@ from cmdrdata_exporter.cli.reconcile.rows import Pair, Row
 from cmdrdata_exporter.cli.reconcile.sides import FIELD, sorted_side
 from cmdrdata_exporter.cli.reconcile.surfaces import BY_NAME, CHARGED, REQUESTS, UNITS
 from cmdrdata_exporter.delivery.open_jobs import OpenJob
+from cmdrdata_exporter.delivery.usage import Units, add
 from cmdrdata_exporter.wording import plural
 
 
@@ -79,23 +80,22 @@ def compare(
     hosts = tuple(hosts)
     ours = ours._replace(jobs=_jobs_of(ours, theirs))
     side = sorted_side(theirs, ours, by, hosts)
-    their_units: dict[Group, dict[str, float]] = defaultdict(lambda: defaultdict(int))
+    their_units: dict[Group, Units] = defaultdict(dict)
     asked: dict[Group, set[str]] = defaultdict(set)
-    uncompared: list[tuple[str, dict[str, float], str]] = []
-    only_theirs: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(int))
+    only_theirs: dict[tuple[str, str], Units] = defaultdict(dict)
     for (surface, group), amounts in theirs.amounts.items():
+        if (reason := BY_NAME[surface].uncompared) is not None:
+            add(only_theirs[surface, reason], amounts)
+            continue
         at = _of_month(group, by, side.months)
-        for unit, amount in amounts.items():
-            if BY_NAME[surface].uncompared:
-                only_theirs[surface][unit] += amount
-                continue
-            their_units[at][unit] += amount
-            if unit == REQUESTS:
-                asked[at].add(surface)
-    for surface, amounts in only_theirs.items():
-        uncompared.append((surface, dict(amounts), BY_NAME[surface].uncompared or ""))
-    for (surface, reason), amounts in side.left_out.items():
-        uncompared.append((surface, dict(amounts), reason))
+        add(their_units[at], amounts)
+        if REQUESTS in amounts:
+            asked[at].add(surface)
+    uncompared = [
+        (surface, dict(amounts), reason)
+        for one in (only_theirs, side.left_out)
+        for (surface, reason), amounts in one.items()
+    ]
     rows: list[Row] = []
     for group in sorted({*their_units, *side.units}):
         there, here = their_units.get(group, {}), side.units.get(group, {})
@@ -117,17 +117,16 @@ def compare(
             before = totals.get(unit, Pair(0, 0))
             totals[unit] = Pair(before.theirs + pair.theirs, before.ours + pair.ours)
             least[unit] += min(pair)
-    elsewhere: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(int))
+    elsewhere: dict[str, Units] = defaultdict(dict)
     for by_host in side.elsewhere.values():
         for host, amounts in by_host.items():
-            for unit, amount in amounts.items():
-                elsewhere[host][unit] += amount
+            add(elsewhere[host], amounts)
     return Comparison(
         by,
         rows,
         {unit: totals[unit] for unit in UNITS if unit in totals},
         {unit: least[unit] / pair.theirs for unit, pair in totals.items() if pair.theirs},
-        {host: dict(elsewhere[host]) for host in sorted(elsewhere)},
+        dict(sorted(elsewhere.items())),
         sorted(uncompared, key=operator.itemgetter(0, 2)),
         _notes(theirs, ours, hosts),
     )

@@ -9,11 +9,11 @@ from typing import NamedTuple
 from cmdrdata_exporter.cli.destination import Place
 from cmdrdata_exporter.cli.reconcile.lines import Group
 from cmdrdata_exporter.cli.reconcile.surfaces import REQUESTS
+from cmdrdata_exporter.delivery.groups import DROPPED
 from cmdrdata_exporter.delivery.open_jobs import OpenJob
-from cmdrdata_exporter.delivery.spool import ledger_view
+from cmdrdata_exporter.delivery.usage import EVENTS, OUTSIDE, Question, in_order
 
 HOST = "api.openai.com"
-EVENTS = "events"
 BATCHES = "batches"
 JOBS = frozenset(
     (BATCHES, "beta.threads.runs", "fine_tuning.jobs", "videos", "evals.runs", "agents.sessions")
@@ -29,7 +29,7 @@ _COLUMNS = {
 """The ledger's name of each dimension."""
 
 
-OUTSIDE = ("pending", "in_flight", "held", "dead", "dropped")
+NOT_THERE = (*OUTSIDE, DROPPED)
 """The states of events that the backend does not have, or not yet."""
 LONGEST_JOB = 2
 """Days from the start of a job to what the provider counts of it last: a batch takes up to a day."""
@@ -89,14 +89,14 @@ def read(
         UnreadableError: one cannot be read, or a part of a month is asked for of which only the sum is known.
     """
     columns = [*(_COLUMNS[name] for name in by), "endpoint", "status", "host"]
-    order = [name for name in ledger_view.COLUMNS if name in columns]
+    order = in_order(columns)
     lines: list[OurLine] = []
     jobs: list[OpenJob] = []
     firsts: list[str] = []
     waiting, outside, losses = 0, dict[str, int](), dict[str, int]()
     for destination in destinations:
         with destination.ledger() as ledger:
-            for total in ledger.totals(columns, since=since, until=until):
+            for total in ledger.usage.totals(columns, Question(since, until)):
                 found = dict(zip(order, total.group, strict=True))
                 lines.append(
                     OurLine(
@@ -109,12 +109,11 @@ def read(
                     )
                 )
             jobs += ledger.open_jobs()
-            firsts += [total.group[0] for total in ledger.totals(["day"]) if total.unit == EVENTS][
-                :1
-            ]
+            days = [t.group[0] for t in ledger.usage.totals(["day"]) if t.unit == EVENTS]
+            firsts += days[:1]
             waiting += ledger.not_imported()
             counts = ledger.counts()
-            for state in OUTSIDE:
+            for state in NOT_THERE:
                 outside[state] = outside.get(state, 0) + counts.get(state, 0)
             for name in ("unspooled", "damaged", "lost", "jobs_given_up"):
                 losses[name] = losses.get(name, 0) + counts.get(name, 0)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import calendar
 from collections import defaultdict
 
-from cmdrdata_exporter.cli.reconcile.lines import DIMENSIONS, Group, Theirs
+from cmdrdata_exporter.cli.reconcile.lines import DIMENSIONS, FIELDS, Group, Theirs
 from cmdrdata_exporter.cli.reconcile.ours import EVENTS, JOBS, Ours, is_of_openai, units
 from cmdrdata_exporter.cli.reconcile.surfaces import BY_NAME, REQUESTS, UNITS, surface_of
 
-FIELD = {"model": "model", "tier": "service_tier", "project": "project_id", "key": "api_key_id"}
+FIELD = {name: fields[0] for name, fields in FIELDS.items()}
 """The field of theirs that tells a dimension."""
 _SUMS = frozenset(("total_tokens",))
 """Units that only add up others."""

@@ -59,13 +59,7 @@ TAKEN = frozenset({EVENTS, "units", "unit", "amount", "cost", "cost_is_least"})
     help="Write a report to look at or to mail, with plots, as one file.",
 )
 @click.option("--cost", "with_cost", is_flag=True, help="Show what it costs, too, in US dollars.")
-@click.option(
-    "--prices",
-    "price_file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    metavar="FILE",
-    help="With --cost: prices of your own, which come before those of the table; TOML or JSON.",
-)
+@costs.prices_option("With --cost: prices")
 @on_places
 def usage(
     destinations: Sequence[Place],

@@ -8,14 +8,14 @@ is named below, and the sum is the least that the row costs.
 from __future__ import annotations
 
 import decimal
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import NamedTuple
 
 import click
 
-from cmdrdata_exporter.cli.destination import Place
+from cmdrdata_exporter.cli.destination import Command, Place
 from cmdrdata_exporter.cli.terminal import UNKNOWN, Json, at_least, number
 from cmdrdata_exporter.cli.usage.numbers import (
     INCOMPLETE,
@@ -70,6 +70,17 @@ class Sum(NamedTuple):
         known = self.amount is not None and (self.amount or not self.is_least)
         amount = format(rounded(self.amount or Decimal(0)), "f") if known else None
         return {"cost": amount, "cost_is_least": self.is_least}
+
+
+def prices_option(prices: str) -> Callable[[Command], Command]:
+    """Return the option that takes a file of prices; its help begins with `prices`."""
+    return click.option(
+        "--prices",
+        "price_file",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        metavar="FILE",
+        help=f"{prices} of your own, which come before those of the table; TOML or JSON.",
+    )
 
 
 def load(file: Path | None) -> PriceTable:

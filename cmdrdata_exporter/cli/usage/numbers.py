@@ -7,41 +7,26 @@ So a price, say, is asked for each fine group, and a row shows the sum of its gr
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from cmdrdata_exporter.cli.destination import ALL, Place
 from cmdrdata_exporter.cli.reading import Ledger
 from cmdrdata_exporter.cli.states import STATES
 from cmdrdata_exporter.cli.terminal import Json
-from cmdrdata_exporter.delivery.spool import ledger_view
+from cmdrdata_exporter.delivery import groups
+from cmdrdata_exporter.delivery.spool.indexed import WITHOUT_USAGE as INCOMPLETE
+from cmdrdata_exporter.delivery.usage import ALL as ALL_USAGE
+from cmdrdata_exporter.delivery.usage import EVENTS, Question, Units, Usage, add
 
-EVENTS = "events"
-"""The unit that each event has one of."""
 FIRST = ("input_tokens", "output_tokens", "total_tokens")
 """The units that are shown first."""
 DESTINATION = "destination"
 """A column that no ledger has: which ledger it is."""
-COLUMNS = (*ledger_view.COLUMNS, DESTINATION)
+COLUMNS = (*groups.COLUMNS, DESTINATION)
 """What usage of every ledger may be grouped by; a ledger adds its labels."""
-INCOMPLETE = ("missing", "partial")
-"""What is said of calls that told no usage, or a part of it."""
 
 Group = tuple[str, ...]
-Units = dict[str, float]
-
-
-class Question(NamedTuple):
-    """Which usage is asked for."""
-
-    since: str | None = None
-    """The first UTC day, `2026-11-01`."""
-    until: str | None = None
-    """The last one."""
-    customer: str | None = None
-    """Of whom alone; the empty string is nobody."""
-    billed: bool = False
-    """Whether usage of events that were not delivered is left out, unless they are local."""
 
 
 class Numbers(NamedTuple):
@@ -64,7 +49,7 @@ class Numbers(NamedTuple):
         places = [self.columns.index(name) for name in by]
         sums: dict[Group, Units] = {}
         for group, units in self.groups.items():
-            _add(sums.setdefault(tuple(group[place] for place in places), {}), units)
+            add(sums.setdefault(tuple(group[place] for place in places), {}), units)
         return sums
 
 
@@ -90,68 +75,52 @@ def read(destinations: Iterable[Place], columns: Sequence[str], question: Questi
         with destination.ledger() as ledger:
             found = _groups(ledger, columns, question, destination.name)
             for group, units in found.items():
-                _add(groups.setdefault(group, {}), units)
+                add(groups.setdefault(group, {}), units)
             events = sum(units.get(EVENTS, 0) for units in found.values())
             for state, count in _states(destination, ledger, question, int(events)).items():
                 states[state] += count
-            for status, count in incomplete(ledger, **question._asdict()).items():
+            for status, count in incomplete(ledger, question).items():
                 unknown[status] += count
-            dropped += ledger.dropped_before()
+            dropped += ledger.usage.dropped_before()
             waiting += ledger.not_imported()
     return Numbers(tuple(names), tuple(columns), groups, states, dropped, unknown, waiting)
 
 
 def columns_of(destinations: Iterable[Place]) -> tuple[str, ...]:
     """Return all by which usage of any of the ledgers may be grouped."""
-    found: dict[str, None] = dict.fromkeys(COLUMNS)
-    for destination in destinations:
-        with destination.ledger() as ledger:
-            found |= dict.fromkeys(ledger.columns())
-    return tuple(found)
+    return tuple(dict.fromkeys((*COLUMNS, *_of_any(destinations, lambda usage: usage.columns()))))
 
 
 def labels_of(destinations: Iterable[Place]) -> tuple[str, ...]:
     """Return the user's metadata keys by which any of the ledgers sums usage."""
-    found: dict[str, None] = {}
+    return tuple(dict.fromkeys(_of_any(destinations, lambda usage: usage.labels())))
+
+
+def _of_any(
+    destinations: Iterable[Place], names: Callable[[Usage], Iterable[str]]
+) -> Iterator[str]:
     for destination in destinations:
         with destination.ledger() as ledger:
-            found |= dict.fromkeys(ledger.labels())
-    return tuple(found)
+            yield from names(ledger.usage)
 
 
-def incomplete(
-    ledger: Ledger,
-    *,
-    since: str | None = None,
-    until: str | None = None,
-    customer: str | None = None,
-    billed: bool = False,
-) -> dict[str, int]:
+def incomplete(ledger: Ledger, question: Question) -> dict[str, int]:
     """Return how many calls reported no usage, and how many only a part of it."""
-    totals = ledger.totals(["status"], since=since, until=until, customer=customer, billed=billed)
+    totals = ledger.usage.totals(["status"], question)
     events = {found.group[0]: int(found.amount) for found in totals if found.unit == EVENTS}
     return {status: events.get(status, 0) for status in INCOMPLETE}
 
 
-def usage_of(
-    destination: Place,
-    by: Sequence[str],
-    *,
-    since: str | None = None,
-    until: str | None = None,
-    customer: str | None = None,
-    billed: bool = False,
-) -> Json:
-    """Return what `cmdrdata usage --json` prints of a destination; a customer of null is nobody."""
-    question = Question(since, until, customer, billed)
-    return document(read([destination], by, question), by, question)
+def usage_of(destination: Place, by: Sequence[str]) -> Json:
+    """Return what `cmdrdata usage --json` prints of all that a destination has."""
+    return document(read([destination], by, ALL_USAGE), by, ALL_USAGE)
 
 
 def document(numbers: Numbers, by: Sequence[str], question: Question) -> Json:
     """Return what `cmdrdata usage --json` prints of what was read, by some of its columns."""
     total: Units = {}
     for units in numbers.groups.values():
-        _add(total, units)
+        add(total, units)
     rows = [
         {**{name: value or None for name, value in zip(by, group, strict=True)}, **_counted(units)}
         for group, units in sorted(
@@ -186,18 +155,18 @@ def _groups(
     ledger: Ledger, columns: Sequence[str], question: Question, name: str
 ) -> dict[Group, Units]:
     # A ledger gives what it groups by in an order of its own.
-    asked = [column for column in ledger.columns() if column in columns]
+    asked = [column for column in ledger.usage.columns() if column in columns]
     groups: dict[Group, Units] = {}
-    for found in ledger.totals(asked, **question._asdict()):
+    for found in ledger.usage.totals(asked, question):
         named = dict(zip(asked, found.group, strict=True), **{DESTINATION: name})
         group = tuple(named.get(column, "") for column in columns)
-        _add(groups.setdefault(group, {}), {found.unit: found.amount})
+        add(groups.setdefault(group, {}), {found.unit: found.amount})
     return groups
 
 
 def _states(destination: Place, ledger: Ledger, question: Question, events: int) -> dict[str, int]:
     """Return how many events there are in each state: what is nowhere else was delivered, or is local."""
-    outside = ledger.outside(question.since, question.until, question.customer)
+    outside = ledger.usage.outside(question)
     states = {state: count for state, (count, _) in outside.items()}
     return {
         **states,
@@ -210,8 +179,3 @@ def _counted(units: Units) -> Json:
         EVENTS: units.get(EVENTS, 0),
         "units": {unit: units[unit] for unit in ordered(units) if units[unit]},
     }
-
-
-def _add(sums: Units, units: Units) -> None:
-    for unit, amount in units.items():
-        sums[unit] = sums.get(unit, 0) + amount

@@ -25,10 +25,13 @@ def write_facts(db: sqlite3.Connection, facts: Mapping[str, Any]) -> None:
 
 
 def read_names(db: sqlite3.Connection, fact: str) -> list[str]:
-    """Return the texts in a fact that is a list; none where it is not there, or damaged."""
-    for (value,) in db.execute("SELECT value FROM facts WHERE name = ?", (fact,)):
-        with contextlib.suppress(ValueError, TypeError, RecursionError):
-            return [
-                name for name in cast("list[object]", json.loads(value)) if isinstance(name, str)
-            ]
+    """Return the texts in a fact that is a list; none where it is not there."""
+    rows = db.execute("SELECT value FROM facts WHERE name = ?", (fact,))
+    return [name for (value,) in rows for name in names_in(value)]
+
+
+def names_in(value: str) -> list[str]:
+    """Return the texts in the value of such a fact; none where it is damaged."""
+    with contextlib.suppress(ValueError, TypeError, RecursionError):
+        return [name for name in cast("list[object]", json.loads(value)) if isinstance(name, str)]
     return []

@@ -13,17 +13,22 @@ import heapq
 import json
 import math
 import operator
-import os
 import re
 import sqlite3
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import quote
 
 from cmdrdata_exporter.delivery.spool.directory import INDEX, LOCAL, Directory
 from cmdrdata_exporter.delivery.spool.index_tables import VERSION, packed, unpacked, word
-from cmdrdata_exporter.delivery.spool.indexed import IndexedEvent, Wanted, new_events, of_record
-from cmdrdata_exporter.delivery.spool.ledger_view import PART, Kept, LedgerReader
+from cmdrdata_exporter.delivery.spool.indexed import (
+    ANY,
+    IndexedEvent,
+    Wanted,
+    new_events,
+    of_record,
+)
+from cmdrdata_exporter.delivery.spool.kept import PART, Kept, KeptEvents
+from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader, read_only
 from cmdrdata_exporter.delivery.spool.records import key_of
 from cmdrdata_exporter.delivery.spool.schema import STATES
 
@@ -65,15 +70,11 @@ class IndexReader:
         self._reason: str | None = None
         self._db: sqlite3.Connection | None = None
         self.ledger = LedgerReader(directory)
+        self._events = KeptEvents(self.ledger.query)
         path = directory.path / INDEX
         if path.exists():
             with self._reading():
-                self._db = sqlite3.connect(
-                    f"file:{quote(os.fsencode(path))}?mode=ro",
-                    uri=True,
-                    isolation_level=None,
-                    timeout=5.0,
-                )
+                self._db = read_only(path)
 
     def __enter__(self) -> Self:
         try:
@@ -156,7 +157,7 @@ class IndexReader:
             f" dropped FROM events JOIN kinds USING (kind) WHERE {condition}",
             values,
         )
-        kept = self.ledger.with_keys([row[1] for row in rows])
+        kept = self._events.with_keys([row[1] for row in rows])
         with self._reading():
             try:
                 return [self._of_row(row, kept.get(row[1])) for row in rows]
@@ -207,33 +208,17 @@ class IndexReader:
     # Questions
 
     def newest(
-        self,
-        limit: int,
-        *,
-        state: str | None = None,
-        customer: str | None = None,
-        model: str | None = None,
-        endpoint: str | None = None,
-        since: int | None = None,
-        until: int | None = None,
-        no_usage: bool = False,
-        after: int | None = None,
+        self, limit: int, wanted: Wanted = ANY, *, after: int | None = None
     ) -> list[IndexedEvent]:
         """
         Return events, the one whose call ended last first.
 
         Args:
             limit: how many at most.
-            state: in which they are.
-            customer: whose; the empty string is nobody.
-            model: of which model.
-            endpoint: what was called.
-            since: the Unix second since which their calls ended.
-            until: the one before which.
-            no_usage: whether only those of which some, or all, usage is not known.
+            wanted: which ones.
             after: only those that have a larger number, and those that are in journals only.
         """
-        wanted = Wanted(state, customer, model, endpoint, since, until, no_usage)
+        state = wanted.state
         found: dict[bytes, IndexedEvent] = {}
 
         def take(events: Iterable[IndexedEvent]) -> int:
@@ -249,12 +234,12 @@ class IndexReader:
             return taken
 
         if state in STATES:
-            take(self._kept(self.ledger.latest(state, after=after or 0)))
+            take(self._kept(self._events.latest(state, after=after or 0)))
         if state is None or state not in STATES or state == LOCAL:
             enough = take(self._by_time(wanted, after)) >= limit
             before = self._unindexed()
             if state is None and not (enough and before and not self._facts.get("fill")):
-                take(self._kept(self.ledger.latest(after=after or 0, before=before)))
+                take(self._kept(self._events.latest(after=after or 0, before=before)))
         if state in (None, "pending"):
             new = filter(wanted.fits, self._journaled())
             take(reversed(heapq.nlargest(limit, new, key=operator.attrgetter("at"))))
@@ -302,7 +287,7 @@ class IndexReader:
                 " LIMIT ?",
                 [number, trace, text, MOST],
             ),
-            *self._kept(self.ledger.beginning_with(key, key, 1)),
+            *self._kept(self._events.beginning_with(key, key, 1)),
         ]
 
         def fits(event: IndexedEvent) -> bool:
@@ -311,7 +296,7 @@ class IndexReader:
         # Their records have the text somewhere, as JSON writes it.
         part = json.dumps(text, ensure_ascii=False)[1:-1].encode("utf-8", "replace")
         events += filter(
-            fits, self._kept(self.ledger.latest(before=self._unindexed(), holding=part))
+            fits, self._kept(self._events.latest(before=self._unindexed(), holding=part))
         )
         events += filter(fits, self._journaled())
         return _by_key(event for event in events if fits(event))
@@ -320,7 +305,7 @@ class IndexReader:
         low, high = bytes.fromhex(text.ljust(32, "0")), bytes.fromhex(text.ljust(32, "f"))
         events = [
             *self._indexed("key BETWEEN ? AND ? LIMIT ?", [low, high, MOST]),
-            *self._kept(self.ledger.beginning_with(low, high, MOST)),
+            *self._kept(self._events.beginning_with(low, high, MOST)),
             *self._journaled(),
         ]
         return _by_key(event for event in events if event.id.startswith(text))
@@ -337,7 +322,7 @@ class IndexReader:
 
     def body(self, event: IndexedEvent) -> bytes | None:
         """Return what is sent of an event, or would be; None where it is not here any more, or is damaged."""
-        for _, kept in self.ledger.beginning_with(event.key, event.key, 1):
+        for _, kept in self._events.beginning_with(event.key, event.key, 1):
             return None if kept.event is None else kept.event.body
         return next((new.body for new in new_events(self.ledger) if new.id == event.id), None)
 

@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 from cmdrdata_exporter.delivery import Event
 from cmdrdata_exporter.delivery.spool.details import Details, details
-from cmdrdata_exporter.delivery.spool.ledger_view import Kept, LedgerReader
+from cmdrdata_exporter.delivery.spool.kept import Kept
+from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader
 from cmdrdata_exporter.delivery.spool.records import UnknownRecordError, decode, is_event
 
 WITHOUT_USAGE = ("missing", "partial")
@@ -90,6 +91,9 @@ class Wanted(NamedTuple):
             texts.append(f"status IN ({', '.join(map(repr, WITHOUT_USAGE))})")
         values = [value for value in given.values() if value is not None]
         return " AND ".join(texts) or "1", values
+
+
+ANY = Wanted()
 
 
 def of_record(

@@ -8,26 +8,30 @@ endpoint, status and unit; the other columns are empty.
 from __future__ import annotations
 
 import datetime as dt
-import itertools
-import operator
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from cmdrdata_exporter.delivery import Event
-from cmdrdata_exporter.delivery.groups import COLUMNS, DROPPED, TIMES, Group, labels_of
+from cmdrdata_exporter.delivery.groups import COLUMNS, TIMES, Group, labels_of
+from cmdrdata_exporter.delivery.spool.facts import TOTAL_BY, names_in
 from cmdrdata_exporter.delivery.spool.records import intact
-from cmdrdata_exporter.delivery.spool.schema import DEAD, HELD, IN_FLIGHT, PENDING, STATES
+from cmdrdata_exporter.delivery.spool.schema import STATES
 from cmdrdata_exporter.delivery.spool.totals import KEPT_AS, Place, group_of, kept_as, storable
-
-OUTSIDE = (PENDING, IN_FLIGHT, HELD, DEAD)
-"""The states of events that are recorded, and neither delivered nor where they belong."""
-EVENTS = "events"
-"""The unit that each event has one of."""
+from cmdrdata_exporter.delivery.usage import (
+    ALL,
+    EVENTS,
+    OUTSIDE,
+    Question,
+    Total,
+    UnreadableError,
+    Unsettled,
+    Usage,
+    Values,
+    times_of,
+)
 
 _EXACT = 1 << 53
 """Up to this a float is as exact as an integer."""
-_ROUNDING = 1e-12
-"""What part of a sum of fractions may come of rounding."""
 # SQLite refuses to sum integers beyond 63 bits. https://www.sqlite.org/lang_aggfunc.html#sumunc
 _SUM = f"sum(CASE WHEN amount BETWEEN -{_EXACT} AND {_EXACT} THEN amount ELSE amount + 0.0 END)"
 _TIMES = {"hour": "time", "day": "substr(time, 1, 10)", "month": "substr(time, 1, 7)"}
@@ -36,48 +40,9 @@ _OF_VERSION_2 = ("customer", "model", "endpoint", "status")
 _Query = Callable[..., Iterator[tuple[Any, ...]]]
 
 
-class UnreadableError(Exception):
-    """The ledger cannot be read now."""
-
-
-class Total(NamedTuple):
-    """What was used of one unit, by what the caller grouped."""
-
-    group: tuple[str, ...]
-    unit: str
-    amount: float
-
-
-class Asked(NamedTuple):
-    """Of which usage something is asked."""
-
-    since: str | None = None
-    """The first UTC day, `2026-11-01`."""
-    until: str | None = None
-    """The last one."""
-    where: Mapping[str, str] = {}
-    """What columns and labels must be, exactly."""
-    fate: str | None = None
-
-    @property
-    def span(self) -> tuple[str, str]:
-        """The times from the first, and before the last: a month comes before its first day, a day before its hours."""
-        until = "\U0010ffff" if self.until is None else f"{self.until}U"
-        return (self.since or "").removesuffix("-01"), until
-
-
-class _Outside(NamedTuple):
-    """An event that was recorded, and is neither delivered nor where it belongs."""
-
-    state: int
-    place: Place
-    group: Group
-    units: Mapping[str, float]
-
-
-class UsageView:
+class LedgerUsage(Usage):
     """
-    The usage that a ledger has summed.
+    The usage that the ledger of a host has summed.
 
     Args:
         query: asks its database; there is nothing where the ledger is not there yet.
@@ -90,94 +55,62 @@ class UsageView:
         self._groups: dict[int, Group | None] = {}
         self._kept: dict[Place, str] = {}
 
-    def labels(self) -> set[str]:
-        """Return the user's metadata keys of which there are sums."""
-        found: set[str] = set()
+    def labels(self) -> tuple[str, ...]:
+        """See `Usage`."""
+        rows = self._query("SELECT value FROM facts WHERE name = ?", (TOTAL_BY,))
+        known = {name for (value,) in rows for name in names_in(value)}
         if self.has_groups:
             for (text,) in self._query("SELECT DISTINCT labels FROM groups"):
-                found |= labels_of(text).keys()
-        return found
+                known |= labels_of(text).keys()
+        return tuple(sorted(known))
 
-    # Sums
+    def dropped_before(self) -> int:
+        """See `Usage`."""
+        for (number,) in self._query("SELECT value FROM counters WHERE name = 'dropped'"):
+            return max(0, number - int(self._dropped(ALL).get(EVENTS, 0)))
+        return 0
 
-    def sums(self, by: Sequence[str], asked: Asked) -> Iterator[Total]:
-        """Yield what was used, in the order of its groups."""
-        names = in_order(by)
-        query, values = (_query if self.has_groups else _query_of_version_2)(names, asked)
+    def _sums(
+        self, names: Sequence[str], question: Question, fate: str | None = None
+    ) -> Iterator[Total]:
+        self._require_whole_months(question)
+        query, values = (_query if self.has_groups else _query_of_version_2)(names, question, fate)
         for *group, unit, amount in self._query(query, values):
             yield Total(tuple(group), unit, amount)
 
-    def billed(self, by: Sequence[str], asked: Asked) -> Iterator[Total]:
-        """Yield what was used by events that are delivered or where they belong."""
-        names = in_order(by)
-        timed = not {*names, *asked.where}.isdisjoint(TIMES)
-        events = self._outside(asked, timed=timed)
-        outside = by_group(names, ((_values(event), event.units) for event in events))
-        for left in without(outside, self.sums(by, asked._replace(fate=""))):
-            # Units without any event are of one whose record is damaged.
-            if any(total.unit == EVENTS and total.amount > 0 for total in left):
-                yield from (total for total in left if total.amount)
-
-    def outside(self, asked: Asked) -> dict[str, tuple[int, dict[str, float]]]:
-        """Return how many events are not delivered, and what was used by them, by their state."""
-        found: dict[str, dict[str, float]] = {STATES[state]: {} for state in OUTSIDE}
-        timed = not set(asked.where).isdisjoint(TIMES)
-        for event in self._outside(asked, timed=timed):
-            units = found[STATES[event.state]]
-            for unit, amount in event.units.items():
-                units[unit] = units.get(unit, 0) + amount
-        found[DROPPED] = self.dropped(asked)
-        return {state: (int(units.pop(EVENTS, 0)), units) for state, units in found.items()}
-
-    def dropped(self, asked: Asked) -> dict[str, float]:
-        """Return what was used by events that a person gave up."""
-        sums = self.sums((), asked._replace(fate=DROPPED))
-        return {total.unit: total.amount for total in sums}
-
     # Events that are not delivered
 
-    def _outside(self, asked: Asked, *, timed: bool) -> Iterator[_Outside]:
-        """
-        Yield these events.
-
-        Args:
-            asked: which.
-            timed: whether it matters under which time they are counted now.
-        """
+    def _unsettled(self, question: Question, *, timed: bool) -> Iterator[Unsettled]:
+        self._require_whole_months(question)
         place = "time, group_number" if self.has_groups else "NULL, NULL"
         rows = self._query(
             # One of the two texts.
             f"SELECT state, key, crc, record, {place} FROM events INDEXED BY by_state"  # noqa: S608
             " WHERE state IN (?, ?, ?, ?)",
-            OUTSIDE,
+            list(map(STATES.index, OUTSIDE)),
         )
-        since, until = asked.span
-        for state, key, crc, record, time, number in rows:
-            found = self._event(state, intact(key, crc, record), time, number)
-            if not since <= found.place.time < until:
+        since, until = _span(question)
+        for state, key, crc, record, *counted in rows:
+            event = intact(key, crc, record)
+            place, group = self._place(event, *counted)
+            if not since <= place.time < until:
                 continue
-            if timed:
-                found = found._replace(place=found.place._replace(time=self._kept_as(found.place)))
-            if asked.where:
-                values = _values(found)
-                if any(values.get(name, "") != value for name, value in asked.where.items()):
-                    continue
-            yield found
+            units: dict[str, float] = {EVENTS: 1}
+            # What was used by an event whose record is damaged is unknown.
+            for unit, amount in event.header.units.items() if event else ():
+                if not isinstance(amount, bool):
+                    units[unit] = units.get(unit, 0) + storable(amount)
+            hour = self._kept_as(place) if timed else place.time
+            yield Unsettled(STATES[state], _values(group, hour), units)
 
-    def _event(self, state: int, event: Event | None, time: object, number: object) -> _Outside:
+    def _place(self, event: Event | None, time: object, number: object) -> tuple[Place, Group]:
+        """Return where an event was counted."""
         group = self._group(number) if isinstance(number, int) else None
         if group is not None and isinstance(number, int) and isinstance(time, str):
-            place = Place(time, number)
-        else:
-            # An earlier version has counted it, or its row was damaged.
-            group = Group("", "", "", "") if event is None else group_of(event.header)
-            place = Place("" if event is None else event.header.day, group.number)
-        units: dict[str, float] = {EVENTS: 1}
-        # What was used by an event whose record is damaged is unknown.
-        for unit, amount in event.header.units.items() if event else ():
-            if not isinstance(amount, bool):
-                units[unit] = units.get(unit, 0) + storable(amount)
-        return _Outside(state, place, group, units)
+            return Place(time, number), group
+        # An earlier version has counted it, or its row was damaged.
+        group = Group("", "", "", "") if event is None else group_of(event.header)
+        return Place("" if event is None else event.header.day, group.number), group
 
     def _group(self, number: int) -> Group | None:
         if number not in self._groups:
@@ -198,11 +131,10 @@ class UsageView:
             self._kept[place] = found or place.time
         return self._kept[place]
 
-    # Months
-
-    def require_whole_months(self, since: str | None, until: str | None) -> None:
+    def _require_whole_months(self, question: Question) -> None:
         """Raise where a span of days begins or ends in the middle of a month of which only the sum is known."""
         column = "time" if self.has_groups else "day"
+        since, until = question.since, question.until
         for day, inner in ((since, since), (until, None if until is None else _day_after(until))):
             if day is None or inner is None or inner.endswith("-01"):
                 continue
@@ -215,57 +147,18 @@ class UsageView:
                 )
 
 
-Amounts = dict[tuple[tuple[str, ...], str], float]
-"""What was used, by the values of a group and the unit."""
+def _span(question: Question) -> tuple[str, str]:
+    """Return the times from the first, and before the last: a month comes before its first day, a day before hours."""
+    until = "\U0010ffff" if question.until is None else f"{question.until}U"
+    return (question.since or "").removesuffix("-01"), until
 
 
-def by_group(
-    names: Sequence[str], events: Iterable[tuple[Mapping[str, str], Mapping[str, float]]]
-) -> Amounts:
-    """
-    Return what events used.
-
-    Args:
-        names: what to group by.
-        events: of each what it may be grouped by, and its units.
-    """
-    found: Amounts = {}
-    for values, units in events:
-        group = tuple(values.get(name, "") for name in names)
-        for unit, amount in units.items():
-            found[group, unit] = found.get((group, unit), 0) + amount
-    return found
-
-
-def without(amounts: Amounts, sums: Iterable[Total]) -> Iterator[list[Total]]:
-    """Yield, for each group of sums, what is left of its units once these amounts are taken off."""
-    for group, totals in itertools.groupby(sums, operator.attrgetter("group")):
-        yield [
-            total._replace(amount=_less(total.amount, amounts.get((group, total.unit), 0)))
-            for total in totals
-        ]
-
-
-def _less(total: float, amount: float) -> float:
-    """Return what is left of a total; nothing where it is no more than rounding leaves of fractions."""
-    left = total - amount
-    return 0 if isinstance(left, float) and abs(left) <= _ROUNDING * abs(total) else left
-
-
-def in_order(by: Sequence[str]) -> list[str]:
-    """Return what is grouped by in the order of `COLUMNS`, labels after these."""
-    return [
-        *(name for name in COLUMNS if name in by),
-        *sorted(name for name in {*by} if name not in COLUMNS),
-    ]
-
-
-def _query(names: Sequence[str], asked: Asked) -> tuple[str, list[str]]:
+def _query(names: Sequence[str], question: Question, fate: str | None) -> tuple[str, list[str]]:
     """Return how SQL asks for sums, and its values."""
-    tests, values = ["time >= ?", "time < ?"], list(asked.span)
+    tests, values = ["time >= ?", "time < ?"], list(_span(question))
     of_group: list[str] = []
     of_group_values: list[str] = []
-    for name, value in asked.where.items():
+    for name, value in question.conditions.items():
         if name in TIMES:
             tests.append(f"{_TIMES[name]} = ?")
             values.append(value)
@@ -273,9 +166,9 @@ def _query(names: Sequence[str], asked: Asked) -> tuple[str, list[str]]:
             text, given = _of_group(name)
             of_group.append(f"{text} = ?")
             of_group_values += [*given, value]
-    if asked.fate is not None:
+    if fate is not None:
         of_group.append("fate = ?")
-        of_group_values.append(asked.fate)
+        of_group_values.append(fate)
     if of_group:
         tests.append(f"group_number IN (SELECT number FROM groups WHERE {' AND '.join(of_group)})")  # noqa: S608
         values += of_group_values
@@ -309,14 +202,16 @@ def _query(names: Sequence[str], asked: Asked) -> tuple[str, list[str]]:
     return _summed(outer, source), values
 
 
-def _query_of_version_2(names: Sequence[str], asked: Asked) -> tuple[str, list[str]]:
+def _query_of_version_2(
+    names: Sequence[str], question: Question, fate: str | None
+) -> tuple[str, list[str]]:
     """Return how SQL asks a ledger of an earlier version, and its values."""
     columns = _TIMES | {name: name for name in _OF_VERSION_2}
-    tests, values = ["time >= ?", "time < ?"], list(asked.span)
-    for name, value in asked.where.items():
+    tests, values = ["time >= ?", "time < ?"], list(_span(question))
+    for name, value in question.conditions.items():
         tests.append(f"{columns.get(name, _NOTHING)} = ?")
         values.append(value)
-    if asked.fate:
+    if fate:
         # Whatever was dropped is counted with all others.
         tests.append("false")
     source = f"(SELECT *, day AS time FROM totals) WHERE {' AND '.join(tests)}"  # noqa: S608
@@ -346,18 +241,9 @@ def label(labels: object, name: str) -> str:
     return labels_of(labels).get(name, "")
 
 
-def _values(event: _Outside) -> dict[str, str]:
+def _values(group: Group, hour: str) -> Values:
     """Return what an event may be grouped by."""
-    time = event.place.time
-    return (
-        labels_of(event.group.labels)
-        | event.group._asdict()
-        | {
-            "hour": time,
-            "day": time[:10],
-            "month": time[:7],
-        }
-    )
+    return labels_of(group.labels) | group._asdict() | times_of(hour)
 
 
 def _day_after(day: str) -> str:

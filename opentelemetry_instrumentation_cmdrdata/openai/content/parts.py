@@ -108,19 +108,14 @@ def generic(values: Mapping[str, Any]) -> Part:
     return part
 
 
-def _text(values: Mapping[str, Any]) -> Part | None:
-    content = values.get("text")
-    return text(content) if isinstance(content, str) else None
+def _saying(kind: str, field: str) -> Callable[[Mapping[str, Any]], Part | None]:
+    """Return what makes a part of a kind of the text in a field."""
 
+    def convert(values: Mapping[str, Any]) -> Part | None:
+        said = values.get(field)
+        return {"type": kind, "content": said} if isinstance(said, str) else None
 
-def _reasoning(values: Mapping[str, Any]) -> Part | None:
-    content = values.get("text")
-    return {"type": "reasoning", "content": content} if isinstance(content, str) else None
-
-
-def _refusal(values: Mapping[str, Any]) -> Part | None:
-    content = values.get("refusal")
-    return {"type": "refusal", "content": content} if isinstance(content, str) else None
+    return convert
 
 
 def _image(values: Mapping[str, Any]) -> Part | None:
@@ -192,12 +187,12 @@ _CONVENTIONAL = frozenset(
 )
 """The types of parts of which the conventions say what is in them."""
 _PARTS: Mapping[str, Callable[[Mapping[str, Any]], Part | None]] = {
-    "text": _text,
-    "input_text": _text,
-    "output_text": _text,
-    "summary_text": _reasoning,
-    "reasoning_text": _reasoning,
-    "refusal": _refusal,
+    "text": _saying("text", "text"),
+    "input_text": _saying("text", "text"),
+    "output_text": _saying("text", "text"),
+    "summary_text": _saying("reasoning", "text"),
+    "reasoning_text": _saying("reasoning", "text"),
+    "refusal": _saying("refusal", "refusal"),
     "image_url": _image,
     "input_image": _image,
     "input_audio": _audio,

@@ -24,9 +24,11 @@ from opentelemetry_instrumentation_cmdrdata.openai import keywords, observation
 from opentelemetry_instrumentation_cmdrdata.openai.account import account
 from opentelemetry_instrumentation_cmdrdata.openai.providers import Server, provider_of
 from opentelemetry_instrumentation_cmdrdata.openai.replacing import (
+    Around,
     Method,
     Replaced,
     bound,
+    observing,
     replace,
     restore,
 )
@@ -35,12 +37,8 @@ from opentelemetry_instrumentation_cmdrdata.openai.websockets.connections import
     BY_NAME,
     Connection,
 )
-from opentelemetry_instrumentation_cmdrdata.openai.websockets.session import (
-    Context,
-    Early,
-    Session,
-    close_all,
-)
+from opentelemetry_instrumentation_cmdrdata.openai.websockets.requests import Context, Early
+from opentelemetry_instrumentation_cmdrdata.openai.websockets.session import Session, close_all
 
 _SESSION = "_cmdrdata_session"
 """Where a connection keeps its session."""
@@ -144,45 +142,26 @@ def _replace_lanes() -> None:
     except ImportError:
         return  # Of an older version.
     for name in ("ResponsesWebSocketLane", "AsyncResponsesWebSocketLane"):
-        _replace_methods(getattr(lanes, name), {"send": _sending_in_lane})
+        _replace_methods(getattr(lanes, name), {"send": observing(_send_in_lane)})
 
 
 # --- A connection is made ---------------------------------------------------------------------
 
 
-def _entering(original: Method, *, asynchronous: bool) -> Method:
-    if asynchronous:
+def _enter(manager: Any) -> Around:
+    session = _open(manager)
+    if session is None:
+        return Around()
 
-        async def aenter(self: Any) -> Any:
-            session = _open(self)
-            if session is None:
-                return await original(self)
-            try:
-                connection = await original(self)
-            except GeneratorExit:
-                # Thrown away unfinished, perhaps by the garbage collector: its call is then dropped, too.
-                raise
-            except BaseException as error:
-                session.close(error)
-                raise
-            _attach(connection, session)
-            return connection
-
-        return aenter
-
-    def enter(self: Any) -> Any:
-        session = _open(self)
-        if session is None:
-            return original(self)
-        try:
-            connection = original(self)
-        except BaseException as error:
-            session.close(error)
-            raise
+    def returned(connection: Any) -> None:
         _attach(connection, session)
-        return connection
 
-    return enter
+    def failed(error: BaseException) -> None:
+        # One that is thrown away unfinished, perhaps by the garbage collector: its call is then dropped, too.
+        if not isinstance(error, GeneratorExit):
+            session.close(error)
+
+    return Around(returned, failed)
 
 
 @faults.guarded
@@ -269,60 +248,25 @@ def _show(connection: Any, frame: Any, *, again: bool = False) -> None:
             session.observe(kind, frame, again=again)
 
 
-def _note(connection: Any, frame: object, lane: str | None = None) -> Callable[[], None]:
-    """Note what is about to be sent; return what takes it back, should that fail."""
+def _send(connection: Any, event: object, lane: str | None = None) -> Around:
+    """Note what is about to be sent; should that fail, it is taken back."""
     session: Session | None = getattr(connection, _SESSION, None)
-    request = None if session is None else session.requested(frame, lane)
+    request = None if session is None else session.requested(event, lane)
 
-    def take_back() -> None:
+    def failed(_: BaseException) -> None:
         if session is not None and request is not None:
             session.requests.discard(request)
 
-    return take_back
+    return Around(failed=failed)
 
 
-def _noting(note: Callable[[Any, object], Callable[[], None]]) -> Any:
-    """Return what makes a `send` of which `note` is told."""
-
-    def wrapping(original: Method, *, asynchronous: bool) -> Method:
-        if asynchronous:
-
-            async def asend(self: Any, event: Any) -> Any:
-                take_back = note(self, event)
-                try:
-                    return await original(self, event)
-                except BaseException:
-                    take_back()
-                    raise
-
-            return asend
-
-        def send(self: Any, event: Any) -> Any:
-            take_back = note(self, event)
-            try:
-                return original(self, event)
-            except BaseException:
-                take_back()
-                raise
-
-        return send
-
-    return wrapping
-
-
-_sending = _noting(_note)
-
-
-def _note_in_lane(lane: Any, frame: object) -> Callable[[], None]:
+def _send_in_lane(lane: Any, event: object) -> Around:
     try:
         connection, name = lane._session.connection, lane._state.stream_id  # noqa: SLF001 - see _replace_lanes
     except AttributeError as error:
         faults.absorb(error, "the lane of a request")
         connection = name = None
-    return _note(connection, frame, name)
-
-
-_sending_in_lane = _noting(_note_in_lane)
+    return _send(connection, event, name)
 
 
 def _sending_early(original: Method, **_: bool) -> Method:
@@ -343,65 +287,35 @@ def _note_early(manager: Any, event: object) -> None:
         opening.early.append(Early(event, Context.of_now()))
 
 
-def _closing(original: Method, *, asynchronous: bool) -> Method:
-    if asynchronous:
-
-        async def aclose(self: Any, *args: Any, **kwargs: Any) -> Any:
-            lost = _loss(sys.exc_info()[1])
-            try:
-                return await original(self, *args, **kwargs)
-            except GeneratorExit:
-                lost = None
-                raise
-            finally:
-                _close(self, lost)
-
-        return aclose
-
-    def close(self: Any, *args: Any, **kwargs: Any) -> Any:
-        lost = _loss(sys.exc_info()[1])
-        try:
-            return original(self, *args, **kwargs)
-        finally:
-            _close(self, lost)
-
-    return close
-
-
-def _reconnecting(original: Method, *, asynchronous: bool) -> Method:
-    """Return what the SDK calls when a connection is lost, and that says whether there is another one now."""
-    if asynchronous:
-
-        async def areconnect(self: Any, exc: Exception) -> Any:
-            lost = time.perf_counter_ns()
-            goes_on = await original(self, exc)
-            _reconnected(self, exc, lost, goes_on=goes_on)
-            return goes_on
-
-        return areconnect
-
-    def reconnect(self: Any, exc: Exception) -> Any:
-        lost = time.perf_counter_ns()
-        goes_on = original(self, exc)
-        _reconnected(self, exc, lost, goes_on=goes_on)
-        return goes_on
-
-    return reconnect
-
-
-def _reconnected(connection: Any, error: Exception, lost: int, *, goes_on: Any) -> None:
+def _close(connection: Any, *_: Any, **__: Any) -> Around:
     session: Session | None = connection.__dict__.get(_SESSION)
-    if session is not None:
+    if session is None:
+        return Around()
+    lost = _loss(sys.exc_info()[1])
+
+    def returned(_: object) -> None:
+        session.close(lost)
+
+    def failed(error: BaseException) -> None:
+        session.close(None if isinstance(error, GeneratorExit) else lost)
+
+    return Around(returned, failed)
+
+
+def _reconnect(connection: Any, exc: Exception) -> Around:
+    """Observe what the SDK calls when a connection is lost, and that says whether there is another one now."""
+    session: Session | None = connection.__dict__.get(_SESSION)
+    if session is None:
+        return Around()
+    lost = time.perf_counter_ns()
+
+    def returned(goes_on: object) -> None:
         if goes_on:
             session.goes_on(lost)
         else:
-            session.close(_loss(error))
+            session.close(_loss(exc))
 
-
-def _close(connection: Any, error: BaseException | None) -> None:
-    session: Session | None = connection.__dict__.get(_SESSION)
-    if session is not None:
-        session.close(error)
+    return Around(returned)
 
 
 def _loss(error: BaseException | None) -> BaseException | None:
@@ -413,14 +327,14 @@ def _loss(error: BaseException | None) -> BaseException | None:
 
 
 _MANAGER: Mapping[str, Any] = {
-    "__enter__": _entering,
-    "__aenter__": _entering,
-    "enter": _entering,
+    "__enter__": observing(_enter),
+    "__aenter__": observing(_enter),
+    "enter": observing(_enter),
     "send": _sending_early,
 }
 _CONNECTION: Mapping[str, Any] = {
     "parse_event": parsing,
-    "send": _sending,
-    "close": _closing,
-    "_reconnect": _reconnecting,
+    "send": observing(_send),
+    "close": observing(_close),
+    "_reconnect": observing(_reconnect),
 }

@@ -13,6 +13,8 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from cmdrdata_exporter.customer import current
+from cmdrdata_exporter.metadata import context_attributes
 from opentelemetry_instrumentation_cmdrdata.openai.parameters import PARAMETERS
 from opentelemetry_instrumentation_cmdrdata.openai.usage import fields, get, string
 
@@ -38,6 +40,27 @@ class Request(NamedTuple):
     lane: str | None
     """In which of the lanes of a connection to the Responses API."""
     metadata: Any
+
+
+class Context(NamedTuple):
+    """Who pays by a context, apart from what its metadata adds."""
+
+    payer: Mapping[str, Any] | None
+    """The attributes of its customer, None where it has none."""
+    metadata: Mapping[str, Any]
+
+    @classmethod
+    def of_now(cls) -> Context:
+        """Return that of this moment."""
+        customer = current()
+        return cls(None if customer is None else customer.attributes(), context_attributes())
+
+
+class Early(NamedTuple):
+    """A frame that was to be sent before there was a connection."""
+
+    frame: object
+    context: Context
 
 
 def now() -> tuple[int, int]:

@@ -11,15 +11,13 @@ from __future__ import annotations
 import contextvars
 import weakref
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.trace import NonRecordingSpan
 
 from cmdrdata_exporter import faults
-from cmdrdata_exporter.customer import current
-from cmdrdata_exporter.metadata import context_attributes
 from opentelemetry_instrumentation_cmdrdata import open_calls, semconv, shared
 from opentelemetry_instrumentation_cmdrdata.call import Call, Recorder
 from opentelemetry_instrumentation_cmdrdata.ended import CallAttribution
@@ -30,6 +28,8 @@ from opentelemetry_instrumentation_cmdrdata.openai.usage import get
 from opentelemetry_instrumentation_cmdrdata.openai.websockets import charged
 from opentelemetry_instrumentation_cmdrdata.openai.websockets.connections import Connection
 from opentelemetry_instrumentation_cmdrdata.openai.websockets.requests import (
+    Context,
+    Early,
     Request,
     Requests,
     now,
@@ -44,27 +44,6 @@ MOST_OPEN = 1024
 """Parts of a connection that may be open at a time: of more the ends are not told, and the oldest one is cut."""
 
 _sessions: weakref.WeakSet[Session] = weakref.WeakSet()
-
-
-class Context(NamedTuple):
-    """Who pays by a context, apart from what its metadata adds."""
-
-    payer: Mapping[str, Any] | None
-    """The attributes of its customer, None where it has none."""
-    metadata: Mapping[str, Any]
-
-    @classmethod
-    def of_now(cls) -> Context:
-        """Return that of this moment."""
-        customer = current()
-        return cls(None if customer is None else customer.attributes(), context_attributes())
-
-
-class Early(NamedTuple):
-    """A frame that was to be sent before there was a connection."""
-
-    frame: object
-    context: Context
 
 
 class Session:
