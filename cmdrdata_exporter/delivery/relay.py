@@ -23,13 +23,17 @@ from cmdrdata_exporter.delivery.options import SENDERS, Options
 from cmdrdata_exporter.delivery.senders import Done, Senders
 from cmdrdata_exporter.delivery.spool.directory import RESERVE, Directory
 from cmdrdata_exporter.delivery.spool.frames import Scan
+from cmdrdata_exporter.delivery.spool.journal import Mark
 from cmdrdata_exporter.delivery.spool.journal_reader import JournalReader, JournalsReader
 from cmdrdata_exporter.delivery.spool.ledger import Ledger
 from cmdrdata_exporter.delivery.status_log import StatusLog
 from cmdrdata_exporter.delivery.upkeep import Upkeep
 
-IMPORT_INTERVAL = 0.4
-"""Seconds between two looks at the journals: an event is sent within one, and what comes in one shares a commit."""
+IMPORT_INTERVAL = 0.8
+"""
+Seconds between two looks at the journals: what comes in one shares a wake-up, a commit and the connections.
+An event is to be sent within a second.
+"""
 LINGER = 0.008
 """Seconds in which further outcomes are waited for, so that they share a commit."""
 PROMPT = 1.0
@@ -120,6 +124,10 @@ class Relay:
         self._ledger = self._journals = None
         self.journals_pending = True
 
+    def has_imported(self, mark: Mark) -> bool:
+        """Return whether the ledger has all that had been appended to a journal."""
+        return self._journals is not None and self._journals.offset(mark.file.name) >= mark.size
+
     def import_less(self) -> None:
         """Ask for less of a disk that is full: outcomes of what was sent come first, and they are small."""
         self._import_bytes //= 16
@@ -172,7 +180,8 @@ class Relay:
             ledger.record_outcomes(outcomes, clock)
             if clock < self._last_wall_time - 1:
                 ledger.retention.make_due(clock, clock + LONGEST_BACKOFF)
-            if len(claimed) < room:
+            due = ledger.next_due()
+            if len(claimed) < room and due is not None and due <= clock:
                 claimed += ledger.claim(room - len(claimed), clock, again)
             expired = self.upkeep.round(ledger, now, clock) if upkeep else 0
             retries_wait = again <= sum(event.attempts > 0 for event in claimed)

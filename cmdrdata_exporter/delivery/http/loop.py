@@ -28,6 +28,8 @@ MOST = 128
 """How many attempts are under way at once."""
 LONGEST_WAIT = 1.0
 """Seconds after which the thread looks around where nothing happens, and ends where there is nothing to do."""
+LINGER = 0.005
+"""Seconds in which further answers are waited for where nothing waits to be sent, so that they share a wake-up."""
 AFTER_FAILURE = 0.1
 """Seconds of rest after a failure of its own, which may come again: no descriptor is left, for one."""
 
@@ -121,6 +123,11 @@ class Loop(processes.ForkAware):
             self._waits = seconds > 0
         ready = poll.poll(seconds * 1000)
         self._waits = False
+        if 0 < len(ready) < len(self._active) and not any(
+            attempt.source.has_waiting for attempt in self._active
+        ):
+            time.sleep(LINGER)
+            ready = poll.poll(0)
         now = clocks.monotonic()
         for descriptor, _ in ready:
             if descriptor == bell.descriptor:
