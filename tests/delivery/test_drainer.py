@@ -611,6 +611,7 @@ def test_descriptors_that_are_closed(
     host.append(3)
     backend.outcomes = [DELIVERED]
     host.drainer.gate._shut_until = 0.0
+    host.drainer.leadership._next_attempt = math.inf
     host.drainer._turn()
     assert host.drainer.leadership._poisoned
     host.drainer.leadership._next_attempt = 0.0
