@@ -123,9 +123,7 @@ class Loop(processes.ForkAware):
             self._waits = seconds > 0
         ready = poll.poll(seconds * 1000)
         self._waits = False
-        if 0 < len(ready) < len(self._active) and not any(
-            attempt.source.has_waiting for attempt in self._active
-        ):
+        if self._may_linger({descriptor for descriptor, _ in ready}, bell):
             time.sleep(LINGER)
             ready = poll.poll(0)
         now = clocks.monotonic()
@@ -137,6 +135,14 @@ class Loop(processes.ForkAware):
             else:
                 poll.unregister(descriptor)
         return bool(ready)
+
+    def _may_linger(self, ready: set[int], bell: _Bell) -> bool:
+        """Say whether some have answered, others are about to, and nobody waits for that."""
+        return (
+            0 < len(ready) < len(self._active)
+            and bell.descriptor not in ready
+            and not any(attempt.source.has_waiting for attempt in self._active)
+        )
 
     def _goes_on(self, is_busy: bool) -> bool:
         if is_busy or self._active:
