@@ -34,6 +34,8 @@ IMPORT_INTERVAL = 0.8
 Seconds between two looks at the journals: what comes in one shares a wake-up, a commit and the connections.
 An event is to be sent within a second.
 """
+SHORTEST_INTERVAL = 0.1
+"""The same where so many events come that they would not all have room to be sent at once."""
 LINGER = 0.008
 """Seconds in which further outcomes are waited for, so that they share a commit."""
 PROMPT = 1.0
@@ -87,6 +89,7 @@ class Relay:
         self.journals_pending = True
         """Whether the journals are to be read now."""
         self._next_import = 0.0
+        self._interval = IMPORT_INTERVAL
         self._import_bytes = IMPORT_BYTES
         """Current import size; a sixteenth after an error, doubled after a success."""
         self._disk_nearly_full = False
@@ -210,7 +213,7 @@ class Relay:
             return []
         # Before the journals are read, so that what is woken for meanwhile is read in another step.
         self.journals_pending = False
-        self._next_import = now + IMPORT_INTERVAL
+        self._next_import = now + self._interval
         # The database takes several times as much, and what comes of it must find room too.
         free = self._directory.free() - RESERVE
         self._disk_nearly_full = free < 4 * IMPORT_BYTES
@@ -222,7 +225,18 @@ class Relay:
         chunks, more = journals.read(limit)
         if more:
             self.journals_pending = True
+        self._pace(sum(len(found.records) for _, found in chunks))
         return chunks
+
+    def _pace(self, number: int) -> None:
+        """
+        Look at the journals as often as it takes that what comes meanwhile has room to be sent at once.
+
+        What has none is pending until it has, which is one more change of its row, and it is read again.
+        """
+        room = 0 if self.senders is None else self.gate.room(0)
+        wanted = self._interval * 0.75 * room / number if room and number else IMPORT_INTERVAL
+        self._interval = min(max(wanted, SHORTEST_INTERVAL), IMPORT_INTERVAL)
 
     def _room(self) -> tuple[int, int]:
         """Return how many events may be claimed, and how many of them that were tried in vain before."""
