@@ -1,8 +1,10 @@
-"""JSON by orjson, where that is installed and writes what `json` would: it takes a twentieth of the time."""
+"""JSON by orjson, where that is installed and does what `json` would: it takes a twentieth of the time."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
+from typing import Any
 
 try:
     import orjson
@@ -27,3 +29,19 @@ def quick_json(document: object, *values: Iterable[object]) -> bytes | None:
         return orjson.dumps(document)
     except TypeError:
         return None  # Half of a surrogate pair, or an integer of more than 64 bits.
+
+
+def read_json(text: bytes) -> Any:
+    """
+    Return what a JSON text says. An integer of more than 64 bits may come as a float.
+
+    Raises:
+        ValueError: it is no JSON.
+        RecursionError: it is too deep.
+    """
+    if orjson is not None:
+        try:
+            return orjson.loads(text)
+        except ValueError:
+            pass  # NaN, half of a surrogate pair: `json` reads them.
+    return json.loads(text)

@@ -15,6 +15,11 @@ Put = Callable[[Callable[[], None]], bool]
 class Source(Protocol):
     """What has attempts to make. Called in the loop's thread."""
 
+    @property
+    def has_waiting(self) -> bool:
+        """Whether an event waits for the end of an attempt."""
+        ...
+
     def next_attempt(self) -> Attempt | None:
         """Return one that may begin now."""
         ...

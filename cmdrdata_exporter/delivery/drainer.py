@@ -233,10 +233,14 @@ class Drainer:
         try:
             self._keep()
             if leadership.leads or leadership.try_to_lead(relay.begin):
+                began, mark = clocks.monotonic(), self._journal.mark()
                 with self.database:
                     claimed = relay.step(leadership.ledger())
                 # Before anything else can fail: they are in flight.
                 relay.send(claimed)
+                if mark is not None and relay.has_imported(mark):
+                    mark.file.note_imported(mark.frames)
+                    self._next_sync = max(self._next_sync, began + TICK)
                 with self.database:
                     relay.tidy_up(leadership.ledger())
                 self._log.recovered()

@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 from cmdrdata_exporter import clocks
 from cmdrdata_exporter.delivery.options import Options
-from cmdrdata_exporter.delivery.spool.directory import INDEX, LEDGER, LOCK, Directory
+from cmdrdata_exporter.delivery.spool.directory import INDEX, LEDGER, Directory
 from cmdrdata_exporter.delivery.spool.index import Index
 from cmdrdata_exporter.delivery.spool.journal_reader import remove_unnamed
 from cmdrdata_exporter.delivery.spool.ledger import Ledger
@@ -191,9 +191,9 @@ class Leadership:
                 self._offsets = ledger.offsets()
             self._log.directory_removed(self._directory.path / LEDGER, what)
             self.resign()
-        elif not lock_file.is_at(self._directory.path / LOCK):
+        elif not lock_file.is_at(self._directory.lock):
             # Another process may lead by now.
-            self._log.directory_removed(self._directory.path / LOCK, "nothing else")
+            self._log.directory_removed(self._directory.lock, "nothing else")
             self.resign()
         elif ledger is not None:
             ledger.storage.mend_index()

@@ -23,13 +23,19 @@ from cmdrdata_exporter.delivery.options import SENDERS, Options
 from cmdrdata_exporter.delivery.senders import Done, Senders
 from cmdrdata_exporter.delivery.spool.directory import RESERVE, Directory
 from cmdrdata_exporter.delivery.spool.frames import Scan
+from cmdrdata_exporter.delivery.spool.journal import Mark
 from cmdrdata_exporter.delivery.spool.journal_reader import JournalReader, JournalsReader
 from cmdrdata_exporter.delivery.spool.ledger import Ledger
 from cmdrdata_exporter.delivery.status_log import StatusLog
 from cmdrdata_exporter.delivery.upkeep import Upkeep
 
-IMPORT_INTERVAL = 0.4
-"""Seconds between two looks at the journals: an event is sent within one, and what comes in one shares a commit."""
+IMPORT_INTERVAL = 0.8
+"""
+Seconds between two looks at the journals: what comes in one shares a wake-up, a commit and the connections.
+An event is to be sent within a second.
+"""
+SHORTEST_INTERVAL = 0.1
+"""The same where so many events come that they would not all have room to be sent at once."""
 LINGER = 0.008
 """Seconds in which further outcomes are waited for, so that they share a commit."""
 PROMPT = 1.0
@@ -83,6 +89,7 @@ class Relay:
         self.journals_pending = True
         """Whether the journals are to be read now."""
         self._next_import = 0.0
+        self._interval = IMPORT_INTERVAL
         self._import_bytes = IMPORT_BYTES
         """Current import size; a sixteenth after an error, doubled after a success."""
         self._disk_nearly_full = False
@@ -119,6 +126,10 @@ class Relay:
         """Read again what was not committed."""
         self._ledger = self._journals = None
         self.journals_pending = True
+
+    def has_imported(self, mark: Mark) -> bool:
+        """Return whether the ledger has all that had been appended to a journal."""
+        return self._journals is not None and self._journals.offset(mark.file.name) >= mark.size
 
     def import_less(self) -> None:
         """Ask for less of a disk that is full: outcomes of what was sent come first, and they are small."""
@@ -172,7 +183,8 @@ class Relay:
             ledger.record_outcomes(outcomes, clock)
             if clock < self._last_wall_time - 1:
                 ledger.retention.make_due(clock, clock + LONGEST_BACKOFF)
-            if len(claimed) < room:
+            due = ledger.next_due()
+            if len(claimed) < room and due is not None and due <= clock:
                 claimed += ledger.claim(room - len(claimed), clock, again)
             expired = self.upkeep.round(ledger, now, clock) if upkeep else 0
             retries_wait = again <= sum(event.attempts > 0 for event in claimed)
@@ -201,7 +213,7 @@ class Relay:
             return []
         # Before the journals are read, so that what is woken for meanwhile is read in another step.
         self.journals_pending = False
-        self._next_import = now + IMPORT_INTERVAL
+        self._next_import = now + self._interval
         # The database takes several times as much, and what comes of it must find room too.
         free = self._directory.free() - RESERVE
         self._disk_nearly_full = free < 4 * IMPORT_BYTES
@@ -213,7 +225,18 @@ class Relay:
         chunks, more = journals.read(limit)
         if more:
             self.journals_pending = True
+        self._pace(sum(len(found.records) for _, found in chunks))
         return chunks
+
+    def _pace(self, number: int) -> None:
+        """
+        Look at the journals as often as it takes that what comes meanwhile has room to be sent at once.
+
+        What has none is pending until it has, which is one more change of its row, and it is read again.
+        """
+        room = 0 if self.senders is None else self.gate.room(0)
+        wanted = self._interval * 0.75 * room / number if room and number else IMPORT_INTERVAL
+        self._interval = min(max(wanted, SHORTEST_INTERVAL), IMPORT_INTERVAL)
 
     def _room(self) -> tuple[int, int]:
         """Return how many events may be claimed, and how many of them that were tried in vain before."""

@@ -150,7 +150,8 @@ class Senders:
         """Have events sent."""
         if not events:
             return
-        self._count(events, 1)
+        self.busy += len(events)
+        self.busy_again += sum(event.attempts > 0 for event in events)
         self._work.extend(events)
         if self._loop is not None and self._loop.serve(self, self._threads.put):
             return
@@ -164,11 +165,8 @@ class Senders:
 
     def taken_back(self, event: Handed) -> None:
         """Take note that an event has come back."""
-        self._count([event], -1)
-
-    def _count(self, events: Sequence[Handed], sign: int) -> None:
-        self.busy += sign * len(events)
-        self.busy_again += sign * sum(event.attempts > 0 for event in events)
+        self.busy -= 1
+        self.busy_again -= event.attempts > 0
 
     @property
     def alone(self) -> bool:
@@ -193,6 +191,11 @@ class Senders:
             return None
 
     # In the loop
+
+    @property
+    def has_waiting(self) -> bool:
+        """See `Source`."""
+        return bool(self._work)
 
     def next_attempt(self) -> Attempt | None:
         """See `Source`."""

@@ -580,6 +580,25 @@ def test_an_index_that_is_cut(host: Host, directory: Directory) -> None:
     assert host.drainer.leads
 
 
+def test_what_is_imported_is_not_synced(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a turn has committed in the ledger is on the disk, so that the journal need not be synced for it."""
+    found: list[int] = []
+    monkeypatch.setattr("cmdrdata_exporter.delivery.spool.journal_file._sync", found.append)
+    host.drainer._next_sync = math.inf
+    host.append(1)
+    host.turn(host.has(recorded=1, delivered=1))
+    host.journal.sync()
+    assert found == []
+    host.append(2)
+    # What a turn leaves in the journal, since the disk is full, is synced there.
+    monkeypatch.setattr(Directory, "free", lambda _: 0)  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
+    host.drainer._turn()
+    host.journal.sync()
+    assert len(found) == 1
+    monkeypatch.undo()
+    host.close()
+
+
 def close_all(directory: Directory, program: Path) -> list[int]:
     """Close every descriptor of a directory's files, and open others of a program's own in their place."""
     files = {(found.st_dev, found.st_ino) for found in map(Path.stat, directory.path.iterdir())}
@@ -615,6 +634,7 @@ def test_descriptors_that_are_closed(
     host.append(3)
     backend.outcomes = [DELIVERED]
     host.drainer.gate._shut_until = 0.0
+    host.drainer.leadership._next_attempt = math.inf
     host.drainer._turn()
     assert host.drainer.leadership._poisoned
     host.drainer.leadership._next_attempt = 0.0

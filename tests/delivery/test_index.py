@@ -21,6 +21,7 @@ from cmdrdata_exporter.delivery.spool import index_rows, totals
 from cmdrdata_exporter.delivery.spool.details import Details
 from cmdrdata_exporter.delivery.spool.directory import INDEX, LEDGER, Directory
 from cmdrdata_exporter.delivery.spool.index import KEEP, Index
+from cmdrdata_exporter.delivery.spool.index_rows import Numbered
 from cmdrdata_exporter.delivery.spool.index_view import About, IndexReader
 from cmdrdata_exporter.delivery.spool.indexed import IndexedEvent, Wanted
 from cmdrdata_exporter.delivery.spool.journal import Journal
@@ -507,17 +508,16 @@ class _Failing:
             raise sqlite3.OperationalError("disk I/O error")
         return self._db.execute(query, *values)
 
+    def executemany(self, query: str, values: Any) -> sqlite3.Cursor:
+        """Execute it."""
+        return self._db.executemany(query, values)
+
 
 def test_a_process_that_died_in_between(host: Host) -> None:
     """What is in the index and not in the ledger goes when it is opened again: it comes from its journal."""
     host.take(record(1))
-    host.ledger.index.add(
-        2,
-        key_of(event_id(2)),
-        Event(event_id(2), Header("a", "m", "e", "s", {}, "d"), b""),
-        None,
-        NOW,
-    )
+    event = Event(event_id(2), Header("a", "m", "e", "s", {}, "d"), b"")
+    host.ledger.index.add(Numbered(2, key_of(event_id(2)), event, None, NOW))
     host.ledger.index.write(2)
     assert ["pending", "pending"] == [event.state for event in host.all()]
     host.ledger.close()

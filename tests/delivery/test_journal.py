@@ -232,6 +232,24 @@ def test_syncing(journal: Journal, synced: list[str]) -> None:
     assert synced == ["file", "directory", "file"]
 
 
+def test_what_is_imported_is_not_synced(journal: Journal, synced: list[str]) -> None:
+    """What the ledger has committed need not be synced here; what came later must be, and the name of the file."""
+    assert journal.mark() is None
+    journal.append(b"one")
+    mark = journal.mark()
+    assert mark is not None
+    assert mark.size == len(frame(b"one"))
+    mark.file.note_imported(mark.frames)
+    journal.sync()
+    assert synced == []
+    journal.append(b"two")
+    # An older mark takes nothing back.
+    mark.file.note_imported(0)
+    journal.sync()
+    journal.sync()
+    assert synced == ["file", "directory"]
+
+
 def test_syncing_each_record(directory: Directory, synced: list[str]) -> None:
     """With `fsync` a record is on the disk when `append` returns."""
     strict = Journal(directory, fsync=True)

@@ -210,9 +210,9 @@ def test_a_journal_that_vanishes(directory: Directory) -> None:
     class Vanishes(Directory):
         """A directory from which a file goes when it was listed."""
 
-        def journals(self) -> list[Path]:
+        def journal_names(self) -> list[str]:
             """List, then remove."""
-            found = super().journals()
+            found = super().journal_names()
             path.unlink(missing_ok=True)
             return found
 

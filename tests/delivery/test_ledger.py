@@ -140,6 +140,30 @@ def holding(directory: Directory) -> Iterator[Account]:
 # Into the ledger
 
 
+def test_a_command_between_events(account: Account) -> None:
+    """A command in the middle of an import is about the events before it, and those behind it are imported as well."""
+    name = encode_command(Command("assign", (key_of(event_id(1)), key_of(event_id(3))), "acme"))
+    account.take_in(held(1), record(2), record(2), name, held(3), held(1))
+    assert account.counts() == {
+        "recorded": 3,
+        "pending": 2,
+        "held": 1,
+        "repeated": 2,
+        "assigned": 1,
+    }
+    assert [event.seq for event in account.hand_out()] == [1, 2]
+
+
+def test_what_comes_straight_into_flight(account: Account) -> None:
+    """As many of an import as there is room for are in flight at once, repeated and held ones aside."""
+    account.take_in(record(1))
+    with account.ledger.transaction():
+        records = [record(1), held(2), *map(record, (3, 4, 4, 5, 6))]
+        claimed = account.ledger.import_records("j", 99, records, [], NOW, room=4)
+    assert [event.id for event in claimed] == [event_id(3), event_id(4)]
+    assert [event.id for event in account.hand_out()] == [event_id(n) for n in (1, 5, 6)]
+
+
 def test_import(account: Account) -> None:
     """An event is pending, or held where it waits for its customer; the offset is kept in the same transaction."""
     account.take_in(record(1), held(2), record(3, None))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import itertools
 import os
 import queue
 import select
@@ -15,6 +16,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pytest
@@ -25,6 +27,7 @@ from cmdrdata_exporter.delivery import Handed, Outcome, Verdict
 from cmdrdata_exporter.delivery import senders as module
 from cmdrdata_exporter.delivery.backoff import PROBE_AFTER
 from cmdrdata_exporter.delivery.gate import FIRST, Gate
+from cmdrdata_exporter.delivery.http import loop as loop_module
 from cmdrdata_exporter.delivery.http.answers import Answer
 from cmdrdata_exporter.delivery.http.client import Client
 from cmdrdata_exporter.delivery.http.connections import Connection, Connector
@@ -102,6 +105,42 @@ def test_many_at_once(oracle: Oracle) -> None:
     assert take(done, 32) == dict.fromkeys(range(32), YES)
     assert len(oracle.keys) == oracle.received == 32
     assert len(oracle._connections) == 8
+    sending.end()
+
+
+@pytest.mark.parametrize("number", [2, 3])
+def test_answers_share_a_wake_up(
+    number: int, oracle: Oracle, loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nothing waits to be sent, the first answer waits a little for the others; otherwise it makes room."""
+    numbers, last, waiting = itertools.count(1), threading.Event(), list[int]()
+
+    def answer(_: object) -> Reply:
+        n = next(numbers)
+        if n == 2:
+            last.wait(10)
+        elif n == 3:
+            last.set()
+        return ACCEPTED
+
+    def sleep(_: float) -> None:
+        waiting.append(len(sending._work))
+        last.set()
+        for descriptor in loop._by_descriptor:
+            select.select([descriptor], [], [], 10)
+
+    sending, done = senders(oracle.url, most=2)
+    # So that both have a connection.
+    oracle.answer = lambda _: (barrier.wait(10), ACCEPTED)[-1]
+    barrier = threading.Barrier(2)
+    sending.give(handed(8, 9))
+    take(done, 2)
+    oracle.answer = answer
+    monkeypatch.setattr(loop_module, "time", SimpleNamespace(sleep=sleep))
+    sending.give(handed(*range(number)))
+    assert take(done, number) == dict.fromkeys(range(number), YES)
+    assert not any(waiting)
+    assert number == 3 or waiting == [0]
     sending.end()
 
 

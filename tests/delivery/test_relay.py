@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Generator, Iterator
 
 import pytest
 
 from cmdrdata_exporter.delivery import Handed, Outcome
 from cmdrdata_exporter.delivery.options import SENDERS, Options
-from cmdrdata_exporter.delivery.relay import AGAIN, IMPORT_INTERVAL, Relay
+from cmdrdata_exporter.delivery.relay import (
+    AGAIN,
+    IMPORT_INTERVAL,
+    SHORTEST_INTERVAL,
+    Relay,
+)
 from cmdrdata_exporter.delivery.senders import Senders
 from cmdrdata_exporter.delivery.spool.directory import Directory
 from cmdrdata_exporter.delivery.spool.journal import Journal
@@ -162,6 +168,26 @@ def test_nothing_to_do(leader: Leader, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Ledger, "transaction", transaction)
     found = [leader.numbers() for _ in range(4)]
     assert (found, begun) == ([[], [], [], [1]], [3, 6])
+
+
+def test_how_often_journals_are_looked_at(leader: Leader) -> None:
+    """So often that what comes meanwhile has room to be sent at once, if anything has; seldom while little comes."""
+    relay, numbers = leader.relay, itertools.count()
+
+    def interval(number: int) -> float:
+        leader.append(*(record(next(numbers)) for _ in range(number)))
+        leader.step()
+        return relay._interval
+
+    assert [interval(1), interval(48)] == [IMPORT_INTERVAL, IMPORT_INTERVAL]
+    assert interval(96) == pytest.approx(IMPORT_INTERVAL / 2)
+    assert interval(96) == pytest.approx(IMPORT_INTERVAL / 4)
+    # Of a rate that stays the same the interval does.
+    assert interval(48) == pytest.approx(IMPORT_INTERVAL / 4)
+    assert interval(0) == IMPORT_INTERVAL
+    assert interval(1000) == SHORTEST_INTERVAL
+    leader.room = 0
+    assert interval(100) == IMPORT_INTERVAL
 
 
 def test_outcomes_share_the_commit_of_the_next_import(leader: Leader) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email.utils
+import functools
 import http.client
 import io
 import json
@@ -18,6 +19,8 @@ from cmdrdata_exporter.scrubbing import scrubbed
 
 LONGEST_BODY = 65536
 """Bytes of an answer's body that are read."""
+LONGEST_HEAD = 4096
+"""Bytes that come before a body of the common kind."""
 LONGEST_ANSWER = 300
 """Characters of it that are kept as the reason for a refusal."""
 
@@ -62,8 +65,27 @@ def read_answer(data: bytes, *, ended: bool = False) -> Answer | None:
 
 def _read_plain(data: bytes) -> Answer | None:
     """Read a complete answer of the common kind, None where it is not one."""
-    head, end, body = data.partition(b"\r\n\r\n")
-    first, *lines = head.decode("latin-1").split("\r\n")
+    text, end, body = data.partition(b"\r\n\r\n")
+    head = _head(text) if end and len(text) <= LONGEST_HEAD else None
+    if head is None or len(body) != head.length:
+        return None
+    return Answer(head.status, head.headers, body, keep_alive=head.keep_alive)
+
+
+class _Head(NamedTuple):
+    """What comes before the body of an answer of the common kind."""
+
+    status: int
+    headers: Mapping[str, str]
+    length: int
+    keep_alive: bool
+
+
+# A backend answers many events of a second with the same bytes.
+@functools.lru_cache(maxsize=32)
+def _head(text: bytes) -> _Head | None:
+    """Read the beginning of an answer, None where it is not of the common kind."""
+    first, *lines = text.decode("latin-1").split("\r\n")
     status_line = _STATUS_LINE.fullmatch(first)
     headers: dict[str, str] = {}
     for line in lines:
@@ -72,8 +94,7 @@ def _read_plain(data: bytes) -> Answer | None:
     length = headers.get("content-length", "")
     if (
         status_line is None
-        or not end
-        or head.count(b"\n") != len(lines)
+        or text.count(b"\n") != len(lines)
         # Whatever is odd: a line without a name, one that continues another, a header that stands twice.
         or len(headers) != len(lines)
         or any(not name or " " in name or "\t" in name for name in headers)
@@ -81,11 +102,10 @@ def _read_plain(data: bytes) -> Answer | None:
         or not length.isdecimal()
         or len(length) > 5
         or status_line[1] in ("204", "304")
-        or len(body) != int(length)
     ):
         return None
     keep_alive = "close" not in headers.get("connection", "").lower()
-    return Answer(int(status_line[1]), headers, body, keep_alive=keep_alive)
+    return _Head(int(status_line[1]), headers, int(length), keep_alive)
 
 
 class _Received(io.BytesIO):
@@ -166,10 +186,10 @@ def classify(
         now: Unix seconds, to which a date in `Retry-After` is compared.
         event: the body of the request.
     """
-    reason = f"HTTP {status}"
+    reason = _reason(status)
     if 200 <= status < 300:
         if status == 204 or not _is_page(headers.get("content-type", ""), body):
-            return Outcome(Verdict.DELIVERED, reason)
+            return _delivered(status)
         return Outcome(Verdict.MISCONFIGURED, f"{reason} with a web page", answer=_line(body))
     if status == 409 or (status == 422 and _says_it_exists(body, event)):
         return Outcome(Verdict.DUPLICATE, reason)
@@ -180,6 +200,16 @@ def classify(
         retry_after=_retry_after(headers.get("retry-after"), now),
         answer=_line(body),
     )
+
+
+def _reason(status: int) -> str:
+    return f"HTTP {status}"
+
+
+@functools.cache
+def _delivered(status: int) -> Outcome:
+    """Return the outcome of nearly all attempts, which is made once."""
+    return Outcome(Verdict.DELIVERED, _reason(status))
 
 
 def _verdict(status: int) -> Verdict:

@@ -232,9 +232,9 @@ class Connection:
             self._received += data or b""
             self._answer = read_answer(self._received, ended=not data)
             if self._answer is not None and self._answer.complete:
-                return self._answer._replace(
-                    keep_alive=self._answer.keep_alive and not self._unsent
-                )
+                if self._unsent:
+                    return self._answer._replace(keep_alive=False)
+                return self._answer
             if len(self._received) > _LONGEST:
                 raise ProtocolError("too long")
 

@@ -28,6 +28,8 @@ MOST = 128
 """How many attempts are under way at once."""
 LONGEST_WAIT = 1.0
 """Seconds after which the thread looks around where nothing happens, and ends where there is nothing to do."""
+LINGER = 0.005
+"""Seconds in which further answers are waited for where nothing waits to be sent, so that they share a wake-up."""
 AFTER_FAILURE = 0.1
 """Seconds of rest after a failure of its own, which may come again: no descriptor is left, for one."""
 
@@ -121,6 +123,9 @@ class Loop(processes.ForkAware):
             self._waits = seconds > 0
         ready = poll.poll(seconds * 1000)
         self._waits = False
+        if self._may_linger({descriptor for descriptor, _ in ready}, bell):
+            time.sleep(LINGER)
+            ready = poll.poll(0)
         now = clocks.monotonic()
         for descriptor, _ in ready:
             if descriptor == bell.descriptor:
@@ -130,6 +135,14 @@ class Loop(processes.ForkAware):
             else:
                 poll.unregister(descriptor)
         return bool(ready)
+
+    def _may_linger(self, ready: set[int], bell: _Bell) -> bool:
+        """Say whether some have answered, others are about to, and nobody waits for that."""
+        return (
+            0 < len(ready) < len(self._active)
+            and bell.descriptor not in ready
+            and not any(attempt.source.has_waiting for attempt in self._active)
+        )
 
     def _goes_on(self, is_busy: bool) -> bool:
         if is_busy or self._active:

@@ -7,13 +7,15 @@ and what an earlier version recorded has it too.
 
 from __future__ import annotations
 
-import json
 from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, cast
+
+from cmdrdata_exporter.quick_json import read_json
 
 LADDER = (32_000, 100_000, 128_000, 199_999, 200_000, 256_000, 272_000, 512_000, 524_288)
 """Input tokens beyond which providers charge a call by another price, as price tables have them."""
+_EXCEEDED = ("0", *map(str, LADDER))
 LONGEST = 200
 """Characters of a value by which usage is summed, or an event is found."""
 IDS = (
@@ -25,13 +27,6 @@ IDS = (
     "session_id",
 )
 """The metadata keys that hold what the provider calls an event, the first that is there counts."""
-
-try:
-    import orjson
-
-    _loads: Callable[[bytes], Any] = orjson.loads
-except ImportError:
-    _loads = json.loads
 
 
 class Details(NamedTuple):
@@ -72,25 +67,24 @@ def details(body: bytes, labels: Sequence[str] = ()) -> Details | None:
         what it says; None where it is no event.
     """
     try:
-        event = _loads(body)
-        metadata = cast("dict[str, Any]", event["metadata"])
+        event = read_json(body)
+        get = cast("dict[str, Any]", event["metadata"]).get
         at, tokens = int(event["timestamp"]), event["input_tokens"]
+        # In the order of the fields: naming them would take as long as all the rest.
         return Details(
-            at=at,
-            provider=_text(event["provider"]),
-            host=_text(metadata.get("server_address")),
-            request_model=_text(metadata.get("request_model")),
-            service_tier=_text(metadata.get("service_tier")),
-            context=context(tokens),
-            organization=_text(metadata.get("openai_organization")),
-            project=_text(metadata.get("openai_project")),
-            key=_text(metadata.get("openai_key_hash")),
-            labels={
-                name: _text(metadata[name]) for name in labels if metadata.get(name) is not None
-            },
-            trace_id=_text(metadata.get("trace_id")),
-            response_id=next((_text(metadata[name]) for name in IDS if metadata.get(name)), ""),
-            request_id=_text(metadata.get("request_id")),
+            at,
+            _text(event["provider"]),
+            _text(get("server_address")),
+            _text(get("request_model")),
+            _text(get("service_tier")),
+            context(tokens),
+            _text(get("openai_organization")),
+            _text(get("openai_project")),
+            _text(get("openai_key_hash")),
+            {name: _text(get(name)) for name in labels if get(name) is not None} if labels else {},
+            _text(get("trace_id")),
+            next((_text(found) for found in map(get, IDS) if found), ""),
+            _text(get("request_id")),
         )
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
@@ -98,14 +92,13 @@ def details(body: bytes, labels: Sequence[str] = ()) -> Details | None:
 
 def context(tokens: float) -> str:
     """Return the largest number of `LADDER` that a number of input tokens exceeds, as text; `0` where there is none."""
-    exceeded = bisect_left(LADDER, tokens)
-    return str(LADDER[exceeded - 1]) if exceeded else "0"
+    return _EXCEEDED[bisect_left(LADDER, tokens)]
 
 
 def _text(value: object) -> str:
     """Return a value as text of a bounded length, the empty one where there is none."""
+    if isinstance(value, str):
+        return value[:LONGEST]
     if value is None:
         return ""
-    if isinstance(value, bool):
-        return str(value).lower()
-    return (value if isinstance(value, str) else str(value))[:LONGEST]
+    return (str(value).lower() if isinstance(value, bool) else str(value))[:LONGEST]

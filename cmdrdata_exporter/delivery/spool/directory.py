@@ -59,6 +59,10 @@ class Directory:
 
     def __init__(self, path: Path, description: dict[str, str | None] | None = None) -> None:
         self.path = path
+        # Made once, as whatever is looked at often: making a path takes longer than the look.
+        self.lock = path / LOCK
+        self._log = path / f"{LEDGER}-wal"
+        self._totals = path / TOTALS
         self._description = description
 
     @property
@@ -158,7 +162,7 @@ class Directory:
     def leader(self) -> int | None:
         """Return the id of the process that drains, None where none does. For commands."""
         try:
-            descriptor = os.open(self.path / LOCK, os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = os.open(self.lock, os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             return None
         try:
@@ -171,9 +175,12 @@ class Directory:
 
     def journals(self) -> list[Path]:
         """Return the journals, the oldest first."""
+        return [self.path / name for name in self.journal_names()]
+
+    def journal_names(self) -> list[str]:
+        """Return the names of the journals, the oldest first."""
         with os.scandir(self.path) as entries:
-            names = sorted(entry.name for entry in entries if entry.name.endswith(JOURNAL))
-        return [self.path / name for name in names]
+            return sorted(entry.name for entry in entries if entry.name.endswith(JOURNAL))
 
     def size(self) -> int:
         """
@@ -189,7 +196,7 @@ class Directory:
                     with contextlib.suppress(FileNotFoundError):
                         total += entry.stat(follow_symlinks=False).st_size
         with contextlib.suppress(OSError, ValueError):
-            total -= int((self.path / TOTALS).read_bytes())
+            total -= int(self._totals.read_bytes())
         return max(0, total)
 
     def note_totals(self, size: int) -> None:
@@ -198,12 +205,12 @@ class Directory:
         temporary.unlink(missing_ok=True)
         with os.fdopen(self.create(temporary.name), "wb") as file:
             file.write(b"%d" % size)
-        temporary.rename(self.path / TOTALS)
+        temporary.rename(self._totals)
 
     def log_size(self) -> int:
         """Return how many bytes the log of SQLite has."""
         try:
-            return (self.path / f"{LEDGER}-wal").stat().st_size
+            return self._log.stat().st_size
         except FileNotFoundError:
             return 0
 

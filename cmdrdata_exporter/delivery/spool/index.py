@@ -22,8 +22,7 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 
 from cmdrdata_exporter import clocks, faults
-from cmdrdata_exporter.delivery import KEPT_DAYS, Event
-from cmdrdata_exporter.delivery.spool.details import Details
+from cmdrdata_exporter.delivery import KEPT_DAYS
 from cmdrdata_exporter.delivery.spool.directory import INDEX, Directory
 from cmdrdata_exporter.delivery.spool.index_rows import Before, Numbered, Rows
 from cmdrdata_exporter.delivery.spool.index_tables import TABLES, VERSION
@@ -118,6 +117,7 @@ class Index:
         # A crash of the host may damage it. It is begun anew then.
         db.execute("PRAGMA synchronous = OFF")
         db.execute("PRAGMA cell_size_check = ON")
+        db.execute("PRAGMA secure_delete = OFF").fetchone()
         db.execute("PRAGMA journal_size_limit = 4194304").fetchone()
         self._rows = rows = Rows(db)
         with rows.transaction():
@@ -174,11 +174,11 @@ class Index:
 
     # What comes into it, and what changes
 
-    def add(self, number: int, key: bytes, event: Event, known: Details | None, now: float) -> None:
-        """Have an event in it that the ledger has given a number, and of whose body that is known."""
+    def add(self, event: Numbered) -> None:
+        """Have an event in it that has come into the ledger."""
         if self._db is not None:
-            self._now = now
-            self._new.append(Numbered(number, key, event, known, now))
+            self._now = event.recorded
+            self._new.append(event)
 
     def assign(self, key: bytes, customer: str) -> None:
         """Note that an event has got a customer."""

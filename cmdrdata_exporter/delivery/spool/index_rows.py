@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from cmdrdata_exporter.delivery import Event, Header
 from cmdrdata_exporter.delivery.spool.details import Details
 from cmdrdata_exporter.delivery.spool.index_tables import packed, unpacked, word
+from cmdrdata_exporter.quick_json import quick_json
 
 FILLED = 1000
 """How many events of the ledger are looked at in a round of upkeep."""
@@ -50,7 +51,7 @@ class Rows:
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
         self._kinds: dict[tuple[str, ...], int] = {}
-        """Those that were met, by what they are."""
+        """Those that were met, by what they are: model, endpoint, what is known of the usage, and the units."""
 
     @contextlib.contextmanager
     def transaction(self) -> Generator[None]:
@@ -105,7 +106,7 @@ class Rows:
                     request or None,
                 )
             )
-            words += ((word(text), number) for text in set(ids) if text)
+            words += [(word(text), number) for text in set(ids) if text]
         # Of an import that the ledger has not committed there may be others with these numbers.
         self._db.executemany(
             f"INSERT OR REPLACE INTO events ({_ROW}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
@@ -115,12 +116,11 @@ class Rows:
 
     def _kind(self, header: Header) -> int:
         """Return the number of what an event has in common with others."""
-        known = (
-            *map(_text, (header.model, header.endpoint, header.status)),
-            _text(_json(list(header.units))),
-        )
-        kind = self._kinds.get(known)
+        met = header.model, header.endpoint, header.status, *header.units
+        kind = self._kinds.get(met)
         if kind is None:
+            units = json.dumps(list(header.units), separators=(",", ":"))
+            known = tuple(map(_text, (*met[:3], units)))
             self._db.execute(
                 "INSERT OR IGNORE INTO kinds (model, endpoint, status, units) VALUES (?, ?, ?, ?)",
                 known,
@@ -131,7 +131,7 @@ class Rows:
             ).fetchone()
             if len(self._kinds) >= KINDS:
                 self._kinds.clear()
-            self._kinds[known] = kind
+            self._kinds[met] = kind
         return kind
 
     def assign(self, assigned: Sequence[tuple[str, bytes]]) -> None:
@@ -221,7 +221,8 @@ class Rows:
 
 
 def _json(values: Sequence[object]) -> str:
-    return json.dumps(values, separators=(",", ":"))
+    written = quick_json(values, values)
+    return json.dumps(values, separators=(",", ":")) if written is None else written.decode()
 
 
 def _text(text: str) -> str:

@@ -11,7 +11,6 @@ The tables of the index, and how the ids are stored by which events are found.
 
 from __future__ import annotations
 
-import contextlib
 import zlib
 
 VERSION = 1
@@ -53,8 +52,12 @@ def word(text: str) -> int:
 
 def packed(trace: str) -> str | bytes | None:
     """Return a trace id as it is stored."""
-    with contextlib.suppress(ValueError):
-        if len(trace) == 32 and (number := bytes.fromhex(trace)).hex() == trace:
+    if len(trace) == 32:
+        try:
+            number = bytes.fromhex(trace)
+        except ValueError:
+            return trace
+        if number.hex() == trace:
             return number
     return trace or None
 

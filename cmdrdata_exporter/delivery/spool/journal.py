@@ -18,6 +18,7 @@ one that is not locked by its writer.
 descriptor, or that somebody has removed the file. After a short write, on a full disk, the file is cut back.
 At `MAX_FILE_BYTES` or `MAX_FILE_AGE` the file gets a frame without a record and another one is begun.
 `sync` makes frames survive a crash of the host, outside the append lock; with `fsync` each `append` waits for that.
+What the ledger has committed survives one, so a `mark` that is imported need not be synced here.
 
 **Waiting**: where nobody's append succeeds for so long, the disk is stalled. Each thread that waits puts its record
 into the `backlog`, which the owner of the lock writes before it lets go.
@@ -38,7 +39,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from cmdrdata_exporter import clocks, faults
 from cmdrdata_exporter.delivery.spool.backlog import Backlog
@@ -54,6 +55,14 @@ MAX_FILE_AGE = 60.0
 """A file that is as old, in seconds, is sealed."""
 ROOM_CHECK_BYTES = 64 << 10
 """After as many appended bytes the room on the disk is checked again."""
+
+
+class Mark(NamedTuple):
+    """How far a file had been written at some time."""
+
+    file: JournalFile
+    frames: int
+    size: int
 
 
 class Journal:
@@ -170,6 +179,15 @@ class Journal:
         self._finish_sealed()
         if (file := self._file) is not None:
             file.sync()
+
+    def mark(self) -> Mark | None:
+        """Return what was appended so far, as far as it is in a file."""
+        file = self._file
+        if file is None:
+            return None
+        # Before the size: what is appended in between is for the next mark.
+        frames, size = file.frames, file.size()
+        return None if size is None else Mark(file, frames, size)
 
     def seal(self, timeout: float = 1.0) -> None:
         """End the file; the next record begins another one. Records that wait for a stalled disk are refused."""

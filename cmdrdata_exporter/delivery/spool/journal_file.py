@@ -32,6 +32,7 @@ class JournalFile(OpenFile):
 
     __slots__ = (
         "_directory",
+        "_is_named",
         "_sound",
         "_sync_lock",
         "_synced",
@@ -39,16 +40,20 @@ class JournalFile(OpenFile):
         "frames",
         "is_being_cut",
         "name",
+        "path",
     )
 
     def __init__(self, directory: Directory, name: str, descriptor: int) -> None:
         super().__init__(descriptor)
         self._directory = directory
         self.name = name
+        self.path = directory.path / name
         self.frames = 0
         """How many frames were written."""
         self._synced = 0
-        """How many of them are on the disk itself."""
+        """How many of them are on the disk itself, here or in the ledger."""
+        self._is_named = False
+        """Whether its name is."""
         self._sound = math.inf
         """How many were when a sync failed first. Whether later ones are will never be known."""
         self._sync_lock = threading.RLock()
@@ -83,7 +88,7 @@ class JournalFile(OpenFile):
     def is_lost(self) -> bool:
         """Return whether others cannot find the file: somebody removed, moved or replaced its directory."""
         # A descriptor that was closed under us is noticed by the next append.
-        return self.is_ours and not self.is_at(self._directory.path / self.name)
+        return self.is_ours and not self.is_at(self.path)
 
     def report_removed(self) -> None:
         """Log that somebody has removed it."""
@@ -91,7 +96,7 @@ class JournalFile(OpenFile):
             logging.ERROR,
             "%s was removed or replaced while it was in use: of its %d usage events, those that were not imported "
             "yet are lost. A new journal is begun",
-            self._directory.path / self.name,
+            self.path,
             self.frames,
         )
 
@@ -102,7 +107,7 @@ class JournalFile(OpenFile):
             "this program has closed a descriptor that it has not opened, that of %s. Its usage events are kept, "
             "and a new journal is begun. Keep such code from closing all descriptors, or run it before metering "
             "begins",
-            self._directory.path / self.name,
+            self.path,
         )
 
     def write(self, data: bytes, size: int, kept: list[object]) -> None:
@@ -163,14 +168,19 @@ class JournalFile(OpenFile):
                 return
             try:
                 _sync(self.descriptor)
-                if not self._synced:
+                if not self._is_named:
                     self._directory.sync()
+                    self._is_named = True
             except OSError as error:
                 # The operating system says so once, and takes the pages for written from then on.
                 if not faults.is_interruption(error):
                     self._sound = min(self._sound, self._synced)
                 raise
             self._synced = frames
+
+    def note_imported(self, frames: int) -> None:
+        """Take note that the ledger has so many frames, on the disk itself."""
+        self._synced = max(self._synced, frames)
 
     def finish(self) -> None:
         """Sync what can be synced, and close the file, which ends its lock."""

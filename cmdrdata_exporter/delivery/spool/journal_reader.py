@@ -113,22 +113,24 @@ class JournalsReader:
         now = clocks.monotonic()
         found: list[tuple[JournalReader, Scan]] = []
         more = False
-        paths = self._directory.journals()
-        self._names = {path.name for path in paths}
-        for path in paths:
+        names = self._directory.journal_names()
+        self._names = set(names)
+        for name in names:
             if limit <= 0:
                 return found, True
-            reader = self._readers.get(path.name)
+            reader = self._readers.get(name)
             if reader is None:
-                reader = JournalReader(path, self._offsets.get(path.name, 0))
-                self._readers[path.name] = reader
+                reader = JournalReader(self._directory.path / name, self._offsets.get(name, 0))
+                self._readers[name] = reader
             try:
                 new = reader.read(limit, now)
             except FileNotFoundError:
                 continue
             except OSError as error:
                 # It does not hold up the others.
-                faults.report("journal", "%s cannot be read: %s. It is tried again", path, error)
+                faults.report(
+                    "journal", "%s cannot be read: %s. It is tried again", reader.path, error
+                )
                 continue
             if new is not None:
                 found.append((reader, new))
@@ -136,6 +138,11 @@ class JournalsReader:
                 # A record that did not fit in leaves a little of the limit.
                 more = more or reader.has_more
         return found, more
+
+    def offset(self, name: str) -> int:
+        """Return how far a journal is imported, as far as this knows."""
+        reader = self._readers.get(name)
+        return 0 if reader is None else reader.offset
 
     def remove_finished(self) -> list[str]:
         """Remove the files that are finished, and return the names that the ledger may forget."""

@@ -35,11 +35,11 @@ from cmdrdata_exporter import clocks
 from cmdrdata_exporter.delivery import FOR_EVER, Event, Handed, Outcome, Verdict
 from cmdrdata_exporter.delivery.backoff import backoff
 from cmdrdata_exporter.delivery.spool.decisions import Decisions
+from cmdrdata_exporter.delivery.spool.details import Details
 from cmdrdata_exporter.delivery.spool.directory import Directory
 from cmdrdata_exporter.delivery.spool.facts import TOTAL_BY, read_names, write_facts
 from cmdrdata_exporter.delivery.spool.index import Index, Numbered
 from cmdrdata_exporter.delivery.spool.records import (
-    Command,
     UnknownRecordError,
     decode,
     intact,
@@ -60,7 +60,7 @@ from cmdrdata_exporter.delivery.spool.schema import (
     connect,
 )
 from cmdrdata_exporter.delivery.spool.storage import Storage
-from cmdrdata_exporter.delivery.spool.totals import Totals
+from cmdrdata_exporter.delivery.spool.totals import Place, Totals
 
 CANDIDATES = 256
 """Among so many events that were tried in vain those are looked for that were tried least."""
@@ -163,6 +163,7 @@ class Ledger:
             the events that are in flight, once the transaction is committed.
         """
         claimed: list[Handed] = []
+        events: list[tuple[Event, bytes]] = []
         unknown: list[tuple[int, bytes]] = []
         for record in records:
             try:
@@ -171,16 +172,14 @@ class Ledger:
                 # From a later version, perhaps: stored for it.
                 unknown.append((offset, record))
                 continue
-            if isinstance(read, Command):
-                self._decisions.apply(read, now)
+            if isinstance(read, Event):
+                events.append((read, record))
                 continue
-            state = HELD if read.header.hold else self._arrival
-            if state == PENDING and len(claimed) < room:
-                state = IN_FLIGHT
-            key = key_of(read.id)
-            seq = self._insert(read, key, state, record, now)
-            if seq is not None and state == IN_FLIGHT:
-                claimed.append(Handed(seq, key, read.id, read.body, 0, read.header.remember))
+            # It may be about those before it.
+            claimed += self._insert(events, now, room - len(claimed))
+            events = []
+            self._decisions.apply(read, now)
+        claimed += self._insert(events, now, room - len(claimed))
         set_aside = [*damaged, *unknown]
         if set_aside:
             self._db.executemany(
@@ -191,31 +190,46 @@ class Ledger:
         self._db.execute("INSERT OR REPLACE INTO journals VALUES (?, ?)", (journal, offset))
         return claimed
 
-    def _insert(
-        self, event: Event, key: bytes, state: int, record: bytes, now: float
-    ) -> int | None:
-        """Insert an event and return its number; None where it is a duplicate."""
-        # Read once, for the totals and for the index.
-        header, known = event.header, self.totals.details(event)
-        place = self.totals.place(event, known)
-        reason = UNATTRIBUTED if header.hold else None
-        row = (key, state, now, now, header.remember, reason, zlib.crc32(record), record)
-        inserted = self._db.execute(
+    def _insert(self, events: Sequence[tuple[Event, bytes]], now: float, room: int) -> list[Handed]:
+        """Insert events, each with its record, those that are here left out; return what comes into flight."""
+        if not events:
+            return []
+        rows: list[tuple[object, ...]] = []
+        new: list[tuple[bytes, int, Event, Details | None, Place]] = []
+        for event, record in events:
+            # Read once, for the totals and for the index.
+            header, known = event.header, self.totals.details(event)
+            state = HELD if header.hold else self._arrival
+            if state == PENDING and room > 0:
+                state = IN_FLIGHT
+                room -= 1
+            key, place = key_of(event.id), self.totals.place(event, known)
+            reason = UNATTRIBUTED if header.hold else None
+            row = (key, state, now, now, header.remember, reason, zlib.crc32(record), record)
+            rows.append((*row, *place, key, FOR_EVER, now))
+            new.append((key, state, event, known, place))
+        last = self.last()
+        self._db.executemany(
             "INSERT INTO events"
             " (key, state, due, recorded, attempts, remember, reason, crc, record, time, group_number)"
             " SELECT ?, ?, ?, ?, 0, ?, ?, ?, ?, ?, ? WHERE NOT EXISTS"
             " (SELECT 1 FROM tombstones WHERE key = ? AND (until = ? OR until >= ?)) ON CONFLICT DO NOTHING",
-            (*row, *place, key, FOR_EVER, now),
+            rows,
         )
-        if not inserted.rowcount:
-            self._counts["repeated"] += 1
-            return None
-        self._counts["recorded"] += 1
-        self.totals.add(place, header.units)
-        seq = inserted.lastrowid
-        if seq is not None:
-            self.index.add(seq, key, event, known, now)
-        return seq
+        numbers = dict(self._db.execute("SELECT key, seq FROM events WHERE seq > ?", (last,)))
+        claimed: list[Handed] = []
+        for key, state, event, known, place in new:
+            # The second one of a key finds none.
+            number = numbers.pop(key, None)
+            if number is None:
+                self._counts["repeated"] += 1
+                continue
+            self._counts["recorded"] += 1
+            self.totals.add(place, event.header.units)
+            self.index.add(Numbered(number, key, event, known, now))
+            if state == IN_FLIGHT:
+                claimed.append(Handed(number, key, event.id, event.body, 0, event.header.remember))
+        return claimed
 
     def last(self) -> int:
         """Return the number of the event that was imported last."""

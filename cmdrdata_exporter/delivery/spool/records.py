@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeGuard, cast
 
 from cmdrdata_exporter.delivery import FOR_EVER, Event, Header
 from cmdrdata_exporter.delivery.open_jobs import OpenJob, from_json, to_json
-from cmdrdata_exporter.quick_json import quick_json
+from cmdrdata_exporter.quick_json import quick_json, read_json
 
 LONGEST_MEMORY = 100 * 366 * 86400
 """Seconds for which an id is remembered at most, if not for ever."""
@@ -123,8 +123,8 @@ def decode(record: bytes) -> Event | Command:
     """
     try:
         first, _, body = record.partition(b"\n")
-        line = json.loads(first)
-        read = _command(line) if "command" in line else _event(line, body)
+        line = read_json(first)
+        read = _command(line) if "command" in line else _event(line, first, body)
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise UnknownRecordError(type(error).__name__) from None
     if read is None:
@@ -145,32 +145,32 @@ def _command(line: Any) -> Command | None:
     return Command(action, keys, customer, number, job, float(line.get("at", 0.0)))
 
 
-def _event(line: Any, body: bytes) -> Event | None:
-    customer, units = line["customer"], line["units"]
+_EVENT = ("id", "model", "endpoint", "status", "day")
+_TEXTS = frozenset({str})
+_WHOLE = frozenset({int})
+
+
+def _event(line: Any, first: bytes, body: bytes) -> Event | None:
+    texts, customer, units = [line[name] for name in _EVENT], line["customer"], line["units"]
     hold, remember = line.get("hold", False), line.get("remember", 0)
     customer_at = line.get("customer_at")
+    if not _WHOLE.issuperset(map(type, units.values())):
+        # Where one comes as a float it may be a whole number that is larger than `read_json` has them.
+        units = json.loads(first)["units"]
+        if not all(map(_is_amount, units.values())):
+            return None
     # What is of another type could not be stored, and everything behind it would wait.
     if not (
-        all(isinstance(line[name], str) for name in ("id", "model", "endpoint", "status", "day"))
-        and isinstance(customer, str | None)
+        _TEXTS.issuperset(map(type, texts))
+        and (customer is None or isinstance(customer, str))
         and isinstance(hold, bool)
         and is_duration(remember)
-        and isinstance(customer_at, int | None)
-        and all(map(_is_amount, units.values()))
+        and (customer_at is None or isinstance(customer_at, int))
     ):
         return None
-    header = Header(
-        customer=customer,
-        model=line["model"],
-        endpoint=line["endpoint"],
-        status=line["status"],
-        units=units,
-        day=line["day"],
-        hold=hold,
-        customer_at=customer_at,
-        remember=remember,
-    )
-    return Event(line["id"], header, body)
+    event_id, model, endpoint, status, day = texts
+    header = Header(customer, model, endpoint, status, units, day, hold, customer_at, remember)
+    return Event(event_id, header, body)
 
 
 def _is_amount(value: object) -> bool:

@@ -192,6 +192,8 @@ def _set_up(db: sqlite3.Connection, newest: int) -> None:
     db.execute("PRAGMA journal_mode = WAL").fetchone()
     db.execute("PRAGMA synchronous = FULL")
     db.execute("PRAGMA cell_size_check = ON")
+    # Some systems' SQLite writes zeros over each page of what was delivered.
+    db.execute("PRAGMA secure_delete = OFF").fetchone()
     db.execute("PRAGMA journal_size_limit = 4194304").fetchone()
     if version < newest:
         migrate(db, newest)

@@ -26,6 +26,7 @@ class Storage:
     def __init__(self, db: sqlite3.Connection, directory: Directory, name: str = LEDGER) -> None:
         self._db = db
         self._path = directory.path / name
+        self._memory = directory.path / f"{name}-shm"
         found = self._path.lstat()
         self._file = found.st_dev, found.st_ino
         self._index_size = 0
@@ -46,11 +47,10 @@ class Storage:
 
         Who reads beyond its end is killed by SIGBUS. SQLite finds it empty then, and makes it anew from the log.
         """
-        index = self._path.with_name(f"{self._path.name}-shm")
         with contextlib.suppress(OSError):
-            size = index.stat().st_size
+            size = self._memory.stat().st_size
             if size < self._index_size:
-                os.truncate(index, self._index_size)
+                os.truncate(self._memory, self._index_size)
             else:
                 self._index_size = size
 

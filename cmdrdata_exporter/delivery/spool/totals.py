@@ -201,10 +201,12 @@ class Totals:
 
     def add(self, place: Place, units: Mapping[str, int | float], sign: int = 1) -> None:
         """Add the usage of an event, or take it off with -1."""
-        amounts = self._amounts.setdefault(place, {})
+        amounts = self._amounts.get(place)
+        if amounts is None:
+            amounts = self._amounts[place] = {}
         amounts["events"] = amounts.get("events", 0) + sign
         for unit, amount in units.items():
-            if not isinstance(amount, bool):
+            if amount and not isinstance(amount, bool):
                 # A unit may be called `events`, too.
                 amounts[unit] = amounts.get(unit, 0) + storable(amount) * sign
 
