@@ -10,7 +10,8 @@ import click
 from cmdrdata_exporter.cli.gateway import gateway
 from cmdrdata_exporter.fleet.gateway.gateway import Plan
 from cmdrdata_exporter.fleet.gateway.limits import MIB, Limits
-from cmdrdata_exporter.fleet.gateway.otlp_grpc import THREADS
+from cmdrdata_exporter.fleet.gateway.grpc_calls import STREAMS
+from cmdrdata_exporter.fleet.gateway.otlp_grpc import CALLS
 from cmdrdata_exporter.fleet.gateway.watching import COUNTERS, GAUGES
 
 PAGE = (Path(__file__).parents[2] / "docs" / "gateway.md").read_text(encoding="utf-8")
