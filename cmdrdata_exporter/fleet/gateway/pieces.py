@@ -246,7 +246,8 @@ def read_json(body: bytes | bytearray, held: Held) -> Iterator[Piece]:
 
 def _json_pieces(document: Any) -> Iterator[Piece]:
     for batch in _value(document, "resourceSpans", "resource_spans") or ():
-        host = host_of(_parsed(_value(batch, "resource") or {}, Resource()))
+        resource = _value(batch, "resource")
+        host = host_of(_parsed(resource, Resource())) if resource else ""
         for group in _value(batch, "scopeSpans", "scope_spans") or ():
             scope = str(_value(_value(group, "scope") or {}, "name") or "")[:_LONGEST_SCOPE]
             for span in _value(group, "spans") or ():

@@ -17,6 +17,7 @@ from google.protobuf import json_format
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
+from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, Status, StatusCode
@@ -41,6 +42,8 @@ UNREADABLE = (
 """What comes of a span that is none."""
 
 _reading = threading.Lock()
+# Without one the SDK asks this process and its host for theirs, in threads, for each span.
+_NO_RESOURCE = Resource.get_empty()
 
 
 class SpanRow(NamedTuple):
@@ -182,6 +185,7 @@ def _readable(span: Span, scope: str, attributes: Mapping[str, Any]) -> Readable
     is_error = span.status.code == 2
     return ReadableSpan(
         name=span.name,
+        resource=_NO_RESOURCE,
         context=SpanContext(
             int.from_bytes(span.trace_id, "big"), int.from_bytes(span.span_id, "big"), True
         ),
@@ -225,6 +229,7 @@ def span_of(row: SpanRow, relation: Relation) -> ReadableSpan:
         parent = SpanContext(trace, int(relation.parent, 16), True)
     return ReadableSpan(
         name="",
+        resource=_NO_RESOURCE,
         context=SpanContext(trace, int.from_bytes(row.span, "big"), True),
         parent=parent,
         start_time=relation.start,
