@@ -8,6 +8,6 @@
       `topics`
 
 `gateway` starts and ends all of that, `watching` tells how it is. What comes by OTLP goes through `exports`: `access`
-says who may send, `limits` how much is taken, `answers` what a client is told, and `pieces` finds the spans of a request.
+says who may send, `limits` how much is taken, `answers` what a client is told; `pieces` finds the spans of a request.
 `connections` has those of HTTP, `grpc_calls` those of gRPC.
 """
