@@ -49,6 +49,11 @@ class Place(Protocol):
         """The state of an event for which nothing more is to be done: `delivered` or `local`."""
         ...
 
+    @property
+    def knows_jobs(self) -> bool:
+        """Whether its ledger has the jobs whose end was not seen."""
+        ...
+
     def ledger(self) -> Ledger:
         """Open its ledger."""
         ...
@@ -89,6 +94,11 @@ class Destination(NamedTuple):
     def settles_as(self) -> str:
         """See `Place`."""
         return "local" if self.directory.is_local else "delivered"
+
+    @property
+    def knows_jobs(self) -> bool:
+        """See `Place`."""
+        return True
 
     def ledger(self) -> LedgerReader:
         """See `Place`."""
