@@ -166,6 +166,20 @@ ledger_option = click.option(
 )
 
 
+def _refuse(_: click.Context, __: click.Parameter, url: str | None) -> None:
+    if url is not None:
+        raise click.UsageError(
+            "this command is for what is on this host; of a fleet's ledger there are "
+            "cmdrdata status, usage, events, held, dead-letters, assign, replay, reconcile and doctor"
+        )
+
+
+no_ledger_option = click.option(
+    "--ledger", metavar="URL", hidden=True, expose_value=False, callback=_refuse
+)
+"""Of a command that is for what is on this host alone, which says so."""
+
+
 def location_options(command: Command) -> Command:
     """Give a command the options that name a destination, and `--json`."""
     return _destination_option()(spool_option(json_option(command)))
@@ -175,6 +189,7 @@ def on_destination(command: Command) -> Command:
     """Give a command these options, and the chosen destination as its first argument."""
 
     @location_options
+    @no_ledger_option
     @functools.wraps(command)
     def choosing(*, name: str | None, spool: Path | None, **options: Any) -> None:
         command(chosen(spool, name), **options)

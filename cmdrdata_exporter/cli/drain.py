@@ -12,7 +12,7 @@ from types import FrameType
 
 import click
 
-from cmdrdata_exporter.cli.destination import location_options
+from cmdrdata_exporter.cli.destination import location_options, no_ledger_option
 from cmdrdata_exporter.cli.sending import delivery_of, left, report
 from cmdrdata_exporter.cli.terminal import plain
 from cmdrdata_exporter.delivery.durable import DurableDelivery
@@ -35,6 +35,7 @@ class _Formatter(logging.Formatter):
 
 @click.command()
 @location_options
+@no_ledger_option
 def drain(name: str | None, spool: Path | None, as_json: bool) -> None:
     """
     Deliver events until SIGTERM or SIGINT.
