@@ -51,7 +51,12 @@ class GrpcIntake:
         if self._context is not None:
             self._context.set_alpn_protocols(["h2"])
         family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-        self._socket = socket.create_server(address, family=family)
+        try:
+            self._socket = socket.create_server(address, family=family)
+        except OSError as error:
+            raise OSError(
+                f"nobody can listen at {address[0]}:{address[1]}: it is taken, or not ours"
+            ) from error
         self._socket.setblocking(False)
         self.port: int = self._socket.getsockname()[1]
         self.waiting: dict[Call, None] = {}
