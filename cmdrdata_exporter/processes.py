@@ -46,6 +46,9 @@ def start_thread(
         )
 
     def run() -> None:
+        if (trace := threading.gettrace()) is not None:
+            # Debuggers, and what measures coverage, follow this thread as they follow those of `threading`.
+            sys.settrace(trace)
         if name is not None:
             threading.current_thread().name = name
         function(*arguments)

@@ -267,6 +267,8 @@ class Month:
             total_tokens=call.input + call.output,
             usage=usage,
             metadata={
+                "usage_status": status,
+                "endpoint": call.endpoint,
                 "server_address": host,
                 "service_tier": call.tier,
                 "request_model": call.model,

@@ -49,6 +49,11 @@ class Place(Protocol):
         """The state of an event for which nothing more is to be done: `delivered` or `local`."""
         ...
 
+    @property
+    def knows_jobs(self) -> bool:
+        """Whether its ledger has the jobs whose end was not seen."""
+        ...
+
     def ledger(self) -> Ledger:
         """Open its ledger."""
         ...
@@ -89,6 +94,11 @@ class Destination(NamedTuple):
     def settles_as(self) -> str:
         """See `Place`."""
         return "local" if self.directory.is_local else "delivered"
+
+    @property
+    def knows_jobs(self) -> bool:
+        """See `Place`."""
+        return True
 
     def ledger(self) -> LedgerReader:
         """See `Place`."""
@@ -156,6 +166,20 @@ ledger_option = click.option(
 )
 
 
+def _refuse(_: click.Context, __: click.Parameter, url: str | None) -> None:
+    if url is not None:
+        raise click.UsageError(
+            "this command is for what is on this host; of a fleet's ledger there are "
+            "cmdrdata status, usage, events, held, dead-letters, assign, replay, reconcile and doctor"
+        )
+
+
+no_ledger_option = click.option(
+    "--ledger", metavar="URL", hidden=True, expose_value=False, callback=_refuse
+)
+"""Of a command that is for what is on this host alone, which says so."""
+
+
 def location_options(command: Command) -> Command:
     """Give a command the options that name a destination, and `--json`."""
     return _destination_option()(spool_option(json_option(command)))
@@ -177,7 +201,8 @@ def _choosing(
 
 def on_destination(command: Command) -> Command:
     """Give a command these options, and the chosen destination as its first argument."""
-    return location_options(_choosing(lambda _, spool, name: chosen(spool, name), command))
+    choosing = _choosing(lambda _, spool, name: chosen(spool, name), command)
+    return location_options(no_ledger_option(choosing))
 
 
 def on_place(command: Command) -> Command:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from cmdrdata_exporter.cli.destination import location_options
+from cmdrdata_exporter.cli.destination import location_options, no_ledger_option
 from cmdrdata_exporter.cli.sending import delivery_of, left, report
 from cmdrdata_exporter.cli.service import log_to_stderr, signals_to_end
 from cmdrdata_exporter.delivery.durable import DurableDelivery
@@ -25,6 +25,7 @@ _logger = logging.getLogger("cmdrdata")
 
 @click.command()
 @location_options
+@no_ledger_option
 def drain(name: str | None, spool: Path | None, as_json: bool) -> None:
     """
     Deliver events until SIGTERM or SIGINT.

@@ -24,6 +24,9 @@ class FleetPlace:
         name: by which it is called.
     """
 
+    knows_jobs = False
+    """Each host has those that it began."""
+
     def __init__(self, url: str, name: str) -> None:
         self._url = url
         self.name = name

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from cmdrdata_exporter import clocks
-from cmdrdata_exporter.cli.destination import location_options
+from cmdrdata_exporter.cli.destination import location_options, no_ledger_option
 from cmdrdata_exporter.cli.sending import delivery_of, left, report
 from cmdrdata_exporter.cli.states import UNSENT
 from cmdrdata_exporter.delivery.durable import DurableDelivery
@@ -29,6 +29,7 @@ LOOK = 0.05
     help="The longest that it may take.",
 )
 @location_options
+@no_ledger_option
 def flush(timeout: float, name: str | None, spool: Path | None, as_json: bool) -> None:
     """
     Deliver pending events now, and show what is left.

@@ -135,7 +135,7 @@ _PATH = click.Path(path_type=Path)
     type=click.IntRange(1, 10000),
     default=256,
     show_default=True,
-    help="Connections of OTLP over HTTP.",
+    help="Connections of each of OTLP over HTTP and over gRPC.",
 )
 @click.option(
     "--keep-events",
@@ -155,7 +155,7 @@ def gateway(**options: Any) -> None:
 
     Example: cmdrdata gateway --ledger postgresql://db/usage --otlp 127.0.0.1:4318
     """
-    require("gateway", "confluent_kafka", "google.rpc", "grpc", "opentelemetry.proto", "psycopg")
+    require("gateway", "confluent_kafka", "google.rpc", "h2", "opentelemetry.proto", "psycopg")
     from cmdrdata_exporter.fleet.connection import UnusableUrlError, name_of
 
     given = _Options(**options)

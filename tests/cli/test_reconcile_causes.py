@@ -71,7 +71,7 @@ def compared(
     added = Theirs(by)
     added.add(theirs, since=None, until=None)
     lines = [line for some in ours for line in some]
-    mine = Ours(lines, jobs or [], first, 0, {}, {})
+    mine = Ours(lines, jobs or [], True, first, 0, {}, {})
     return compare(added, mine, by, hosts=hosts, today=TODAY)
 
 

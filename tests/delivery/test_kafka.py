@@ -278,6 +278,11 @@ class _Once:
         self.outcomes: list[Outcome] = []
         self._left = [handed(1, b"{}")]
 
+    @property
+    def has_waiting(self) -> bool:
+        """Whether it has it still."""
+        return bool(self._left)
+
     def next_attempt(self) -> Attempt | None:
         """Return it, once."""
         self.threads.append(threading.get_ident())

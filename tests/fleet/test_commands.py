@@ -166,6 +166,10 @@ def test_what_is_set_aside_needs_a_person(run: Run, database: str) -> None:
             "--ledger excludes",
         ),
         (("replay", "--local", "--since", "7d"), 2, "not with --ledger"),
+        (("jobs", "--ledger", "postgresql://db/x"), 2, "for what is on this host"),
+        (("flush", "--ledger", "postgresql://db/x"), 2, "for what is on this host"),
+        (("drain", "--ledger", "postgresql://db/x"), 2, "for what is on this host"),
+        (("dashboard", "--ledger", "postgresql://db/x"), 2, "for what is on this host"),
         (
             ("usage", "--ledger", "postgresql://a:hunter2@127.0.0.1:1/x"),
             1,

@@ -9,8 +9,10 @@ import click
 
 from cmdrdata_exporter.cli.gateway import gateway
 from cmdrdata_exporter.fleet.gateway.gateway import Plan
+from cmdrdata_exporter.fleet.gateway.grpc_calls import STREAMS
 from cmdrdata_exporter.fleet.gateway.limits import MIB, Limits
-from cmdrdata_exporter.fleet.gateway.otlp_grpc import THREADS
+from cmdrdata_exporter.fleet.gateway.otlp_grpc import CALLS
+from cmdrdata_exporter.fleet.gateway.pieces import FIELD, LARGEST
 from cmdrdata_exporter.fleet.gateway.watching import COUNTERS, GAUGES
 
 PAGE = (Path(__file__).parents[2] / "docs" / "gateway.md").read_text(encoding="utf-8")
@@ -33,7 +35,10 @@ def test_options() -> None:
         f"`--max-request`, {limits.request // MIB} MiB",
         f"`--max-in-flight`, {limits.in_flight // MIB} MiB",
         f"`--max-connections`, {limits.connections} ",
-        f"calls of OTLP/gRPC at once | {THREADS} ",
+        f"resources, scopes and spans of a request | {limits.request // FIELD:,} ",
+        f"what is read of a span | {LARGEST // MIB} MiB",
+        f"longer than {limits.grace:g} s",
+        f"whose message has not come | {CALLS:,}, {STREAMS} in a connection ",
         f"or of a handshake | {limits.header:g} s",
         f"time of a body | {limits.body:g} s",
         f"a connection without a request | {limits.idle:g} s",

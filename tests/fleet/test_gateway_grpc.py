@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import _ssl
+import contextlib
 import gzip
 import http.client
 import json
+import socket
 import ssl
 import subprocess
+import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -23,13 +27,15 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
+from cmdrdata_exporter import faults
 from cmdrdata_exporter.fleet.gateway.access import Access, Token
-from cmdrdata_exporter.fleet.gateway.limits import Limits, Room
-from cmdrdata_exporter.fleet.gateway.otlp_grpc import METHOD, SERVICE, GrpcIntake
-from cmdrdata_exporter.fleet.gateway.otlp_http import Intake
-from cmdrdata_exporter.fleet.gateway.watching import Counts, Pages
+from cmdrdata_exporter.fleet.gateway.grpc_calls import METHOD, SERVICE, STREAMS
+from cmdrdata_exporter.fleet.gateway.limits import Limits
+from cmdrdata_exporter.fleet.gateway.otlp_grpc import CALLS, GrpcIntake
+from tests.fleet.gateways import wait_for
 from tests.fleet.otlp import CHAT, request, span
-from tests.fleet.test_gateway_http import TOKEN, Shelf
+from tests.fleet.streams import Streams, framed
+from tests.fleet.test_gateway_http import TOKEN, Shelf, exports_of, intake_of
 
 SDK = "opentelemetry.instrumentation.openai.v1"
 BODY = request((SDK, span(1, 1))).SerializeToString()
@@ -48,20 +54,14 @@ def start(shelf: Shelf) -> Iterator[Start]:
     running: list[GrpcIntake] = []
 
     def start(access: Access | None = None, limits: Limits | None = None) -> GrpcIntake:
-        limits = limits or Limits()
-        intake = GrpcIntake(
-            ("127.0.0.1", 0),
-            shelving=shelf,  # pyright: ignore[reportArgumentType] - in its place
-            access=access or Access(),
-            limits=limits,
-            room=Room(limits.in_flight),
-            counts=Counts(),
-        )
+        exports = exports_of(shelf, access or Access(), limits or Limits())
+        intake = GrpcIntake(("127.0.0.1", 0), exports)
         intake.start()
         running.append(intake)
         return intake
 
     yield start
+    shelf.goes_on.set()
     for intake in running:
         intake.stop(5)
 
@@ -134,7 +134,8 @@ def test_too_large(start: Start, shelf: Shelf, compression: grpc.Compression | N
     with pytest.raises(grpc.RpcError) as failed:
         call(intake, b"\0" * 20_000_000, compression=compression)
     error: Any = failed.value
-    assert error.code() in (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.OUT_OF_RANGE)
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "10000 bytes" in error.details()
     assert shelf.rows == []
     call(intake, BODY)
 
@@ -157,7 +158,9 @@ def test_tokens(start: Start, shelf: Shelf) -> None:
 def test_again(start: Start, shelf: Shelf, why: str) -> None:
     """What cannot be taken now is to come again, after the time that the answer says."""
     shelf.is_away = why == "away"
-    intake = start(limits=replace(Limits(), in_flight=10) if why == "full" else None)
+    intake = start()
+    if why == "full":
+        intake.exports.room.take(Limits().in_flight)
     with pytest.raises(grpc.RpcError) as failed:
         call(intake, BODY)
     error: Any = failed.value
@@ -166,11 +169,230 @@ def test_again(start: Start, shelf: Shelf, why: str) -> None:
         "full": grpc.StatusCode.RESOURCE_EXHAUSTED,
     }
     assert error.code() is expected[why]
-    details = dict(error.trailing_metadata())["grpc-status-details-bin"]
-    info = RetryInfo()
-    assert Status.FromString(details).details[0].Unpack(info)
-    assert info.retry_delay.seconds == 1
+    assert delay(Status.FromString(dict(error.trailing_metadata())["grpc-status-details-bin"])) == 1
     assert shelf.rows == []
+
+
+def delay(status: Status) -> int:
+    """Return after how many seconds a call is to come again."""
+    info = RetryInfo()
+    assert status.details[0].Unpack(info)
+    return info.retry_delay.seconds
+
+
+def used(intake: GrpcIntake) -> int:
+    """Return how many bytes are under way."""
+    return intake.exports.room.used
+
+
+UNAVAILABLE, FULL, GARBAGE, UNIMPLEMENTED, STRANGER = 14, 8, 3, 12, 16
+
+
+def test_silent_streams(start: Start, shelf: Shelf) -> None:
+    """However many calls send nothing, others are served in time: those that wait for longest give way."""
+    intake = start()
+    with contextlib.ExitStack() as stack:
+        silent = [stack.enter_context(Streams(intake.port)) for _ in range(CALLS // STREAMS + 2)]
+        streams = [(each, each.begin()) for each in silent for _ in range(STREAMS)]
+        began = time.monotonic()
+        call(intake, BODY)
+        assert time.monotonic() - began < 5
+        assert len(shelf.rows) == 1
+        assert len(intake.waiting) in (CALLS - 1, CALLS)
+        connection, oldest = streams[0]
+        assert connection.answer(oldest)[0] == UNAVAILABLE
+        assert delay(connection.details(oldest)) == 1
+        # It begins again, and is waited for as any other.
+        again = connection.begin()
+        connection.send(again, framed(BODY), is_all=True)
+        assert connection.answer(again) == (0, "")
+
+
+def test_slow_messages(start: Start, shelf: Shelf) -> None:
+    """A message that has not come in time is to come again, and what had come of it is forgotten."""
+    intake = start(limits=replace(Limits(), body=0.3))
+    with Streams(intake.port) as client:
+        silent, half = client.begin(), client.begin()
+        client.send(half, framed(BODY)[:50])
+        for stream in (silent, half):
+            status, said = client.answer(stream)
+            assert (status, "within 0.3 seconds" in said) == (UNAVAILABLE, True)
+            assert delay(client.details(stream)) == 1
+        wait_for(lambda: not used(intake))
+        assert shelf.rows == []
+
+
+def test_slow_messages_give_way(start: Start) -> None:
+    """Who fills the room with a message that does not go on makes room for others after a while."""
+    intake = start(limits=replace(Limits(), request=10_000, in_flight=30_000, grace=0.0))
+    with Streams(intake.port) as client:
+        slow = [client.begin() for _ in range(3)]
+        for stream in slow:
+            client.send(stream, b"x" * 9000)
+        wait_for(lambda: used(intake) == 27_000)
+        large = framed(
+            request((SDK, span(1, 1, attributes=CHAT | {"text": "x" * 8000}))).SerializeToString()
+        )
+        first = client.begin()
+        client.send(first, large, is_all=True)
+        assert client.answer(first)[0] == FULL
+        assert client.answer(slow[0])[0] == UNAVAILABLE
+        again = client.begin()
+        client.send(again, large, is_all=True)
+        assert client.answer(again) == (0, "")
+
+
+def test_connections_without_a_call_give_way(start: Start) -> None:
+    """Connections without a call keep nobody out; one too many with calls is refused."""
+    intake = start(limits=replace(Limits(), connections=3))
+    with contextlib.ExitStack() as stack:
+        kept = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", intake.port), timeout=10))
+            for _ in range(3)
+        ]
+        wait_for(lambda: intake.connections == 3)
+        call(intake, BODY)
+        while kept[0].recv(4096):
+            pass
+        busy = [stack.enter_context(Streams(intake.port)) for _ in range(3)]
+        streams = [each.begin() for each in busy]
+        wait_for(lambda: len(intake.waiting) == 3)
+        with pytest.raises(grpc.RpcError) as failed:
+            call(intake, BODY)
+        error: Any = failed.value
+        assert error.code() is grpc.StatusCode.UNAVAILABLE
+        busy[0].send(streams[0], framed(BODY), is_all=True)
+        assert busy[0].answer(streams[0]) == (0, "")
+        call(intake, BODY)
+
+
+def test_idle_connections(start: Start) -> None:
+    """A connection without a call is ended after a while, whatever else it sends."""
+    intake = start(limits=replace(Limits(), idle=0.2))
+    with Streams(intake.port) as client:
+        while not client.is_over:
+            client.read()
+    with socket.create_connection(("127.0.0.1", intake.port), timeout=10) as other:
+        other.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        while other.recv(4096):
+            pass
+    wait_for(lambda: not intake.connections)
+
+
+def test_nobody_sends_before_it_is_known_who_it_is(start: Start) -> None:
+    """A call without the token is answered, and ended, before any of its message is taken."""
+    intake = start(Access(token=Token(text=TOKEN)))
+    with Streams(intake.port) as client:
+        stranger = client.begin()
+        assert client.answer(stranger)[0] == STRANGER
+        while stranger not in client.ended:
+            client.read()
+        friend = client.begin(authorization=f"Bearer {TOKEN}")
+        client.send(friend, framed(BODY), is_all=True)
+        assert client.answer(friend) == (0, "")
+
+
+WRONG: dict[str, tuple[dict[str, str], bytes, int, str]] = {
+    "path": ({"path": "/grpc.health.v1.Health/Check"}, b"", UNIMPLEMENTED, "Export"),
+    "method": ({"method": "GET"}, b"", UNIMPLEMENTED, "Export"),
+    "type": ({"content_type": "text/html"}, b"", UNIMPLEMENTED, "application/grpc"),
+    "encoding": ({"grpc_encoding": "br"}, b"", UNIMPLEMENTED, "gzip"),
+    "no message": ({}, b"", GARBAGE, "one message"),
+    "half a prefix": ({}, b"\0\0", GARBAGE, "one message"),
+    "half a message": ({}, framed(BODY)[:-1], GARBAGE, "one message"),
+    "two messages": ({}, framed(BODY) * 2, GARBAGE, "one message"),
+    "no gzip": ({"grpc_encoding": "gzip"}, framed(BODY, is_packed=True), GARBAGE, "gzip"),
+    "bomb": (
+        {"grpc_encoding": "gzip"},
+        framed(gzip.compress(b"\0" * 2_000_000), is_packed=True),
+        GARBAGE,
+        "10000 bytes",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_is_no_export(start: Start, shelf: Shelf, case: str) -> None:
+    """What is no export is refused for good, with a reason; nothing of it is kept."""
+    headers, data, expected, said = WRONG[case]
+    intake = start(limits=replace(Limits(), request=10_000))
+    with Streams(intake.port) as client:
+        stream = client.begin(**headers)
+        if expected != UNIMPLEMENTED:
+            client.send(stream, data, is_all=True)
+        status, message = client.answer(stream)
+        assert (status, said in message) == (expected, True)
+        assert (shelf.rows, used(intake)) == ([], 0)
+    call(intake, BODY)
+
+
+def test_calls_that_are_given_up(start: Start, shelf: Shelf) -> None:
+    """A call that is given up, or whose connection goes, gives back its room; what had come is stored."""
+    intake = start()
+    shelf.goes_on.clear()
+    with Streams(intake.port) as client:
+        half, whole = client.begin(), client.begin()
+        client.send(half, framed(BODY)[:50])
+        client.send(whole, framed(BODY), is_all=True)
+        assert shelf.is_asked.wait(10)
+        client.reset(half)
+        client.reset(whole)
+        wait_for(lambda: not intake.waiting)
+        client.send(client.begin(), framed(BODY)[:50])
+        wait_for(lambda: len(intake.waiting) == 1)
+    wait_for(lambda: not intake.connections)
+    assert used(intake) > 0
+    shelf.goes_on.set()
+    wait_for(lambda: not used(intake))
+    assert len(shelf.rows) == 1
+
+
+def test_a_client_that_takes_no_answer(start: Start, shelf: Shelf) -> None:
+    """A client that lets no byte of an answer through is not waited for."""
+    intake = start()
+    with Streams(intake.port, window=0) as client:
+        stream = client.begin()
+        client.send(stream, framed(BODY), is_all=True)
+        while stream not in client.ended:
+            client.read()
+    assert (len(shelf.rows), used(intake)) == (1, 0)
+
+
+def test_what_fails(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A failure of ours is told, and the call is to come again."""
+    intake = start()
+
+    def fail(*_: object) -> int:
+        raise RuntimeError
+
+    monkeypatch.setattr(intake.exports, "take", fail)
+    with Streams(intake.port) as client:
+        stream = client.begin()
+        client.send(stream, framed(BODY), is_all=True)
+        assert client.answer(stream)[0] == UNAVAILABLE
+    assert faults.counts.pop("intake") == 1
+
+
+def test_the_end(start: Start, shelf: Shelf) -> None:
+    """What was begun is answered before the server ends; new calls are to come again."""
+    intake = start()
+    shelf.goes_on.clear()
+    with Streams(intake.port) as client, Streams(intake.port) as idle:
+        begun = client.begin()
+        client.send(begun, framed(BODY), is_all=True)
+        assert shelf.is_asked.wait(10)
+        ending = threading.Thread(target=intake.stop, args=(10,))
+        ending.start()
+        wait_for(lambda: intake.stopping)
+        late = idle.begin()
+        assert idle.answer(late)[0] == UNAVAILABLE
+        shelf.goes_on.set()
+        assert client.answer(begun) == (0, "")
+        ending.join()
+        for each in (client, idle):
+            while not each.is_over:
+                each.read()
+    assert len(shelf.rows) == 1
 
 
 def openssl(*arguments: str) -> None:
@@ -208,8 +430,14 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_certificates_over_grpc(start: Start, shelf: Shelf, certificates: Path) -> None:
+def test_certificates_over_grpc(
+    start: Start, shelf: Shelf, certificates: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Only who has a certificate of the authority is let in."""
+    # Other tests do without.
+    monkeypatch.setattr(
+        ssl.SSLContext, "load_verify_locations", _ssl._SSLContext.load_verify_locations
+    )
     access = Access(
         certificate=certificates / "server.pem",
         key=certificates / "server.key",
@@ -242,20 +470,12 @@ def test_certificates_over_http(
     monkeypatch.setattr(
         ssl.SSLContext, "load_verify_locations", _ssl._SSLContext.load_verify_locations
     )
-    counts = Counts()
-    intake = Intake(
-        ("127.0.0.1", 0),
-        shelving=shelf,  # pyright: ignore[reportArgumentType] - in its place
-        access=Access(
-            certificate=certificates / "server.pem",
-            key=certificates / "server.key",
-            authority=certificates / "ca.pem",
-        ),
-        limits=Limits(),
-        room=Room(1 << 20),
-        counts=counts,
-        pages=Pages(counts, dict, list),
+    access = Access(
+        certificate=certificates / "server.pem",
+        key=certificates / "server.key",
+        authority=certificates / "ca.pem",
     )
+    intake = intake_of(shelf, access, Limits())
     intake.start()
 
     def post(name: str | None) -> int:

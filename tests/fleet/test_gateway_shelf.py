@@ -13,8 +13,9 @@ import psycopg
 import pytest
 
 from cmdrdata_exporter.fleet.arrivals import Arrival, Position
+from cmdrdata_exporter.fleet.gateway.pieces import read_protobuf
 from cmdrdata_exporter.fleet.gateway.shelf import Settled, Settler, Shelf
-from cmdrdata_exporter.fleet.gateway.spans import SpanRow, read_protobuf, take
+from cmdrdata_exporter.fleet.gateway.spans import SpanRow, take
 from cmdrdata_exporter.fleet.store import FleetLedger
 from tests.fleet.otlp import CHAT, request, span
 from tests.fleet.samples import DAY

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from cmdrdata_exporter.fleet.gateway.spans import Taken, read_record, take
+from cmdrdata_exporter.fleet.gateway.pieces import read_protobuf
+from cmdrdata_exporter.fleet.gateway.spans import Taken, take
 from tests import replies
 from tests.delivery.samples import wait_for
 from tests.engines import node
@@ -87,7 +88,7 @@ def read(collector: Collector, spans: int) -> list[Taken]:
 
     def are_there() -> bool:
         found[:] = [
-            take(read_record(message.value))
+            take(read_protobuf(message.value))
             for message in messages(collector.brokers, collector.topic)
         ]
         return sum(taken.spans for taken in found) >= spans

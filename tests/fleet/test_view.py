@@ -278,7 +278,7 @@ def test_usage_by_host(both: Both) -> None:
 def test_hours_that_became_days(both: Both) -> None:
     """What was an hour is its day, also of events that are not delivered."""
     for billed in (False, True):
-        found = list(both.fleet.usage.totals(["hour"], Question(billed=billed)))
+        found = list(both.fleet.ledger.usage.totals(["hour"], Question(billed=billed)))
         assert {total.group[0] for total in found} == {"2026-10-30", "2026-11-20", "2026-11-21"} - (
             {"2026-10-30", "2026-11-20"} if billed else set()
         )

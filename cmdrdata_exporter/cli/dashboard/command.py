@@ -12,7 +12,13 @@ import click
 
 from cmdrdata_exporter.cli.dashboard.answers import Answers
 from cmdrdata_exporter.cli.dashboard.server import DashboardServer
-from cmdrdata_exporter.cli.destination import Refusal, chosen, location_options, spool_path
+from cmdrdata_exporter.cli.destination import (
+    Refusal,
+    chosen,
+    location_options,
+    no_ledger_option,
+    spool_path,
+)
 from cmdrdata_exporter.cli.terminal import print_json, say
 from cmdrdata_exporter.cli.usage.costs import prices_option
 from cmdrdata_exporter.prices import PriceError, PriceTable
@@ -37,6 +43,7 @@ PORT = 8765
 @prices_option("Prices")
 @click.option("--open", "opens", is_flag=True, help="Open the page in a browser.")
 @location_options
+@no_ledger_option
 def dashboard(
     name: str | None,
     spool: Path | None,

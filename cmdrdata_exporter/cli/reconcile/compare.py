@@ -17,6 +17,10 @@ from cmdrdata_exporter.delivery.open_jobs import OpenJob
 from cmdrdata_exporter.delivery.usage import Units, add
 from cmdrdata_exporter.wording import plural
 
+JOBS_ELSEWHERE = (
+    "Jobs that were not seen to end are known to their hosts alone: run cmdrdata jobs there."
+)
+
 
 class Comparison(NamedTuple):
     """Both sides, compared."""
@@ -166,6 +170,8 @@ def _notes(theirs: Theirs, ours: Ours, hosts: Iterable[str]) -> list[str]:
     if ours.losses.get("jobs_given_up"):
         number = plural(ours.losses["jobs_given_up"], "job")
         notes.append(f"{number} never seen to end, and given up: not in our numbers.")
+    if not ours.knows_jobs:
+        notes.append(JOBS_ELSEWHERE)
     for name, what in (
         ("unspooled", "could not be written to the disk, and are in the application's log"),
         ("damaged", "were damaged on the disk"),

@@ -52,6 +52,8 @@ class Ours(NamedTuple):
     lines: list[OurLine]
     jobs: list[OpenJob]
     """Jobs whose end was not seen."""
+    knows_jobs: bool
+    """Whether these are all."""
     first: str | None
     """The first day, or month, of which a ledger has usage at all; None where there is none."""
     not_imported: int
@@ -120,6 +122,7 @@ def read(
     return Ours(
         lines,
         jobs,
+        all(destination.knows_jobs for destination in destinations),
         min(firsts, default=None),
         waiting,
         {state: number for state, number in outside.items() if number},

@@ -7,5 +7,7 @@
     a topic of events ──────────────────────────────────────────────────────────────────────────────────┘
       `topics`
 
-`gateway` starts and ends all of that, `limits` says how much it takes, `watching` tells how it is.
+`gateway` starts and ends all of that, `watching` tells how it is. What comes by OTLP goes through `exports`: `access`
+says who may send, `limits` how much is taken, `answers` what a client is told; `pieces` finds the spans of a request.
+`connections` has those of HTTP, `grpc_calls` those of gRPC.
 """

@@ -15,9 +15,10 @@ from cmdrdata_exporter.delivery.backoff import backoff
 from cmdrdata_exporter.fleet.arrivals import Arrival
 from cmdrdata_exporter.fleet.gateway.access import Access
 from cmdrdata_exporter.fleet.gateway.brokers import Topic
+from cmdrdata_exporter.fleet.gateway.exports import Exports
 from cmdrdata_exporter.fleet.gateway.forwarding import Forwarding
 from cmdrdata_exporter.fleet.gateway.ledgers import Ledger, Open
-from cmdrdata_exporter.fleet.gateway.limits import Limits, Room
+from cmdrdata_exporter.fleet.gateway.limits import Limits
 from cmdrdata_exporter.fleet.gateway.members import Member
 from cmdrdata_exporter.fleet.gateway.otlp_grpc import GrpcIntake
 from cmdrdata_exporter.fleet.gateway.otlp_http import Intake
@@ -71,9 +72,9 @@ class Gateway:
         self._plan = plan
         self._open = open_ledger
         self.counts = Counts()
-        self.room = Room(plan.limits.in_flight)
         self._pages = Pages(self.counts, self._gauges, self.troubles)
         self._shelving = Shelving(Shelf(plan.url))
+        self._exports = Exports(self._shelving, plan.access, plan.limits, self.counts)
         self._takes_spans = any((plan.http, plan.grpc, plan.spans))
         self._settling = Settling(plan, open_ledger, self.counts)
         self._upkeep = Upkeep(open_ledger, self.counts)
@@ -121,18 +122,11 @@ class Gateway:
         finally:
             ledger.close()
         if plan.http is not None:
-            self.http = self._intake(plan.http, self._shelving)
+            self.http = self._intake(plan.http, self._exports)
         if plan.pages is not None:
             self.pages = self._intake(plan.pages, None)
         if plan.grpc is not None:
-            self.grpc = GrpcIntake(
-                plan.grpc,
-                shelving=self._shelving,
-                access=plan.access,
-                limits=plan.limits,
-                room=self.room,
-                counts=self.counts,
-            )
+            self.grpc = GrpcIntake(plan.grpc, self._exports)
         if self._takes_spans:
             self._shelving.start()
             self._settling.start()
@@ -141,16 +135,8 @@ class Gateway:
             if part is not None:
                 part.start()
 
-    def _intake(self, address: Address, shelving: Shelving | None) -> Intake:
-        return Intake(
-            address,
-            shelving=shelving,
-            access=self._plan.access,
-            limits=self._plan.limits,
-            room=self.room,
-            counts=self.counts,
-            pages=self._pages,
-        )
+    def _intake(self, address: Address, exports: Exports | None) -> Intake:
+        return Intake(address, self._pages, exports, self._plan.limits, self.counts)
 
     def stop(self) -> bool:
         """Take no more, finish what was begun, leave the groups; return whether all of it ended in time."""
@@ -202,9 +188,11 @@ class Gateway:
         return found
 
     def _gauges(self) -> Mapping[str, Mapping[str, float]]:
-        found: dict[str, dict[str, float]] = {"in_flight_bytes": {"": self.room.used}}
-        if self.http is not None:
-            found["connections"] = {"": self.http.connections}
+        found: dict[str, dict[str, float]] = {"in_flight_bytes": {"": self._exports.room.used}}
+        intakes = {"http": self.http, "grpc": self.grpc}
+        found["connections"] = {
+            name: it.connections for name, it in intakes.items() if it is not None
+        }
         if self._takes_spans:
             found["waiting_spans"] = {"": self._settling.waiting}
         if self._members:

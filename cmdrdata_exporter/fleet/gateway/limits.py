@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from cmdrdata_exporter import clocks
+from cmdrdata_exporter.fleet.gateway.answers import FULL, GARBAGE, TOO_LARGE, RefusedError
+
 MIB = 1 << 20
-AGAIN = 1
-"""Seconds after which what was refused may come again."""
 
 
 @dataclass(frozen=True)
@@ -19,26 +20,38 @@ class Limits:
     request: int = 16 * MIB
     """Bytes of one request, before and after it is decompressed."""
     in_flight: int = 64 * MIB
-    """Bytes of all requests that are not answered yet."""
+    """Bytes of all requests that are not answered yet, and of what is made of them."""
     connections: int = 256
+    """Of each intake."""
     idle: float = 75.0
     """Seconds that a connection may be open without a request."""
     header: float = 10.0
     """Seconds that a request's header may take, and a handshake."""
     body: float = 30.0
     """Seconds that its body may take."""
+    grace: float = 5.0
+    """Seconds of these that it may take while others have no room."""
 
 
-class TooLargeError(Exception):
+class TooLargeError(RefusedError):
     """A request is larger than one may be."""
 
+    def __init__(self, message: str) -> None:
+        super().__init__(TOO_LARGE, f"{message}; send fewer spans at once")
 
-class FullError(Exception):
+
+class FullError(RefusedError):
     """So much is under way that there is no room for more now."""
 
+    def __init__(self) -> None:
+        super().__init__(FULL, "too much is under way; send it again")
 
-class GzipError(ValueError):
+
+class GzipError(RefusedError):
     """What was said to be gzip is none."""
+
+    def __init__(self) -> None:
+        super().__init__(GARBAGE, "the body is said to be gzip, and is none")
 
 
 class Room:
@@ -47,29 +60,49 @@ class Room:
 
     Args:
         size: how many there may be.
+        grace: seconds after which who is still sending gives way to others.
     """
 
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._lock = threading.Lock()
+    def __init__(self, size: int, grace: float = Limits.grace) -> None:
+        self.size = size
         self.used = 0
+        self._grace = grace
+        self._lock = threading.Lock()
+        self._sending: dict[Held, tuple[float, Callable[[], None]]] = {}
 
     def take(self, number: int) -> None:
         """
         Take room for so many bytes.
 
         Raises:
-            FullError: there is none.
+            FullError: there is none. Who has been sending for longest will make some, if that is long.
         """
         with self._lock:
-            if self.used + number > self._size:
-                raise FullError
-            self.used += number
+            if self.used + number <= self.size:
+                self.used += number
+                return
+            slowest = next(iter(self._sending), None)
+            if slowest is not None:
+                began, give_way = self._sending[slowest]
+                if clocks.monotonic() - began >= self._grace:
+                    del self._sending[slowest]
+                    give_way()
+        raise FullError
 
     def give_back(self, number: int) -> None:
         """Give it back."""
         with self._lock:
             self.used -= number
+
+    def begin(self, held: Held, give_way: Callable[[], None]) -> None:
+        """Note that a body comes. `give_way` may be called, in any thread, and must return at once."""
+        with self._lock:
+            self._sending[held] = clocks.monotonic(), give_way
+
+    def end(self, held: Held) -> None:
+        """Note that it has come."""
+        with self._lock:
+            self._sending.pop(held, None)
 
 
 class Held:
@@ -78,12 +111,12 @@ class Held:
 
     Args:
         room: where it is taken.
-        most: bytes that one request may have.
+        most: bytes that its body may have, as it came and inflated.
     """
 
     def __init__(self, room: Room, most: int) -> None:
-        self._room = room
-        self._most = most
+        self.room = room
+        self.most = most
         self._parts: dict[str, int] = {}
 
     def __enter__(self) -> Held:  # noqa: PYI034 - Python 3.10 has no `Self`
@@ -92,7 +125,12 @@ class Held:
 
     def __exit__(self, *_: object) -> None:
         """Give the room back."""
-        self._room.give_back(sum(self._parts.values()))
+        self.release()
+
+    def release(self) -> None:
+        """Give it back."""
+        self.room.end(self)
+        self.room.give_back(sum(self._parts.values()))
         self._parts.clear()
 
     def add(self, part: str, number: int) -> None:
@@ -100,27 +138,49 @@ class Held:
         Take room for more bytes of a part of the request.
 
         Raises:
-            TooLargeError: the part has more than it may have.
+            TooLargeError: it could not have so much if it were the only one.
             FullError: there is no room now.
         """
-        if self._parts.get(part, 0) + number > self._most:
-            raise TooLargeError
-        self._room.take(number)
+        if sum(self._parts.values()) + number > self.room.size:
+            raise TooLargeError(
+                f"the request takes more than the {self.room.size} bytes that all of them may take"
+            )
+        self.room.take(number)
         self._parts[part] = self._parts.get(part, 0) + number
+
+    def add_body(self, part: str, number: int) -> None:
+        """
+        Take room for more of the body.
+
+        Raises:
+            TooLargeError: it has more than it may have.
+            FullError: there is no room now.
+        """
+        self.check(self._parts.get(part, 0) + number)
+        self.add(part, number)
+
+    def check(self, length: int) -> None:
+        """Raise `TooLargeError` if a body has more bytes than it may have."""
+        if length > self.most:
+            raise TooLargeError(f"a request may have {self.most} bytes, compressed or not")
+
+    def drop(self, part: str) -> None:
+        """Give back what a part has."""
+        self.room.give_back(self._parts.pop(part, 0))
 
 
 _STEP = 64 << 10
 
 
-def joined(chunks: Iterable[bytes]) -> bytes:
+def joined(chunks: Iterable[bytes]) -> bytearray:
     """Return chunks in one piece. A list of tiny ones would have many times their size."""
     found = bytearray()
     for chunk in chunks:
         found += chunk
-    return bytes(found)
+    return found
 
 
-def inflate(chunks: Iterable[bytes], held: Held) -> bytes:
+def inflate(chunks: Iterable[bytes | bytearray], held: Held) -> bytearray:
     """
     Return what is in gzip, read as it comes: of what is too large no more than is allowed.
 
@@ -133,10 +193,10 @@ def inflate(chunks: Iterable[bytes], held: Held) -> bytes:
     found = bytearray()
     try:
         for chunk in chunks:
-            rest = chunk
+            rest: bytes | bytearray = chunk
             while rest and not reader.eof:
                 part = reader.decompress(rest, _STEP)
-                held.add("inflated", len(part))
+                held.add_body("inflated", len(part))
                 found += part
                 rest = reader.unconsumed_tail
             if reader.unused_data or (rest and reader.eof):
@@ -145,4 +205,4 @@ def inflate(chunks: Iterable[bytes], held: Held) -> bytes:
         raise GzipError from None
     if not reader.eof:
         raise GzipError
-    return bytes(found)
+    return found

@@ -3,39 +3,33 @@ OTLP over gRPC: `TraceService/Export`.
 
 As over HTTP: a call is answered once its spans are on the shelf.
 https://opentelemetry.io/docs/specs/otlp/#otlpgrpc
+
+It is not gRPC's own server, which keeps what has come of a message where it is neither seen nor counted until all of it
+has come: many slow clients would fill the memory. Here one thread reads all connections, so that a client that sends
+nothing keeps nobody waiting, and `THREADS` others store what has come. `grpc_calls` has one connection and its calls.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+import socket
+import threading
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NoReturn, cast
 
-import grpc
-from google.protobuf.any_pb2 import Any as Packed
-from google.protobuf.duration_pb2 import Duration
-from google.rpc.error_details_pb2 import RetryInfo
-from google.rpc.status_pb2 import Status
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
+from google.rpc.code_pb2 import Code
 
-from cmdrdata_exporter.fleet.gateway.access import Access
-from cmdrdata_exporter.fleet.gateway.limits import (
-    AGAIN,
-    FullError,
-    Held,
-    Limits,
-    Room,
-    TooLargeError,
-)
-from cmdrdata_exporter.fleet.gateway.shelving import AwayError, Shelving
-from cmdrdata_exporter.fleet.gateway.spans import GarbageError, read_protobuf, take
-from cmdrdata_exporter.fleet.gateway.watching import Counts
-from cmdrdata_exporter.setting_values import ConfigurationError
+from cmdrdata_exporter import faults, processes
+from cmdrdata_exporter.fleet.gateway.answers import GARBAGE, NOT_NOW, RefusedError
+from cmdrdata_exporter.fleet.gateway.exports import Exports
+from cmdrdata_exporter.fleet.gateway.grpc_calls import CLOSING, INTAKE, Call, Connection
+from cmdrdata_exporter.fleet.gateway.limits import inflate
 
-SERVICE, METHOD = "opentelemetry.proto.collector.trace.v1.TraceService", "Export"
+_PREFIX = 5
+"""Bytes before a message: whether it is compressed, and its length."""
 THREADS = 16
-"""How many calls are served at once. Of the others nothing is read yet."""
-_INTAKE = "grpc"
+"""How many calls are stored at once. The others wait, and their bytes count."""
+CALLS = 1000
+"""How many may be open whose message has not come. One more, and the oldest of them gives way."""
 
 
 class GrpcIntake:
@@ -44,148 +38,151 @@ class GrpcIntake:
 
     Args:
         address: host and port.
-        shelving: what stores spans.
-        access: who may send.
-        limits: how much is taken.
-        room: what is under way, of all intakes.
-        counts: where to count.
+        exports: what takes spans.
 
     Raises:
         OSError: nobody can listen there.
     """
 
-    def __init__(
-        self,
-        address: tuple[str, int],
-        *,
-        shelving: Shelving,
-        access: Access,
-        limits: Limits,
-        room: Room,
-        counts: Counts,
-    ) -> None:
-        self._shelving = shelving
-        self._access = access
-        self._limits = limits
-        self._room = room
-        self._counts = counts
-        self._server = grpc.server(
-            ThreadPoolExecutor(THREADS, thread_name_prefix="cmdrdata-gateway-grpc"),
-            options=(
-                ("grpc.max_receive_message_length", limits.request),
-                ("grpc.max_metadata_size", 16 << 10),
-                ("grpc.so_reuseport", 0),
-                ("grpc.max_concurrent_streams", 100),
-                # A connection that has gone without a word is noticed.
-                ("grpc.keepalive_time_ms", 60_000),
-                ("grpc.max_connection_idle_ms", (10 * 60 * 1000)),
-            ),
-        )
-        # As a stream, which has one message here: so it is not read before it is clear that whoever sends it may. The
-        # bytes, so that they are counted before anything is made of them.
-        handler = cast("Any", grpc).stream_unary_rpc_method_handler(self._export)
-        self._server.add_generic_rpc_handlers(
-            (grpc.method_handlers_generic_handler(SERVICE, {METHOD: handler}),)
-        )
-        host = f"[{address[0]}]" if ":" in address[0] else address[0]
+    def __init__(self, address: tuple[str, int], exports: Exports) -> None:
+        self.exports = exports
+        self.limits = exports.limits
+        self._context = exports.access.context()
+        if self._context is not None:
+            self._context.set_alpn_protocols(["h2"])
+        family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         try:
-            self.port = self._listen(f"{host}:{address[1]}")
-        except RuntimeError:
-            raise OSError(
-                f"nobody can listen at {host}:{address[1]}: it is taken, or not ours"
-            ) from None
-
-    def _listen(self, address: str) -> int:
-        access = self._access
-        if access.certificate is None or access.key is None:
-            return self._server.add_insecure_port(address)
-        try:
-            pair = access.key.read_bytes(), access.certificate.read_bytes()
-            roots = None if access.authority is None else access.authority.read_bytes()
+            self._socket = socket.create_server(address, family=family)
         except OSError as error:
-            raise ConfigurationError(f"a certificate cannot be read: {error.strerror}") from None
-        credentials = grpc.ssl_server_credentials(
-            [pair], root_certificates=roots, require_client_auth=roots is not None
-        )
-        return self._server.add_secure_port(address, credentials)
+            raise OSError(
+                f"nobody can listen at {address[0]}:{address[1]}: it is taken, or not ours"
+            ) from error
+        self._socket.setblocking(False)
+        self.port: int = self._socket.getsockname()[1]
+        self.waiting: dict[Call, None] = {}
+        """The calls whose message has not come, the oldest first."""
+        self._open: dict[Connection, asyncio.Task[None]] = {}
+        """The connections, those first that have had no call for longest."""
+        self._answers: set[asyncio.Task[None]] = set()
+        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="cmdrdata-gateway-grpc")
+        self.stopping = False
+        self._ended = threading.Event()
 
     def start(self) -> None:
-        """Serve."""
-        self._server.start()
+        """Serve in a thread of its own."""
+        self.loop = asyncio.new_event_loop()
+        self.loop.set_exception_handler(
+            lambda _, what: faults.report("intake", "a connection failed: %s", what["message"])
+        )
+        self._stop = asyncio.Event()
+        processes.start_thread(self._run, name="cmdrdata-gateway-grpc")
 
     def stop(self, timeout: float) -> None:
         """Take no more, and wait for the answers to what was begun, so many seconds at most."""
-        self._server.stop(timeout).wait(timeout)
+        self.stopping = True
+        self._timeout = timeout
+        if not self._ended.is_set():
+            self.loop.call_soon_threadsafe(self._stop.set)
+        self._ended.wait(timeout + CLOSING)
 
-    def _export(self, messages: Iterator[bytes], context: Any) -> bytes:
-        status = grpc.StatusCode.OK
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+        return len(self._open)
+
+    def _run(self) -> None:
         try:
-            return self._take(messages, context)
-        except _RefusedError as error:
-            status = error.status
-            self._refuse(context, error)
+            self.loop.run_until_complete(self._serve())
         finally:
-            self._counts.add("requests", intake=_INTAKE, status=status.name)
+            self.loop.close()
+            self._pool.shutdown(wait=False)
+            self._ended.set()
 
-    def _take(self, messages: Iterator[bytes], context: Any) -> bytes:
-        metadata: dict[str, Any] = dict(context.invocation_metadata())
-        if not self._access.admits(metadata.get("authorization")):
-            raise _RefusedError(
-                grpc.StatusCode.UNAUTHENTICATED,
-                "expected is the gateway's token: authorization: Bearer TOKEN",
-            )
-        with Held(self._room, self._limits.request) as held:
+    async def _serve(self) -> None:
+        accepting = self.loop.create_task(self._accept())
+        await self._stop.wait()
+        accepting.cancel()
+        if self._answers:
+            await asyncio.wait(self._answers, timeout=self._timeout)
+        for each in list(self._open):
+            each.end()
+        connections = [accepting, *self._open.values()]
+        await asyncio.wait(connections, timeout=CLOSING / 2)
+        for each in connections:
+            each.cancel()
+        await asyncio.gather(*connections, return_exceptions=True)
+        self._socket.close()
+
+    async def _accept(self) -> None:
+        while True:
             try:
-                body = next(messages, b"")
-                held.add("body", len(body))
-                taken = take(read_protobuf(body))
-                self._shelving.store(taken.rows)
-            except GarbageError as error:
-                raise _RefusedError(grpc.StatusCode.INVALID_ARGUMENT, str(error)) from None
-            except TooLargeError:
-                raise _RefusedError(
-                    # One that clients do not try again.
-                    grpc.StatusCode.OUT_OF_RANGE,
-                    f"a request may have {self._limits.request} bytes; send fewer spans at once",
-                ) from None
-            except FullError:
-                raise _RefusedError(
-                    grpc.StatusCode.RESOURCE_EXHAUSTED,
-                    "too much is under way; send it again",
-                    retry=True,
-                ) from None
-            except AwayError:
-                raise _RefusedError(
-                    grpc.StatusCode.UNAVAILABLE,
-                    "the ledger cannot be written now; send it again",
-                    retry=True,
-                ) from None
-        self._counts.add("spans", taken.spans, intake=_INTAKE)
-        self._counts.add("spans_refused", taken.refused, intake=_INTAKE)
-        self._counts.add("spans_without_usage", taken.without_usage, intake=_INTAKE)
-        answer = ExportTraceServiceResponse()
-        if taken.refused:
-            answer.partial_success.rejected_spans = taken.refused
-            answer.partial_success.error_message = (
-                f"{taken.refused} spans have no valid ids or cannot be read"
+                accepted, _ = await self.loop.sock_accept(self._socket)
+            except OSError:
+                # It has gone, or this process may open no more files now.
+                await asyncio.sleep(CLOSING)
+                continue
+            if len(self._open) >= self.limits.connections:
+                # One without a call keeps nobody out: its client connects again when it has something to send.
+                idle = next((each for each in self._open if not each.calls), None)
+                if idle is None:
+                    self.exports.counts.add(
+                        "requests", intake=INTAKE, status=Code.Name(NOT_NOW.grpc)
+                    )
+                    accepted.close()
+                    continue
+                self._open.pop(idle).cancel()
+            connection = Connection(self)
+            self._open[connection] = self.loop.create_task(self._connect(connection, accepted))
+
+    async def _connect(self, connection: Connection, accepted: socket.socket) -> None:
+        timeout = None if self._context is None else self.limits.header
+        try:
+            await self.loop.connect_accepted_socket(
+                lambda: connection, accepted, ssl=self._context, ssl_handshake_timeout=timeout
             )
-        return answer.SerializeToString()
+            await connection.closed.wait()
+        except OSError:
+            pass  # It has gone, is too slow, or has no certificate.
+        finally:
+            connection.abort()
+            self._open.pop(connection, None)
 
-    @staticmethod
-    def _refuse(context: Any, error: _RefusedError) -> NoReturn:
-        if error.retry:
-            details = Packed()
-            details.Pack(RetryInfo(retry_delay=Duration(seconds=AGAIN)))
-            said = Status(code=error.status.value[0], message=str(error), details=[details])
-            context.set_trailing_metadata((("grpc-status-details-bin", said.SerializeToString()),))
-        context.abort(error.status, str(error))
-        raise AssertionError  # `abort` raises.
+    def rests(self, connection: Connection) -> None:
+        """Note that a connection has no call any more."""
+        if (task := self._open.pop(connection, None)) is not None:
+            self._open[connection] = task
 
+    def open(self, call: Call) -> None:
+        """Note that a call waits for its message."""
+        if len(self.waiting) >= CALLS:
+            next(iter(self.waiting)).give_way()
+        self.waiting[call] = None
+        self.exports.room.begin(call.held, call.give_way_soon)
 
-class _RefusedError(Exception):
-    """A call is answered with an error."""
+    def answer(self, call: Call) -> None:
+        """Store what has come, and answer."""
+        task = self.loop.create_task(self._answer(call))
+        self._answers.add(task)
+        task.add_done_callback(self._answers.discard)
 
-    def __init__(self, status: grpc.StatusCode, message: str, *, retry: bool = False) -> None:
-        super().__init__(message)
-        self.status = status
-        self.retry = retry
+    async def _answer(self, call: Call) -> None:
+        try:
+            refused = await self.loop.run_in_executor(self._pool, self._take, call)
+        except RefusedError as error:
+            call.refuse(error)
+        except Exception:  # noqa: BLE001 - the others go on
+            faults.report("intake", "a call failed", exc_info=True)
+            call.refuse(RefusedError(NOT_NOW, "this gateway failed; send it again"))
+        else:
+            call.accept(refused)
+
+    def _take(self, call: Call) -> int:
+        body = call.body
+        length = int.from_bytes(body[1:_PREFIX], "big")
+        if len(body) < _PREFIX or length != len(body) - _PREFIX:
+            raise RefusedError(GARBAGE, "expected is one message")
+        is_packed = body[0]
+        del body[:_PREFIX]
+        if is_packed:
+            body = inflate([body], call.held)
+        return self.exports.take(body, call.held, INTAKE)

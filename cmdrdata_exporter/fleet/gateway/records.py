@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from cmdrdata_exporter.delivery.kafka.headers import HOST, KEY, REPORT
 from cmdrdata_exporter.fleet.arrivals import Arrival, HostReport
-from cmdrdata_exporter.fleet.gateway.spans import LONGEST_HOST, GarbageError
+from cmdrdata_exporter.fleet.gateway.pieces import LONGEST_HOST, GarbageError
 
 _NUMBERS = ("recorded", "pending", "held", "dead", "unspooled")
 

@@ -7,57 +7,43 @@ it goes what relates it to other spans of the same call.
 
 from __future__ import annotations
 
-import base64
 import json
+import threading
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import chain
+from itertools import islice
 from typing import Any, NamedTuple
 
 from google.protobuf import json_format
 from google.protobuf.message import DecodeError
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
-from opentelemetry.proto.trace.v1.trace_pb2 import Span, TracesData
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, Status, StatusCode
 
-from cmdrdata_exporter import attributes as names
 from cmdrdata_exporter import faults
 from cmdrdata_exporter.attributes import OUR_SCOPE
 from cmdrdata_exporter.bodies import written
 from cmdrdata_exporter.deduplication import Report
 from cmdrdata_exporter.events import UsageEvent
+from cmdrdata_exporter.fleet.gateway.answers import RefusedError
+from cmdrdata_exporter.fleet.gateway.pieces import Piece, is_read
 from cmdrdata_exporter.foreign import event_from_span, is_without_usage
 
-_READ = frozenset(
-    chain(
-        *names.FIELDS.values(),
-        *names.BREAKDOWNS.values(),
-        (
-            names.OPERATION,
-            names.OPENINFERENCE_KIND,
-            names.OPENLLMETRY_REQUEST_TYPE,
-            names.OPENAI_API_TYPE,
-            names.CACHE_HIT,
-        ),
-    )
-)
-"""The attributes that are read, beside our own. No others are looked at: they may be prompts of megabytes."""
-_NO_RESOURCE = Resource({})
-"""Of spans whose resource nobody asks for: otherwise each looks for one of this process, a thousand times as long."""
 _SOURCE = "source"
 """`metadata.source` says that an event was made of a span."""
-_HOST = ("host.name", "service.instance.id", "service.name")
-"""The attributes of a resource that name who sent it, the best one first."""
-LONGEST_HOST = 256
-_LONGEST_SCOPE = 256
-"""Characters that are kept of a scope's name. It comes once for many spans, and is kept with each."""
+TOGETHER = 1000
+"""How many spans of a request are stored at once."""
+UNREADABLE = (
+    *(ValueError, TypeError, AttributeError, LookupError, OverflowError, RecursionError),
+    *(DecodeError, json_format.ParseError, RefusedError),
+)
+"""What comes of a span that is none."""
 
-
-class GarbageError(ValueError):
-    """What came is no OTLP. The message says what is wrong, and repeats nothing of it."""
+_reading = threading.Lock()
+# Without one the SDK asks this process and its host for theirs, in threads, for each span.
+_NO_RESOURCE = Resource.get_empty()
 
 
 class SpanRow(NamedTuple):
@@ -107,40 +93,40 @@ class Taken(NamedTuple):
     """How many are of model calls, and tell no usage."""
 
 
-def take(batches: Iterable[Any]) -> Taken:
-    """Return what is kept of the spans of `ResourceSpans`."""
+def take(pieces: Iterable[Piece]) -> Taken:
+    """Return what is kept of spans."""
     rows: list[SpanRow] = []
     spans = refused = without_usage = 0
-    for span, scope, host in _each(batches):
+    for piece in pieces:
         spans += 1
-        if len(span.trace_id) != 16 or len(span.span_id) != 8 or not any(span.trace_id):
-            refused += 1
-            continue
         try:
-            row, tells_nothing = _row(span, scope, host)
-            rows.append(row)
-            without_usage += tells_nothing
-        except (ValueError, TypeError, OverflowError) as error:
-            # No value that is known does this. One span shall not keep others from being billed.
+            # One at a time in the whole process: a span may take many times its bytes once it is parsed.
+            with _reading:
+                row, tells_nothing = _row(piece.read(), piece.scope, piece.host)
+        except UNREADABLE as error:
+            # One span shall not keep others from being billed.
             faults.report(
                 "span", "a span cannot be read (%s) and makes no event", type(error).__name__
             )
+            row, tells_nothing = None, False
+        if row is None:
             refused += 1
+        else:
+            rows.append(row)
+            without_usage += tells_nothing
     return Taken(rows, spans, refused, without_usage)
 
 
-def _each(batches: Iterable[Any]) -> Iterator[tuple[Span, str, str]]:
-    """Yield each span, the name of its scope, and who sent it."""
-    for batch in batches:
-        host = host_of(batch.resource.attributes)
-        for group in batch.scope_spans:
-            scope = group.scope.name[:_LONGEST_SCOPE]
-            for span in group.spans:
-                yield span, scope, host
+def batches(pieces: Iterator[Piece]) -> Iterator[Taken]:
+    """Yield what is kept of spans, of some after another, so that it is not all of it in memory."""
+    while (taken := take(islice(pieces, TOGETHER))).spans:
+        yield taken
 
 
-def _row(span: Span, scope: str, host: str) -> tuple[SpanRow, bool]:
-    """Return what is kept of a span, and whether it is of a model call that tells no usage."""
+def _row(span: Span, scope: str, host: str) -> tuple[SpanRow | None, bool]:
+    """Return what is kept of a span, None without valid ids; and whether it is of a model call that tells no usage."""
+    if len(span.trace_id) != 16 or len(span.span_id) != 8 or not any(span.trace_id):
+        return None, False
     parent = span.parent_span_id.hex() if len(span.parent_span_id) == 8 else None
     relation = Relation(span.start_time_unix_nano, span.end_time_unix_nano, parent, scope)
     read = _attributes(span.attributes)
@@ -179,7 +165,7 @@ def _attributes(pairs: Iterable[KeyValue]) -> dict[str, Any]:
     return {
         pair.key: value
         for pair in pairs
-        if pair.key in _READ or pair.key.startswith(names.OWN_PREFIX)
+        if is_read(pair.key)
         if (value := _value(pair.value)) is not None
     }
 
@@ -222,13 +208,6 @@ def _marked(event: UsageEvent) -> UsageEvent:
     return event._replace(metadata=metadata | {_SOURCE: "span"})
 
 
-def host_of(resource: Iterable[KeyValue]) -> str:
-    """Return who sent a span, by the attributes of its resource; empty where none of them tells."""
-    known = {pair.key: pair.value.string_value for pair in resource if pair.key in _HOST}
-    host = next((known[name] for name in _HOST if known.get(name)), "")
-    return host.replace("\0", "")[:LONGEST_HOST]
-
-
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
@@ -268,67 +247,3 @@ def report_of(span: ReadableSpan, relation: Relation) -> Report:
         response_id=relation.response_id,
         tokens=relation.tokens,
     )
-
-
-# The wire
-
-
-def read_protobuf(body: bytes) -> Any:
-    """
-    Return the `ResourceSpans` of a request.
-
-    Raises:
-        GarbageError: it is none.
-    """
-    return _parsed(ExportTraceServiceRequest(), body)
-
-
-def read_record(body: bytes) -> Any:
-    """
-    Return the `ResourceSpans` of a record of a topic, as the Collector's exporter writes it with `otlp_proto`.
-
-    Raises:
-        GarbageError: it has none.
-    """
-    return _parsed(TracesData(), body)
-
-
-def _parsed(message: Any, body: bytes) -> Any:
-    try:
-        message.ParseFromString(body)
-    except (DecodeError, ValueError):
-        raise GarbageError(
-            "expected is a message of OTLP traces, as protobuf; these bytes are none"
-        ) from None
-    return message.resource_spans
-
-
-def read_json(body: bytes) -> Any:
-    """
-    Return the `ResourceSpans` of a request in JSON.
-
-    Raises:
-        GarbageError: it is none.
-    """
-    message = ExportTraceServiceRequest()
-    try:
-        json_format.Parse(body, message, ignore_unknown_fields=True)
-        for span, _, _ in _each(message.resource_spans):
-            span.trace_id = _from_hexadecimal(span.trace_id)
-            span.span_id = _from_hexadecimal(span.span_id)
-            span.parent_span_id = _from_hexadecimal(span.parent_span_id)
-    except (json_format.ParseError, ValueError, RecursionError):
-        raise GarbageError(
-            "expected is a message of OTLP traces, as JSON; this is none, or its ids are no hexadecimal digits"
-        ) from None
-    return message.resource_spans
-
-
-def _from_hexadecimal(read: bytes) -> bytes:
-    """
-    Return an id.
-
-    OTLP writes ids in hexadecimal digits where protobuf's JSON has base64, whose digits they are, too:
-    https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding
-    """
-    return bytes.fromhex(base64.b64encode(read).decode())

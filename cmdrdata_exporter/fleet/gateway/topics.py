@@ -8,15 +8,17 @@ from typing import Any
 
 from cmdrdata_exporter import faults
 from cmdrdata_exporter.fleet.arrivals import Arrival, Position
+from cmdrdata_exporter.fleet.gateway.answers import RefusedError
 from cmdrdata_exporter.fleet.gateway.brokers import Topic
 from cmdrdata_exporter.fleet.gateway.ledgers import Ledger
+from cmdrdata_exporter.fleet.gateway.pieces import read_protobuf
 from cmdrdata_exporter.fleet.gateway.records import read
 from cmdrdata_exporter.fleet.gateway.shelf import Shelf
-from cmdrdata_exporter.fleet.gateway.spans import GarbageError, SpanRow, read_record, take
+from cmdrdata_exporter.fleet.gateway.spans import SpanRow, take
 from cmdrdata_exporter.fleet.gateway.watching import Counts
 
 
-def _garbage(topic: Topic, message: Any, error: GarbageError) -> None:
+def _garbage(topic: Topic, message: Any, error: RefusedError) -> None:
     faults.say(
         logging.ERROR,
         "record %d of partition %d of %s is garbage, and left out: %s",
@@ -48,8 +50,8 @@ class Spans:
         spans = refused = without_usage = garbage = 0
         for message in messages:
             try:
-                taken = take(read_record(message.value() or b""))
-            except GarbageError as error:
+                taken = take(read_protobuf(message.value() or b""))
+            except RefusedError as error:
                 garbage += 1
                 _garbage(self._topic, message, error)
                 continue
@@ -99,7 +101,7 @@ class Events:
             try:
                 place = f"{self._topic.name}/{message.partition()}/{message.offset()}"
                 found = read(message.value(), message.headers(), place)
-            except GarbageError as error:
+            except RefusedError as error:
                 garbage += 1
                 _garbage(self._topic, message, error)
                 continue

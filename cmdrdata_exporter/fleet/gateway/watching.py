@@ -28,8 +28,8 @@ COUNTERS = {
     "failures": "What did not work and is tried again, by the part.",
 }
 GAUGES = {
-    "in_flight_bytes": "Bytes of the requests that are not answered yet.",
-    "connections": "Open connections of OTLP/HTTP.",
+    "in_flight_bytes": "Bytes of the requests that are not answered yet, and of what is made of them.",
+    "connections": "Open connections of OTLP.",
     "waiting_spans": "Spans that are on the shelf and not settled, of all gateways.",
     "partitions": "Partitions that are read here.",
     "lag_records": "Records of these that are not read yet.",
