@@ -46,10 +46,10 @@ from cmdrdata_exporter.announcement import NOTHING_METERED
 from cmdrdata_exporter.deduplication import own_calls
 from cmdrdata_exporter.runtime import announce
 from opentelemetry_instrumentation_cmdrdata import open_calls, package
-from opentelemetry_instrumentation_cmdrdata.call import SCOPE, Recorder
 from opentelemetry_instrumentation_cmdrdata.capture import Capture
 from opentelemetry_instrumentation_cmdrdata.metrics import ClientMetrics
 from opentelemetry_instrumentation_cmdrdata.openai import bypassing
+from opentelemetry_instrumentation_cmdrdata.recorder import SCOPE, Recorder
 from opentelemetry_instrumentation_cmdrdata.version import __version__
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from openai.types.chat import ChatCompletionChunk
 from opentelemetry import trace
 
 from cmdrdata_exporter import current_exporter
-from opentelemetry_instrumentation_cmdrdata import CmdrDataInstrumentor, call
+from opentelemetry_instrumentation_cmdrdata import CmdrDataInstrumentor, recorder
 from opentelemetry_instrumentation_cmdrdata.openai import observation
 from opentelemetry_instrumentation_cmdrdata.openai.providers import (
     HOSTS,
@@ -258,13 +258,13 @@ def test_a_host_that_may_have_more_to_tell(
 
 def test_as_many_hosts_as_are_named(caplog: pytest.LogCaptureFixture) -> None:
     """The hosts that are named in the log have an end."""
-    recorder = call.Recorder(trace.get_tracer("x"), current_exporter)
+    recording = recorder.Recorder(trace.get_tracer("x"), current_exporter)
 
-    for number in range(call.MOST_SILENT_HOSTS + 5):
-        recorder.report_silent(f"host{number}", asked=False)
+    for number in range(recorder.MOST_SILENT_HOSTS + 5):
+        recording.report_silent(f"host{number}", asked=False)
 
     messages = silent(caplog)
-    assert call.MOST_SILENT_HOSTS == len(messages)
+    assert recorder.MOST_SILENT_HOSTS == len(messages)
     assert [False, True] == [m.endswith("(further hosts are not named)") for m in messages[-2:]]
 
 

@@ -78,11 +78,6 @@ class Drainer:
         return self.leadership.leads
 
     @property
-    def in_flight(self) -> int:
-        """How many events this process is sending."""
-        return self.relay.in_flight
-
-    @property
     def gate(self) -> Gate:
         """What is known of the backend."""
         return self.relay.gate

@@ -225,18 +225,10 @@ class Relay:
         chunks, more = journals.read(limit)
         if more:
             self.journals_pending = True
-        self._pace(sum(len(found.records) for _, found in chunks))
-        return chunks
-
-    def _pace(self, number: int) -> None:
-        """
-        Look at the journals as often as it takes that what comes meanwhile has room to be sent at once.
-
-        What has none is pending until it has, which is one more change of its row, and it is read again.
-        """
+        number = sum(len(found.records) for _, found in chunks)
         room = 0 if self.senders is None else self.gate.room(0)
-        wanted = self._interval * 0.75 * room / number if room and number else IMPORT_INTERVAL
-        self._interval = min(max(wanted, SHORTEST_INTERVAL), IMPORT_INTERVAL)
+        self._interval = _interval(self._interval, number, room)
+        return chunks
 
     def _room(self) -> tuple[int, int]:
         """Return how many events may be claimed, and how many of them that were tried in vain before."""
@@ -332,3 +324,18 @@ class Relay:
         if self.senders is None or self.gate.paused or self.gate.delay() >= remaining:
             return False
         return self._due is not None and self._due - self._options.clock() < remaining
+
+
+def _interval(last: float, number: int, room: int) -> float:
+    """
+    Return after how many seconds journals are to be looked at again, so that what comes has room to be sent at once.
+
+    What has none is pending until it has, which is one more change of its row, and it is read again.
+
+    Args:
+        last: for how long records have come.
+        number: how many were found.
+        room: how many events may be in flight.
+    """
+    wanted = last * 0.75 * room / number if room and number else IMPORT_INTERVAL
+    return min(max(wanted, SHORTEST_INTERVAL), IMPORT_INTERVAL)

@@ -74,7 +74,7 @@ class Upkeep:
             ledger.retention.shrink_local(BODIES)
         if self._options.report is not None and now >= self._next_report:
             self._reported = ledger.counted()
-        full = ledger.totals.full_labels()
+        full = ledger.totals.labels.full()
         self._log.full_labels(full)
         ledger.note(
             self._log.facts(self._gate, clock)

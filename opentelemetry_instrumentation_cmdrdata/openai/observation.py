@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 from cmdrdata_exporter import faults
 from opentelemetry_instrumentation_cmdrdata import open_calls
-from opentelemetry_instrumentation_cmdrdata.call import Call, Recorder
+from opentelemetry_instrumentation_cmdrdata.call import Call
 from opentelemetry_instrumentation_cmdrdata.ended import CallAttribution
 from opentelemetry_instrumentation_cmdrdata.openai import keywords
 from opentelemetry_instrumentation_cmdrdata.openai.copies import is_instance
@@ -36,6 +36,7 @@ from opentelemetry_instrumentation_cmdrdata.openai.streams import (
     watch,
 )
 from opentelemetry_instrumentation_cmdrdata.openai.unbilled import is_unbilled
+from opentelemetry_instrumentation_cmdrdata.recorder import Recorder
 
 _RAW_RESPONSE = "X-Stainless-Raw-Response"
 """The header by which the SDK marks a request for a raw response: `true`, or `stream` for one with an unread body."""

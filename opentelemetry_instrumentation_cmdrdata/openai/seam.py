@@ -19,7 +19,6 @@ from openai import OpenAI
 from opentelemetry import trace
 
 from cmdrdata_exporter import current_exporter, faults
-from opentelemetry_instrumentation_cmdrdata.call import SCOPE, Recorder
 from opentelemetry_instrumentation_cmdrdata.open_calls import dropped, start_reaper
 from opentelemetry_instrumentation_cmdrdata.openai import copies, keywords
 from opentelemetry_instrumentation_cmdrdata.openai.observation import (
@@ -36,6 +35,7 @@ from opentelemetry_instrumentation_cmdrdata.openai.replacing import (
     restore,
 )
 from opentelemetry_instrumentation_cmdrdata.openai.websockets import patching as websockets
+from opentelemetry_instrumentation_cmdrdata.recorder import SCOPE, Recorder
 from opentelemetry_instrumentation_cmdrdata.version import __version__
 
 

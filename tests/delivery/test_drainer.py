@@ -171,7 +171,7 @@ def test_where_events_stay(local: Host) -> None:
     local.append(1)
     local.journal.append(held(2))
     local.turn(local.has(recorded=2, local=1, held=1))
-    assert local.drainer.in_flight == 0
+    assert local.drainer.relay.in_flight == 0
 
 
 def test_local_events_make_room(local: Host, caplog: pytest.LogCaptureFixture) -> None:
@@ -483,7 +483,9 @@ def test_a_damaged_ledger(
     if when == "meanwhile":
         backend.outcomes = [UNAVAILABLE]
         host.append(2, 3)
-        host.turn(lambda: counts(directory).get("recorded") == 3 and not host.drainer.in_flight)
+        host.turn(
+            lambda: counts(directory).get("recorded") == 3 and not host.drainer.relay.in_flight
+        )
         assert host.drainer.leadership._ledger is not None
         host.drainer.leadership._ledger._db.execute("DROP TABLE totals")
         backend.outcomes = [DELIVERED]
@@ -1106,7 +1108,7 @@ def test_what_waits_is_not_left(directory: Directory, monkeypatch: pytest.Monkey
     refusing.append(1)
     refusing.turn(lambda: refusing.drainer.gate.paused)
     refusing.journal.seal()
-    refusing.turn(lambda: directory.journals() == [] and not refusing.drainer.in_flight)
+    refusing.turn(lambda: directory.journals() == [] and not refusing.drainer.relay.in_flight)
     assert counts(directory) == {"recorded": 1, "pending": 1}
     assert not refusing.drainer._may_rest()
     refusing.close()

@@ -58,7 +58,7 @@ def test_no_query_of_a_turn_scans_a_table(tmp_path: Path, statements: list[str])
         directory, journal, Options(post=lambda event_id, body, timeout: OUTCOMES[event_id])
     )
     settled: set[str] = set()
-    while "later" not in settled or drainer.in_flight:
+    while "later" not in settled or drainer.relay.in_flight:
         drainer._turn()
         settled = {handed.id for handed, _ in drainer.relay.outcomes} | settled
     journal.seal()

@@ -229,7 +229,7 @@ def test_labels_with_too_many_values(books: Books, monkeypatch: pytest.MonkeyPat
     books.take_in(*(told(number, plan=f"p{number}", team="t") for number in range(4)))
     books.ledger.close()
     books.ledger = Ledger(books.directory, total_by=LABELS)
-    assert ["plan"] == books.ledger.totals.full_labels()
+    assert ["plan"] == books.ledger.totals.labels.full()
     books.take_in(told(10, plan="p2", team="u"), told(11, plan="p9", team="t"))
     assert {("p0",): 1, ("p1",): 1, ("p2",): 2, (OTHER,): 2} == books.used("plan")
     assert {("t",): 5, ("u",): 1} == books.used("team")

@@ -360,7 +360,7 @@ def test_a_disk_that_is_nearly_full(
     most = [0]
 
     def answer(_: object) -> Reply:
-        most[0] = max(most[0], application.delivery.drainer.in_flight)
+        most[0] = max(most[0], application.delivery.drainer.relay.in_flight)
         return Reply()
 
     oracle.answer = answer

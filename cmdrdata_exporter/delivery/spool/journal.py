@@ -105,6 +105,8 @@ class Journal:
         """The file that was begun last."""
         # Always asked for its owner: what acquired it may have been interrupted before it knew.
         self._lock: Any = threading.RLock()
+        self._is_mine: Callable[[], bool] = self._lock._is_owned  # noqa: SLF001 - as threading.Condition asks it
+        """Says whether this thread has the append lock."""
         self.is_full = False
         """Whether records are refused, since the directory has reached its limit. The drainer says so."""
         self._unchecked_bytes = 0
@@ -146,8 +148,7 @@ class Journal:
             return
         data = frame(record)
         written: tuple[JournalFile, int] | None = None
-        is_mine = self._lock._is_owned  # noqa: SLF001 - as threading.Condition asks it
-        nested = is_mine()
+        nested = self._is_mine()
         try:
             try:
                 if nested:
@@ -161,11 +162,11 @@ class Journal:
                         self.handed_over += 1
                         self.stalled = True
             finally:
-                if not nested and is_mine():
+                if not nested and self._is_mine():
                     self._release()
         finally:
             # A signal handler may have raised just before the release.
-            if not nested and is_mine():
+            if not nested and self._is_mine():
                 self._release()
         if self._fsync and written is not None:
             self._sync_frame(*written, len(data), kept)
@@ -213,11 +214,6 @@ class Journal:
             self._locked(lambda: self._leave() if self._file is file else None)
 
     # The lock and the queue
-
-    def _is_mine(self) -> bool:
-        """Return whether this thread has the append lock."""
-        mine: bool = self._lock._is_owned()  # noqa: SLF001 - see above
-        return mine
 
     def _acquire(self) -> bool:
         """Wait for the append lock, for as long as the appends of other threads succeed; return whether it was had."""

@@ -283,13 +283,17 @@ class Ledger:
             again: how many of those that were tried in vain, at most; None: as many as there is room for.
         """
         # What was never tried is due since it was recorded: the index alone tells it.
-        new = self._due("due = recorded", now, limit, limit)
+        new = _due(self._db, "due = recorded", now, limit, limit)
         until, room = now, limit - len(new)
         if new and not room:
             # Before the last of these, so that no more of the index is read: thousands may be due at its time.
             until, room = math.nextafter(new[-1][-1], 0.0), limit // 2
-        old = self._due(
-            "due <> recorded", until, CANDIDATES, room if again is None else min(again, room)
+        old = _due(
+            self._db,
+            "due <> recorded",
+            until,
+            CANDIDATES,
+            room if again is None else min(again, room),
         )
         rows = sorted(old + new[: limit - len(old)], key=operator.itemgetter(-1, 0))
         claimed: list[Handed] = []
@@ -313,17 +317,6 @@ class Ledger:
                 (IN_FLIGHT, now, *(event.seq for event in claimed)),
             )
         return claimed
-
-    def _due(self, which: str, until: float, window: int, limit: int) -> list[tuple[Any, ...]]:
-        """Return pending events; of so many that are due longest those with the fewest attempts."""
-        rows = self._db.execute(
-            "SELECT seq, key, attempts, remember, crc, record, due FROM events"  # noqa: S608 - of two texts
-            " WHERE seq IN (SELECT seq FROM events INDEXED BY by_state"
-            f" WHERE state = ? AND due <= ? AND {which} ORDER BY due LIMIT ?)"
-            " ORDER BY attempts, due LIMIT ?",
-            (PENDING, until, window, limit),
-        )
-        return rows.fetchall()
 
     def record_outcomes(
         self, outcomes: Sequence[tuple[Handed, Outcome | None]], now: float
@@ -418,3 +411,17 @@ class Ledger:
     def note(self, facts: Mapping[str, Any]) -> None:
         """Write down what commands should know of the process that drains."""
         write_facts(self._db, facts)
+
+
+def _due(
+    db: sqlite3.Connection, which: str, until: float, window: int, limit: int
+) -> list[tuple[Any, ...]]:
+    """Return pending events; of so many that are due longest those with the fewest attempts."""
+    rows = db.execute(
+        "SELECT seq, key, attempts, remember, crc, record, due FROM events"  # noqa: S608 - of two texts
+        " WHERE seq IN (SELECT seq FROM events INDEXED BY by_state"
+        f" WHERE state = ? AND due <= ? AND {which} ORDER BY due LIMIT ?)"
+        " ORDER BY attempts, due LIMIT ?",
+        (PENDING, until, window, limit),
+    )
+    return rows.fetchall()

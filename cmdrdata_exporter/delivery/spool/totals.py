@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from cmdrdata_exporter.delivery import Event, Header
-from cmdrdata_exporter.delivery.groups import MOST_VALUES, OTHER, Group, as_labels, labels_of
+from cmdrdata_exporter.delivery.groups import Group
 from cmdrdata_exporter.delivery.spool.details import Details, details
 from cmdrdata_exporter.delivery.spool.facts import FOLDED, read_names, write_facts
+from cmdrdata_exporter.delivery.spool.labels import Labels, stored_text
 
 HOURS_FOR = 8
 """Days after which totals are kept by the day."""
@@ -55,14 +56,11 @@ class Totals:
         """Groups that may have no row yet."""
         self._numbers: dict[tuple[Any, ...], int] = {}
         """Of groups that have one, or are new, by what makes them."""
-        self._values: dict[str, set[str]] | None = None
-        """The values that each label has; None: not read yet."""
+        self.labels = Labels(db, total_by)
         self._folded: Sequence[str] | None = None
         """The last month of which only the sum is kept, and the last such day; None: not read yet."""
         self._hour = -1, ""
         """The last hour that an event was of, in hours since 1970 and as it is written."""
-        self._full: set[str] = set()
-        """Labels that have had more values than are told apart."""
         self.counts: Counter[str] = Counter()
         """What is added to the counters, by their names."""
 
@@ -80,11 +78,13 @@ class Totals:
             parts += (*known[1:9], *(known.labels.items() if self._total_by else ()))
         number = self._numbers.get(parts)
         if number is None:
-            number = self._add(group_of(header, known, self._labels(known)))
+            number = self._add(
+                group_of(header, known, "" if known is None else self.labels.told(known.labels))
+            )
             if len(self._numbers) >= _MOST_KNOWN:
                 self._numbers.clear()
             self._numbers[parts] = number
-        time = _text(header.day) if known is None else self._time(known.at, header.day)
+        time = stored_text(header.day) if known is None else self._time(known.at, header.day)
         return Place(self._folded_time(time), number)
 
     def _add(self, group: Group) -> int:
@@ -102,7 +102,7 @@ class Totals:
                 hour = ""
             self._hour = number, hour
         hour = self._hour[1]
-        return hour if hour[:10] == day else _text(day)
+        return hour if hour[:10] == day else stored_text(day)
 
     def _folded_time(self, time: str) -> str:
         """Return the day or month of a time that has become a part of it."""
@@ -112,43 +112,6 @@ class Totals:
         return (
             time[:_MONTH] if time[:_MONTH] <= month else time[:_DAY] if time[:_DAY] <= day else time
         )
-
-    def _labels(self, known: Details | None) -> str:
-        """Return the labels of an event; where one has too many values already, a new one is counted as `OTHER`."""
-        if known is None or not known.labels:
-            return ""
-        values = self._known_values()
-        labels: dict[str, str] = {}
-        for name, given in known.labels.items():
-            value, there = _text(given), values.setdefault(name, set())
-            if value and value not in there:
-                if len(there) >= MOST_VALUES:
-                    value = OTHER
-                    self._full.add(name)
-                else:
-                    there.add(value)
-            if value:
-                labels[name] = value
-        return as_labels(labels)
-
-    def _known_values(self) -> dict[str, set[str]]:
-        """Return the values that each label has in the ledger."""
-        if self._values is None:
-            self._values = {name: set() for name in self._total_by}
-            # Without labels there is nothing to be read.
-            groups = "SELECT DISTINCT labels FROM groups"
-            for (text,) in self._db.execute(groups) if self._total_by else ():
-                for name, value in labels_of(text).items():
-                    if value == OTHER and name in self._values:
-                        self._full.add(name)
-                    elif name in self._values:
-                        self._values[name].add(value)
-        return self._values
-
-    def full_labels(self) -> list[str]:
-        """Return the labels that have had more values than are told apart."""
-        self._known_values()
-        return sorted(self._full)
 
     def counted(self, event: Event | None, time: object, number: object) -> Counted | None:
         """
@@ -167,7 +130,7 @@ class Totals:
         elif event is None:
             return None
         elif number is None:
-            place = Place(_text(event.header.day), self._add(group_of(event.header)))
+            place = Place(stored_text(event.header.day), self._add(group_of(event.header)))
         else:
             # Its row was damaged, or that of its group, which is written anew.
             self._numbers.clear()
@@ -212,7 +175,7 @@ class Totals:
 
     def move(self, counted: Counted, units: Mapping[str, int | float], **changes: str) -> Place:
         """Have the usage of an event counted in a group that is another one in a few columns; return where."""
-        texts = {name: _text(text) for name, text in changes.items()}
+        texts = {name: stored_text(text) for name, text in changes.items()}
         after = Place(counted.place.time, self._add(counted.group._replace(**texts)))
         self.add(counted.place, units, -1)
         self.add(after, units)
@@ -232,7 +195,7 @@ class Totals:
                 "INSERT INTO totals VALUES (?, ?, ?, ?)"
                 " ON CONFLICT DO UPDATE SET amount = amount + excluded.amount",
                 [
-                    (place.time, _text(unit), place.group, storable(amount))
+                    (place.time, stored_text(unit), place.group, storable(amount))
                     for place, amounts in self._amounts.items()
                     for unit, amount in amounts.items()
                     if amount
@@ -254,7 +217,8 @@ class Totals:
         """Forget what was added, since its transaction has failed, and which groups and labels there are."""
         self._written()
         self._numbers.clear()
-        self._values = self._folded = None
+        self.labels.clear()
+        self._folded = None
 
     # Time
 
@@ -336,12 +300,7 @@ def group_of(header: Header, known: Details | None = None, labels: str = "") -> 
     """Return the group of an event, of which an earlier version knew no more than the line of its record."""
     # No customer has the empty id.
     line = header.customer or "", header.model, header.endpoint, header.status
-    return Group(*map(_text, (*line, *(known or ())[1:9])), labels=labels)
-
-
-def _text(text: str) -> str:
-    """Return a text as SQLite can store it: half of a surrogate pair becomes a question mark, as in the body."""
-    return text.encode("utf-8", "replace").decode()
+    return Group(*map(stored_text, (*line, *(known or ())[1:9])), labels=labels)
 
 
 def storable(amount: float) -> int | float:

@@ -19,7 +19,6 @@ from urllib.parse import urlsplit
 
 from cmdrdata_exporter import faults
 from cmdrdata_exporter.customer import metadata_attributes
-from opentelemetry_instrumentation_cmdrdata.call import Recorder
 from opentelemetry_instrumentation_cmdrdata.openai import keywords, observation
 from opentelemetry_instrumentation_cmdrdata.openai.account import account
 from opentelemetry_instrumentation_cmdrdata.openai.providers import Server, provider_of
@@ -39,6 +38,7 @@ from opentelemetry_instrumentation_cmdrdata.openai.websockets.connections import
 )
 from opentelemetry_instrumentation_cmdrdata.openai.websockets.requests import Context, Early
 from opentelemetry_instrumentation_cmdrdata.openai.websockets.session import Session, close_all
+from opentelemetry_instrumentation_cmdrdata.recorder import Recorder
 
 _SESSION = "_cmdrdata_session"
 """Where a connection keeps its session."""

@@ -15,11 +15,11 @@ from typing import Any
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
-from opentelemetry.trace import NonRecordingSpan
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
 from cmdrdata_exporter import faults
 from opentelemetry_instrumentation_cmdrdata import open_calls, semconv, shared
-from opentelemetry_instrumentation_cmdrdata.call import Call, Recorder
+from opentelemetry_instrumentation_cmdrdata.call import Call
 from opentelemetry_instrumentation_cmdrdata.ended import CallAttribution
 from opentelemetry_instrumentation_cmdrdata.openai.answers import read_error
 from opentelemetry_instrumentation_cmdrdata.openai.endpoints import Endpoint
@@ -34,6 +34,7 @@ from opentelemetry_instrumentation_cmdrdata.openai.websockets.requests import (
     Requests,
     now,
 )
+from opentelemetry_instrumentation_cmdrdata.recorder import Recorder
 
 _Key = tuple[str, str | None]
 """The endpoint of a part, and the provider's id of it."""
@@ -278,7 +279,7 @@ class Session:
             parameters, began = {"model": model, **request.parameters}, request.began
             if request.payer is not None:
                 attribution = attribution._replace(attributes=request.payer)
-        parent = trace.set_span_in_context(NonRecordingSpan(self.call.span_context))
+        parent = trace.set_span_in_context(NonRecordingSpan(_context_of(self.call)))
 
         def made() -> Call:
             otel_context.attach(parent)
@@ -347,3 +348,10 @@ def close_all() -> None:
     """End all connections that are open: they are no longer observed."""
     for session in list(_sessions):
         session.close()
+
+
+def _context_of(call: Call) -> SpanContext:
+    """Return what the spans of calls inside this one have as their parent, also where it has no span."""
+    if call.span is not None:
+        return call.span.get_span_context()
+    return SpanContext(call.trace_id, call.span_id, is_remote=False, trace_flags=TraceFlags(1))
