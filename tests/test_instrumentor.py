@@ -26,6 +26,7 @@ from opentelemetry_instrumentation_cmdrdata import (
     ending,
     open_calls,
     random_ids,
+    recorder,
     spans,
 )
 from opentelemetry_instrumentation_cmdrdata.openai import (
@@ -141,7 +142,7 @@ WAYS: list[tuple[object, str]] = [
     (observation, "_body_of"),
     (call, "request_attributes"),
     (call, "os"),
-    (call, "is_instrumentation_enabled"),
+    (recorder, "is_instrumentation_enabled"),
     (call, "EndedCall"),
     (charges, "usage_event"),
     (charges, "usage_status"),
