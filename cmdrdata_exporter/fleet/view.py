@@ -131,6 +131,10 @@ class FleetReader:
             "SELECT state, count(*) FROM fleet_events WHERE state < 4 GROUP BY state"
         ):
             counts[STATES[state]] = number
+        # Only the hosts know of them.
+        [(counts["unspooled"],)] = self.query(
+            "SELECT coalesce(sum(unspooled), 0)::bigint FROM fleet_hosts"
+        )
         elsewhere = sum(counts[name] for name in names[1:] if name != "local")
         counts["local"] = counts["recorded"] - elsewhere
         return counts

@@ -22,6 +22,7 @@ from cmdrdata_exporter.fleet.retention import KEYS_FOR
 from cmdrdata_exporter.fleet.sending import LEASE
 from cmdrdata_exporter.fleet.states import STATES
 from cmdrdata_exporter.fleet.store import FleetLedger
+from cmdrdata_exporter.fleet.view import FleetReader
 from tests.engines.postgres import Postgres
 from tests.fleet.samples import DAY, NOW, arrival
 
@@ -660,6 +661,15 @@ def test_hosts_say_how_they_are(opened: Opening, query: Query, clock: Clock) -> 
     assert query(
         "SELECT host, version, at, recorded, pending, held, dead, unspooled, seen FROM fleet_hosts"
     ) == [(*later, NOW)]
+
+
+def test_what_hosts_could_not_write(opened: Opening, database: str) -> None:
+    """Events that are in the logs of hosts only are counted together."""
+    ledger = opened()
+    for host in ("web-1", "web-2"):
+        ledger.report(HostReport(host, "0.9.0", NOW, 10, 1, 2, 3, 4))
+    with FleetReader(database) as view:
+        assert view.counts()["unspooled"] == 8
 
 
 def test_migrations_are_taken_once(opened: Opening, query: Query) -> None:
