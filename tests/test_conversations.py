@@ -15,6 +15,7 @@ from opentelemetry_instrumentation_cmdrdata import CmdrDataInstrumentor
 from opentelemetry_instrumentation_cmdrdata.conversations import Conversation, Conversations
 from tests import replies
 from tests.dropins.replies import REFUSED, TOOL_CALL
+from tests.files import contents
 from tests.metering import Meter, RecordedEvents
 from tests.provider import Provider, Reply
 from tests.sdk import VERSION, async_client, client
@@ -257,7 +258,7 @@ def test_the_spool(provider: Provider, tmp_path: Path, monkeypatch: pytest.Monke
     with client(provider) as sdk, Conversations() as conversations, customer_context("acme"):
         chat(sdk)
     assert len(conversations.get_conversation_history()) == 1
-    files = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
+    files = contents(tmp_path).values()
     assert any(b"chat.completions" in content for content in files)
     assert not any(b"prompt: " in content or b"hello" in content for content in files)
 

@@ -71,5 +71,6 @@ def _wait(delivery: DurableDelivery, deadline: float) -> str | None:
             why = str(error)
         hopeless = delivery.drainer.leads and (gate.paused or gate.delay() >= remaining)
         if remaining <= 0 or hopeless:
-            return why or "the timeout"
+            # It may have been paused since it was asked.
+            return why or gate.reason or "the timeout"
         time.sleep(min(LOOK, remaining))

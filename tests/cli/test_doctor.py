@@ -671,6 +671,6 @@ def test_docs_name_each_finding() -> None:
     folder = Path(backend.__file__).parent
     code = "".join(path.read_text() for path in folder.glob("*.py"))
     docs = (Path(__file__).parents[2] / "docs" / "troubleshooting.md").read_text()
-    assert set(re.findall(r'inding(?:_of)?\(\s*"([a-z-]+)"', code)) == set(
+    assert set(re.findall(r'inding(?:_of|\.\w+)?\(\s*"([a-z-]+)"', code)) == set(
         re.findall(r"^\|[^|]*\| `([a-z-]+)` \|", docs, re.MULTILINE)
     )

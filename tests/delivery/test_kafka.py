@@ -99,7 +99,7 @@ def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
     def nothing(_: str) -> None:
         return None
 
-    monkeypatch.setattr("cmdrdata_exporter.setting_values.find_spec", nothing)
+    monkeypatch.setattr("cmdrdata_exporter.setting_urls.find_spec", nothing)
     with pytest.raises(ConfigurationError, match=r"pip install '.*\[kafka\]'"):
         Settings.read({"CMDRDATA_ENDPOINT": URL})
 

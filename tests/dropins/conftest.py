@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from pytest_httpserver import HTTPServer
 
+from tests.files import contents
 from tests.metering import complaints
 from tests.provider import Provider
 
@@ -74,7 +75,7 @@ def run(provider: Provider, tmp_path: Path, httpserver: HTTPServer) -> Run:
         assert (0, "") == (done.returncode, complaints(done.stderr))
         assert [] == list(work.iterdir())
         posted = [request.get_data() for request, _ in httpserver.log]
-        for kept in (*posted, *(path.read_bytes() for path in spool.rglob("*") if path.is_file())):
+        for kept in (*posted, *contents(spool).values()):
             assert b"prompt: " not in kept
             assert b"hello" not in kept
             assert b"your-" not in kept.replace(b"your-trace-id", b"")

@@ -28,6 +28,7 @@ from opentelemetry_instrumentation_cmdrdata import CmdrDataInstrumentor
 from tests import replies, sdk
 from tests.faults.hosts import KEY, Host
 from tests.faults.oracle import Reply as Answer
+from tests.files import contents
 from tests.provider import Provider, Reply
 
 CHAT = "/v1/chat/completions"
@@ -156,7 +157,7 @@ def test_secrets(host: Host, provider: Provider) -> None:
     for phase in ("recorded", "ended"):
         if phase == "ended":
             exporter.shutdown()
-        content = {path: path.read_bytes() for path in host.spool.rglob("*") if path.is_file()}
+        content = contents(host.spool)
         assert 3 <= len(content)
         for secret in (KEY, PROMPT, ANSWER):
             assert [] == [path for path, found in content.items() if secret.encode() in found]

@@ -18,6 +18,7 @@ from cmdrdata_exporter.delivery.durable import DurableDelivery
 from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader
 from tests.delivery.samples import wait_for
 from tests.engines.kafka import PASSWORD, USER, Broker
+from tests.files import contents
 from tests.kafka.records import records
 
 PROGRAM = Path(__file__).parent / "recording.py"
@@ -160,7 +161,7 @@ def test_a_wrong_password_and_the_right_one(
     write(PASSWORD)
     wait_for(lambda: counts(delivery)["delivered"] == 1, timeout=50)
     assert [each.event["n"] for each in records(broker.servers, topic)] == [1]
-    written = b"".join(path.read_bytes() for path in spool.rglob("*") if path.is_file())
+    written = b"".join(contents(spool).values())
     for secret in ("another-secret", PASSWORD):
         assert secret not in caplog.text
         assert secret.encode() not in written
