@@ -23,7 +23,7 @@ from cmdrdata_exporter import clocks, faults
 from cmdrdata_exporter.delivery import Outcome, relay, upkeep, watch
 from cmdrdata_exporter.delivery import drainer as module
 from cmdrdata_exporter.delivery.drainer import Drainer, Options
-from cmdrdata_exporter.delivery.spool import salvage, totals
+from cmdrdata_exporter.delivery.spool import labels, salvage
 from cmdrdata_exporter.delivery.spool.directory import Directory
 from cmdrdata_exporter.delivery.spool.journal import Journal
 from cmdrdata_exporter.delivery.spool.journal_reader import JournalsReader
@@ -240,7 +240,7 @@ def test_labels_with_too_many_values(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """The log says once of which metadata keys not all values are told apart, and commands can see it."""
-    monkeypatch.setattr(totals, "MOST_VALUES", 2)
+    monkeypatch.setattr(labels, "MOST_VALUES", 2)
     options = Options(post=None, clock=clock, total_by=("plan", "user"))
     host = Host(directory, None, clock, options)
     for number in range(5):

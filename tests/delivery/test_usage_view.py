@@ -13,7 +13,7 @@ import pytest
 
 from cmdrdata_exporter.delivery import Outcome
 from cmdrdata_exporter.delivery.groups import COLUMNS, OTHER
-from cmdrdata_exporter.delivery.spool import totals, usage_view
+from cmdrdata_exporter.delivery.spool import labels, totals, usage_view
 from cmdrdata_exporter.delivery.spool.directory import Directory
 from cmdrdata_exporter.delivery.spool.ledger import Ledger
 from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader
@@ -225,7 +225,7 @@ def test_days_that_are_none(books: Books, day: str) -> None:
 
 def test_labels_with_too_many_values(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
     """A label tells so many values apart and no more, whoever leads; a value that it knows is told all the same."""
-    monkeypatch.setattr(totals, "MOST_VALUES", 3)
+    monkeypatch.setattr(labels, "MOST_VALUES", 3)
     books.take_in(*(told(number, plan=f"p{number}", team="t") for number in range(4)))
     books.ledger.close()
     books.ledger = Ledger(books.directory, total_by=LABELS)
@@ -268,7 +268,7 @@ def test_a_command_that_imports(books: Books, fact: str | None, expected: tuple[
 
 def test_a_transaction_that_fails(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
     """What it would have added is forgotten: groups have their rows once they are counted, labels all their room."""
-    monkeypatch.setattr(totals, "MOST_VALUES", 1)
+    monkeypatch.setattr(labels, "MOST_VALUES", 1)
     with contextlib.suppress(ZeroDivisionError), books.ledger.transaction():
         books.ledger.import_records("1.journal", 9, [told(1, plan="one")], [], NOW)
         _ = 1 / 0
