@@ -110,7 +110,11 @@ def size(name: str) -> int:
 def test_tiny_fields(kind: str, case: str) -> None:
     """The largest request, of nothing but tiny fields, takes no multiple of its bytes when it is read."""
     done = subprocess.run(
-        [sys.executable, __file__, kind, case], capture_output=True, text=True, check=False
+        [sys.executable, "-m", __name__, kind, case],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parents[2],
     )
     assert (0, "") == (done.returncode, done.stderr)
     grown, _, said = done.stdout.partition(" ")
