@@ -132,8 +132,10 @@ class FleetReader:
         ):
             counts[STATES[state]] = number
         # Only the hosts know of them.
-        [(counts["unspooled"],)] = self.query(
-            "SELECT coalesce(sum(unspooled), 0)::bigint FROM fleet_hosts"
+        counts |= dict(
+            self.query(
+                "SELECT 'unspooled', sum(unspooled)::bigint FROM fleet_hosts HAVING sum(unspooled) > 0"
+            )
         )
         elsewhere = sum(counts[name] for name in names[1:] if name != "local")
         counts["local"] = counts["recorded"] - elsewhere
