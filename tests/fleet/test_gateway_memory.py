@@ -116,7 +116,8 @@ def test_tiny_fields(kind: str, case: str) -> None:
         check=False,
         cwd=Path(__file__).parents[2],
     )
-    assert (0, "") == (done.returncode, done.stderr)
+    # The log may say that a span cannot be read.
+    assert done.returncode == 0, done.stderr
     grown, _, said = done.stdout.partition(" ")
     assert int(grown) < Limits().in_flight, said
 
