@@ -41,11 +41,9 @@ from opentelemetry_instrumentation_cmdrdata.openai.parameters import (
     request_details,
 )
 from opentelemetry_instrumentation_cmdrdata.openai.providers import OPENAI, Server
-from opentelemetry_instrumentation_cmdrdata.openai.usage import Attributes, Reading, get
+from opentelemetry_instrumentation_cmdrdata.openai.usage import NOTHING, Attributes, Reading, get
 from opentelemetry_instrumentation_cmdrdata.random_ids import random_ids
 from opentelemetry_instrumentation_cmdrdata.recorder import Recorder
-
-_NONE: Mapping[str, Any] = {}
 
 
 class Call:
@@ -137,7 +135,7 @@ class Call:
         self.request_model: str | None = requested.get(semconv.REQUEST_MODEL)
         self.starts_job = endpoint.polled_at is not None and endpoint.starts_job(parameters)
         self.details: Mapping[str, Any] = (
-            (_request_details(endpoint, parameters) or _NONE) if endpoint.details else _NONE
+            (_request_details(endpoint, parameters) or NOTHING) if endpoint.details else NOTHING
         )
         if (
             call_sites.of_all is not False

@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING, Any
 from cmdrdata_exporter import faults
 from opentelemetry_instrumentation_cmdrdata.openai import failures
 from opentelemetry_instrumentation_cmdrdata.openai.account import account
-from opentelemetry_instrumentation_cmdrdata.openai.usage import count
+from opentelemetry_instrumentation_cmdrdata.openai.usage import NOTHING, count
 
 if TYPE_CHECKING:
     from opentelemetry_instrumentation_cmdrdata.call import Call
-
-_NONE: Mapping[str, Any] = {}
 
 
 class Exchange:
@@ -42,7 +40,7 @@ class Exchange:
 
     def __init__(self, *, reads_account: bool = False) -> None:
         self.reads_account = reads_account
-        self.account: Mapping[str, Any] = _NONE
+        self.account: Mapping[str, Any] = NOTHING
         """Who is charged at OpenAI, by the names of attributes: what is known of it."""
         self.asked: weakref.ref[Call] | None = None
         """The call, if its usage was asked for by us: what is answered because of that must be kept back."""

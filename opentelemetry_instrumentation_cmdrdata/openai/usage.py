@@ -16,7 +16,7 @@ from opentelemetry_instrumentation_cmdrdata.shared import Identity
 
 Value = str | bool | int | float | tuple[str, ...]
 Attributes = dict[str, Any]
-_NONE: dict[str, Any] = {}
+NOTHING: dict[str, Any] = {}
 """What nothing is ever added to."""
 
 
@@ -47,7 +47,7 @@ class Reading:
         """Code and message of a failure that the provider reported inside an answer."""
         self.job: str | None = None
         """The provider's id of the job that the answer is about, where it is about one."""
-        self.charges: Mapping[str, Attributes] = _NONE
+        self.charges: Mapping[str, Attributes] = NOTHING
         """
         What is to be billed of the job by now, as far as it was not billed before.
         By the part of the job, which is empty where it has but one; with what only that part's event says.
@@ -218,7 +218,7 @@ def fields(thing: object) -> Mapping[str, Any]:
     """
     if isinstance(thing, dict):
         return cast("dict[str, Any]", thing)
-    declared: dict[str, Any] = getattr(thing, "__dict__", _NONE)
+    declared: dict[str, Any] = getattr(thing, "__dict__", NOTHING)
     undeclared: dict[str, Any] | None = getattr(thing, "__pydantic_extra__", None)
     return {**undeclared, **declared} if undeclared else declared
 
