@@ -12,14 +12,13 @@ import logging
 import queue
 import threading
 
-import psycopg
-
 from cmdrdata_exporter import clocks, faults, processes
 from cmdrdata_exporter.delivery import Transport
 from cmdrdata_exporter.delivery.backoff import backoff
 from cmdrdata_exporter.delivery.gate import FIRST, Gate
 from cmdrdata_exporter.delivery.options import SENDERS
 from cmdrdata_exporter.delivery.senders import Done, Senders
+from cmdrdata_exporter.fleet.gateway.health import Health
 from cmdrdata_exporter.fleet.gateway.ledgers import Ledger, Open
 from cmdrdata_exporter.fleet.gateway.shelving import plain_error
 from cmdrdata_exporter.fleet.gateway.watching import Counts
@@ -57,8 +56,13 @@ class Forwarding:
         self._stop = threading.Event()
         self._ended = threading.Event()
         self._next_recovery = clocks.monotonic() + RECOVER
-        self.works = True
-        """Whether the last turn has."""
+        self.health = Health(
+            counts,
+            "forwarding",
+            fault="events cannot be sent on",
+            waits="events wait to be sent on",
+            again="events are sent on again",
+        )
 
     def start(self) -> None:
         """Start the thread."""
@@ -77,9 +81,8 @@ class Forwarding:
             wait = LOOK
             try:
                 self._turn()
-                if not self.works:
-                    faults.say(logging.WARNING, "events are sent on again")
-                self.works, failures = True, 0
+                self.health.worked()
+                failures = 0
                 if self._senders.busy:
                     wait = LINGER
             except Exception as error:  # noqa: BLE001 - the thread must live
@@ -126,12 +129,7 @@ class Forwarding:
                 done = self._inbox.get_nowait()
 
     def _failed(self, error: Exception) -> None:
-        self._counts.add("failures", part="forwarding")
-        if not isinstance(error, psycopg.Error):
-            faults.report("forwarding", "events cannot be sent on", exc_info=True)
-        elif self.works:
-            faults.say(logging.WARNING, "events wait to be sent on: %s", plain_error(error))
-        self.works = False
+        self.health.failed(error)
         self._next_recovery = clocks.monotonic() + RECOVER
         if self._ledger is not None:
             ledger, self._ledger = self._ledger, None

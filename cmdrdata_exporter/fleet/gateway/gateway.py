@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import psycopg
-
-from cmdrdata_exporter import clocks, faults, processes
+from cmdrdata_exporter import clocks, processes
 from cmdrdata_exporter.delivery import Transport
 from cmdrdata_exporter.delivery.backoff import backoff
 from cmdrdata_exporter.fleet.arrivals import Arrival
@@ -17,13 +14,14 @@ from cmdrdata_exporter.fleet.gateway.access import Access
 from cmdrdata_exporter.fleet.gateway.brokers import Topic
 from cmdrdata_exporter.fleet.gateway.exports import Exports
 from cmdrdata_exporter.fleet.gateway.forwarding import Forwarding
+from cmdrdata_exporter.fleet.gateway.health import Health
 from cmdrdata_exporter.fleet.gateway.ledgers import Ledger, Open
 from cmdrdata_exporter.fleet.gateway.limits import Limits
 from cmdrdata_exporter.fleet.gateway.members import Member
 from cmdrdata_exporter.fleet.gateway.otlp_grpc import GrpcIntake
 from cmdrdata_exporter.fleet.gateway.otlp_http import Intake
 from cmdrdata_exporter.fleet.gateway.shelf import Settler, Shelf
-from cmdrdata_exporter.fleet.gateway.shelving import Shelving, plain_error
+from cmdrdata_exporter.fleet.gateway.shelving import Shelving
 from cmdrdata_exporter.fleet.gateway.topics import Events, Spans
 from cmdrdata_exporter.fleet.gateway.upkeep import Upkeep
 from cmdrdata_exporter.fleet.gateway.watching import Counts, Pages
@@ -181,8 +179,8 @@ class Gateway:
     def troubles(self) -> list[str]:
         """Return what keeps the gateway from taking something now, a line each."""
         found = ["this gateway ends"] if self._stopping else []
-        parts = (self._shelving, self._settling, self._forwarding)
-        if not all(part is None or part.works for part in parts):
+        sends = self._forwarding is None or self._forwarding.health.works
+        if not (self._shelving.works and self._settling.health.works and sends):
             found.append("the ledger cannot be written")
         found += [member.trouble for member in self._members if member.trouble is not None]
         return found
@@ -218,8 +216,13 @@ class Settling:
         self._counts = counts
         self._stop = threading.Event()
         self._ended = threading.Event()
-        self.works = True
-        """Whether the last round has."""
+        self.health = Health(
+            counts,
+            "settling",
+            fault="calls cannot be settled",
+            waits="calls wait to be settled, and none is lost",
+            again="calls are settled again",
+        )
         self.waiting = 0
         """How many spans waited lately, in all gateways together."""
 
@@ -243,11 +246,11 @@ class Settling:
             wait = SETTLE
             try:
                 self._round()
-                if not self.works:
-                    faults.say(logging.WARNING, "calls are settled again")
-                self.works, failures = True, 0
+                self.health.worked()
+                failures = 0
             except Exception as error:  # noqa: BLE001 - the thread must live
-                self._failed(error)
+                self.health.failed(error)
+                self._close()
                 wait, failures = backoff(failures), failures + 1
             self._stop.wait(wait)
         self._settler.close()
@@ -261,19 +264,6 @@ class Settling:
         self._counts.add("calls_repeated", done.calls - done.charges)
         self._counts.add("events", done.new, source="span")
         self._counts.add("events_repeated", done.stored - done.new, source="span")
-
-    def _failed(self, error: Exception) -> None:
-        self._counts.add("failures", part="settling")
-        if not isinstance(error, psycopg.Error):
-            faults.report("settling", "calls cannot be settled", exc_info=True)
-        elif self.works:
-            faults.say(
-                logging.WARNING,
-                "calls wait to be settled, and none is lost: %s",
-                plain_error(error),
-            )
-        self.works = False
-        self._close()
 
     def _close(self) -> None:
         if self._ledger is not None:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 
-import psycopg
-
-from cmdrdata_exporter import faults, processes
+from cmdrdata_exporter import processes
+from cmdrdata_exporter.fleet.gateway.health import Health
 from cmdrdata_exporter.fleet.gateway.ledgers import Ledger, Open
-from cmdrdata_exporter.fleet.gateway.shelving import plain_error
 from cmdrdata_exporter.fleet.gateway.watching import Counts
 
 TIDY = 600.0
@@ -27,10 +24,15 @@ class Upkeep:
 
     def __init__(self, open_ledger: Open, counts: Counts) -> None:
         self._open = open_ledger
-        self._counts = counts
+        self._health = Health(
+            counts,
+            "upkeep",
+            fault="what is old cannot be removed",
+            waits="what is old stays in the ledger for now",
+            again="what is old is removed from the ledger again",
+        )
         self._stop = threading.Event()
         self._ended = threading.Event()
-        self._works = True
 
     def start(self) -> None:
         """Start the thread."""
@@ -55,17 +57,6 @@ class Upkeep:
         try:
             while not self._stop.is_set() and ledger.tidy():
                 pass
-            if not self._works:
-                faults.say(logging.WARNING, "what is old is removed from the ledger again")
-            self._works = True
+            self._health.worked()
         except Exception as error:  # noqa: BLE001 - the thread must live
-            self._counts.add("failures", part="upkeep")
-            if not isinstance(error, psycopg.Error):
-                faults.report("upkeep", "what is old cannot be removed", exc_info=True)
-            elif self._works:
-                faults.say(
-                    logging.WARNING,
-                    "what is old stays in the ledger for now: %s",
-                    plain_error(error),
-                )
-            self._works = False
+            self._health.failed(error)
