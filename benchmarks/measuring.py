@@ -58,7 +58,7 @@ CALL: dict[str, Any] = {
     "temperature": 0.2,
     "max_tokens": 256,
 }
-_STREAM: dict[str, Any] = {**CALL, "stream": True, "stream_options": {"include_usage": True}}
+STREAM: dict[str, Any] = {**CALL, "stream": True, "stream_options": {"include_usage": True}}
 
 _USAGE = {
     "prompt_tokens": 19,
@@ -242,7 +242,7 @@ class Worker:
 
     @staticmethod
     def _begun(create: Any) -> Any:
-        stream = create(**_STREAM)
+        stream = create(**STREAM)
         next(stream)
         next(stream)
         return stream
@@ -256,7 +256,7 @@ class Worker:
 
     def _run(self, scenario: Scenario, calls: int) -> None:
         completions = self._clients[scenario.name].chat.completions
-        arguments: dict[str, Any] = _STREAM if scenario.chunks else CALL
+        arguments: dict[str, Any] = STREAM if scenario.chunks else CALL
         if not scenario.raw:
             arguments = {**arguments, **self._installed.arguments}
         if scenario.concurrent:
