@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cmdrdata_exporter.cli import changes
+from cmdrdata_exporter.cli import changes, destination
 from cmdrdata_exporter.delivery.spool.directory import Directory
 from cmdrdata_exporter.delivery.spool.ledger import Ledger
 from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader
@@ -192,7 +192,9 @@ def test_what_cannot_be_done(options: list[str], message: str, remote: Directory
 @pytest.mark.usefixtures("leading")
 def test_a_leader_that_stands_still(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Status 1: it is said that it will be done, and by whom."""
-    monkeypatch.setattr(changes, "TIMEOUT", 0.0)
+    # What is waited for, and what is said of it.
+    for module in (destination, changes):
+        monkeypatch.setattr(module, "TIMEOUT", 0.0)
     done = run("assign", "--customer", "globex", "0001")
     assert (
         1,
