@@ -10,6 +10,7 @@ import base64
 import contextlib
 import errno
 import math
+import select
 import socket
 import ssl
 import sys
@@ -124,6 +125,8 @@ class Connection:
         """What bytes leave through."""
         self.descriptor: int = sock.fileno()
         self._file = OpenFile(self.descriptor)
+        self._readable = select.poll()
+        self._readable.register(self.descriptor, select.POLLIN)
         # gevent's sockets wait for nothing then, so that any thread may use them.
         sock.settimeout(0.0)
         self.deadline = math.inf
@@ -138,6 +141,9 @@ class Connection:
         """Say whether a request can be sent: the connection is ours, and the backend has not closed it."""
         try:
             if self._is_ours():
+                # An exception takes longer than this. What is of TLS inside of TLS may have been read already.
+                if self._transport is self._socket and not self._readable.poll(0):
+                    return True
                 self._socket.recv(1)
         except _LATER:
             return True
