@@ -26,6 +26,7 @@ from cmdrdata_exporter.delivery.spool.frames import Scan
 from cmdrdata_exporter.delivery.spool.journal import Mark
 from cmdrdata_exporter.delivery.spool.journal_reader import JournalReader, JournalsReader
 from cmdrdata_exporter.delivery.spool.ledger import Ledger
+from cmdrdata_exporter.delivery.spool.storage import LARGEST_LOG
 from cmdrdata_exporter.delivery.status_log import StatusLog
 from cmdrdata_exporter.delivery.upkeep import Upkeep
 
@@ -50,8 +51,6 @@ OUTCOMES_ON_FULL_DISK = 16
 """How many outcomes are committed at once where there is only that room."""
 SENT_ON_FULL_DISK = 4
 """How many events are in flight there, at most."""
-LARGEST_LOG = 64 << 20
-"""Bytes that SQLite's log may have, which grows while someone reads."""
 AGAIN = 8
 """How many events may be in flight that were tried in vain before: some fail whenever they come, or never end."""
 
