@@ -133,9 +133,10 @@ class Gate:
         """Return what `leave` must be given after the attempt that may begin now; None: it may not."""
         with self._lock:
             self._rest()
-            # While attempts fail fewer begin, so that a backend that goes down gets few of them.
-            fewer = len(self._different) * self._limit * 2 // CERTAIN
-            allowed = max(1, self._allowed - fewer)
+            allowed = self._allowed
+            if self._different:
+                # While attempts fail fewer begin, so that a backend that goes down gets few of them.
+                allowed = max(1, allowed - len(self._different) * self._limit * 2 // CERTAIN)
             if self._under_way >= allowed or self._clock() < self._shut_until:
                 return None
             self._under_way += 1

@@ -20,12 +20,13 @@ from cmdrdata_exporter.delivery import Handed
 from cmdrdata_exporter.delivery.backoff import LONGEST_BACKOFF
 from cmdrdata_exporter.delivery.gate import FIRST, Gate
 from cmdrdata_exporter.delivery.options import SENDERS, Options
-from cmdrdata_exporter.delivery.senders import Done, Senders
+from cmdrdata_exporter.delivery.senders import Done, Senders, tried_before
 from cmdrdata_exporter.delivery.spool.directory import RESERVE, Directory
 from cmdrdata_exporter.delivery.spool.frames import Scan
 from cmdrdata_exporter.delivery.spool.journal import Mark
 from cmdrdata_exporter.delivery.spool.journal_reader import JournalReader, JournalsReader
 from cmdrdata_exporter.delivery.spool.ledger import Ledger
+from cmdrdata_exporter.delivery.spool.storage import LARGEST_LOG
 from cmdrdata_exporter.delivery.status_log import StatusLog
 from cmdrdata_exporter.delivery.upkeep import Upkeep
 
@@ -50,8 +51,6 @@ OUTCOMES_ON_FULL_DISK = 16
 """How many outcomes are committed at once where there is only that room."""
 SENT_ON_FULL_DISK = 4
 """How many events are in flight there, at most."""
-LARGEST_LOG = 64 << 20
-"""Bytes that SQLite's log may have, which grows while someone reads."""
 AGAIN = 8
 """How many events may be in flight that were tried in vain before: some fail whenever they come, or never end."""
 
@@ -187,7 +186,7 @@ class Relay:
             if len(claimed) < room and due is not None and due <= clock:
                 claimed += ledger.claim(room - len(claimed), clock, again)
             expired = self.upkeep.round(ledger, now, clock) if upkeep else 0
-            retries_wait = again <= sum(event.attempts > 0 for event in claimed)
+            retries_wait = again <= tried_before(claimed)
             due = ledger.next_due(new=retries_wait)
             empty = due is None and ledger.is_empty()
         # From here on nothing may fail: what is claimed must be sent.
@@ -288,7 +287,7 @@ class Relay:
                 # Senders wake nobody: what they put into the inbox shares the commit of the next import.
                 self._wake_ups.get(timeout=wait)
             else:
-                self._receive(self.inbox.get(timeout=wait) if wait else self.inbox.get_nowait())
+                self._receive([self.inbox.get(timeout=wait) if wait else self.inbox.get_nowait()])
                 if self.in_flight > SENDERS:  # The senders have enough to do.
                     time.sleep(LINGER)
             came = True
@@ -305,17 +304,19 @@ class Relay:
 
     def receive_all(self) -> None:
         """Receive what the senders have put into the inbox."""
-        with contextlib.suppress(queue.Empty):
-            while True:
-                self._wake_ups.get_nowait()
-        with contextlib.suppress(queue.Empty):
-            while True:
-                self._receive(self.inbox.get_nowait())
+        # Nobody else takes anything out of them.
+        while not self._wake_ups.empty():
+            self._wake_ups.get_nowait()
+        came: list[Done | None] = []
+        while not self.inbox.empty():
+            came.append(self.inbox.get_nowait())
+        self._receive(came)
 
-    def _receive(self, done: Done | None) -> None:
-        if done is not None and self.senders is not None:
-            self.outcomes.append(done)
-            self.senders.taken_back(done[0])
+    def _receive(self, came: list[Done | None]) -> None:
+        done = [each for each in came if each is not None]
+        if done and self.senders is not None:
+            self.outcomes += done
+            self.senders.taken_back(*(event for event, _ in done))
 
     def has_more(self, remaining: float) -> bool:
         """Return whether so many seconds are of use at the end: something may be delivered still."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from cmdrdata_exporter import clocks, faults, processes
 from cmdrdata_exporter.delivery import ATTEMPT_TIMEOUT, Handed, Outcome, Transport, Verdict
@@ -151,7 +151,7 @@ class Senders:
         if not events:
             return
         self.busy += len(events)
-        self.busy_again += sum(event.attempts > 0 for event in events)
+        self.busy_again += tried_before(events)
         self._work.extend(events)
         if self._loop is not None and self._loop.serve(self, self._threads.put):
             return
@@ -163,10 +163,10 @@ class Senders:
             if not self._threads.put(self._send_waiting):
                 self._send_waiting()
 
-    def taken_back(self, event: Handed) -> None:
-        """Take note that an event has come back."""
-        self.busy -= 1
-        self.busy_again -= event.attempts > 0
+    def taken_back(self, *events: Handed) -> None:
+        """Take note that events have come back."""
+        self.busy -= len(events)
+        self.busy_again -= tried_before(events)
 
     @property
     def alone(self) -> bool:
@@ -245,6 +245,11 @@ class Senders:
         if entry is not None and outcome is not None:
             outcome = self._gate.leave(entry, event.key, outcome)
         self._done.put((event, outcome))
+
+
+def tried_before(events: Iterable[Handed]) -> int:
+    """Return how many of them were tried in vain before."""
+    return sum(1 for event in events if event.attempts)
 
 
 def attempt(post: Transport, event_id: str, body: bytes, timeout: float) -> Outcome:

@@ -186,11 +186,11 @@ def classify(
         now: Unix seconds, to which a date in `Retry-After` is compared.
         event: the body of the request.
     """
-    reason = _reason(status)
     if 200 <= status < 300:
         if status == 204 or not _is_page(headers.get("content-type", ""), body):
             return _delivered(status)
-        return Outcome(Verdict.MISCONFIGURED, f"{reason} with a web page", answer=_line(body))
+        return Outcome(Verdict.MISCONFIGURED, f"HTTP {status} with a web page", answer=_line(body))
+    reason = f"HTTP {status}"
     if status == 409 or (status == 422 and _says_it_exists(body, event)):
         return Outcome(Verdict.DUPLICATE, reason)
     return Outcome(
@@ -202,14 +202,10 @@ def classify(
     )
 
 
-def _reason(status: int) -> str:
-    return f"HTTP {status}"
-
-
 @functools.cache
 def _delivered(status: int) -> Outcome:
     """Return the outcome of nearly all attempts, which is made once."""
-    return Outcome(Verdict.DELIVERED, _reason(status))
+    return Outcome(Verdict.DELIVERED, f"HTTP {status}")
 
 
 def _verdict(status: int) -> Verdict:

@@ -257,7 +257,7 @@ def _exchange(connection: Connection, request: bytes, deadline: float) -> Answer
     while (found := connection.advance(clocks.monotonic())) is None:
         sock: Any = connection.descriptor
         remaining = max(0.0, connection.deadline - clocks.monotonic())
-        wait_for_socket(sock, read=True, write=connection.wants_to_write, timeout=remaining)
+        wait_for_socket(sock, read=True, write=bool(connection.unsent), timeout=remaining)
     return found
 
 

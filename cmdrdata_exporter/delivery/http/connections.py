@@ -10,6 +10,7 @@ import base64
 import contextlib
 import errno
 import math
+import select
 import socket
 import ssl
 import sys
@@ -124,28 +125,25 @@ class Connection:
         """What bytes leave through."""
         self.descriptor: int = sock.fileno()
         self._file = OpenFile(self.descriptor)
+        self._readable = select.poll()
+        self._readable.register(self.descriptor, select.POLLIN)
         # gevent's sockets wait for nothing then, so that any thread may use them.
         sock.settimeout(0.0)
-        self._deadline = math.inf
-        self._unsent = self._received = b""
+        self.deadline = math.inf
+        """When the request under way is given up, in monotonic seconds."""
+        self.unsent = self._received = b""
+        """What is left to send of it."""
         self._answer: Answer | None = None
         self.sent = False
         """Whether any of the request may have left."""
-
-    @property
-    def wants_to_write(self) -> bool:
-        """Whether something is left to send."""
-        return bool(self._unsent)
-
-    @property
-    def deadline(self) -> float:
-        """When the request under way is given up, in monotonic seconds."""
-        return self._deadline
 
     def is_fresh(self) -> bool:
         """Say whether a request can be sent: the connection is ours, and the backend has not closed it."""
         try:
             if self._is_ours():
+                # An exception takes longer than this. What is of TLS inside of TLS may have been read already.
+                if self._transport is self._socket and not self._readable.poll(0):
+                    return True
                 self._socket.recv(1)
         except _LATER:
             return True
@@ -156,8 +154,8 @@ class Connection:
 
     def begin(self, request: bytes, deadline: float) -> None:
         """Send a request, as much of it as the socket takes; `advance` does the rest."""
-        self._unsent, self._received, self._answer = self._encrypted(request), b"", None
-        self._deadline = deadline
+        self.unsent, self._received, self._answer = self._encrypted(request), b"", None
+        self.deadline = deadline
         self.sent = True
         # `advance` meets the error once more.
         with contextlib.suppress(OSError):
@@ -173,7 +171,8 @@ class Connection:
         try:
             if not self._is_ours():
                 return ProtocolError("something else has the connection's descriptor")
-            self._send()
+            if self.unsent:
+                self._send()
             found = self._receive()
         except Exception as error:  # noqa: BLE001 - no memory, for one
             # The status is the verdict, whatever became of the body.
@@ -181,8 +180,8 @@ class Connection:
         if found is not None:
             return found
         if self._answer is not None:
-            self._deadline = min(self._deadline, now + LONGEST_BODY)
-        if now < self._deadline:
+            self.deadline = min(self.deadline, now + LONGEST_BODY)
+        if now < self.deadline:
             return None
         pool: Any = None
         return self._answer or ReadTimeoutError(pool, "", "no answer in time")
@@ -211,16 +210,14 @@ class Connection:
         return self._socket.outgoing.read()
 
     def _send(self) -> None:
-        if not self._unsent:
-            return
         try:
-            self._unsent = self._unsent[self._transport.send(self._unsent) :]
+            self.unsent = self.unsent[self._transport.send(self.unsent) :]
         except _LATER:
             pass
         except OSError as error:
             if error.errno not in _UNSENT:
                 raise
-            self._unsent = b""
+            self.unsent = b""
 
     def _receive(self) -> Answer | None:
         """Return the answer once it is complete."""
@@ -230,11 +227,9 @@ class Connection:
             except _LATER:
                 return None
             self._received += data or b""
-            self._answer = read_answer(self._received, ended=not data)
-            if self._answer is not None and self._answer.complete:
-                if self._unsent:
-                    return self._answer._replace(keep_alive=False)
-                return self._answer
+            self._answer = answer = read_answer(self._received, ended=not data)
+            if answer is not None and answer.complete:
+                return answer._replace(keep_alive=False) if self.unsent else answer
             if len(self._received) > _LONGEST:
                 raise ProtocolError("too long")
 

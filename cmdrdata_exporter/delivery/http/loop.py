@@ -207,9 +207,7 @@ class Loop(processes.ForkAware):
         exchange.connection = found
         self._by_descriptor[found.descriptor] = attempt
         found.begin(exchange.request, attempt.deadline)
-        poll.register(
-            found.descriptor, select.POLLIN | (select.POLLOUT if found.wants_to_write else 0)
-        )
+        poll.register(found.descriptor, select.POLLIN | (select.POLLOUT if found.unsent else 0))
 
     def _advance(self, poll: Any, attempt: Attempt, now: float) -> None:
         connection = self._active[attempt].connection
@@ -217,7 +215,7 @@ class Loop(processes.ForkAware):
             timeout = ConnectTimeoutError("no connection in time")
             self._finish(attempt, classify_failure(timeout, sent=False))
             return
-        wanted = connection.wants_to_write
+        had_more = connection.unsent
         found = connection.advance(now)
         if found is not None:
             if self._by_descriptor.get(connection.descriptor) is attempt:
@@ -227,7 +225,7 @@ class Loop(processes.ForkAware):
             self._finish(attempt, attempt.client.outcome(connection, found, event.id, event.body))
             return
         self._soonest = min(self._soonest, connection.deadline)
-        if wanted and not connection.wants_to_write:
+        if had_more and not connection.unsent:
             poll.register(connection.descriptor, select.POLLIN)
 
     def _give_up(self, poll: Any, now: float) -> None:

@@ -61,7 +61,6 @@ class Directory:
         self.path = path
         # Made once, as whatever is looked at often: making a path takes longer than the look.
         self.lock = path / LOCK
-        self._log = path / f"{LEDGER}-wal"
         self._totals = path / TOTALS
         self._description = description
 
@@ -207,10 +206,10 @@ class Directory:
             file.write(b"%d" % size)
         temporary.rename(self._totals)
 
-    def log_size(self) -> int:
-        """Return how many bytes the log of SQLite has."""
+    def log_size(self, database: str = LEDGER) -> int:
+        """Return how many bytes the log of SQLite has, of the ledger if no database is named."""
         try:
-            return self._log.stat().st_size
+            return (self.path / f"{database}-wal").stat().st_size
         except FileNotFoundError:
             return 0
 

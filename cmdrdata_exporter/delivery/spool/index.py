@@ -19,14 +19,14 @@ import contextlib
 import os
 import sqlite3
 from collections.abc import Callable, Generator
-from pathlib import Path
 
 from cmdrdata_exporter import clocks, faults
 from cmdrdata_exporter.delivery import KEPT_DAYS
 from cmdrdata_exporter.delivery.spool.directory import INDEX, Directory
 from cmdrdata_exporter.delivery.spool.index_rows import Before, Numbered, Rows
 from cmdrdata_exporter.delivery.spool.index_tables import TABLES, VERSION
-from cmdrdata_exporter.delivery.spool.storage import Storage
+from cmdrdata_exporter.delivery.spool.schema import tune
+from cmdrdata_exporter.delivery.spool.storage import LARGEST_LOG, Storage, remove
 
 KEEP = KEPT_DAYS * 86400
 """Seconds for which an event is in it."""
@@ -38,12 +38,8 @@ LOCK_TIMEOUT = 0.1
 """Seconds that delivery waits where somebody else has it, who should not."""
 UNCOMMITTED = 10_000
 """How many events may be in it that the ledger has not committed; with more it belongs to another ledger."""
-LARGEST_LOG = 64 << 20
-"""Bytes that SQLite's log may have, which grows while someone reads."""
 PRUNED = 200
 """How many events leave it at a time, besides twice as many as come in."""
-
-_FILES = ("", "-wal", "-shm", "-journal")
 
 
 class Index:
@@ -92,7 +88,7 @@ class Index:
         """
         if self._most == 0:
             with contextlib.suppress(OSError):
-                remove(self._directory)
+                remove(self._path)
             return
         if self._most is None and not self._path.exists():
             return
@@ -111,14 +107,8 @@ class Index:
         (version,) = db.execute("PRAGMA user_version").fetchone()
         if version not in (0, VERSION):
             raise _UnusableError(f"it is of version {version}")
-        if version == 0:
-            db.execute("PRAGMA auto_vacuum = INCREMENTAL")
-        db.execute("PRAGMA journal_mode = WAL").fetchone()
         # A crash of the host may damage it. It is begun anew then.
-        db.execute("PRAGMA synchronous = OFF")
-        db.execute("PRAGMA cell_size_check = ON")
-        db.execute("PRAGMA secure_delete = OFF").fetchone()
-        db.execute("PRAGMA journal_size_limit = 4194304").fetchone()
+        tune(db, is_new=version == 0, synchronous="OFF")
         self._rows = rows = Rows(db)
         with rows.transaction():
             if version == 0:
@@ -168,7 +158,7 @@ class Index:
         self._storage = None
         # Where it cannot be removed it cannot be opened either, and that is tried again.
         with contextlib.suppress(OSError):
-            remove(self._directory)
+            remove(self._path)
         self._reason = reason
         self._told(reason)
 
@@ -252,7 +242,7 @@ class Index:
         if rows is None:
             return
         with self._tolerance():
-            if self._log_size() > LARGEST_LOG:
+            if self._directory.log_size(INDEX) > LARGEST_LOG:
                 raise _UnusableError("a program reads it and does not end")
             with rows.transaction():
                 if self._fill:
@@ -260,12 +250,6 @@ class Index:
                     rows.note({"fill": self._fill})
                 rows.prune(self._most or 0, now - KEEP, PRUNED)
             rows.vacuum()
-
-    def _log_size(self) -> int:
-        try:
-            return self._path.with_name(f"{INDEX}-wal").stat().st_size
-        except FileNotFoundError:
-            return 0
 
     def _require_room(self) -> None:
         if self._directory.free() < LEAST_FREE:
@@ -295,9 +279,3 @@ def _described(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error) or type(error).__name__
-
-
-def remove(directory: Directory) -> None:
-    """Remove the index of a directory."""
-    for suffix in _FILES:
-        Path(f"{directory.path / INDEX}{suffix}").unlink(missing_ok=True)

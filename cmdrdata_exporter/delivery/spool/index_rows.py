@@ -85,13 +85,12 @@ class Rows:
         words: list[tuple[int, int]] = []
         for number, key, event, said, recorded in new:
             header = event.header
-            at, ids = int(recorded), ("", "", "")
+            at, trace, response, request = int(recorded), "", "", ""
             if said is not None:
                 at = said.at if abs(said.at) < 1 << 62 else at
-                ids = _text(said.trace_id), _text(said.response_id), _text(said.request_id)
+                trace, response, request = map(_text, said[-3:])
             if at < since:
                 continue
-            trace, response, request = ids
             rows.append(
                 (
                     number,
@@ -106,7 +105,7 @@ class Rows:
                     request or None,
                 )
             )
-            words += [(word(text), number) for text in set(ids) if text]
+            words += [(word(text), number) for text in {trace, response, request} if text]
         # Of an import that the ledger has not committed there may be others with these numbers.
         self._db.executemany(
             f"INSERT OR REPLACE INTO events ({_ROW}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608

@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 import zlib
+from operator import itemgetter
 from typing import Any, NamedTuple, TypeGuard, cast
 
 from cmdrdata_exporter.delivery import FOR_EVER, Event, Header
@@ -145,13 +146,13 @@ def _command(line: Any) -> Command | None:
     return Command(action, keys, customer, number, job, float(line.get("at", 0.0)))
 
 
-_EVENT = ("id", "model", "endpoint", "status", "day")
+_EVENT = itemgetter("id", "model", "endpoint", "status", "day")
 _TEXTS = frozenset({str})
 _WHOLE = frozenset({int})
 
 
 def _event(line: Any, first: bytes, body: bytes) -> Event | None:
-    texts, customer, units = [line[name] for name in _EVENT], line["customer"], line["units"]
+    texts, customer, units = _EVENT(line), line["customer"], line["units"]
     hold, remember = line.get("hold", False), line.get("remember", 0)
     customer_at = line.get("customer_at")
     if not _WHOLE.issuperset(map(type, units.values())):

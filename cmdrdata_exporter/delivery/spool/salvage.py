@@ -29,14 +29,13 @@ from cmdrdata_exporter.delivery.spool.schema import (
     connect,
     migrate,
 )
+from cmdrdata_exporter.delivery.spool.storage import SUFFIXES, remove
 
 LARGEST_CHECKED = 64 << 20
 """Bytes up to which a database is checked as a whole when it is opened: that takes a second, at most."""
 
 _NEW = f"{LEDGER}.new"
 _COPY = ".copy"
-_FILES = ("", "-wal", "-shm", "-journal")
-"""What the names of SQLite's files end in."""
 _PASSING = ("full", "unable to open", "locked", "readonly")
 """What is no damage, but may pass, as SQLite says it."""
 
@@ -79,7 +78,7 @@ def salvage(directory: Directory, now: float) -> tuple[Path, int]:
     version = _version(path)
     broken = directory.path / f"{BROKEN}{int(now)}-{os.urandom(2).hex()}"
     # Of an attempt that failed.
-    _remove(complete)
+    remove(complete)
     # Of the same version, so that all that can be read has its place; it is brought up to date then.
     with contextlib.closing(connect(directory, _NEW, version=version)) as new:
         # Into the file itself: of a ledger without a beginning that of any other one does.
@@ -156,7 +155,7 @@ def renew(directory: Directory, name: str = LEDGER) -> int:
         OSError: likewise.
     """
     path, copy = directory.path / name, directory.path / f"{name}{_COPY}"
-    _remove(copy)
+    remove(copy)
     old = directory.open_or_create(name)
     try:
         for suffix in ("-wal", ""):
@@ -168,7 +167,7 @@ def renew(directory: Directory, name: str = LEDGER) -> int:
             db.execute("PRAGMA journal_mode = DELETE").fetchone()
         copy.replace(path)
         directory.sync()
-        for suffix in _FILES[1:]:
+        for suffix in SUFFIXES[1:]:
             Path(f"{path}{suffix}").unlink(missing_ok=True)
     except BaseException:
         os.close(old)
@@ -196,11 +195,6 @@ def finish(directory: Directory) -> None:
             complete.replace(path)
             directory.sync()
             return
-
-
-def _remove(path: Path) -> None:
-    for suffix in _FILES:
-        Path(f"{path}{suffix}").unlink(missing_ok=True)
 
 
 def _mend_beginning(path: Path, beginning: bytes, kept: Path) -> None:

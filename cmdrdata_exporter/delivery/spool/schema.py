@@ -185,18 +185,30 @@ def _set_up(db: sqlite3.Connection, newest: int) -> None:
         raise UnknownVersionError(
             f"its ledger is of version {version}, and this release knows version {len(MIGRATIONS)}"
         )
-    if version == 0:
+    # Each commit is on the disk when it returns: a crash of the host loses no outcome.
+    tune(db, is_new=version == 0, synchronous="FULL")
+    if version < newest:
+        migrate(db, newest)
+
+
+def tune(db: sqlite3.Connection, *, is_new: bool, synchronous: str) -> None:
+    """
+    Have SQLite use a database as those of a spool are used.
+
+    Args:
+        db: it.
+        is_new: whether it has no tables.
+        synchronous: what a crash of the host leaves of a commit: `FULL` or `OFF`.
+    """
+    if is_new:
         db.execute(f"PRAGMA page_size = {PAGE}")
         db.execute("PRAGMA auto_vacuum = INCREMENTAL")
-    # Each commit is on the disk when it returns: a crash of the host loses no outcome.
     db.execute("PRAGMA journal_mode = WAL").fetchone()
-    db.execute("PRAGMA synchronous = FULL")
+    db.execute(f"PRAGMA synchronous = {synchronous}")
     db.execute("PRAGMA cell_size_check = ON")
     # Some systems' SQLite writes zeros over each page of what was delivered.
     db.execute("PRAGMA secure_delete = OFF").fetchone()
     db.execute("PRAGMA journal_size_limit = 4194304").fetchone()
-    if version < newest:
-        migrate(db, newest)
 
 
 def migrate(db: sqlite3.Connection, newest: int) -> None:

@@ -5,10 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+from pathlib import Path
 
 from cmdrdata_exporter.delivery.spool.directory import LEDGER, Directory
 from cmdrdata_exporter.delivery.spool.schema import LOCK_TIMEOUT, PAGE
 
+LARGEST_LOG = 64 << 20
+"""Bytes that the log of a database may have, which grows while someone reads."""
+SUFFIXES = ("", "-wal", "-shm", "-journal")
+"""What the names of SQLite's files end in."""
 RESERVED_PAGES = 128
 """How much room is reserved for outcomes in the database, and as much in its log."""
 
@@ -107,3 +112,9 @@ class Storage:
         self._db.execute(f"PRAGMA busy_timeout = {LOCK_TIMEOUT * 1000:.0f}").fetchone()
         self._has_reserve = False
         return not busy
+
+
+def remove(path: Path) -> None:
+    """Remove a database, with what SQLite has beside it."""
+    for suffix in SUFFIXES:
+        Path(f"{path}{suffix}").unlink(missing_ok=True)

@@ -59,8 +59,8 @@ class Totals:
         self.labels = Labels(db, total_by)
         self._folded: Sequence[str] | None = None
         """The last month of which only the sum is kept, and the last such day; None: not read yet."""
-        self._hour = -1, ""
-        """The last hour that an event was of, in hours since 1970 and as it is written."""
+        self._hour: tuple[int, str, str] | None = None
+        """The last hour that an event was of, in hours since 1970, its day, and under which time it is counted."""
         self.counts: Counter[str] = Counter()
         """What is added to the counters, by their names."""
 
@@ -84,25 +84,26 @@ class Totals:
             if len(self._numbers) >= _MOST_KNOWN:
                 self._numbers.clear()
             self._numbers[parts] = number
-        time = stored_text(header.day) if known is None else self._time(known.at, header.day)
-        return Place(self._folded_time(time), number)
+        return Place(self._time(known and known.at, header.day), number)
 
     def _add(self, group: Group) -> int:
         number = group.number
         self._new[number] = group
         return number
 
-    def _time(self, at: int, day: str) -> str:
-        """Return the hour of an event, or its day where the two do not fit."""
-        number = at // 3600
-        if number != self._hour[0]:
+    def _time(self, at: int | None, day: str) -> str:
+        """Return under which time an event is counted: its hour, or its day where the two do not fit."""
+        if at is None:
+            return self._folded_time(stored_text(day))
+        number, last = at // 3600, self._hour
+        if last is None or last[0] != number or last[1] != day:
             try:
                 hour = clock.strftime("%Y-%m-%dT%H", clock.gmtime(number * 3600))
             except (ValueError, OverflowError, OSError):
                 hour = ""
-            self._hour = number, hour
-        hour = self._hour[1]
-        return hour if hour[:10] == day else stored_text(day)
+            time = self._folded_time(hour if hour[:10] == day else stored_text(day))
+            self._hour = last = number, day, time
+        return last[2]
 
     def _folded_time(self, time: str) -> str:
         """Return the day or month of a time that has become a part of it."""
@@ -218,7 +219,7 @@ class Totals:
         self._written()
         self._numbers.clear()
         self.labels.clear()
-        self._folded = None
+        self._folded = self._hour = None
 
     # Time
 
@@ -277,6 +278,7 @@ class Totals:
         before = self._folded or ("", "")
         self._folded = max(month, before[0]), max(day, before[1])
         if self._folded != tuple(before):
+            self._hour = None
             write_facts(self._db, {FOLDED: self._folded})
 
 
