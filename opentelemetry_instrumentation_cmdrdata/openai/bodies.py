@@ -63,7 +63,10 @@ class Body:
         self._kept = 0
         self._source: weakref.ref[Any] | None = None
         """The response's generator of the parts: what it closes itself, at the end, is no close by the application."""
-        self.is_encoded = response.headers.get("content-encoding", "identity") != "identity"
+        headers = response.headers
+        self.is_encoded = (
+            "content-encoding" in headers and headers["content-encoding"] != "identity"
+        )
         """Whether the parts show what they say only once they are decoded."""
         self.is_decoded = False
         """Whether the reader gets them decoded; the response reads them undecoded for that itself."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import types
 import weakref
-from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
 from typing import Any, TypeVar, cast, get_args, get_origin
 
 from cmdrdata_exporter import faults
@@ -59,14 +59,14 @@ def _chunks(source: Generator[Any], call: Call) -> Iterator[Any]:
         raise
 
 
-async def _achunks(source: AsyncIterator[Any], call: Call) -> AsyncIterator[Any]:
-    handed: list[Any] = []  # A chunk that is handed out is not kept here until the next.
+async def _achunks(source: AsyncGenerator[Any], call: Call) -> AsyncIterator[Any]:
     call.is_read = True
+    following = source.__anext__
     try:
-        async for chunk in source:
-            handed.append(chunk)
-            del chunk
-            yield handed.pop()
+        while True:
+            # Not by `async for`, whose variable would keep a chunk that is handed out until the next.
+            yield await following()
+    except StopAsyncIteration:
         call.end()
     except GeneratorExit:
         raise
