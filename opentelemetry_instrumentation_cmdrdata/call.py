@@ -279,7 +279,7 @@ class Call:
             self.is_complete = True
             return None
         self.arrived()
-        chunk = sse.json_of(event)
+        chunk = sse.parsed(data)
         read = self.endpoint.read_chunk
         if chunk is not None and read is not None:
             try:

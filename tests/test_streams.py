@@ -7,6 +7,7 @@ import gc
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
@@ -95,6 +96,34 @@ def test_a_stream_left_by_break(provider: Provider, meter: Meter) -> None:
         assert event["first_token"]
     (span,) = meter.spans()
     assert span.status.status_code is StatusCode.UNSET, "to stop reading is no error"
+
+
+@pytest.mark.parametrize("world", ["sync", "async"])
+def test_a_chunk_that_is_let_go(world: str, provider: Provider, meter: Meter) -> None:
+    """Nothing of ours keeps a chunk that was handed out until the next one comes."""
+    provider.answer(CHAT, Reply(events=replies.chat_chunks()))
+
+    async def first() -> Any:
+        async with async_client(provider) as sdk:
+            stream = await sdk.chat.completions.create(stream=True, **ARGUMENTS)
+            chunk: Any = await stream.__anext__()
+            reference = weakref.ref(chunk)
+            del chunk
+            left = reference()
+            await stream.response.aclose()
+            return left
+
+    with no_garbage_collection():
+        if world == "async":
+            assert asyncio.run(first()) is None
+        else:
+            with client(provider) as sdk:
+                stream = sdk.chat.completions.create(stream=True, **ARGUMENTS)
+                reference = weakref.ref(next(stream))
+                assert reference() is None
+                del stream
+    end_dropped()
+    assert facts(the_event(meter)) == CUT
 
 
 def test_a_stream_left_and_taken_up_again(provider: Provider, meter: Meter) -> None:

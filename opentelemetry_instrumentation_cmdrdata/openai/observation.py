@@ -19,6 +19,7 @@ from opentelemetry_instrumentation_cmdrdata import open_calls
 from opentelemetry_instrumentation_cmdrdata.call import Call
 from opentelemetry_instrumentation_cmdrdata.ended import CallAttribution
 from opentelemetry_instrumentation_cmdrdata.openai import keywords
+from opentelemetry_instrumentation_cmdrdata.openai.bodies import is_event_stream
 from opentelemetry_instrumentation_cmdrdata.openai.copies import is_instance
 from opentelemetry_instrumentation_cmdrdata.openai.endpoints import Endpoint, find
 from opentelemetry_instrumentation_cmdrdata.openai.exchange import Exchange, running
@@ -30,12 +31,11 @@ from opentelemetry_instrumentation_cmdrdata.openai.providers import (
 )
 from opentelemetry_instrumentation_cmdrdata.openai.streams import (
     attach,
-    is_event_stream,
     is_stream_class,
     observed_stream_cls,
-    watch,
 )
 from opentelemetry_instrumentation_cmdrdata.openai.unbilled import is_unbilled
+from opentelemetry_instrumentation_cmdrdata.openai.watching import watch
 from opentelemetry_instrumentation_cmdrdata.recorder import Recorder
 
 _RAW_RESPONSE = "X-Stainless-Raw-Response"

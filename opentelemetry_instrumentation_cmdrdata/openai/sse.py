@@ -32,10 +32,38 @@ def data(event: bytes) -> bytes | None:
 
 def json_of(event: bytes) -> Any:
     """Return the JSON of an event, None where it has none: `[DONE]`, or garbage."""
+    return parsed(data(event) or b"")
+
+
+def parsed(found: bytes) -> Any:
+    """Return the JSON that is the data of an event, None where it is none."""
     try:
-        return json.loads(data(event) or b"")
+        return json.loads(found)
     except ValueError:
         return None
+
+
+Known = tuple[bytes, int, bytes, int, Callable[[bytes, int], object]]
+"""
+By what a part of a body is known as one event that brings one more piece of text, and nothing else.
+
+It begins with the first of these, which has the second for its length. What stands from so many bytes (the fourth)
+before its first end of a line is the third; or else all that follows its beginning is such as the fifth likes. So
+whoever compares need call nothing but methods of `bytes`, of most parts.
+"""
+
+
+def _unlike(_: bytes, __: int) -> None:
+    """Return what says that an event is not known."""
+
+
+UNKNOWN: Known = (b"\0", 0, b"", 0, _unlike)
+"""Nothing is known so: no bytes are these."""
+
+_NO_ENDING = b"\0\0\0"
+"""Follows no end of a line."""
+_GOES_ON = re.compile(rb'[^\n]*"finish_reason":null[^{\n]*\n\n').fullmatch
+"""Of what follows the beginning: the choice is unfinished, and nothing comes after it. Usage and errors are objects."""
 
 
 class Pieces:
@@ -48,48 +76,38 @@ class Pieces:
         of_choices: whether the events are the chunks of a chat or completion.
     """
 
-    __slots__ = ("_of_choices", "beginning", "data", "ending")
+    __slots__ = ("_of_choices", "known")
 
     def __init__(self, *, of_choices: bool) -> None:
         self._of_choices = of_choices
-        self.beginning = b"\0"  # As nothing begins.
-        self.ending = b"\n\n\0" if of_choices else b"\n\n"
-        """
-        An event is certainly one of them that begins and ends so, and is one event: nothing else need be looked at.
-        Others are, too: `is_another` tells.
-        """
-        self.data = 0
-        """Where the line of the data begins, which is the last one."""
+        self.known = UNKNOWN
 
     def is_another(self, event: bytes) -> bool:
         """Say whether `event` is certainly one, and whole; False where that would have to be parsed."""
-        if not (
-            event.startswith(self.beginning)
-            and event.find(b"\n", self.data) == len(event) - 2
-            and event[-1] == 10
-        ):
-            return False
-        if not self._of_choices:
-            return True
-        reason = event.rfind(_UNFINISHED)
-        # Usage is an object, and so is an error.
-        return reason > 0 and event.find(b"{", reason) < 0
+        beginning, begins, ending, ends, goes_on = self.known
+        return event[:begins] == beginning and (
+            event[event.find(b"\n", begins) - ends :] == ending
+            or goes_on(event, begins) is not None
+        )
 
     def learn(self, event: bytes, chunk: Any) -> None:
         """Learn from an event that was parsed how the next one may begin and end."""
-        begins = self._beginning_of_choice(event) if self._of_choices else _of_delta(event, chunk)
-        if begins is None:
+        beginning = _of_choice(event) if self._of_choices else _of_delta(event, chunk)
+        if beginning is None:
             return
-        self.beginning, self.data = begins, event.rfind(b"\n", 0, -2) + 1
-        if self._of_choices:
-            # The last part of one that is known to be another; nothing ends like a line that does not end.
-            self.ending = event[event.rfind(_UNFINISHED) :] if self.is_another(event) else b"\n\n\0"
+        begins = len(beginning)
+        if not self._of_choices:
+            self.known = beginning, begins, b"\n\n", 0, _unlike
+            return
+        # Of one that goes on the end suffices, if the next one has it, too.
+        ending = event[event.rfind(_UNFINISHED) :] if _GOES_ON(event, begins) else _NO_ENDING
+        self.known = beginning, begins, ending, len(ending) - 2, _GOES_ON
 
-    @staticmethod
-    def _beginning_of_choice(event: bytes) -> bytes | None:
-        beginning, delta, _ = event.partition(b'"delta":')
-        first = b'"choices":[{' in beginning and b'"index":0' in beginning and delta
-        return beginning if first and b'"usage"' not in beginning else None
+
+def _of_choice(event: bytes) -> bytes | None:
+    beginning, delta, _ = event.partition(b'"delta":')
+    first = b'"choices":[{' in beginning and b'"index":0' in beginning and delta
+    return beginning if first and b'"usage"' not in beginning else None
 
 
 def _of_delta(event: bytes, chunk: Any) -> bytes | None:
@@ -121,6 +139,9 @@ class Events:
     def feed(self, part: bytes, show: Callable[[bytes], object]) -> bytes:
         """Call `show` with each event that `part` finishes; return what the reader is to get now."""
         unfinished = self.unfinished
+        if not unfinished and part.find(b"\n\n") == len(part) - 2 > 0 and b"\r" not in part:
+            # One event, and whole, as most parts are.
+            return b"" if show(part) and self._keep_back else part
         looked_at = max(0, len(unfinished) - _LONGEST_END + 1)
         unfinished += part
         begin, out = 0, bytearray()
