@@ -150,35 +150,56 @@ class UsageEvent(NamedTuple):
 
     def to_wire(self) -> dict[str, Any]:
         """Return the JSON object that is posted."""
+        # All at once: each field by its name takes several times as long, in each call of an application.
+        (
+            event_id,
+            customer_id,
+            provider,
+            model,
+            _,
+            _,
+            input_tokens,
+            output_tokens,
+            total_tokens,
+            usage,
+            metadata,
+            timestamp,
+            start_time,
+            end_time,
+            duration_ms,
+            first_token,
+            streaming,
+            retry_count,
+            error,
+            code,
+            message,
+            _,
+            _,
+        ) = self
         latency = {
-            "request_start_time": self.start_time,
-            "request_end_time": self.end_time,
-            "duration_ms": self.duration_ms,
+            "request_start_time": start_time,
+            "request_end_time": end_time,
+            "duration_ms": duration_ms,
         }
-        if self.time_to_first_token_ms is not None:
-            latency["time_to_first_token_ms"] = self.time_to_first_token_ms
-        success = self.success
+        if first_token is not None:
+            latency["time_to_first_token_ms"] = first_token
+        success = error is None
         return {
-            "customer_id": self.customer_id,
-            "model": self.model,
-            "input_tokens": self.input_tokens,
-            "output_tokens": self.output_tokens,
-            "total_tokens": self.total_tokens,
-            "provider": self.provider,
-            "metadata": {**self.metadata, "usage": dict(self.usage)},
-            "timestamp": self.timestamp,
+            "customer_id": customer_id,
+            "model": model,
+            "input_tokens": input_tokens,
+            "output_tokens": output_tokens,
+            "total_tokens": total_tokens,
+            "provider": provider,
+            "metadata": {**metadata, "usage": dict(usage)},
+            "timestamp": timestamp,
             "version": FORMAT_VERSION,
             "latency": latency,
-            "error": {
-                "occurred": not success,
-                "type": self.error_type,
-                "code": self.error_code,
-                "message": self.error_message,
-            },
+            "error": {"occurred": not success, "type": error, "code": code, "message": message},
             "request": {
-                "id": self.id,
-                "streaming": self.streaming,
-                "retry_count": self.retry_count,
+                "id": event_id,
+                "streaming": streaming,
+                "retry_count": retry_count,
                 "success": success,
             },
         }

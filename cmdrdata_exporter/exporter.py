@@ -17,12 +17,12 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from cmdrdata_exporter import call_sites, faults, runtime
 from cmdrdata_exporter.announcement import NOTHING_METERED
 from cmdrdata_exporter.attributes import OUR_SCOPE
-from cmdrdata_exporter.bodies import LARGEST_BODY, written
+from cmdrdata_exporter.bodies import LARGEST_BODY, bounded
 from cmdrdata_exporter.customer import take_from_baggage
 from cmdrdata_exporter.deduplication import Calls, Report, own_calls
 from cmdrdata_exporter.delivery import Delivery, Header
 from cmdrdata_exporter.delivery.open_jobs import KeepsJobs
-from cmdrdata_exporter.events import UsageEvent, customer_place
+from cmdrdata_exporter.events import UsageEvent, customer_place, encode
 from cmdrdata_exporter.foreign import event_from_span
 from cmdrdata_exporter.processes import SHUTDOWN_TIMEOUT
 from cmdrdata_exporter.runtime import announce
@@ -188,8 +188,10 @@ class CmdrDataSpanExporter(SpanExporter):
             )
         if event.customer_id is None:
             runtime.process.unattributed.note(held=hold, site=event.metadata.get("call_site"))
-        event, body, cut = written(event)
-        if cut:
+        body = encode(event)
+        if len(body) > LARGEST_BODY:
+            event, cut = bounded(event)
+            body = encode(event)
             faults.report(
                 "metadata size",
                 "the metadata of a usage event were too large (more than %d bytes in all); these are cut or left out: "
@@ -271,23 +273,26 @@ def current_exporter() -> CmdrDataSpanExporter:
 
 
 def _header(event: UsageEvent, body: bytes, kept: list[object], *, hold: bool) -> Header:
-    hold = hold and event.customer_id is None
+    customer = event.customer_id
+    hold = hold and customer is None
+    units = {
+        "input_tokens": event.input_tokens,
+        "output_tokens": event.output_tokens,
+        "total_tokens": event.total_tokens,
+        **event.usage,
+    }
+    # By position, as `usage_event` makes its event.
     return Header(
-        customer=event.customer_id,
-        model=event.model,
-        endpoint=event.endpoint,
-        status=event.usage_status,
-        units={
-            "input_tokens": event.input_tokens,
-            "output_tokens": event.output_tokens,
-            "total_tokens": event.total_tokens,
-            **event.usage,
-        },
-        day=_day(event.timestamp // 86400),
-        hold=hold,
-        customer_at=customer_place(body) if hold else None,
-        remember=event.remember,
-        kept=kept,
+        customer,
+        event.model,
+        event.endpoint,
+        event.usage_status,
+        units,
+        _day(event.timestamp // 86400),
+        hold,
+        customer_place(body) if hold else None,
+        event.remember,
+        kept,
     )
 
 

@@ -23,8 +23,11 @@ def quick_json(document: object, *values: Iterable[object]) -> bytes | None:
         document: what is written.
         values: those parts of it that may have any type.
     """
-    if orjson is None or not all(_WRITTEN_ALIKE.issuperset(map(type, each)) for each in values):
+    if orjson is None:
         return None
+    for each in values:
+        if not _WRITTEN_ALIKE.issuperset(map(type, each)):
+            return None
     try:
         return orjson.dumps(document)
     except TypeError:

@@ -22,7 +22,7 @@ from cmdrdata_exporter.attributes import (
 from cmdrdata_exporter.events import add_users_keys, error_type, first_token_ms, reserved
 from cmdrdata_exporter.scrubbing import scrubbed
 from opentelemetry_instrumentation_cmdrdata import durable, jobs, semconv, shared
-from opentelemetry_instrumentation_cmdrdata.ended import EndedCall
+from opentelemetry_instrumentation_cmdrdata.ended import EndedCall, Failure
 from opentelemetry_instrumentation_cmdrdata.openai import failures
 from opentelemetry_instrumentation_cmdrdata.openai.endpoints import Endpoint
 from opentelemetry_instrumentation_cmdrdata.openai.exchange import Exchange
@@ -221,21 +221,27 @@ def usage_status(
 
 _Place = tuple[bool, str] | None
 """Where a fact goes: into the event's `usage` (True) or its metadata, under which key; None for neither."""
-_places: dict[str, _Place] = {
-    semconv.TOTAL_TOKENS: None,
-    **{names[0]: (True, key) for key, names in BREAKDOWNS.items()},
-}
-"""By the names of the facts; filled when a name is first seen, of which there are few."""
 
 
-def _place(name: str) -> _Place:
-    place: _Place = None
-    if name.startswith(semconv.UNIT_PREFIX):
-        place = True, name.removeprefix(semconv.UNIT_PREFIX)
-    elif name.startswith(semconv.DETAIL_PREFIX):
-        place = False, name.removeprefix(semconv.DETAIL_PREFIX)
-    _places[name] = place
-    return place
+class _Places(dict[str, _Place]):
+    """By the names of the facts. Filled when a name is first seen: there are few."""
+
+    def __missing__(self, name: str) -> _Place:
+        place: _Place = None
+        if name.startswith(semconv.UNIT_PREFIX):
+            place = True, name.removeprefix(semconv.UNIT_PREFIX)
+        elif name.startswith(semconv.DETAIL_PREFIX):
+            place = False, name.removeprefix(semconv.DETAIL_PREFIX)
+        self[name] = place
+        return place
+
+
+_places = _Places(
+    {
+        semconv.TOTAL_TOKENS: None,
+        **{names[0]: (True, key) for key, names in BREAKDOWNS.items()},
+    }
+)
 
 
 def usage_event(
@@ -258,11 +264,11 @@ def usage_event(
         event_id: of the event.
         remember: seconds for which the id may come again.
     """
-    metadata = reserved(call.endpoint.name)
+    endpoint, request_model = call.endpoint.name, call.request_model
+    metadata = reserved(endpoint)
     usage: dict[str, int | float | bool] = {}
     for name, value in facts.items():
-        place = _places[name] if name in _places else _place(name)
-        if place is not None:
+        if (place := _places[name]) is not None:
             is_usage, key = place
             (usage if is_usage else metadata)[key] = value
     if call.request_id is not None:
@@ -274,8 +280,8 @@ def usage_event(
     if (reasons := get(semconv.FINISH_REASONS)) and reasons[0] not in ("error", ""):
         metadata["finish_reason"] = reasons[0]
     metadata["usage_status"] = usage_status
-    metadata["endpoint"] = call.endpoint.name
-    metadata["request_model"] = call.request_model
+    metadata["endpoint"] = endpoint
+    metadata["request_model"] = request_model
     metadata["service_tier"] = get(semconv.RESPONSE_SERVICE_TIER)
     metadata["server_address"] = call.server.address or None
     if (refused := attribution.get(CUSTOMER_REFUSED)) is not None:
@@ -298,28 +304,37 @@ def usage_event(
         renamed = add_users_keys(metadata, users)
     input_tokens, output_tokens = get(semconv.INPUT_TOKENS, 0), get(semconv.OUTPUT_TOKENS, 0)
     failure, first_chunk = call.failure, get(semconv.TIME_TO_FIRST_CHUNK)
+    error, code, message = (None, None, None) if failure is None else _error(failure)
+    start_time, end_time = call.start_time, call.end_time
+    # By position: so many names take several times as long, in each call of an application.
     return UsageEvent(
-        id=event_id,
-        customer_id=customer,
-        provider=call.server.provider,
-        model=get(semconv.RESPONSE_MODEL) or call.request_model or "unknown",
-        endpoint=call.endpoint.name,
-        usage_status=usage_status,
-        input_tokens=input_tokens,
-        output_tokens=output_tokens,
-        total_tokens=get(semconv.TOTAL_TOKENS, input_tokens + output_tokens),
-        usage=usage,
-        metadata=metadata,
-        timestamp=call.end_time // 1_000_000_000,
-        start_time=call.start_time // 1_000_000_000,
-        end_time=call.end_time // 1_000_000_000,
-        duration_ms=max(0, (call.end_time - call.start_time + 500_000) // 1_000_000),
-        time_to_first_token_ms=None if first_chunk is None else first_token_ms(first_chunk),
-        streaming=call.streaming,
-        retry_count=call.retry_count,
-        error_type=None if failure is None else error_type(failure.type, failure.code or None),
-        error_code=None if failure is None else failure.code or None,
-        error_message=None if failure is None else scrubbed(failure.message or "") or None,
-        remember=remember,
-        renamed=renamed,
+        event_id,
+        customer,
+        call.server.provider,
+        get(semconv.RESPONSE_MODEL) or request_model or "unknown",
+        endpoint,
+        usage_status,
+        input_tokens,
+        output_tokens,
+        get(semconv.TOTAL_TOKENS, input_tokens + output_tokens),
+        usage,
+        metadata,
+        end_time // 1_000_000_000,
+        start_time // 1_000_000_000,
+        end_time // 1_000_000_000,
+        max(0, (end_time - start_time + 500_000) // 1_000_000),
+        None if first_chunk is None else first_token_ms(first_chunk),
+        call.streaming,
+        call.retry_count,
+        error,
+        code,
+        message,
+        remember,
+        renamed,
     )
+
+
+def _error(failure: Failure) -> tuple[str, str | None, str | None]:
+    """Return `error_type`, `error_code` and `error_message` of an event."""
+    code = failure.code or None
+    return error_type(failure.type, code), code, scrubbed(failure.message or "") or None

@@ -87,16 +87,11 @@ def encode_event(event_id: str, header: Header, body: bytes) -> bytes:
         line["customer_at"] = header.customer_at
     if header.remember:
         line["remember"] = header.remember
-    return b"%b\n%b" % (_line(line, header), body)
-
-
-def _line(line: dict[str, Any], header: Header) -> bytes:
-    """Return the line of an event; the same bytes with orjson, which is used where it is installed."""
-    written = quick_json(line, header.units.values())
-    # `json` escapes all other characters.
-    if written is not None and written.isascii() and b"\x7f" not in written:
-        return written
-    return _encode(line).encode()
+    first = quick_json(line, header.units.values())
+    # `json` escapes all other characters: it is the same line without orjson.
+    if first is None or not first.isascii() or b"\x7f" in first:
+        first = _encode(line).encode()
+    return b"\n".join((first, body))
 
 
 def encode_command(command: Command) -> bytes:
