@@ -82,7 +82,7 @@ def _start(recorder: Recorder, client: Any, options: Any, kwargs: dict[str, Any]
         parameters,
         server(client),
         who_pays,
-        _job(endpoint, job, parameters),
+        None if job is None else _job(endpoint, job, parameters),
         # What the body asks for is another matter than what the SDK is to return.
         streaming=streaming or parameters.get("stream") is True,
     )
@@ -97,8 +97,8 @@ def _start(recorder: Recorder, client: Any, options: Any, kwargs: dict[str, Any]
     return call
 
 
-def _job(endpoint: Endpoint, in_path: str | None, parameters: Mapping[str, Any]) -> str | None:
-    """Return the id of the job that a request is about, where its path says it."""
+def _job(endpoint: Endpoint, in_path: str, parameters: Mapping[str, Any]) -> str | None:
+    """Return the id of the job that a request is about, where that in its path is one."""
     if endpoint.lists:
         # Other pages do not show whether all of it has ended.
         return in_path if endpoint.goes_on and "after" not in parameters else None
@@ -109,8 +109,9 @@ def _body_of(options: Any) -> Mapping[str, Any]:
     """Return the parameters of a request; those of `extra_body` prevail, as in the SDK."""
     body: Any = options.params if options.json_data is None else options.json_data
     extra: Any = options.extra_json
-    parameters = cast("dict[str, Any]", body if isinstance(body, dict) else {})
-    return {**parameters, **extra} if isinstance(extra, dict) else parameters
+    if not isinstance(body, dict):
+        body = {}
+    return {**body, **extra} if isinstance(extra, dict) else body
 
 
 @faults.guarded
@@ -296,7 +297,7 @@ def server(client: Any) -> Server:
     """Return where a client's requests go."""
     url = client.base_url
     # On the client itself: its class may have no hash, or one that makes two clients the same.
-    attributes = cast("dict[str, Any]", vars(client))
+    attributes: dict[str, Any] = vars(client)
     known = attributes.get(_SERVER)
     if known is None or known[0] is not url:
         known = attributes[_SERVER] = url, _server_at(client, url)
