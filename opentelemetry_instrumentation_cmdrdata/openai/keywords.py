@@ -181,9 +181,9 @@ def of_client(client: Any) -> Attribution | None:
     return in_headers(headers) if headers else None
 
 
-def in_headers(headers: Any) -> Attribution | None:
+def in_headers(headers: object) -> Attribution | None:
     """Return what is said in the headers of a call, or of a client."""
-    found: Any = headers.get(HEADER) if isinstance(headers, dict) else None
+    found: object = headers.get(HEADER) if isinstance(headers, dict) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - whatever is in it
     return found if isinstance(found, Attribution) else None
 
 
