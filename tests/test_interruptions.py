@@ -318,6 +318,8 @@ def interrupted_everywhere(  # noqa: PLR0917 - what the tests have
             if number % 50 == 0:
                 # The older HTTP client keeps the connection of an answer that was left, and has a hundred.
                 sync = clients.enter_context(client(provider))
+                run(sync)  # What is found out about a client is found once.
+                host.events()
     assert [] == wrong, "\n".join(wrong)
     return number
 
