@@ -19,7 +19,7 @@ import weakref
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import NamedTuple, ParamSpec, TypeVar, cast
+from typing import Any, NamedTuple, ParamSpec, TypeVar, cast
 
 from opentelemetry import baggage
 from opentelemetry import context as otel_context
@@ -227,7 +227,7 @@ def current(context: Context | None = None) -> Customer | None:
     Args:
         context: an OpenTelemetry context, whose customer counts where it has one. Default: the current one.
     """
-    there = _there(otel_context.get_current() if context is None else context)
+    there: Any = (otel_context.get_current() if context is None else context).get(_KEY)
     scope = _innermost.get()
     customer = None if scope is None else scope.customer
     if there is not None and there is not customer and (context or not _is_known(there, scope)):

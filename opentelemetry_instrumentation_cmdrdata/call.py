@@ -45,6 +45,9 @@ from opentelemetry_instrumentation_cmdrdata.openai.usage import NOTHING, Attribu
 from opentelemetry_instrumentation_cmdrdata.random_ids import random_ids
 from opentelemetry_instrumentation_cmdrdata.recorder import Recorder
 
+_SPAN_ID = 2**64 - 1
+"""The bits of a random id that a span's takes."""
+
 
 class Call:
     """One call. Its methods are safe to call from any thread; only the first `end` counts."""
@@ -111,7 +114,9 @@ class Call:
         self.measures_chunks = streaming and self.is_measured
         """Whether the time from each chunk to the next is measured."""
         self._chunk_times: ChunkTimes | None = None
-        self.exchange = Exchange(reads_account=server.provider == OPENAI)
+        self.exchange = Exchange()
+        if server.provider == OPENAI:
+            self.exchange.reads_account = True
         self.chunks: weakref.ref[Any] | None = None
         """The SDK's generator of the chunks that a stream hands out."""
         self.said: CallContent | None = None
@@ -156,8 +161,9 @@ class Call:
             except Exception as error:  # noqa: BLE001 - also of the application's processors
                 faults.absorb(error, "the start of a span")
         if self.span is None:
-            self.trace_id = parent.trace_id or int(random_ids.take(self._pid), 16)
-            self.span_id = int(random_ids.take(self._pid)[:16], 16)
+            own_id = int(random_ids.take(self._pid), 16)
+            self.trace_id = parent.trace_id or own_id
+            self.span_id = own_id & _SPAN_ID
 
     @faults.guarded
     def _add_call_site(self, requested: Attributes) -> None:

@@ -67,16 +67,7 @@ class ClientMetrics:
         self._names = LATEST if asks_for_latest_genai() else TODAYS
         self._provider: MeterProvider | None = None
         self._instruments: Instruments | None = None
-
-    def _instruments_now(self) -> Instruments | None:
-        """Return the instruments, None while the application has no MeterProvider."""
-        provider = metrics.get_meter_provider() if self._own is None else self._own
-        if provider is not self._provider:
-            # Those of the API stand for one that is not there.
-            is_real = not type(provider).__module__.startswith("opentelemetry.metrics")
-            self._instruments = Instruments(provider, self._names) if is_real else None
-            self._provider = provider
-        return self._instruments
+        """Those of the provider, None as long as the application has none."""
 
     def measures(self, endpoint: Endpoint) -> bool:
         """
@@ -85,8 +76,14 @@ class ClientMetrics:
         The conventions have an operation for one kind of poll only.
         """
         try:
+            provider = metrics.get_meter_provider() if self._own is None else self._own
+            if provider is not self._provider:
+                # Those of the API stand for one that is not there.
+                is_real = not type(provider).__module__.startswith("opentelemetry.metrics")
+                self._instruments = Instruments(provider, self._names) if is_real else None
+                self._provider = provider
             return (
-                self._instruments_now() is not None
+                self._instruments is not None
                 and (endpoint.is_conventional or not endpoint.polls)
                 and is_instrumentation_enabled()
             )
@@ -117,7 +114,7 @@ class ClientMetrics:
             payer: the attributes that say who pays.
             exporter: returns what bills the call.
         """
-        instruments = self._instruments_now()
+        instruments = self._instruments
         if instruments is None:
             return
         attributes = attributes_of(endpoint, server, request_model, facts)
@@ -144,7 +141,7 @@ class ClientMetrics:
             facts: the attributes that are read of the stream, while it is read. See `record`.
         """
         try:
-            instruments, metric = self._instruments_now(), self._names.of_chunk(endpoint)
+            instruments, metric = self._instruments, self._names.of_chunk(endpoint)
             if instruments is not None and metric is not None:
                 make = functools.partial(attributes_of, endpoint, server, request_model)
                 return ChunkTimes(instruments.record[metric], facts, make)

@@ -40,6 +40,9 @@ class Recorder:
         metrics: ClientMetrics | None = None,
     ) -> None:
         self.tracer = tracer
+        self._is_silent = isinstance(tracer, trace.NoOpTracer)
+        self._is_proxy = isinstance(tracer, trace.ProxyTracer)
+        """Whether an SDK may still be set up, whose tracer it is then."""
         self.metrics = metrics or ClientMetrics()
         self.exporter = exporter
         self._silent_hosts: set[str] = set()
@@ -56,10 +59,8 @@ class Recorder:
     def is_tracing(self) -> bool:
         """Whether calls are to have spans now, and there may be an SDK that makes them."""
         try:
-            tracer = self.tracer
-            if isinstance(tracer, trace.NoOpTracer) or (
-                # What it stands for until an SDK is set up.
-                isinstance(tracer, trace.ProxyTracer)
+            if self._is_silent or (
+                self._is_proxy
                 and isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
             ):
                 return False

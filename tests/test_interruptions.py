@@ -33,7 +33,7 @@ from cmdrdata_exporter.delivery.durable import DurableDelivery
 from cmdrdata_exporter.delivery.spool.directory import Directory
 from cmdrdata_exporter.delivery.spool.frames import scan
 from cmdrdata_exporter.delivery.spool.records import decode
-from opentelemetry_instrumentation_cmdrdata import CmdrDataInstrumentor, open_calls
+from opentelemetry_instrumentation_cmdrdata import CmdrDataInstrumentor, open_calls, random_ids
 from tests import replies
 from tests.charges import MESSAGES
 from tests.provider import Provider, Reply
@@ -265,6 +265,9 @@ def interrupted_everywhere(  # noqa: PLR0917 - what the tests have
         swallowed.append(found.exc_value)
 
     monkeypatch.setattr(sys, "unraisablehook", note)
+    # Each id is fetched alone: a step is the same one each time.
+    monkeypatch.setattr(random_ids, "BATCH", 1)
+    monkeypatch.setattr(random_ids.random_ids, "_pid", None)  # It forgets those of before.
     provider.answer(CHAT, reply)
     handler(error)
     wrong: list[str] = []
@@ -315,6 +318,8 @@ def interrupted_everywhere(  # noqa: PLR0917 - what the tests have
             if number % 50 == 0:
                 # The older HTTP client keeps the connection of an answer that was left, and has a hundred.
                 sync = clients.enter_context(client(provider))
+                run(sync)  # What is found out about a client is found once.
+                host.events()
     assert [] == wrong, "\n".join(wrong)
     return number
 

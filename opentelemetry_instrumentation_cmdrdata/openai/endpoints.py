@@ -360,7 +360,7 @@ ENDPOINTS = (
 )
 
 _BY_REQUEST = {
-    (endpoint.method, endpoint.path): endpoint
+    (endpoint.method, endpoint.path): (endpoint, None)
     for endpoint in ENDPOINTS
     if "{}" not in endpoint.path
 }
@@ -377,11 +377,15 @@ def find(method: str, path: str) -> tuple[Endpoint, str | None] | None:
 
     A query (`?beta=true`) is no part of the path.
     """
-    method = method.lower()
-    path = path.partition("?")[0]
-    endpoint = _BY_REQUEST.get((method, path))
-    if endpoint is not None:
-        return endpoint, None
+    found = _BY_REQUEST.get((method, path))
+    # As the SDK writes most of its requests.
+    return _find(method.lower(), path.partition("?")[0]) if found is None else found
+
+
+def _find(method: str, path: str) -> tuple[Endpoint, str | None] | None:
+    found = _BY_REQUEST.get((method, path))
+    if found is not None:
+        return found
     for of_method, template, candidate in _TEMPLATES:
         if of_method == method and (match := template.fullmatch(path)):
             return candidate, match.groups()[-1]

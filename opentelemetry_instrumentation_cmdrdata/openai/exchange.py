@@ -22,35 +22,22 @@ class Exchange:
 
     Kept out of `Call`: contexts are copied into long-lived objects (a connection that is kept alive, for instance),
     which would keep the call alive. It must go when its stream goes.
-
-    Args:
-        reads_account: whether the other side may be OpenAI, so that it matters whom it charges there.
     """
 
-    __slots__ = (
-        "account",
-        "asked",
-        "has_left",
-        "is_answered",
-        "reads_account",
-        "request_id",
-        "response",
-        "retry_count",
-    )
-
-    def __init__(self, *, reads_account: bool = False) -> None:
-        self.reads_account = reads_account
-        self.account: Mapping[str, Any] = NOTHING
-        """Who is charged at OpenAI, by the names of attributes: what is known of it."""
-        self.asked: weakref.ref[Call] | None = None
-        """The call, if its usage was asked for by us: what is answered because of that must be kept back."""
-        self.is_answered = False
-        self.has_left = False
-        """Whether an attempt that failed may have reached the provider."""
-        self.request_id: str | None = None
-        self.retry_count = 0
-        self.response: Any = None
-        """The answer, until the SDK's method returns: what it reports counts also where the SDK cannot parse it."""
+    # What is known before anything has happened is the same of every exchange, so it stands in the class.
+    reads_account = False
+    """Whether the other side may be OpenAI, so that it matters whom it charges there."""
+    account: Mapping[str, Any] = NOTHING
+    """Who is charged at OpenAI, by the names of attributes: what is known of it."""
+    asked: weakref.ref[Call] | None = None
+    """The call, if its usage was asked for by us: what is answered because of that must be kept back."""
+    is_answered = False
+    has_left = False
+    """Whether an attempt that failed may have reached the provider."""
+    request_id: str | None = None
+    retry_count = 0
+    response: Any = None
+    """The answer, until the SDK's method returns: what it reports counts also where the SDK cannot parse it."""
 
     @faults.guarded
     def attempt_failed(self, error: BaseException | None) -> None:

@@ -177,12 +177,13 @@ def _said_by_client(original: _Method, client: Attribution) -> _Method:
 
 def of_client(client: Any) -> Attribution | None:
     """Return what is said of all calls of a client."""
-    return in_headers(client._custom_headers)  # noqa: SLF001 - `default_headers` builds all of them anew
+    headers = client._custom_headers  # noqa: SLF001 - `default_headers` builds all of them anew
+    return in_headers(headers) if headers else None
 
 
 def in_headers(headers: object) -> Attribution | None:
     """Return what is said in the headers of a call, or of a client."""
-    found = cast("dict[str, object]", headers).get(HEADER) if isinstance(headers, dict) else None
+    found: object = headers.get(HEADER) if isinstance(headers, dict) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - whatever is in it
     return found if isinstance(found, Attribution) else None
 
 

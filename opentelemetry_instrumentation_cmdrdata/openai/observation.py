@@ -45,60 +45,59 @@ _RAW_RESPONSE = "X-Stainless-Raw-Response"
 def begin(
     recorder: Recorder | None, client: Any, options: Any, kwargs: dict[str, Any]
 ) -> tuple[Call | None, Any]:
-    """Return the call of a request, None where it is not metered, and the options to make the request with."""
+    """
+    Return the call of a request, None where it is not metered, and the options to make the request with.
+
+    The SDK's `stream_cls` among the keywords is replaced by one that is observed, where need be.
+    """
     if recorder is None:
         return None, options
     try:
-        call = _start(recorder, client, options, kwargs)
+        path = _path(client, options.url)
+        found = find(options.method, path)
+        if found is None:
+            _report_unknown(options.method, path)
+            return None, options
+        endpoint, job = found
+        who_pays = attribution(keywords.in_headers(options.headers), keywords.of_client(client))
+        if listeners:
+            who_pays = join(who_pays)
+        streaming, parameters = kwargs.get("stream") is True, _body_of(options)
+        call = Call(
+            recorder,
+            endpoint,
+            parameters,
+            server(client),
+            who_pays,
+            None if job is None else _job(endpoint, job, parameters),
+            # What the body asks for is another matter than what the SDK is to return.
+            streaming=streaming or parameters.get("stream") is True,
+        )
+        if streaming and _raw_response(options) is not None:
+            stream_cls = kwargs.get("stream_cls")
+            if stream_cls is not None:
+                kwargs["stream_cls"] = observed_stream_cls(stream_cls, call) or stream_cls
+        if recorder.content.is_on or who_pays.capture:
+            call.capture(parameters)
     except Exception as error:  # noqa: BLE001 - the application's call is made all the same
         faults.absorb(error, "the start of a call")
         return None, options
-    if call is None or not call.streaming:
-        return call, options
-    return call, asking(client, options, call) or options
+    return call, (asking(client, options, call) or options) if call.streaming else options
 
 
-def _start(recorder: Recorder, client: Any, options: Any, kwargs: dict[str, Any]) -> Call | None:
-    """Start the call of a request, None where it is not metered; have the SDK's `stream_cls` observed where need be."""
-    path = _path(client, options.url)
-    found = find(options.method, path)
-    if found is None:
-        if options.method.lower() == "post" and not is_unbilled(path):
-            faults.report(
-                "unknown request path",
-                "POST %r is no endpoint of OpenAI that this release knows; if it costs something, it is not "
-                "metered. Look for a newer opentelemetry-instrumentation-cmdrdata",
-                path,
-            )
-        return None
-    endpoint, job = found
-    who_pays = attribution(keywords.in_headers(options.headers), keywords.of_client(client))
-    if listeners:
-        who_pays = join(who_pays)
-    streaming, parameters = kwargs.get("stream") is True, _body_of(options)
-    call = Call(
-        recorder,
-        endpoint,
-        parameters,
-        server(client),
-        who_pays,
-        _job(endpoint, job, parameters),
-        # What the body asks for is another matter than what the SDK is to return.
-        streaming=streaming or parameters.get("stream") is True,
-    )
-    if (
-        streaming
-        and _raw_response(options) is not None
-        and (stream_cls := kwargs.get("stream_cls")) is not None
-    ):
-        kwargs["stream_cls"] = observed_stream_cls(stream_cls, call) or stream_cls
-    if recorder.content.is_on or who_pays.capture:
-        call.capture(parameters)
-    return call
+def _report_unknown(method: str, path: str) -> None:
+    """Tell the operator of a request that is not metered, unless it is known to cost nothing."""
+    if method.lower() == "post" and not is_unbilled(path):
+        faults.report(
+            "unknown request path",
+            "POST %r is no endpoint of OpenAI that this release knows; if it costs something, it is not "
+            "metered. Look for a newer opentelemetry-instrumentation-cmdrdata",
+            path,
+        )
 
 
-def _job(endpoint: Endpoint, in_path: str | None, parameters: Mapping[str, Any]) -> str | None:
-    """Return the id of the job that a request is about, where its path says it."""
+def _job(endpoint: Endpoint, in_path: str, parameters: Mapping[str, Any]) -> str | None:
+    """Return the id of the job that a request is about, where that in its path is one."""
     if endpoint.lists:
         # Other pages do not show whether all of it has ended.
         return in_path if endpoint.goes_on and "after" not in parameters else None
@@ -109,7 +108,7 @@ def _body_of(options: Any) -> Mapping[str, Any]:
     """Return the parameters of a request; those of `extra_body` prevail, as in the SDK."""
     body: Any = options.params if options.json_data is None else options.json_data
     extra: Any = options.extra_json
-    parameters = cast("dict[str, Any]", body if isinstance(body, dict) else {})
+    parameters: dict[str, Any] = body if isinstance(body, dict) else {}  # pyright: ignore[reportUnknownVariableType] - whatever is in it
     return {**parameters, **extra} if isinstance(extra, dict) else parameters
 
 
@@ -296,7 +295,7 @@ def server(client: Any) -> Server:
     """Return where a client's requests go."""
     url = client.base_url
     # On the client itself: its class may have no hash, or one that makes two clients the same.
-    attributes = cast("dict[str, Any]", vars(client))
+    attributes: dict[str, Any] = client.__dict__
     known = attributes.get(_SERVER)
     if known is None or known[0] is not url:
         known = attributes[_SERVER] = url, _server_at(client, url)

@@ -60,8 +60,7 @@ def inherited(owner: type[Any], name: str) -> Method:
     """Return what calls the method that comes after `owner`'s own, whoever replaces that."""
 
     def following(self: Any, *args: Any, **kwargs: Any) -> Any:
-        after = cast("Any", super(owner, self))
-        return getattr(after, name)(*args, **kwargs)
+        return getattr(super(owner, self), name)(*args, **kwargs)  # pyright: ignore[reportUnknownArgumentType] - of any class
 
     return following
 
