@@ -19,12 +19,13 @@ from cmdrdata_exporter.announcement import NOTHING_METERED
 from cmdrdata_exporter.attributes import OUR_SCOPE
 from cmdrdata_exporter.bodies import LARGEST_BODY, bounded
 from cmdrdata_exporter.customer import take_from_baggage
-from cmdrdata_exporter.deduplication import Calls, Report, own_calls
+from cmdrdata_exporter.deduplication import own_calls
 from cmdrdata_exporter.delivery import Delivery, Header
 from cmdrdata_exporter.delivery.open_jobs import KeepsJobs
 from cmdrdata_exporter.events import UsageEvent, customer_place, encode
 from cmdrdata_exporter.foreign import event_from_span
 from cmdrdata_exporter.processes import SHUTDOWN_TIMEOUT
+from cmdrdata_exporter.reports import Calls, Report
 from cmdrdata_exporter.runtime import announce
 from cmdrdata_exporter.settings import ConfigurationError, Settings, unknown_variables
 from cmdrdata_exporter.telemetry import Telemetry

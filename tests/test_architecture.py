@@ -51,7 +51,10 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
         {"base"},
     ),
     "events": (
-        {f"{EXPORTER}.{name}" for name in ("bodies", "events", "foreign", "deduplication")},
+        {
+            f"{EXPORTER}.{name}"
+            for name in ("bodies", "events", "foreign", "deduplication", "reports")
+        },
         {"base", "customer"},
     ),
     "event": (

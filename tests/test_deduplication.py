@@ -13,14 +13,11 @@ from opentelemetry.trace import SpanContext
 
 from cmdrdata_exporter import CmdrDataSpanExporter, event_from_span
 from cmdrdata_exporter.deduplication import (
-    CAPACITY,
-    Calls,
     Metered,
     OwnCalls,
-    Report,
-    _instruments_own_sdk,
     own_calls,
 )
+from cmdrdata_exporter.reports import CAPACITY, Calls, Report, instruments_own_sdk
 from tests.metering import RecordedEvents
 from tests.test_events import recorded, span
 
@@ -243,9 +240,9 @@ def test_what_the_seam_remembers_is_bounded() -> None:
     assert {
         "noted": len(told._ended),
         "calls": len(told._calls),
-        "ids": len(told._by_response),
+        "free ids": [len(free._by_id) for free in told._free.values()],
         "claims": len(told._claims),
-    } == {"noted": 0, "calls": CAPACITY, "ids": CAPACITY, "claims": 1}
+    } == {"noted": 0, "calls": CAPACITY, "free ids": [CAPACITY - 1], "claims": 1}
 
 
 @pytest.mark.parametrize(
@@ -457,7 +454,7 @@ class Naive(Calls):
         found = [
             (other.start, -number, taken)
             for number, (other, taken) in enumerate(self._reports)
-            if _instruments_own_sdk(call.scope, call.provider)
+            if instruments_own_sdk(call.scope, call.provider)
             and other.parent == call.parent
             and other.provider == call.provider
             and other.scope != call.scope
@@ -545,3 +542,96 @@ def test_a_call_that_ends_in_the_middle_of_another_one(events: RecordedEvents) -
     vars(outer)["get_span_context"] = interrupted
     exporter.export([outer])
     assert 2 == len(events.wire)
+
+
+class NaiveOwnCalls(OwnCalls):
+    """The rule of `covers` as it is written down: each span is compared with all calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.taken: dict[tuple[int, str], tuple[tuple[int, int], str]] = {}
+
+    def _claim(self, report: Report) -> bool:
+        asks = (report.span, report.scope)
+        if asks in self.taken.values():
+            return True
+        calls = [
+            call
+            for call in self._calls
+            if call.may_be(report)
+            and report.start <= (call.end or 0)
+            and (call.span_id, report.scope) not in self.taken
+        ]
+        same_id = [call for call in calls if call.response_id == report.response_id is not None]
+        if not calls:
+            return False
+        call = min(same_id or calls, key=lambda call: (call.start, call.span_id))
+        self.taken[call.span_id, report.scope] = asks
+        return True
+
+
+def test_spans_of_our_calls_as_the_rule_has_it() -> None:
+    """Which spans are calls of ours is what a comparison with every call would say."""
+    chosen = random.Random(5)
+    found = 0
+    for _ in range(60):
+        indexed, naive = OwnCalls(), NaiveOwnCalls()
+        reports: list[Report] = []
+        for number in range(80):
+            start = chosen.randrange(60)
+            response_id = chosen.choice([None, None, "a", "b"])
+            tokens = chosen.choice([(3, 4), (1, 0)])
+            endpoint = chosen.choice(["responses", "chat.completions", "embeddings"])
+            end = start + chosen.randrange(20)
+            if chosen.random() < 0.5:
+                used = chosen.choice([tokens, (None, None)])
+                call = Metered("openai", endpoint, response_id, *used, number, start, end)
+                indexed.metered(call)
+                naive.metered(call)
+                continue
+            if reports and chosen.random() < 0.2:
+                report = chosen.choice(reports)
+            else:
+                scope = chosen.choice([LANGCHAIN, "litellm"])
+                report = Report(
+                    scope, "openai", endpoint, response_id, tokens, (1, number), None, start, end
+                )
+                reports.append(report)
+            assert indexed.covers(report) is naive.covers(report)
+            found += naive._claim(report)
+    assert found > 300
+
+
+def test_a_span_is_compared_with_few_of_many_calls_at_its_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What a span costs does not grow with the calls at its time, whether others have taken them or not."""
+    compared = 0
+    may_be = Metered.may_be
+
+    def counted(call: Metered, report: Report) -> bool:
+        nonlocal compared
+        compared += 1
+        return may_be(call, report)
+
+    monkeypatch.setattr(Metered, "may_be", counted)
+    told = OwnCalls()
+    told.active = True
+    for number in range(CAPACITY):
+        told.metered(
+            Metered("openai", "chat.completions", None, 3, 4, number, number, 2 * CAPACITY)
+        )
+    for number in range(1_000):
+        report = Report(
+            LANGCHAIN,
+            "openai",
+            "chat.completions",
+            None,
+            (3, 4),
+            (1, number),
+            None,
+            0,
+            3 * CAPACITY,
+        )
+        assert told.covers(report)
+    assert compared <= 4_000

@@ -13,13 +13,19 @@ from click.core import ParameterSource
 
 from cmdrdata_exporter.cli.extras import require
 from cmdrdata_exporter.cli.reading import Index, Ledger
-from cmdrdata_exporter.cli.terminal import REFUSED, plain
+from cmdrdata_exporter.cli.terminal import REFUSED, plain, say
 from cmdrdata_exporter.delivery.spool import commands
 from cmdrdata_exporter.delivery.spool.directory import Directory, destinations
 from cmdrdata_exporter.delivery.spool.file_systems import UnsafeDirectoryError
 from cmdrdata_exporter.delivery.spool.index_view import IndexReader
 from cmdrdata_exporter.delivery.spool.ledger_view import LedgerReader
-from cmdrdata_exporter.settings import ConfigurationError, Settings, check_text, spool_directory
+from cmdrdata_exporter.settings import (
+    CMDRDATA_LEDGER,
+    ConfigurationError,
+    Settings,
+    check_text,
+    spool_directory,
+)
 
 Command = Callable[..., None]
 
@@ -161,23 +167,28 @@ ledger_option = click.option(
     "--ledger",
     "url",
     metavar="URL",
-    envvar="CMDRDATA_LEDGER",
+    envvar=CMDRDATA_LEDGER,
     help="The ledger of a fleet instead: postgresql://... Default: CMDRDATA_LEDGER.",
 )
 
 
-def _refuse(_: click.Context, __: click.Parameter, url: str | None) -> None:
+_OF_THIS_HOST = (
+    "this command is for what is on this host; of a fleet's ledger there are "
+    "cmdrdata status, usage, events, held, dead-letters, assign, replay, reconcile and doctor"
+)
+
+
+def _refuse(context: click.Context, _: click.Parameter, url: str | None) -> None:
     if url is not None:
-        raise click.UsageError(
-            "this command is for what is on this host; of a fleet's ledger there are "
-            "cmdrdata status, usage, events, held, dead-letters, assign, replay, reconcile and doctor"
-        )
+        raise click.UsageError(_OF_THIS_HOST)
+    if os.environ.get(CMDRDATA_LEDGER) and not context.resilient_parsing:
+        say(f"Note: {CMDRDATA_LEDGER} is not used: {_OF_THIS_HOST}", err=True)
 
 
 no_ledger_option = click.option(
     "--ledger", metavar="URL", hidden=True, expose_value=False, callback=_refuse
 )
-"""Of a command that is for what is on this host alone, which says so."""
+"""Of a command that is for what is on this host alone, which says so where a fleet's ledger is named."""
 
 
 def location_options(command: Command) -> Command:

@@ -1,7 +1,7 @@
 """
 Which spans of a trace are one and the same call, so that it is one event. Pure.
 
-As in one process, see `deduplication`, where the spans come in the order of their ends. To a gateway they come in any
+As in one process, see `reports`, where the spans come in the order of their ends. To a gateway they come in any
 order, some of them late: what was decided stays decided, and is what later ones are compared with.
 """
 
@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from cmdrdata_exporter.deduplication import Calls
 from cmdrdata_exporter.fleet.gateway.spans import Relation, SpanRow, relation_of, report_of, span_of
+from cmdrdata_exporter.reports import Calls
 
 
 def settle(

@@ -25,11 +25,11 @@ from opentelemetry.trace import SpanContext, Status, StatusCode
 from cmdrdata_exporter import faults
 from cmdrdata_exporter.attributes import OUR_SCOPE
 from cmdrdata_exporter.bodies import written
-from cmdrdata_exporter.deduplication import Report
 from cmdrdata_exporter.events import UsageEvent
 from cmdrdata_exporter.fleet.gateway.answers import RefusedError
 from cmdrdata_exporter.fleet.gateway.pieces import Piece, is_read
 from cmdrdata_exporter.foreign import event_from_span, is_without_usage
+from cmdrdata_exporter.reports import Report
 
 _SOURCE = "source"
 """`metadata.source` says that an event was made of a span."""
@@ -239,7 +239,7 @@ def span_of(row: SpanRow, relation: Relation) -> ReadableSpan:
 
 
 def report_of(span: ReadableSpan, relation: Relation) -> Report:
-    """Return what a span tells of its call, for `deduplication`."""
+    """Return what a span tells of its call, for `reports`."""
     return Report.of(
         span,
         provider=relation.provider or "",
