@@ -1,8 +1,8 @@
-"""An event with no more metadata than a request may carry. Pure."""
+"""The body of an event, with no more metadata than a request may carry. Pure."""
 
 from __future__ import annotations
 
-from cmdrdata_exporter.events import UsageEvent
+from cmdrdata_exporter.events import UsageEvent, encode
 
 LARGEST_BODY = 256 << 10
 """Bytes above which metadata are cut."""
@@ -14,13 +14,23 @@ _SHOWN = 10
 """How many of the keys are named."""
 
 
-def bounded(event: UsageEvent) -> tuple[UsageEvent, list[str]]:
+def written(event: UsageEvent) -> tuple[UsageEvent, bytes, list[str]]:
     """
-    Return an event with less metadata, the largest cut or left out. Nothing else is changed.
+    Return an event as it is sent, and its bytes.
 
     Returns:
-        The event; the first keys of those that were cut or left out, as they are shown.
+        The event, with less metadata where they were too large; its body; the first keys of those that were cut or left
+        out, as they are shown.
     """
+    body = encode(event)
+    if len(body) <= LARGEST_BODY:
+        return event, body, []
+    event, cut = _bounded(event)
+    return event, encode(event), [repr(key[:_KEY]) for key in cut[:_SHOWN]]
+
+
+def _bounded(event: UsageEvent) -> tuple[UsageEvent, list[str]]:
+    """Return an event with less metadata, the largest cut or left out, and their keys. Nothing else is changed."""
     metadata = dict(event.metadata)
     sizes = {key: len(key) + len(_shown(value)) for key, value in metadata.items()}
     cut: list[str] = []
@@ -36,7 +46,7 @@ def bounded(event: UsageEvent) -> tuple[UsageEvent, list[str]]:
             left += len(key) + _VALUE
     # In the order that they had.
     ordered = {key: metadata[key] for key in event.metadata if key in metadata}
-    return event._replace(metadata=ordered), [repr(key[:_KEY]) for key in cut[:_SHOWN]]
+    return event._replace(metadata=ordered), cut
 
 
 def _shown(value: object) -> str:

@@ -17,12 +17,12 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from cmdrdata_exporter import call_sites, faults, runtime
 from cmdrdata_exporter.announcement import NOTHING_METERED
 from cmdrdata_exporter.attributes import OUR_SCOPE
-from cmdrdata_exporter.bodies import LARGEST_BODY, bounded
+from cmdrdata_exporter.bodies import LARGEST_BODY, written
 from cmdrdata_exporter.customer import take_from_baggage
 from cmdrdata_exporter.deduplication import own_calls
 from cmdrdata_exporter.delivery import Delivery, Header
 from cmdrdata_exporter.delivery.open_jobs import KeepsJobs
-from cmdrdata_exporter.events import UsageEvent, customer_place, encode
+from cmdrdata_exporter.events import UsageEvent, customer_place
 from cmdrdata_exporter.foreign import event_from_span
 from cmdrdata_exporter.processes import SHUTDOWN_TIMEOUT
 from cmdrdata_exporter.reports import Calls, Report
@@ -189,10 +189,8 @@ class CmdrDataSpanExporter(SpanExporter):
             )
         if event.customer_id is None:
             runtime.process.unattributed.note(held=hold, site=event.metadata.get("call_site"))
-        body = encode(event)
-        if len(body) > LARGEST_BODY:
-            event, cut = bounded(event)
-            body = encode(event)
+        event, body, cut = written(event)
+        if cut:
             faults.report(
                 "metadata size",
                 "the metadata of a usage event were too large (more than %d bytes in all); these are cut or left out: "
