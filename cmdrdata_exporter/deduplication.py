@@ -45,7 +45,9 @@ class Metered(NamedTuple):
     """None while it has not ended."""
 
     def may_be(self, report: Report) -> bool:
-        """Say whether `report` is of this call, which had not ended before it began, as far as both tell."""
+        """Say whether `report` is of this call, as far as both tell."""
+        if self.end is not None and self.end < report.start:
+            return False
         if None not in (self.response_id, report.response_id):
             return self.response_id == report.response_id and self.start <= report.end
         return (
@@ -87,8 +89,8 @@ class OwnCalls(processes.ForkAware):
         """The calls that ended, in that order."""
         self._claims: OrderedDict[tuple[int, int, str], None] = OrderedDict()
         """The calls that a span of a scope reports, and the scope: at most one of each."""
-        self._claimed_by: OrderedDict[tuple[Key, str], Metered] = OrderedDict()
-        """The same by the span."""
+        self._passed: OrderedDict[tuple[Key, str, int], None] = OrderedDict()
+        """These spans, with their scope and start."""
         self._free: dict[str, _Free] = {}
         """By scope, of those that have asked."""
 
@@ -137,8 +139,8 @@ class OwnCalls(processes.ForkAware):
         Since each span takes one call, there are as many events as calls even where the wrong two are paired.
         """
         # One span may come twice, through two exporters: its call is still its own.
-        again = self._claimed_by.get((report.span, report.scope))
-        if again is not None and again.may_be(report):
+        span = (report.span, report.scope, report.start)
+        if span in self._passed:
             return True
         free = self._free.get(report.scope)
         if free is None:
@@ -151,19 +153,15 @@ class OwnCalls(processes.ForkAware):
             if (call.start, call.span_id, report.scope) not in self._claims
         ]
         for found in (free.with_its_id(report), free.at_its_time(report)):
-            calls = [
-                call
-                for call in chain(found, open_calls)
-                if call.may_be(report) and (call.end is None or report.start <= call.end)
-            ]
+            calls = [call for call in chain(found, open_calls) if call.may_be(report)]
             if calls:
                 # Of several the one that began first: so each of their spans finds one.
                 call = min(calls, key=_start)
                 free.remove(call)
                 self._claims[call.start, call.span_id, report.scope] = None
-                self._claimed_by[report.span, report.scope] = call
+                self._passed[span] = None
                 bound(self._claims, CAPACITY)
-                bound(self._claimed_by, CAPACITY)
+                bound(self._passed, CAPACITY)
                 return True
         return False
 

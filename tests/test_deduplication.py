@@ -558,9 +558,7 @@ class NaiveOwnCalls(OwnCalls):
         calls = [
             call
             for call in self._calls
-            if call.may_be(report)
-            and report.start <= (call.end or 0)
-            and (call.span_id, report.scope) not in self.taken
+            if call.may_be(report) and (call.span_id, report.scope) not in self.taken
         ]
         same_id = [call for call in calls if call.response_id == report.response_id is not None]
         if not calls:
