@@ -15,10 +15,10 @@ from tests.engines.postgres import Postgres
 
 
 @contextmanager
-def _running() -> Generator[Postgres]:
+def _running(*, outlives_host: bool) -> Generator[Postgres]:
     """Run a server. Not below the directory of all runs of pytest, which each of them closes to other users."""
     with TemporaryDirectory(prefix="postgres-") as directory:
-        server = Postgres(Path(directory))
+        server = Postgres(Path(directory), outlives_host=outlives_host)
         try:
             server.start()
             yield server
@@ -28,19 +28,21 @@ def _running() -> Generator[Postgres]:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
-    """A server that runs all the time."""
-    with _running() as server:
+    """A server that runs all the time; the host outlives all tests, so it need not sync."""
+    with _running(outlives_host=False) as server:
         yield server
 
 
 @pytest.fixture
-def database(postgres: Postgres) -> str:
+def database(postgres: Postgres) -> Iterator[str]:
     """The URL of an empty database."""
-    return postgres.database()
+    url = postgres.database()
+    yield url
+    postgres.remove(url)
 
 
 @pytest.fixture
 def mortal_postgres() -> Iterator[Postgres]:
     """A server of one's own."""
-    with _running() as server:
+    with _running(outlives_host=True) as server:
         yield server

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import socket
 
 from google.rpc.status_pb2 import Status
@@ -104,7 +105,9 @@ class Streams:
                 self._http.acknowledge_received_data(
                     event.flow_controlled_length or 0, event.stream_id or 0
                 )
-        self._flush()
+        # A server that has ended the connection takes no acknowledgement of its answer.
+        with contextlib.suppress(ConnectionError):
+            self._flush()
 
     def answer(self, stream: int) -> tuple[int, str]:
         """Return the status of a call and what is said of it, once it has come."""
