@@ -234,6 +234,9 @@ def forked_in_c(count: int) -> None:
 
 def forked_in_c_with_threads(count: int) -> None:
     """Fork as a server in C does, while the drainer is at work, and tell Python in the child only."""
+    # Such a server runs no Python between the two. Here some is run, and if another thread had asked for the
+    # interpreter by then, the child would wait for it to take over, which it has not got.
+    sys.setswitchinterval(1000)
     exporter = CmdrDataSpanExporter()
     for _ in range(count):
         export(exporter)
