@@ -366,7 +366,8 @@ def test_the_exit_with_a_dead_backend() -> None:
     url = f"http://127.0.0.1:{port}/"
     seconds, status, log = run_to_the_exit(url, 2)
     assert status == 0
-    assert seconds <= 5.5
+    # Five, and what the end of an interpreter takes on a busy machine.
+    assert seconds <= 7
     # It may say that the backend cannot be reached, but no event is in it.
     assert "{" not in log
     assert KEY not in log
