@@ -7,11 +7,12 @@ Where the package changes inside, this file changes, and `spool.py` and `reading
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
 from cmdrdata_exporter import CmdrDataSpanExporter, quick_json
-from cmdrdata_exporter.delivery import Delivery
+from cmdrdata_exporter.delivery import Delivery, drainer
 from cmdrdata_exporter.delivery.spool.directory import Directory
 
 KEY = "tk-0123456789abcdefghij"
@@ -54,6 +55,20 @@ def without_orjson() -> None:
     """Have events written by `json`, as where orjson is not installed."""
     inside: Any = quick_json
     inside.orjson = None
+
+
+def without_drainer() -> None:
+    """
+    Have the thread that syncs and delivers stand still.
+
+    It turns by the clock, so that on a slow processor it would turn for each call, not for hundreds.
+    """
+
+    def stand_still(_: object) -> None:
+        threading.Event().wait()
+
+    inside: Any = drainer.Drainer
+    inside._turn = stand_still  # noqa: SLF001 - there is no public way
 
 
 def delivery(of: CmdrDataSpanExporter) -> Delivery:

@@ -41,6 +41,7 @@ _CACHES = ("--I1=32768,8,64", "--D1=32768,8,64", "--LL=524288,8,64")
 
 def caller(contender: str, scenario: str) -> Callable[[], object]:
     """Install a contender into this process, and return what makes one call."""
+    ours.without_drainer()
     installed = CONTENDERS[contender]()
     memory = Memory(100 if scenario == "stream of 100" else 0)
     if scenario == "async":
