@@ -58,7 +58,7 @@ CALL: dict[str, Any] = {
     "temperature": 0.2,
     "max_tokens": 256,
 }
-STREAM: dict[str, Any] = {**CALL, "stream": True, "stream_options": {"include_usage": True}}
+_STREAM: dict[str, Any] = {**CALL, "stream": True, "stream_options": {"include_usage": True}}
 
 _USAGE = {
     "prompt_tokens": 19,
@@ -140,11 +140,11 @@ class Worker:
     def time(self, scenario: Scenario) -> tuple[float, float]:
         """Return microseconds and records per call: processor time of all threads, so that waiting does not count."""
         # The other processes had the caches since the last turn.
-        self._run(scenario, max(1, scenario.calls // 4))
+        self.run(scenario, max(1, scenario.calls // 4))
         self._installed.settle()
         before = self._installed.recorded()
         start = time.process_time_ns()
-        self._run(scenario, scenario.calls)
+        self.run(scenario, scenario.calls)
         self._installed.settle()
         elapsed = time.process_time_ns() - start
         records = self._installed.recorded() - before
@@ -242,7 +242,7 @@ class Worker:
 
     @staticmethod
     def _begun(create: Any) -> Any:
-        stream = create(**STREAM)
+        stream = create(**_STREAM)
         next(stream)
         next(stream)
         return stream
@@ -254,9 +254,10 @@ class Worker:
             return installed.async_client(api_key="sk-bench", http_client=http_client)
         return installed.client(api_key="sk-bench", http_client=httpx2.Client(transport=transport))
 
-    def _run(self, scenario: Scenario, calls: int) -> None:
+    def run(self, scenario: Scenario, calls: int) -> None:
+        """Make so many calls."""
         completions = self._clients[scenario.name].chat.completions
-        arguments: dict[str, Any] = STREAM if scenario.chunks else CALL
+        arguments: dict[str, Any] = _STREAM if scenario.chunks else CALL
         if not scenario.raw:
             arguments = {**arguments, **self._installed.arguments}
         if scenario.concurrent:

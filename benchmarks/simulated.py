@@ -12,22 +12,19 @@ System calls count as what leads to them, not what the kernel does in them.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import functools
 import gc
 import os
 import subprocess
 import sys
 import tempfile
-from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import httpx2
 import ours
-from contenders import BARE, CONTENDERS, FLOOR, OFFICIAL, OURS, UNTRACED
-from measuring import CALL, STREAM, Memory
+from contenders import BARE, FLOOR, OFFICIAL, OURS, UNTRACED
+from measuring import SCENARIOS, Worker
 from printing import table
 
 COMPARED = (BARE, FLOOR, UNTRACED, OURS, OFFICIAL)
@@ -39,35 +36,15 @@ CALLS = {"plain": 60, "raw": 60, "async": 60, "stream of 100": 16}
 _CACHES = ("--I1=32768,8,64", "--D1=32768,8,64", "--LL=524288,8,64")
 
 
-def caller(contender: str, scenario: str) -> Callable[[], object]:
-    """Install a contender into this process, and return what makes one call."""
-    ours.without_drainer()
-    installed = CONTENDERS[contender]()
-    memory = Memory(100 if scenario == "stream of 100" else 0)
-    if scenario == "async":
-        loop = asyncio.new_event_loop()
-        remote = installed.async_client(
-            api_key="sk-bench", http_client=httpx2.AsyncClient(transport=memory)
-        )
-        return lambda: loop.run_until_complete(remote.chat.completions.create(**CALL))
-    client = installed.client(api_key="sk-bench", http_client=httpx2.Client(transport=memory))
-    completions = client.chat.completions
-    if scenario == "raw":
-        return lambda: completions.with_raw_response.create(**CALL).parse()
-    if scenario == "stream of 100":
-        return lambda: deque(completions.create(**STREAM), maxlen=0)
-    return lambda: completions.create(**CALL)
-
-
 def call(contender: str, scenario: str, number: int) -> None:
     """Make calls, and end the process at once: what its end takes is no call's."""
-    one = caller(contender, scenario)
-    for _ in range(CALLS[scenario] // 2):
-        one()
+    ours.without_drainer()
+    worker = Worker(contender)
+    (kind,) = (each for each in SCENARIOS if each.name == scenario)
+    worker.run(kind, CALLS[scenario] // 2)
     gc.collect()
     gc.disable()
-    for _ in range(number):
-        one()
+    worker.run(kind, number)
     os._exit(0)
 
 
