@@ -196,9 +196,9 @@ class _Free:
                     del lists[key]
 
     def with_its_id(self, report: Report) -> Iterator[Metered]:
-        """Return the first that has the response id of a span and had not ended before it."""
+        """Return the first that has the response id of a span and may be its call."""
         for call in tuple(self._by_id.get(report.response_id or "", ())):
-            if call.end is None or report.start <= call.end:
+            if call.may_be(report):
                 yield call
                 return
 
